@@ -1,0 +1,1 @@
+"""What SocketCluster's services share: settings, logging, lifecycle and the gRPC link."""

@@ -1,0 +1,93 @@
+"""How a service starts, says that it is ready, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeVar
+
+import uvloop
+
+from socketcluster_runtime import logging
+from socketcluster_runtime.errors import EX_CONFIG, ServiceError, SettingsError
+from socketcluster_runtime.settings import ServiceSettings
+
+log = logging.get_logger(__name__)
+
+S = TypeVar("S", bound=ServiceSettings)
+
+PARENT_VARIABLE = "SOCKETCLUSTER_PARENT"
+"""Set by a launcher that wants its children to die with it: its process id."""
+
+
+class Lifecycle:
+    """What a service's ``serve`` is given to live by."""
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        """Set by SIGTERM and SIGINT: finish what is under way, then return."""
+
+    def ready(self) -> None:
+        """Say that the service serves: to whoever started it, by systemd's protocol, if it listens for that."""
+        path = os.environ.get("NOTIFY_SOCKET")
+        if path is None:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+            address = "\0" + path[1:] if path.startswith("@") else path
+            try:
+                notify.sendto(f"READY=1\nMAINPID={os.getpid()}".encode(), address)
+            except OSError as error:
+                log.warning("nobody hears that the service is ready", error=str(error))
+
+
+def run(settings_class: type[S], serve: Callable[[S, Lifecycle], Awaitable[None]]) -> NoReturn:
+    """Run a service until it is asked to stop, and exit.
+
+    The status is 0 after SIGTERM or SIGINT, 78 when no restart will help, 1 otherwise. A second signal ends the
+    process at once.
+    """
+    _die_with_parent()
+    try:
+        settings = settings_class.load()
+    except SettingsError as error:
+        sys.stderr.write(f"{settings_class.service}: {error}\n")
+        sys.exit(EX_CONFIG)
+    logging.configure(settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(settings, serve))
+        except ServiceError as error:
+            log.error(str(error))
+            sys.exit(error.exit_status)
+    sys.exit(0)
+
+
+async def _serve(settings: S, serve: Callable[[S, Lifecycle], Awaitable[None]]) -> None:
+    lifecycle = Lifecycle()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        if lifecycle.stopping.is_set():
+            log.warning("stopped at once, by a second signal", signal=signal.Signals(number).name)
+            os._exit(128 + number)
+        lifecycle.stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    await serve(settings, lifecycle)
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when its launcher dies, however the launcher dies."""
+    parent = os.environ.pop(PARENT_VARIABLE, None)
+    if parent is None:
+        return
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it died before the request reached the kernel
+        os._exit(1)

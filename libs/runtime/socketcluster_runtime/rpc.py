@@ -1,0 +1,94 @@
+"""gRPC between the services: channels, servers, and the secret that both sides must know."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2_grpc
+
+from socketcluster_runtime.errors import AddressInUseError
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""The largest gRPC message that a service accepts; a batch of operations must fit."""
+
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+
+def connect(address: str) -> aio.Channel:
+    """Open a channel to ``host:port``, ``dns:///host:port`` or ``unix:/path``; it connects and reconnects by itself."""
+    return aio.insecure_channel(
+        address,
+        options=[
+            *_OPTIONS,
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.min_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
+        ],
+    )
+
+
+def credentials(secret: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that a caller sends with each call."""
+    return (("authorization", f"Bearer {secret}"),)
+
+
+def server(secret: str) -> tuple[aio.Server, health.aio.HealthServicer]:
+    """Make a server that refuses callers without the secret, and its health service."""
+    made = aio.server(
+        interceptors=[SecretInterceptor(secret)],
+        options=[*_OPTIONS, ("grpc.so_reuseport", 0), ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000)],
+    )
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, made)
+    return made, servicer
+
+
+def listen(server: aio.Server, address: str) -> int:
+    """Make ``server`` listen on ``host:port`` (0: any free port) or ``unix:/path``; return the port.
+
+    Raises:
+        AddressInUseError: somebody else listens there, or this process may not.
+    """
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise AddressInUseError(f"cannot listen on {address}: {error}") from None
+
+
+class SecretInterceptor(aio.ServerInterceptor):
+    """Refuses every call that does not carry the cluster's secret."""
+
+    def __init__(self, secret: str) -> None:
+        self._expected = f"Bearer {secret}".encode()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = await continuation(handler_call_details)
+        given = dict(handler_call_details.invocation_metadata or ()).get("authorization", "")
+        given_bytes = given.encode() if isinstance(given, str) else given
+        if handler is None or hmac.compare_digest(given_bytes, self._expected):
+            return handler
+
+        async def refuse(_request: Any, context: aio.ServicerContext[Any, Any]) -> NoReturn:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the cluster's secret is missing or wrong")
+
+        if not handler.request_streaming and not handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(refuse)
+        if not handler.request_streaming:
+            return grpc.unary_stream_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(refuse)

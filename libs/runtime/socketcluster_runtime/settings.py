@@ -1,0 +1,133 @@
+"""Settings: one class a service, read from ``SOCKETCLUSTER_*`` environment variables, unknown names refused."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import secrets
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from socketcluster_runtime.errors import SettingsError
+
+PREFIX = "SOCKETCLUSTER_"
+
+
+def wiring(default: Any = ..., **kwargs: Any) -> Any:
+    """Declare a field that connects the services with each other: set by the launcher or compose file, not by users."""
+    return Field(default, json_schema_extra={"wiring": True}, **kwargs)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean X?"`` for the known name nearest to ``name``, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True
+    )
+    service: ClassVar[str]
+
+    app_name: str = Field("socketcluster", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """Keeps applications that share a domain or a store apart: it is part of the cookie's name and the store's keys."""
+    name: str = wiring(default_factory=socket.gethostname)
+    """What this process is called in logs and on the example's page."""
+    secret: SecretStr | None = wiring(None)
+    """The secret that the services of one cluster share; at least 16 characters."""
+    secret_file: Path | None = wiring(None)
+    """Where the secret is read from if it is not given; written there by the first service that finds none."""
+    log_format: Literal["text", "json"] = Field("text", validation_alias="LOG_FORMAT")
+    """``text`` for people, ``json`` for programs: one object a line."""
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="LOG_LEVEL")
+    """The least important messages that are logged."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings
+
+    @classmethod
+    def env_name(cls, field: str) -> str:
+        """Return the environment variable that sets ``field``."""
+        alias = cls.model_fields[field].validation_alias
+        return alias if isinstance(alias, str) else PREFIX + field.upper()
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read the settings from the environment.
+
+        Raises:
+            SettingsError: a ``SOCKETCLUSTER_*`` variable is unknown (its nearest known name is given), or a value is
+                malformed.
+        """
+        known = {cls.env_name(field) for field in cls.model_fields}
+        for name in environ:
+            if name.startswith(PREFIX) and name not in known:
+                raise SettingsError(f"{name}: the {cls.service} knows no such option{did_you_mean(name, known)}")
+        try:
+            return cls()
+        except ValidationError as error:
+            raise SettingsError(describe(error, cls)) from None
+
+    def shared_secret(self) -> str:
+        """Return the cluster's secret, from ``secret`` or from ``secret_file``, which is made if it does not exist.
+
+        Raises:
+            SettingsError: there is none, it is too short, or the file can be neither read nor written.
+        """
+        if self.secret is not None:
+            secret = self.secret.get_secret_value()
+        elif self.secret_file is not None:
+            secret = _read_or_create(self.secret_file)
+        else:
+            raise SettingsError(
+                f"{PREFIX}SECRET is not set: give every service of the cluster the same random text, for example "
+                "the output of `openssl rand -hex 32`"
+            )
+        if len(secret) < 16:
+            raise SettingsError(f"{PREFIX}SECRET is too short: it has {len(secret)} characters, 16 are needed")
+        return secret
+
+
+def describe(error: ValidationError, settings: type[ServiceSettings]) -> str:
+    """Return one line that says which option is wrong, why, and what was given."""
+    parts = []
+    for item in error.errors():
+        field = str(item["loc"][0]) if item["loc"] else ""
+        name = settings.env_name(field) if field in settings.model_fields else field
+        given = "" if item["type"] == "missing" or "secret" in name.lower() else f" (got {item['input']!r})"
+        parts.append(f"{name}: {item['msg']}{given}")
+    return "; ".join(parts)
+
+
+def _read_or_create(path: Path) -> str:
+    """Read a secret; the first of several services that start together makes it, and a link makes that atomic."""
+    try:
+        if not path.exists():
+            draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+            draft.touch(mode=0o600)
+            draft.write_text(secrets.token_hex(32))
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                pass  # another service was first
+            finally:
+                draft.unlink()
+        return path.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{PREFIX}SECRET_FILE: {error}") from None

@@ -1,0 +1,4 @@
+"""SocketCluster's wire protocols, sans-I/O.
+
+Bytes in, events out, bytes to send out: no sockets, no event loop, no logging.
+"""
