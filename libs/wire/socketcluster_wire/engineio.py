@@ -1,0 +1,114 @@
+"""Engine.IO, revision 4 of its protocol: packets, and how polling and WebSocket carry them.
+
+https://github.com/socketio/engine.io-protocol. A packet is a type and its data; over WebSocket a text message is
+the type's digit and the text, a binary message is a message packet by itself; over polling the packets of one
+payload are joined with the record separator, and binary is ``b`` and base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from socketcluster_wire.errors import MalformedPacketError
+
+REVISION = "4"
+SEPARATOR = "\x1e"
+
+
+class PacketType(StrEnum):
+    """A packet's first character."""
+
+    OPEN = "0"
+    CLOSE = "1"
+    PING = "2"
+    PONG = "3"
+    MESSAGE = "4"
+    UPGRADE = "5"
+    NOOP = "6"
+
+
+_TYPES = {str(kind): kind for kind in PacketType}
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One packet; only a message's data may be bytes."""
+
+    type: PacketType
+    data: str | bytes = ""
+
+
+class ErrorCode:
+    """What a refused HTTP request is told, as ``{"code", "message"}``."""
+
+    UNKNOWN_TRANSPORT = (0, "Transport unknown")
+    UNKNOWN_SID = (1, "Session ID unknown")
+    BAD_HANDSHAKE_METHOD = (2, "Bad handshake method")
+    BAD_REQUEST = (3, "Bad request")
+    FORBIDDEN = (4, "Forbidden")
+    UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
+
+
+class Open(msgspec.Struct, frozen=True, rename="camel"):
+    """The data of the open packet; times are milliseconds, ``max_payload`` is bytes."""
+
+    sid: str
+    upgrades: list[str]
+    ping_interval: int
+    ping_timeout: int
+    max_payload: int
+
+    def packet(self) -> Packet:
+        """Return the packet that opens a connection."""
+        return Packet(PacketType.OPEN, msgspec.json.encode(self).decode())
+
+
+def decode_packet(text: str) -> Packet:
+    """Read one packet from a WebSocket text message, or from between two separators of a polling payload.
+
+    Raises:
+        MalformedPacketError: the text is empty or its type unknown.
+    """
+    kind = _TYPES.get(text[:1])
+    if kind is None:
+        raise MalformedPacketError(f"unknown packet type {text[:1]!r}")
+    return Packet(kind, text[1:])
+
+
+def encode_packet(packet: Packet) -> str:
+    """Write a packet with text data as a WebSocket text message, or as one record of a polling payload."""
+    if isinstance(packet.data, bytes):
+        return "b" + base64.b64encode(packet.data).decode()
+    return packet.type + packet.data
+
+
+def decode_payload(body: bytes) -> list[Packet]:
+    """Read the packets of a polling request's body.
+
+    Raises:
+        MalformedPacketError: the body is empty or not UTF-8, or a packet is malformed.
+    """
+    try:
+        records = str(body, "utf-8").split(SEPARATOR)
+    except UnicodeDecodeError:
+        raise MalformedPacketError("the payload is not UTF-8") from None
+    return [_decode_record(record) for record in records]
+
+
+def _decode_record(record: str) -> Packet:
+    if not record.startswith("b"):
+        return decode_packet(record)
+    try:
+        return Packet(PacketType.MESSAGE, base64.b64decode(record[1:], validate=True))
+    except (binascii.Error, ValueError):
+        raise MalformedPacketError("binary data is not base64") from None
+
+
+def encode_payload(packets: list[Packet]) -> bytes:
+    """Write packets as the body of a polling response."""
+    return SEPARATOR.join(map(encode_packet, packets)).encode()

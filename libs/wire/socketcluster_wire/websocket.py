@@ -1,0 +1,274 @@
+"""WebSocket frames, the server's side (RFC 6455, sections 5 to 8), without I/O.
+
+The opening handshake is the ``websockets`` library's; frames are read and written here, because they decide what a
+message costs. A message is a plain ``str`` or ``bytes``: the common case, one whole unfragmented frame in one read,
+allocates nothing else.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from websockets.utils import apply_mask as apply_mask_slowly
+
+from socketcluster_wire.close_codes import CloseCode, may_be_sent
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # the library was installed without its C extension
+    apply_mask = apply_mask_slowly
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+FIN, MASKED = 0x80, 0x80
+MAX_CONTROL_PAYLOAD = 125
+MAX_CLOSE_REASON = 123
+
+_FINAL_TEXT, _FINAL_BINARY = FIN | TEXT, FIN | BINARY
+_SHORT_TEXT_HEADERS = [bytes((_FINAL_TEXT, length)) for length in range(126)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The peer wants a pong with the same payload."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The peer answers a ping, or says unasked that it is alive."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReceived:
+    """The peer closes; nothing follows."""
+
+    code: int
+    """1005 if the frame carried none."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """The peer broke the protocol; what follows is not looked at. Send a close frame with ``code`` and end."""
+
+    code: CloseCode
+    reason: str
+
+
+Event: TypeAlias = str | bytes | Ping | Pong | CloseReceived | Violation
+
+
+class _ViolationError(Exception):
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.violation = Violation(code, reason)
+
+
+class FrameReader:
+    """Turns what a client sends after its handshake into events.
+
+    Args:
+        max_message_bytes: the largest message, over all its fragments.
+    """
+
+    __slots__ = ("_buffer", "_decoder", "_done", "_fragments", "_max", "_opcode", "_size")
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max = max_message_bytes
+        self._buffer = bytearray()  # the beginning of a frame whose rest has not arrived
+        self._opcode = CONTINUATION  # of the fragmented message under way; CONTINUATION: none
+        self._fragments: list[str] | list[bytes] = []
+        self._size = 0  # of the fragments so far
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._done = False
+
+    @property
+    def clean(self) -> bool:
+        """Is nothing half-read: neither a frame nor a fragmented message?"""
+        return not self._buffer and self._opcode == CONTINUATION
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes as they came from the network; return the events that they complete.
+
+        A :class:`CloseReceived` or :class:`Violation` is the last event of a connection: later bytes are ignored.
+        """
+        size = len(data)
+        if not self._buffer and 6 <= size < 126 + 6 and self._opcode == CONTINUATION and not self._done:
+            # One whole short text frame: nearly every read of a busy server.
+            length = data[1] & 0x7F
+            if data[0] == _FINAL_TEXT and data[1] & MASKED and length + 6 == size and length <= self._max:
+                try:
+                    return [str(apply_mask(data[6:], data[2:6]), "utf-8")]
+                except UnicodeDecodeError:
+                    self._done = True
+                    return [Violation(CloseCode.INVALID_DATA, "text is not UTF-8")]
+        return self._receive_slowly(data)
+
+    def _receive_slowly(self, data: bytes) -> list[Event]:
+        events: list[Event] = []
+        if self._done:
+            return events
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        try:
+            while (end := self._frame(buffer, start, events)) is not None:
+                start = end
+                if self._done:
+                    break
+        except _ViolationError as error:
+            self._done = True
+            events.append(error.violation)
+        if self._done:
+            buffer.clear()
+        else:
+            del buffer[:start]
+        return events
+
+    def _frame(self, buffer: bytearray, start: int, events: list[Event]) -> int | None:
+        """Read the frame at ``start``; return where it ends, or ``None`` if it is not all there."""
+        available = len(buffer) - start
+        if available < 2:
+            return None
+        first, second = buffer[start], buffer[start + 1]
+        opcode, final, length = first & 0x0F, bool(first & FIN), second & 0x7F
+        self._check_header(first, second, opcode, final, length)
+        header = 6
+        if length == 126:
+            header = 8
+            if available < 4:
+                return None
+            (length,) = struct.unpack_from("!H", buffer, start + 2)
+            if length < 126:
+                raise _ViolationError(CloseCode.PROTOCOL_ERROR, "length is not in its shortest form")
+        elif length == 127:
+            header = 14
+            if available < 10:
+                return None
+            (length,) = struct.unpack_from("!Q", buffer, start + 2)
+            if length < 65536 or length >> 63:
+                raise _ViolationError(CloseCode.PROTOCOL_ERROR, "length is not in its shortest form")
+        if opcode < CLOSE and self._size + length > self._max:
+            raise _ViolationError(CloseCode.TOO_BIG, f"message over {self._max} bytes")
+        if available < header + length:
+            return None
+        body = start + header
+        end = body + length
+        payload = apply_mask(bytes(buffer[body:end]), bytes(buffer[body - 4 : body]))
+        if opcode >= CLOSE:
+            events.append(self._control(opcode, payload))
+        else:
+            self._data(opcode, final, payload, events)
+        return end
+
+    def _check_header(self, first: int, second: int, opcode: int, final: bool, length: int) -> None:
+        if first & 0x70:
+            raise _ViolationError(CloseCode.PROTOCOL_ERROR, "reserved bits are set")
+        if not second & MASKED:
+            raise _ViolationError(CloseCode.PROTOCOL_ERROR, "frame is not masked")
+        if opcode > PONG or BINARY < opcode < CLOSE:
+            raise _ViolationError(CloseCode.PROTOCOL_ERROR, f"opcode {opcode} is reserved")
+        if opcode >= CLOSE:
+            if not final:
+                raise _ViolationError(CloseCode.PROTOCOL_ERROR, "control frame is fragmented")
+            if length > MAX_CONTROL_PAYLOAD:
+                raise _ViolationError(CloseCode.PROTOCOL_ERROR, "control frame is too long")
+        elif (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
+            reason = "nothing to continue" if opcode == CONTINUATION else "a fragmented message is not finished"
+            raise _ViolationError(CloseCode.PROTOCOL_ERROR, reason)
+
+    def _control(self, opcode: int, payload: bytes) -> Event:
+        if opcode == PING:
+            return Ping(payload)
+        if opcode == PONG:
+            return Pong(payload)
+        self._done = True
+        return _parse_close(payload)
+
+    def _data(self, opcode: int, final: bool, payload: bytes, events: list[Event]) -> None:
+        if opcode == CONTINUATION:
+            opcode = self._opcode
+        elif final:
+            events.append(_text(payload) if opcode == TEXT else payload)
+            return
+        else:
+            self._opcode = opcode
+            self._fragments = []
+            self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
+        self._size += len(payload)
+        if self._decoder is None:
+            self._fragments.append(payload)  # type: ignore[arg-type]  # bytes go with BINARY, str with TEXT
+        else:
+            try:
+                self._fragments.append(self._decoder.decode(payload, final))  # type: ignore[arg-type]
+            except UnicodeDecodeError:
+                raise _ViolationError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
+        if final:
+            whole: str | bytes = "".join(self._fragments) if opcode == TEXT else b"".join(self._fragments)  # type: ignore[arg-type]
+            self._opcode, self._size, self._fragments, self._decoder = CONTINUATION, 0, [], None
+            events.append(whole)
+
+
+def _text(payload: bytes) -> str:
+    try:
+        return str(payload, "utf-8")
+    except UnicodeDecodeError:
+        raise _ViolationError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
+
+
+def _parse_close(payload: bytes) -> CloseReceived:
+    """Read a close frame's payload (RFC 6455, section 5.5.1)."""
+    if not payload:
+        return CloseReceived(CloseCode.NO_STATUS, "")
+    if len(payload) == 1:
+        raise _ViolationError(CloseCode.PROTOCOL_ERROR, "close frame with half a code")
+    code = int.from_bytes(payload[:2], "big")
+    if not may_be_sent(code):
+        raise _ViolationError(CloseCode.PROTOCOL_ERROR, f"close code {code} may not be sent")
+    return CloseReceived(code, _text(payload[2:]))
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return the frame of a text message; ``payload`` is UTF-8."""
+    length = len(payload)
+    if length < 126:
+        return _SHORT_TEXT_HEADERS[length] + payload
+    return _header(_FINAL_TEXT, length) + payload
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """Return the frame of a binary message."""
+    return _header(_FINAL_BINARY, len(payload)) + payload
+
+
+def ping_frame(payload: bytes = b"") -> bytes:
+    """Return a ping; the peer answers with the same payload, at most 125 bytes."""
+    return _header(FIN | PING, len(payload)) + payload
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """Return the answer to a ping."""
+    return _header(FIN | PONG, len(payload)) + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Return a close frame; a code that may not be sent (1005, 1006) gives one without; long reasons are cut."""
+    payload = b""
+    if may_be_sent(code):
+        cut = reason.encode()[:MAX_CLOSE_REASON].decode(errors="ignore").encode()
+        payload = struct.pack("!H", code) + cut
+    return _header(FIN | CLOSE, len(payload)) + payload
+
+
+def _header(first: int, length: int) -> bytes:
+    if length < 126:
+        return bytes((first, length))
+    if length < 65536:
+        return struct.pack("!BBH", first, 126, length)
+    return struct.pack("!BBQ", first, 127, length)
