@@ -4,7 +4,14 @@
 
     WireError
     ├── MalformedPacketError    an Engine.IO packet or payload
-    └── MalformedMessageError   a SocketCluster message
+    ├── MalformedMessageError   a SocketCluster message
+    ├── MalformedHandoffError   a packet of a descriptor's handover
+    ├── ProxyError              a PROXY protocol header
+    │   ├── MalformedProxyError     it cannot be read
+    │   └── UntrustedProxyError     its sender does not know the cluster's secret
+    └── RequestHeadError        the head of a connection's first request
+        ├── MalformedHeadError      it is not one of HTTP/1
+        └── HeadTooLargeError       it is larger than the limit
 """
 
 from __future__ import annotations
@@ -20,3 +27,31 @@ class MalformedPacketError(WireError):
 
 class MalformedMessageError(WireError):
     """A SocketCluster message that cannot be read."""
+
+
+class MalformedHandoffError(WireError):
+    """A packet of a descriptor's handover that cannot be read."""
+
+
+class ProxyError(WireError):
+    """A PROXY protocol header that is not believed."""
+
+
+class MalformedProxyError(ProxyError):
+    """There is no header of version 2, or it contradicts itself."""
+
+
+class UntrustedProxyError(ProxyError):
+    """The header's sender does not know the cluster's secret."""
+
+
+class RequestHeadError(WireError):
+    """The head of a connection's first request cannot be used."""
+
+
+class MalformedHeadError(RequestHeadError):
+    """These bytes begin no request of HTTP/1."""
+
+
+class HeadTooLargeError(RequestHeadError):
+    """The head is larger than the limit."""

@@ -1,0 +1,116 @@
+"""Packets between a balancer and a worker that takes an accepted socket over.
+
+One packet a client, on a ``SOCK_SEQPACKET`` Unix socket; the descriptor travels beside it as ``SCM_RIGHTS``::
+
+    version  flags  id       [port  length  host]   head
+    u8       u8     u64      [u16   u8      ...]    the rest of the packet
+
+and one packet back, as soon as the worker holds the descriptor::
+
+    version  id
+    u8       u64
+
+A balancer that got no acknowledgement gives the client to another worker, after it has made sure that no
+acknowledgement can be sent any more. So a worker touches a client's socket only once its acknowledgement was sent; if
+that fails, it closes its descriptor and forgets the client.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from socketcluster_wire.errors import MalformedHandoffError
+
+VERSION = 1
+"""The first byte of every packet."""
+
+MAX_PACKET_BYTES = 32 * 1024
+"""The size of the largest packet; a receiver's buffer of this size loses nothing."""
+
+_TLS = 1
+_CLIENT = 2
+
+_START = struct.Struct("!BBQ")
+_CLIENT_START = struct.Struct("!HB")
+_ACK = struct.Struct("!BQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """A client that a worker takes over."""
+
+    id: int
+    """Names the packet in its acknowledgement; unique on a connection."""
+    head: bytes
+    """Everything that the balancer has read from the client's socket."""
+    tls: bool
+    """Did the client come by TLS?"""
+    client: tuple[str, int] | None
+    """The client's host and port, if the socket's own peer is not it."""
+
+
+def encode(handoff: Handoff) -> bytes:
+    """Return the packet of a handover.
+
+    Raises:
+        ValueError: it would be larger than ``MAX_PACKET_BYTES``.
+    """
+    flags = _TLS if handoff.tls else 0
+    if handoff.client is None:
+        packet = _START.pack(VERSION, flags, handoff.id) + handoff.head
+    else:
+        host, port = handoff.client
+        name = host.encode()
+        start = _START.pack(VERSION, flags | _CLIENT, handoff.id)
+        packet = b"".join((start, _CLIENT_START.pack(port, len(name)), name, handoff.head))
+    if len(packet) > MAX_PACKET_BYTES:
+        raise ValueError(f"a handoff packet of {len(packet)} bytes is over the limit of {MAX_PACKET_BYTES}")
+    return packet
+
+
+def decode(packet: bytes) -> Handoff:
+    """Return the handover that a packet describes.
+
+    Raises:
+        MalformedHandoffError: it is not a packet of this version.
+    """
+    try:
+        version, flags, number = _START.unpack_from(packet)
+    except struct.error:
+        raise MalformedHandoffError(f"a handoff packet of {len(packet)} bytes is too short") from None
+    if version != VERSION:
+        raise MalformedHandoffError(f"handoff version {version}, expected {VERSION}")
+    if flags & ~(_TLS | _CLIENT):
+        raise MalformedHandoffError(f"unknown handoff flags {flags:#04x}")
+    position = _START.size
+    client = None
+    if flags & _CLIENT:
+        try:
+            port, length = _CLIENT_START.unpack_from(packet, position)
+            position += _CLIENT_START.size
+            name = packet[position : position + length]
+            position += length
+            if len(name) != length:
+                raise MalformedHandoffError("a handoff packet ends within the client's address")
+            client = (name.decode(), port)
+        except (struct.error, UnicodeDecodeError):
+            raise MalformedHandoffError("a handoff packet's client address is malformed") from None
+    return Handoff(id=number, head=packet[position:], tls=bool(flags & _TLS), client=client)
+
+
+def encode_ack(number: int) -> bytes:
+    """Return the packet that acknowledges the handover with the id ``number``."""
+    return _ACK.pack(VERSION, number)
+
+
+def decode_ack(packet: bytes) -> int:
+    """Return the id of the handover that a packet acknowledges.
+
+    Raises:
+        MalformedHandoffError: it is not an acknowledgement of this version.
+    """
+    if len(packet) != _ACK.size or packet[0] != VERSION:
+        raise MalformedHandoffError(f"not an acknowledgement of version {VERSION}: {packet[:16]!r}")
+    number: int = _ACK.unpack(packet)[1]
+    return number

@@ -1,0 +1,94 @@
+"""The head of a connection's first request, read just far enough to choose a worker by it.
+
+Nothing here validates for the worker, which reads the same bytes again. The grammar is that of RFC 9112: a line may end
+with a bare LF, and empty lines in front of the request line are skipped (sections 2.2 and 3).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote
+
+from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
+
+MAX_HEAD_BYTES = 16 * 1024
+"""The default limit of a head's size."""
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_REQUEST_LINE = re.compile(rb"(?:\r?\n)*(" + _TOKEN + rb"{1,32}) ([^\x00-\x20\x7f]+) HTTP/1\.[0-9]\r?(?=\n)")
+_BEGINNING = re.compile(
+    rb"(?:\r?\n)*\r?(?:" + _TOKEN + rb"{1,32}(?: (?:[^\x00-\x20\x7f]+(?: [HTP/.0-9]{0,8}\r?)?)?)?)?"
+)
+_END = re.compile(rb"\n\r?\n")
+_SID = re.compile(r"[?&]sid=([^&#]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """The first request of a connection."""
+
+    method: str
+    """As sent, usually in capitals."""
+    target: str
+    """As sent: path and query, or a whole URL."""
+    fields: bytes
+    """The header fields, from the LF of the request line to the LF of the last field."""
+
+    @classmethod
+    def parse(cls, data: bytes | bytearray, limit: int = MAX_HEAD_BYTES) -> RequestHead | None:
+        """Read the head that ``data`` begins with; ``None`` if it is not complete.
+
+        Raises:
+            MalformedHeadError: whatever follows, this is no request of HTTP/1.
+            HeadTooLargeError: the head is larger than ``limit`` bytes.
+        """
+        line = _REQUEST_LINE.match(data)
+        if line is None:
+            if not _BEGINNING.fullmatch(data):
+                raise MalformedHeadError("not a request of HTTP/1")
+            end = None
+        else:
+            end = _END.search(data, line.end())
+        if (len(data) if end is None else end.end()) > limit or (end is None and len(data) == limit):
+            raise HeadTooLargeError(f"the request's head is larger than {limit} bytes")
+        if line is None or end is None:
+            return None
+        method, target = line.groups()
+        return cls(method.decode("ascii"), target.decode("latin-1"), bytes(data[line.end() : end.start() + 1]))
+
+    @property
+    def path(self) -> str:
+        """The target's path, as sent; ``*`` and ``host:port`` are their own path."""
+        path = self.target.partition("?")[0]
+        if path.startswith("/") or "://" not in path:
+            return path
+        return "/" + path.partition("://")[2].partition("/")[2]
+
+    @property
+    def sid(self) -> str | None:
+        """The first ``sid`` of the target's query."""
+        found = _SID.search(self.target)
+        return None if found is None else unquote(found[1])
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of the header ``name`` (in lower case), without the white space around it."""
+        found = _field(name).search(self.fields)
+        return None if found is None else found[1].decode("latin-1").strip(" \t")
+
+    def cookie(self, name: str) -> str | None:
+        """Return the value of the first cookie ``name``, without the quotes around it."""
+        cookies = self.header("cookie")
+        if cookies is None:
+            return None
+        for pair in cookies.split(";"):
+            key, _, value = pair.partition("=")
+            if key.strip(" \t") == name:
+                return value.strip(' \t"')
+        return None
+
+
+@lru_cache(maxsize=64)
+def _field(name: str) -> re.Pattern[bytes]:
+    return re.compile(rb"\n" + re.escape(name.encode("latin-1")) + rb":([^\r\n]*)", re.IGNORECASE)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from socketcluster_wire import handoff
+from socketcluster_wire.errors import MalformedHandoffError
+from socketcluster_wire.handoff import Handoff
+
+IDS = st.integers(0, 2**64 - 1)
+CLIENTS = st.none() | st.tuples(st.text(st.characters(codec="utf-8"), max_size=60), st.integers(0, 65535))
+
+
+@given(IDS, st.binary(max_size=2000), st.booleans(), CLIENTS)
+def test_a_packet_says_what_was_put_in(number: int, head: bytes, tls: bool, client: tuple[str, int] | None) -> None:
+    made = Handoff(id=number, head=head, tls=tls, client=client)
+    assert handoff.decode(handoff.encode(made)) == made
+
+
+@given(IDS)
+def test_an_acknowledgement_names_its_packet(number: int) -> None:
+    assert handoff.decode_ack(handoff.encode_ack(number)) == number
+
+
+@given(st.binary(max_size=100))
+@example(bytes([handoff.VERSION, 2]) + bytes(8))
+@example(bytes([handoff.VERSION, 2]) + bytes(8) + b"\x00\x50\x04\xff\xff\xff\xff")
+def test_any_bytes_are_a_packet_or_the_documented_error(data: bytes) -> None:
+    try:
+        decoded = handoff.decode(data)
+    except MalformedHandoffError:
+        return
+    assert handoff.decode(handoff.encode(decoded)) == decoded
+
+
+@given(st.binary(max_size=20))
+def test_any_bytes_are_an_acknowledgement_or_the_documented_error(data: bytes) -> None:
+    try:
+        number = handoff.decode_ack(data)
+    except MalformedHandoffError:
+        return
+    assert handoff.encode_ack(number) == data
+
+
+@pytest.mark.parametrize("decode", [handoff.decode, handoff.decode_ack])
+def test_another_version_is_refused(decode: object) -> None:
+    packet = handoff.encode_ack(7) if decode is handoff.decode_ack else handoff.encode(Handoff(7, b"", False, None))
+    assert callable(decode)
+    with pytest.raises(MalformedHandoffError):
+        decode(bytes([handoff.VERSION + 1]) + packet[1:])
+
+
+def test_every_cut_within_the_address_is_refused() -> None:
+    packet = handoff.encode(Handoff(1, b"", False, ("192.0.2.1", 5)))
+    for size in range(len(packet)):
+        with pytest.raises(MalformedHandoffError):
+            handoff.decode(packet[:size])
+
+
+def test_no_packet_is_larger_than_a_receivers_buffer() -> None:
+    room = handoff.MAX_PACKET_BYTES - 10
+    assert len(handoff.encode(Handoff(1, bytes(room), False, None))) == handoff.MAX_PACKET_BYTES
+    with pytest.raises(ValueError, match="over the limit"):
+        handoff.encode(Handoff(1, bytes(room + 1), False, None))

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import hmac
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from socketcluster_wire import proxy
+from socketcluster_wire.errors import MalformedProxyError, ProxyError, UntrustedProxyError
+
+KEY = b"a secret of the cluster"
+V4 = st.ip_addresses(v=4).map(str)
+V6 = st.ip_addresses(v=6).map(str).filter(lambda address: not address.startswith("::ffff:"))
+PORTS = st.integers(0, 65535)
+
+
+def signed(command: int, family: int, body: bytes) -> bytes:
+    start = proxy.SIGNATURE + bytes([command, family]) + (len(body) + 35).to_bytes(2, "big") + body
+    return start + b"\xe0\x00\x20" + hmac.digest(KEY, start, "sha256")
+
+
+@given(st.tuples(V4, V4) | st.tuples(V6, V6), PORTS, PORTS, st.booleans(), st.binary(max_size=50))
+def test_a_header_says_what_was_put_in(hosts: tuple[str, str], one: int, other: int, tls: bool, rest: bytes) -> None:
+    made = proxy.encode((hosts[0], one), (hosts[1], other), tls=tls, key=KEY)
+    assert proxy.parse(made + rest, KEY) == proxy.ProxyHeader(source=(hosts[0], one), tls=tls, size=len(made))
+
+
+def test_the_bytes_are_those_of_the_specification() -> None:
+    made = proxy.encode(("192.0.2.1", 0x1234), ("198.51.100.2", 0x5678), tls=True, key=KEY)
+    start = (
+        b"\r\n\r\n\x00\r\nQUIT\n" + b"\x21\x11" + (12 + 8 + 35).to_bytes(2, "big")
+        + bytes([192, 0, 2, 1, 198, 51, 100, 2]) + b"\x12\x34\x56\x78"
+        + b"\x20\x00\x05\x01\x00\x00\x00\x01"
+    )  # fmt: skip
+    assert made == start + b"\xe0\x00\x20" + hmac.digest(KEY, start, "sha256")
+
+
+def test_a_mapped_address_and_a_zone_are_understood() -> None:
+    made = proxy.parse(proxy.encode(("::ffff:192.0.2.1", 1), ("198.51.100.2", 2), tls=False, key=KEY), KEY)
+    assert made is not None
+    assert made.source == ("192.0.2.1", 1)
+    made = proxy.parse(proxy.encode(("fe80::1%eth0", 1), ("fe80::2", 2), tls=False, key=KEY), KEY)
+    assert made is not None
+    assert made.source == ("fe80::1", 1)
+
+
+@pytest.mark.parametrize(("source", "destination"), [("192.0.2.1", "::1"), ("", "127.0.0.1"), ("host", "host")])
+def test_what_is_no_pair_of_addresses_is_local(source: str, destination: str) -> None:
+    made = proxy.encode((source, 1), (destination, 2), tls=True, key=KEY)
+    assert proxy.parse(made, KEY) == proxy.ProxyHeader(source=None, tls=True, size=len(made))
+
+
+def test_more_bytes_are_needed_until_the_last() -> None:
+    made = proxy.encode(("::1", 1), ("::1", 2), tls=True, key=KEY)
+    for size in range(len(made)):
+        assert proxy.parse(made[:size], KEY) is None
+    assert proxy.parse(bytearray(made), KEY) is not None
+
+
+def test_every_changed_byte_is_noticed() -> None:
+    made = proxy.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=True, key=KEY)
+    for position in range(len(made)):
+        changed = bytearray(made)
+        changed[position] ^= 1
+        try:
+            assert proxy.parse(changed, KEY) is None  # its length was changed: it waits for more
+        except ProxyError:
+            continue
+        assert position in (14, 15)
+
+
+def test_another_secret_is_untrusted() -> None:
+    with pytest.raises(UntrustedProxyError, match="another secret"):
+        proxy.parse(proxy.encode(("::1", 1), ("::1", 2), tls=False, key=b"x"), KEY)
+
+
+def test_a_header_without_a_signature_is_untrusted() -> None:
+    with pytest.raises(UntrustedProxyError, match="not signed"):
+        proxy.parse(proxy.SIGNATURE + b"\x21\x11\x00\x0c" + bytes(12), KEY)
+
+
+def test_what_follows_the_signature_is_not_believed() -> None:
+    """Bytes behind the TLV that vouches would be nobody's word."""
+    made = proxy.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=False, key=KEY)
+    tlv = b"\x20\x00\x05\x01\x00\x00\x00\x00"
+    longer = made[:14] + (len(made) - 16 + len(tlv)).to_bytes(2, "big") + made[16:] + tlv
+    with pytest.raises(UntrustedProxyError):
+        proxy.parse(longer, KEY)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\r\n\r\r",
+        proxy.SIGNATURE + b"\x11\x11\x00\x0c",
+        proxy.SIGNATURE + b"\x22\x11\x00\x0c",
+        proxy.SIGNATURE + b"\x21\x11\x03\xf1",
+        signed(0x21, 0x11, bytes(12) + b"\x20\x00\x04\x01\x00\x00\x00"),
+        signed(0x21, 0x11, bytes(12) + b"\x04\xff\xff"),
+    ],
+    ids=["http", "cut", "version 1", "command", "too long", "short ssl", "overlong tlv"],
+)
+def test_what_contradicts_itself_is_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedProxyError):
+        proxy.parse(data, KEY)
+
+
+def test_local_with_addresses_has_no_source() -> None:
+    data = signed(0x20, 0x11, bytes(12))
+    assert proxy.parse(data, KEY) == proxy.ProxyHeader(source=None, tls=False, size=len(data))
+
+
+def test_unix_addresses_have_no_source() -> None:
+    data = signed(0x21, 0x31, bytes(216))
+    assert proxy.parse(data, KEY) == proxy.ProxyHeader(source=None, tls=False, size=len(data))
+
+
+@given(st.binary(max_size=80), st.sampled_from([0x20, 0x21]), st.sampled_from([0, 0x11, 0x21, 0x31]))
+def test_any_signed_bytes_are_a_header_or_the_documented_error(body: bytes, command: int, family: int) -> None:
+    data = signed(command, family, body)
+    try:
+        parsed = proxy.parse(data, KEY)
+    except MalformedProxyError:
+        return
+    assert parsed is not None
+    assert parsed.size == len(data)
+
+
+@given(st.binary(max_size=80), st.integers(0, 16))
+def test_any_bytes_are_the_documented_error_or_wait_for_more(data: bytes, signature: int) -> None:
+    try:
+        parsed = proxy.parse(proxy.SIGNATURE[:signature] + data, KEY)
+    except ProxyError:
+        return
+    assert parsed is None
