@@ -1,0 +1,6 @@
+"""SocketCluster as local processes: the class :class:`SocketCluster` and the command ``socketcluster``."""
+
+from socketcluster.errors import ChildFailedError, ClusterError, ListenError, OptionError, PortInUseError
+from socketcluster.launcher import SocketCluster
+
+__all__ = ["ChildFailedError", "ClusterError", "ListenError", "OptionError", "PortInUseError", "SocketCluster"]

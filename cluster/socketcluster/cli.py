@@ -1,0 +1,64 @@
+"""The command ``socketcluster``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from socketcluster.errors import ClusterError
+from socketcluster.launcher import resolve, run_cluster
+from socketcluster.settings import OPTIONS, Option, text
+
+
+def spell(name: str) -> str:
+    """Return an option's name as the command line has it."""
+    return "CONTROLLER" if name == "worker_controller" else "--" + name.replace("_", "-")
+
+
+def _click_option(option: Option) -> click.Option:
+    """Make the command-line option; its value stays text, which the settings classes judge."""
+    shown = "" if option.default is None else f"  [default: {_shown(option)}]"
+    return click.Option(
+        [spell(option.name), option.name], help=f"{option.help}{shown}", metavar="VALUE", expose_value=True
+    )
+
+
+def _shown(option: Option) -> str:
+    if option.name in {"workers", "stores"}:
+        return str(len(option.default))
+    return text(option.default)
+
+
+@click.group()
+@click.version_option(version("socketcluster"), prog_name="socketcluster")
+def main() -> None:
+    """A realtime server that runs as a cluster: balancers, workers and stores."""
+
+
+def run(**given: Any) -> None:
+    """Run a cluster of local processes: balancers, stores, and workers with CONTROLLER, a Python file.
+
+    Each option is also an environment variable: --session-timeout is SOCKETCLUSTER_SESSION_TIMEOUT. Prints one line
+    `ready URL` when clients are served; the log goes to standard error. Ctrl-C stops everything.
+    """
+    try:
+        run_cluster(resolve(given, spell))
+    except ClusterError as error:
+        click.echo(f"socketcluster: {error}", err=True)
+        sys.exit(error.exit_status)
+
+
+main.add_command(
+    click.Command(
+        "run",
+        callback=run,
+        help=run.__doc__,
+        params=[
+            click.Argument(["worker_controller"], metavar="[CONTROLLER]", required=False),
+            *(_click_option(option) for name, option in OPTIONS.items() if name != "worker_controller"),
+        ],
+    )
+)

@@ -1,0 +1,216 @@
+"""``SocketCluster``: runs the cluster as processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+
+from socketcluster.errors import OptionError
+from socketcluster.listen import listen, url
+from socketcluster.notify import NotifyListener
+from socketcluster.plan import ChildSpec, check, handoff_path, notify_path, plan, secret_path, store_path
+from socketcluster.settings import ClusterSettings, Spell
+from socketcluster.supervisor import Supervisor
+from socketcluster_runtime import logging
+from socketcluster_runtime.errors import SettingsError
+
+log = logging.get_logger(__name__)
+
+MAX_TEMP_DIR = 40
+"""Characters of a folder for temporary files; with more, the path of a Unix socket in it may become too long (108)."""
+
+
+class SocketCluster:
+    """A cluster of local processes: balancers, workers and stores.
+
+    Args:
+        workers: how many worker processes, or the HTTP port of each; one a core if not given.
+        stores: how many store processes, or the gRPC port of each.
+        balancers: how many balancer processes; they share the port.
+        port: where clients are accepted; 0 means any free port.
+        app_name: keeps applications that share a domain or a store apart.
+        worker_controller: the Python file with ``run(worker)`` that every worker runs.
+        options: every other option that ``socketcluster run --help`` lists, with underscores: ``session_timeout=60``.
+
+    What is not given comes from the environment (``SOCKETCLUSTER_SESSION_TIMEOUT``), else from the default.
+
+    Raises:
+        OptionError: an option is unknown (its nearest known name is given) or malformed.
+    """
+
+    def __init__(
+        self,
+        workers: int | Sequence[int] | None = None,
+        stores: int | Sequence[int] | None = None,
+        balancers: int | None = None,
+        port: int | None = None,
+        app_name: str | None = None,
+        worker_controller: str | PathLike[str] | None = None,
+        **options: object,
+    ) -> None:
+        named: dict[str, object] = {
+            "workers": workers,
+            "stores": stores,
+            "balancers": balancers,
+            "port": port,
+            "app_name": app_name,
+            "worker_controller": worker_controller,
+        }
+        self.settings = resolve(named | options)
+
+    def run(self) -> None:
+        """Run the cluster until SIGINT, SIGTERM or SIGHUP; must be called in the main thread, with no loop running.
+
+        Prints ``ready URL`` on standard output when clients are served; everything else goes to the log, on standard
+        error.
+
+        Raises:
+            PortInUseError: somebody else listens on the port; nothing was started.
+            ListenError: the host or port cannot be used; nothing was started.
+            OptionError: the data folder or the secret cannot be used; nothing was started.
+            ChildFailedError: a process says that no restart will help; everything was stopped.
+        """
+        run_cluster(self.settings)
+
+
+def resolve(given: dict[str, object], spell: Spell = str) -> ClusterSettings:
+    """Return checked settings from what was given (``None``: not given) and the environment.
+
+    Raises:
+        OptionError: an option is unknown or malformed; ``spell`` says how the caller writes its name.
+    """
+    settings = ClusterSettings.resolve(given, spell)
+    check(settings, {name for name, value in given.items() if value is not None}, spell)
+    return settings
+
+
+def run_cluster(settings: ClusterSettings) -> None:
+    """Do what :meth:`SocketCluster.run` says."""
+    logging.configure(settings)
+    _prepare(settings)
+    listening = listen(settings.host, settings.port, settings.balancers)
+    try:
+        with _run_dir() as run_dir:
+            made = plan(settings, run_dir, [each.fileno() for each in listening])
+            line = f"ready {url(settings.host, listening[0].getsockname()[1])}"
+            asyncio.run(supervise([made.balancers, made.workers, made.stores], listening, run_dir, line, settings))
+    finally:
+        _close(listening)
+
+
+async def supervise(
+    groups: Sequence[Sequence[ChildSpec]],
+    listening: list[socket.socket],
+    run_dir: Path,
+    ready_line: str,
+    settings: ClusterSettings,
+) -> None:
+    """Keep the processes running until a signal; then stop group after group, in the order given.
+
+    ``ready_line`` is printed when the first process of the first group is ready.
+
+    Raises:
+        ChildFailedError: a process says that no restart will help; everything was stopped.
+    """
+    announced = asyncio.Event()
+
+    def announce() -> None:
+        if not announced.is_set():
+            announced.set()
+            sys.stdout.write(f"{ready_line}\n")
+            sys.stdout.flush()
+
+    supervised = [
+        [Supervisor(spec, on_ready=announce if number == 0 else _nothing) for spec in group]
+        for number, group in enumerate(groups)
+    ]
+    everyone = [each for group in supervised for each in group]
+
+    def on_ready(pid: int) -> None:
+        for each in everyone:
+            if each.pid == pid:
+                each.ready()
+
+    with NotifyListener(notify_path(run_dir), on_ready), _signals(everyone) as stopping:
+        lives = [asyncio.create_task(each.run(), name=each.name) for each in everyone]
+        stop = asyncio.create_task(stopping.wait(), name="stop")
+        try:
+            await asyncio.wait([stop, *lives], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            _close(listening)  # clients that come from now on are refused at once
+            for group in supervised:
+                await asyncio.gather(*(each.stop(settings.stop_timeout) for each in group))
+        await asyncio.gather(*lives)
+
+
+def _nothing() -> None:
+    """Nobody waits for the readiness of the workers and stores: the balancers do."""
+
+
+@contextlib.contextmanager
+def _signals(everyone: Sequence[Supervisor]) -> Iterator[asyncio.Event]:
+    """Set the event at the first signal to stop; kill every process at the second."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop(number: int) -> None:
+        name = signal.Signals(number).name
+        if stopping.is_set():
+            log.warning("killing every process, at a second signal", signal=name)
+            for each in everyone:
+                each.kill()
+        else:
+            log.info("stopping", signal=name)
+            stopping.set()
+
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup means to survive the terminal
+        handled.append(signal.SIGHUP)
+    for number in handled:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield stopping
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+def _prepare(settings: ClusterSettings) -> None:
+    """Make the folders and the secret, and say at once if there is no controller."""
+    try:
+        store_path(settings).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"the data folder cannot be used: {error}") from None
+    try:
+        settings.model_copy(update={"secret_file": secret_path(settings)}).shared_secret()
+    except SettingsError as error:
+        raise OptionError(str(error)) from None
+    controller = settings.worker_controller.absolute()
+    if not controller.is_file():
+        log.error("there is no such controller; the workers are tried again until there is", path=str(controller))
+
+
+@contextlib.contextmanager
+def _run_dir() -> Iterator[Path]:
+    """Make a private folder for the cluster's sockets, with a short path."""
+    parent = tempfile.gettempdir()
+    path = Path(tempfile.mkdtemp(prefix="socketcluster-", dir=parent if len(parent) <= MAX_TEMP_DIR else "/tmp"))  # noqa: S108  # mkdtemp makes it private
+    try:
+        handoff_path(path).mkdir(mode=0o700)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
