@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import grpc
 from grpc import aio
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from socketcluster_runtime.errors import AddressInUseError
 
@@ -92,3 +92,9 @@ class SecretInterceptor(aio.ServerInterceptor):
         if not handler.request_streaming:
             return grpc.unary_stream_rpc_method_handler(refuse)
         return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+async def set_serving(servicer: health.aio.HealthServicer, *, serving: bool) -> None:
+    """Tell health checks whether the service is well."""
+    status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+    await servicer.set("", status)

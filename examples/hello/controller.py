@@ -1,0 +1,44 @@
+"""The first example: greets each client, and sends every tab of a browser the same random number each second."""
+
+from pathlib import Path
+from random import randrange
+
+PAGE = Path(__file__).with_name("index.html").read_text()
+
+
+def run(worker):
+    http_server = worker.http_server
+    ws_server = worker.ws_server
+    active_sessions = {}
+
+    @http_server.on("req")
+    def page(request):
+        if request.url.path == "/":
+            return PAGE
+
+    @ws_server.on("connection")
+    async def connected(socket):
+        socket.emit("greet", "hello world")
+        active_sessions[socket.session.id] = socket.session
+
+        @socket.on("who")
+        def who():
+            return {"session": socket.session.id, "worker": worker.name, "socket": socket.id}
+
+        @socket.on("login")
+        async def login(credentials):  # the return value is the acknowledgement
+            await socket.session.set("is_user_authorized", True)
+            return {"ok": True}
+
+        @socket.on("status")
+        async def status():
+            return {"authorized": bool(await socket.session.get("is_user_authorized"))}
+
+    @ws_server.on("session_destroy")
+    def forgotten(session_id):
+        active_sessions.pop(session_id, None)
+
+    @worker.every(1.0)
+    def tick():
+        for session in active_sessions.values():
+            session.emit("rand", randrange(100))  # reaches every tab of that browser, on whatever worker

@@ -1,0 +1,1 @@
+"""SocketCluster's worker: serves clients and runs the user's controller."""

@@ -1,0 +1,112 @@
+"""``on``, ``once`` and ``off``: who is called when an event happens."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Handler:
+    """A function, and how many arguments it can take."""
+
+    function: Callable[..., Any]
+    once: bool
+    least: int
+    most: int | None
+
+    def __call__(self, args: tuple[Any, ...]) -> Any:
+        """Call the function: surplus arguments are left out, missing ones are ``None``."""
+        if self.most is not None and len(args) > self.most:
+            args = args[: self.most]
+        elif len(args) < self.least:
+            args += (None,) * (self.least - len(args))
+        return self.function(*args)
+
+
+def make_handler(function: Callable[..., Any], *, once: bool = False) -> Handler:
+    """Look at a function's signature once, so that calling it is cheap."""
+    least, most = 0, 0
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin may have no signature
+        return Handler(function, once, 0, None)
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return Handler(function, once, least, None)
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            most += 1
+            if parameter.default is parameter.empty:
+                least += 1
+    return Handler(function, once, least, most)
+
+
+class Emitter:
+    """Keeps the handlers of events, in the order in which they were added."""
+
+    EVENTS: frozenset[str] | None = None
+    """The events there are; ``None``: any name."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, tuple[Handler, ...]] = {}
+
+    @overload
+    def on(self, event: str) -> Callable[[F], F]: ...
+    @overload
+    def on(self, event: str, handler: F) -> F: ...
+    def on(self, event: str, handler: F | None = None) -> F | Callable[[F], F]:
+        """Call ``handler`` whenever ``event`` happens; without a handler, a decorator.
+
+        Raises:
+            ValueError: this object has no such event.
+        """
+        return self._register(event, handler, once=False)
+
+    @overload
+    def once(self, event: str) -> Callable[[F], F]: ...
+    @overload
+    def once(self, event: str, handler: F) -> F: ...
+    def once(self, event: str, handler: F | None = None) -> F | Callable[[F], F]:
+        """Call ``handler`` the next time that ``event`` happens; without a handler, a decorator."""
+        return self._register(event, handler, once=True)
+
+    def off(self, event: str, handler: Callable[..., Any] | None = None) -> None:
+        """Forget a handler of ``event``, or all of them."""
+        kept = tuple(h for h in self._handlers.get(event, ()) if handler is not None and h.function != handler)
+        if kept:
+            self._handlers[event] = kept
+        else:
+            self._handlers.pop(event, None)
+
+    def handlers(self, event: str) -> tuple[Handler, ...]:
+        """Return who is to be called now; those added by ``once`` are forgotten by that."""
+        found = self._handlers.get(event)
+        if found is None:
+            return ()
+        if any(handler.once for handler in found):
+            kept = tuple(handler for handler in found if not handler.once)
+            if kept:
+                self._handlers[event] = kept
+            else:
+                del self._handlers[event]
+        return found
+
+    def _register(self, event: str, handler: F | None, *, once: bool) -> F | Callable[[F], F]:
+        if self.EVENTS is not None and event not in self.EVENTS:
+            raise ValueError(f"{type(self).__name__} has no event {event!r}, only {', '.join(sorted(self.EVENTS))}")
+        if handler is None:
+
+            def decorate(function: F) -> F:
+                self._add(event, function, once)
+                return function
+
+            return decorate
+        self._add(event, handler, once)
+        return handler
+
+    def _add(self, event: str, function: Callable[..., Any], once: bool) -> None:
+        self._handlers[event] = (*self._handlers.get(event, ()), make_handler(function, once=once))

@@ -1,0 +1,141 @@
+"""Channels: what is published to one reaches every subscriber in the cluster, in the order of its store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from socketcluster_proto.v1 import store_pb2 as pb
+from socketcluster_runtime.store_client import StoreClient
+from socketcluster_wire import socketcluster
+from socketcluster_worker.api.events import Handler, make_handler
+from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.api.tree import pack, unpack
+from socketcluster_worker.connection import Outgoing
+from socketcluster_worker.errors import EventError
+from socketcluster_worker.tasks import Tasks
+
+MAX_NAME_LENGTH = 200
+"""Characters of a channel's name."""
+
+
+class Channel:
+    """One subscription of this worker's own to a channel; made by ``exchange.subscribe``."""
+
+    def __init__(self, name: str, exchange: Exchange, handler: Handler) -> None:
+        self.name = name
+        self._exchange = exchange
+        self._handler = handler
+
+    def publish(self, data: Any) -> asyncio.Future[bytes]:
+        """Publish to the channel; awaiting the result means that the store has it."""
+        return self._exchange.publish(self.name, data)
+
+    async def unsubscribe(self) -> None:
+        """End the subscription."""
+        await self._exchange._remove(self)
+
+
+class Exchange:
+    """The channels of the cluster, as one worker sees them."""
+
+    def __init__(self, client: StoreClient, tasks: Tasks, *, max_channels_per_socket: int) -> None:
+        self._client = client
+        self._tasks = tasks
+        self._limit = max_channels_per_socket
+        self._sockets: dict[str, dict[str, Socket]] = {}
+        self._channels: dict[str, list[Channel]] = {}
+
+    def publish(self, channel: str, data: Any) -> asyncio.Future[bytes]:
+        """Publish ``data`` to every subscriber of a channel; awaiting the result means that the store has it.
+
+        Raises:
+            NotSerializableError: the data has no JSON form.
+            EventError: the channel's name is empty or too long.
+        """
+        check_name(channel)
+        sent = self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=pack(data))
+        self._tasks.watch(sent, f"publishing to {channel!r}")
+        return sent
+
+    async def subscribe(self, channel: str, handler: Callable[..., Any]) -> Channel:
+        """Call ``handler(data)``, plain or async, with whatever is published to a channel from now on.
+
+        Raises:
+            StoreUnavailableError: the store did not answer in time; nothing is subscribed.
+        """
+        check_name(channel)
+        subscription = Channel(channel, self, make_handler(handler))
+        self._channels.setdefault(channel, []).append(subscription)  # at once, so that no message is missed
+        try:
+            await self._client.subscribe(channel)
+        except BaseException:
+            await subscription.unsubscribe()
+            raise
+        return subscription
+
+    async def add(self, socket: Socket, channel: str) -> None:
+        """Subscribe a client.
+
+        Raises:
+            EventError: the name is malformed, or the client has too many channels.
+        """
+        check_name(channel)
+        if channel in socket.channels:
+            return
+        if len(socket.channels) >= self._limit:
+            raise EventError(f"a client may have {self._limit} channels", name="LimitError")
+        socket.channels.add(channel)
+        self._sockets.setdefault(channel, {})[socket.id] = socket  # at once, so that no message is missed
+        try:
+            await self._client.subscribe(channel)
+        except BaseException:
+            self.discard(socket, channel)
+            raise
+
+    def discard(self, socket: Socket, channel: str) -> bool:
+        """Unsubscribe a client; return whether it was subscribed."""
+        if channel not in socket.channels:
+            return False
+        socket.channels.discard(channel)
+        members = self._sockets.get(channel, {})
+        members.pop(socket.id, None)
+        if not members:
+            self._sockets.pop(channel, None)
+            self._leave(channel)
+        return True
+
+    def discard_all(self, socket: Socket) -> None:
+        """Unsubscribe a client that is gone."""
+        for channel in tuple(socket.channels):
+            self.discard(socket, channel)
+
+    def deliver(self, channel: str, packed: bytes) -> None:
+        """Send what the store says was published to all who are subscribed here."""
+        data = unpack(packed)
+        members = self._sockets.get(channel)
+        if members:
+            outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, {"channel": channel, "data": data}))
+            for socket in tuple(members.values()):
+                socket.deliver(outgoing)
+        for subscription in tuple(self._channels.get(channel, ())):
+            self._tasks.run(subscription._handler, ((data,),), f"a handler of channel {channel!r}")
+
+    async def _remove(self, subscription: Channel) -> None:
+        subscriptions = self._channels.get(subscription.name, [])
+        if subscription in subscriptions:
+            subscriptions.remove(subscription)
+            if not subscriptions:
+                self._channels.pop(subscription.name, None)
+                self._leave(subscription.name)
+
+    def _leave(self, channel: str) -> None:
+        if channel not in self._sockets and channel not in self._channels:
+            self._tasks.watch(self._client.unsubscribe(channel), f"unsubscribing from {channel!r}")
+
+
+def check_name(channel: object) -> None:
+    """Raise EventError unless ``channel`` can be a channel's name."""
+    if not isinstance(channel, str) or not 0 < len(channel) <= MAX_NAME_LENGTH:
+        raise EventError(f"a channel's name is a text of 1 to {MAX_NAME_LENGTH} characters", name="InvalidChannel")

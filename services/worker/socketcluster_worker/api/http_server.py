@@ -1,0 +1,81 @@
+"""``worker.http_server``: the user's own pages and endpoints."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from socketcluster_worker.api.events import Emitter, Handler
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class HTTPServer(Emitter):
+    """Serves whatever is not one of the realtime endpoints.
+
+    ``on("req", handler)`` adds ``handler(request)``, plain or async, with a Starlette request. It answers by returning
+    a Starlette response, a text (HTML if it begins with ``<``), bytes, or a dict or list (JSON); by returning ``None``
+    it leaves the request to the next handler. Mounted apps come first. ``request.session`` is the session of the
+    browser, the same object that its sockets have.
+    """
+
+    EVENTS = frozenset({"req"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mounts: list[tuple[str, ASGIApp]] = []
+
+    def mount(self, app: ASGIApp, path: str = "/") -> None:
+        """Give the requests below ``path`` to an ASGI app: FastAPI, Starlette, Django, ...; the longest path wins.
+
+        Raises:
+            ValueError: the path does not begin with a slash, or is taken.
+        """
+        if not path.startswith("/"):
+            raise ValueError(f"a path to mount at begins with a slash: {path!r}")
+        prefix = path.rstrip("/")
+        if any(prefix == taken for taken, _ in self._mounts):
+            raise ValueError(f"another app is mounted at {path!r}")
+        self._mounts.append((prefix, app))
+        self._mounts.sort(key=lambda mount: len(mount[0]), reverse=True)
+
+    @property
+    def apps(self) -> list[ASGIApp]:
+        """The mounted apps."""
+        return [app for _, app in self._mounts]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        path = scope["path"]
+        for prefix, app in self._mounts:
+            if path == prefix or path.startswith(prefix + "/"):
+                await app({**scope, "root_path": scope.get("root_path", "") + prefix}, receive, send)
+                return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})  # before accepting it, this is an answer 403
+            return
+        request = Request(scope, receive)
+        for handler in self.handlers("req"):
+            response = await _answer(handler, request)
+            if response is not None:
+                await response(scope, receive, send)
+                return
+        await PlainTextResponse("not found\n", 404)(scope, receive, send)
+
+
+async def _answer(handler: Handler, request: Request) -> Response | None:
+    result = handler((request,))
+    if inspect.isawaitable(result):
+        result = await result
+    if result is None or isinstance(result, Response):
+        return result
+    if isinstance(result, str):
+        return HTMLResponse(result) if result.lstrip().startswith("<") else PlainTextResponse(result)
+    if isinstance(result, bytes):
+        return Response(result, media_type="application/octet-stream")
+    return JSONResponse(result)

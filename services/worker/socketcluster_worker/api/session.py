@@ -1,0 +1,94 @@
+"""Sessions: what belongs to one browser, over all its tabs and all workers."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from socketcluster_proto.v1 import store_pb2 as pb
+from socketcluster_runtime.store_client import StoreClient
+from socketcluster_worker.api.tree import SessionTree, pack, unpack
+from socketcluster_worker.tasks import Tasks
+
+if TYPE_CHECKING:
+    from socketcluster_worker.api.socket import Socket
+
+
+class Session(SessionTree):
+    """One session: its data in the store, and all its sockets.
+
+    Attributes:
+        id: at least 128 random bits in URL-safe characters; a secret of its browser.
+    """
+
+    def __init__(self, session_id: str, sessions: Sessions) -> None:
+        super().__init__(sessions.client, session_id)
+        self.id = session_id
+        self._sessions = sessions
+        self._sockets: dict[str, Socket] = {}
+
+    @property
+    def sockets(self) -> tuple[Socket, ...]:
+        """The session's sockets on this worker."""
+        return tuple(self._sockets.values())
+
+    def emit(self, event: str, *args: Any) -> None:
+        """Send an event to every socket of the session, on whatever worker.
+
+        Raises:
+            NotSerializableError: an argument has no JSON form.
+        """
+        packed = pack(args)
+        self._deliver(event, args)
+        self._sessions.emit_elsewhere(self.id, event, packed)
+
+    def _deliver(self, event: str, args: tuple[Any, ...]) -> None:
+        """Send an event to the session's sockets on this worker."""
+        for socket in tuple(self._sockets.values()):
+            socket.emit(event, *args)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id[:12]}… {len(self._sockets)} sockets here>"
+
+
+class Sessions:
+    """All sessions that this worker knows of."""
+
+    def __init__(self, client: StoreClient, tasks: Tasks) -> None:
+        self.client = client
+        self._tasks = tasks
+        self._known: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+
+    def get(self, session_id: str) -> Session:
+        """Return the session of that id; the same object as long as anybody holds it.
+
+        An id is not looked up anywhere: of a session that does not exist the data is empty and an emit reaches nobody.
+        """
+        session = self._known.get(session_id)
+        if session is None:
+            session = self._known[session_id] = Session(session_id, self)
+        return session
+
+    def add(self, socket: Socket) -> None:
+        """Note that a socket of a session is here; with the first one the store learns of it."""
+        session = socket.session
+        if not session._sockets:
+            self._tasks.watch(self.client.attach(session.id), "attaching a session")
+        session._sockets[socket.id] = socket
+
+    def discard(self, socket: Socket) -> None:
+        """Note that a socket is gone; with the last one the store learns of it."""
+        session = socket.session
+        if session._sockets.pop(socket.id, None) is not None and not session._sockets:
+            self._tasks.watch(self.client.detach(session.id), "detaching a session")
+
+    def emit_elsewhere(self, session_id: str, event: str, packed: bytes) -> None:
+        """Send an event to the session's sockets on the other workers."""
+        sent = self.client.call(pb.VERB_SESSION_EMIT, session_id=session_id, name=event, value=packed)
+        self._tasks.watch(sent, f"emitting {event!r} to a session")
+
+    def deliver(self, session_id: str, event: str, packed: bytes) -> None:
+        """Send what another worker emitted to the session's sockets here."""
+        session = self._known.get(session_id)
+        if session is not None:
+            session._deliver(event, tuple(unpack(packed)))

@@ -1,0 +1,84 @@
+"""What lies between a transport and a message protocol: a connection that carries messages, and who receives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """The HTTP request with which a client connected."""
+
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    """Names in lower case; of several of one name, joined by commas."""
+    address: tuple[str, int] | None
+    """The client's IP address and port."""
+    secure: bool
+    """Did the client come by TLS?"""
+    auth: Any = None
+    """What the client sent with its message protocol's handshake."""
+    raw_query: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(
+        cls, target: str, headers: list[tuple[bytes, bytes]], address: tuple[str, int] | None, *, secure: bool
+    ) -> Handshake:
+        """Make it of a request's target and headers."""
+        path, _, query = target.partition("?")
+        collected: dict[str, str] = {}
+        for raw_name, raw_value in headers:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            separator = "; " if name == "cookie" else ", "
+            collected[name] = collected[name] + separator + value if name in collected else value
+        return cls(unquote(path), dict(parse_qsl(query)), collected, address, secure, raw_query=query)
+
+
+class Receiver(Protocol):
+    """Who gets what arrives on a connection."""
+
+    def on_message(self, message: str | bytes) -> None:
+        """Take a message."""
+
+    def on_close(self, code: int, reason: str) -> None:
+        """Learn that the connection has ended; called exactly once."""
+
+
+class Connection(Protocol):
+    """Carries messages to one client, in order, until it is closed."""
+
+    receiver: Receiver
+
+    @property
+    def transport_name(self) -> str:
+        """``"websocket"`` or ``"polling"``."""
+
+    def send_text(self, text: bytes) -> None:
+        """Send a text message, UTF-8; after the end of the connection nothing happens."""
+
+    def send_outgoing(self, outgoing: Outgoing) -> None:
+        """Send a text message that goes to other clients too."""
+
+    def close(self, code: int, reason: str = "") -> None:
+        """End the connection; ``on_close`` of the receiver follows."""
+
+
+class Outgoing:
+    """A text message on its way to many clients: what each kind of transport makes of it is made once."""
+
+    __slots__ = ("_forms", "text")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self._forms: dict[Callable[[bytes], bytes], bytes] = {}
+
+    def form(self, make: Callable[[bytes], bytes]) -> bytes:
+        """Return ``make(text)``, remembered."""
+        made = self._forms.get(make)
+        if made is None:
+            made = self._forms[make] = make(self.text)
+        return made

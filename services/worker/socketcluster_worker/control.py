@@ -1,0 +1,59 @@
+"""The worker's gRPC service: balancers watch how it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from grpc import aio
+
+from socketcluster_proto.v1 import worker_pb2 as pb
+from socketcluster_proto.v1 import worker_pb2_grpc as rpc
+
+LOAD_INTERVAL = 0.25
+"""Seconds between two statuses that differ only in the number of connections."""
+
+
+class Control(rpc.WorkerServicer):
+    """Tells balancers how the worker is.
+
+    Args:
+        status: all that does not change.
+        connections: returns how many clients are connected.
+    """
+
+    def __init__(self, status: pb.WorkerStatus, connections: Callable[[], int]) -> None:
+        self._status = status
+        self._connections = connections
+        self._changed: set[asyncio.Event] = set()
+
+    def update(self, *, ready: bool, draining: bool = False) -> None:
+        """Tell every balancer that the worker can, or can no longer, take clients."""
+        self._status.ready = ready
+        self._status.draining = draining
+        for changed in self._changed:
+            changed.set()
+
+    async def Watch(  # noqa: N802  # gRPC's name
+        self, request: pb.WatchRequest, context: aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.WorkerStatus]:
+        """Send the status now and at each change."""
+        changed = asyncio.Event()
+        self._changed.add(changed)
+        told: pb.WorkerStatus | None = None
+        try:
+            while True:
+                changed.clear()
+                now = pb.WorkerStatus()
+                now.CopyFrom(self._status)
+                now.connections = self._connections()
+                if now != told:
+                    yield now
+                    told = now
+                try:
+                    await asyncio.wait_for(changed.wait(), LOAD_INTERVAL)
+                except TimeoutError:
+                    continue
+        finally:
+            self._changed.discard(changed)

@@ -1,0 +1,43 @@
+"""The session cookie: a session id that the cluster signed."""
+
+from __future__ import annotations
+
+import hashlib
+
+from itsdangerous import BadSignature, Signer
+
+MAX_COOKIE_HEADER = 16_384
+
+
+class SessionCookies:
+    """Reads and writes the session cookie of one application.
+
+    Args:
+        app_name: part of the cookie's name and of the key, so that two applications under one domain stay apart.
+        secret: the cluster's shared secret.
+    """
+
+    def __init__(self, app_name: str, secret: str) -> None:
+        self.name = f"{app_name}.session"
+        self._signer = Signer(
+            secret, salt=f"socketcluster.session.{app_name}", key_derivation="hmac", digest_method=hashlib.sha256
+        )
+
+    def read(self, header: str) -> str | None:
+        """Return the session id in a ``Cookie`` header, or ``None`` if there is none that this cluster signed."""
+        if len(header) > MAX_COOKIE_HEADER:
+            return None
+        prefix = self.name + "="
+        for part in header.split(";"):
+            pair = part.strip()
+            if pair.startswith(prefix):
+                try:
+                    return self._signer.unsign(pair[len(prefix) :].strip('"')).decode("ascii")
+                except (BadSignature, UnicodeDecodeError):
+                    continue  # a cookie of the same name for another path may follow
+        return None
+
+    def write(self, session_id: str, *, secure: bool) -> str:
+        """Return the value of a ``Set-Cookie`` header; the cookie lives as long as the browser."""
+        value = self._signer.sign(session_id).decode("ascii")
+        return f"{self.name}={value}; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")

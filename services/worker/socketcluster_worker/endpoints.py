@@ -1,0 +1,171 @@
+"""Which request goes where: the realtime endpoints, the browser client, and the user's own application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from socketcluster_wire.close_codes import CloseCode
+from socketcluster_worker.api.worker import Worker
+from socketcluster_worker.connection import Connection, Handshake, Receiver
+from socketcluster_worker.cookies import SessionCookies
+from socketcluster_worker.identity import Identity
+from socketcluster_worker.protocols.socketcluster import SocketClusterPeer, Timing
+from socketcluster_worker.settings import WorkerSettings
+from socketcluster_worker.transport.engine import EngineOptions
+from socketcluster_worker.transport.polling import EngineServer
+from socketcluster_worker.transport.websocket import WebSocket
+
+CLIENT_FILES = ("socketcluster.js", "socketcluster.mjs", "socketcluster.d.ts")
+MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".ts": "text/plain"}
+
+
+class Endpoints:
+    """All that one worker serves; an ASGI app for HTTP, and ``upgrade`` for WebSockets.
+
+    Attributes:
+        open_websockets: the connections that are open by WebSocket.
+    """
+
+    def __init__(self, worker: Worker, settings: WorkerSettings, identity: Identity, cookies: SessionCookies) -> None:
+        self._worker = worker
+        self._settings = settings
+        self._identity = identity
+        self._cookies = cookies
+        self._timing = Timing(
+            settings.heartbeat_interval, settings.heartbeat_timeout, settings.handshake_timeout, settings.ack_timeout
+        )
+        self.open_websockets: set[WebSocket] = set()
+        self._raw_path = settings.path
+        self._engine_path = settings.path + "engine/"
+        self._engine = EngineServer(
+            identity,
+            EngineOptions(
+                settings.heartbeat_interval,
+                settings.heartbeat_timeout,
+                settings.max_http_buffer_size,
+                settings.max_buffered_bytes,
+            ),
+            lambda connection, handshake, session_id: self._peer(connection, handshake, session_id, pings=False),
+        )
+        self._user_app: ASGIApp = worker.http_server
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected, by whatever transport."""
+        return len(self._worker.ws_server.sockets)
+
+    def close_all(self, code: CloseCode, reason: str) -> None:
+        """End every client's connection."""
+        self._engine.close_all(code, reason)
+        for websocket in tuple(self.open_websockets):
+            websocket.close(code, reason)
+
+    # HTTP.
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        target = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
+        secure = scope["scheme"] in ("https", "wss")
+        handshake = Handshake.parse(target, scope["headers"], scope.get("client"), secure=secure)
+        session_id = self._cookies.read(handshake.headers.get("cookie", ""))
+        if session_id is None:
+            session_id = self._identity.new_id()
+            send = _with_cookie(send, self._cookies.write(session_id, secure=secure))
+        path = scope["path"]
+        if self._is(path, self._engine_path) and scope["type"] == "http":
+            await self._engine.serve(scope, receive, send, handshake, session_id)
+        elif self._is(path, self._raw_path) and scope["type"] == "http":
+            answer = PlainTextResponse("this is a WebSocket endpoint\n", 426, headers={"upgrade": "websocket"})
+            await answer(scope, receive, send)
+        elif scope["type"] == "http" and (own := self._own(path)) is not None:
+            await own(scope, receive, send)
+        else:
+            scope["session"] = self._worker.ws_server.sessions.get(session_id)
+            await self._user_app(scope, receive, send)
+
+    def _own(self, path: str) -> Response | None:
+        name = path[1:]
+        if name in CLIENT_FILES:
+            file = self._settings.client_files / name
+            return FileResponse(file, media_type=MEDIA_TYPES[Path(name).suffix], headers={"cache-control": "no-cache"})
+        if path == self._settings.path + "health":
+            return JSONResponse({"status": "ok", "worker": self._worker.name})
+        return None
+
+    @staticmethod
+    def _is(path: str, endpoint: str) -> bool:
+        return path == endpoint or path == endpoint[:-1]
+
+    # WebSocket.
+
+    def serves(self, path: str) -> bool:
+        """Is a WebSocket at this path one of the realtime endpoints'?"""
+        return self._is(path, self._raw_path) or self._is(path, self._engine_path)
+
+    def upgrade(
+        self, transport: asyncio.Transport, handshake: Handshake, raw_headers: list[tuple[bytes, bytes]]
+    ) -> WebSocket | None:
+        """Answer a request to open a WebSocket; return it if it is open."""
+        websocket = WebSocket(
+            max_message_bytes=self._settings.max_http_buffer_size,
+            max_buffered_bytes=self._settings.max_buffered_bytes,
+            opened=self.open_websockets,
+        )
+        session_id = self._cookies.read(handshake.headers.get("cookie", ""))
+        extra_headers: list[tuple[str, str]] = []
+        if session_id is None:
+            session_id = self._identity.new_id()
+            extra_headers.append(("Set-Cookie", self._cookies.write(session_id, secure=handshake.secure)))
+        opened: Callable[[str], None] | None = None
+        receiver: Receiver
+        if self._is(handshake.path, self._engine_path):
+            refusal = self._engine.check_upgrade(handshake)
+            if refusal is not None:
+                _refuse(transport, refusal.status, refusal.body())
+                return None
+            receiver, opened = self._engine.attach(websocket, handshake)
+        else:
+            receiver = self._peer(websocket, handshake, session_id, pings=True)
+        if not websocket.accept(transport, handshake, raw_headers, receiver, extra_headers):
+            return None
+        if opened is not None:
+            opened(session_id)
+        return websocket
+
+    def _peer(self, connection: Connection, handshake: Handshake, session_id: str, *, pings: bool) -> SocketClusterPeer:
+        return SocketClusterPeer(
+            connection, self._worker.ws_server, self._identity, handshake, session_id, self._timing, pings=pings
+        )
+
+
+def _refuse(transport: asyncio.Transport, status: int, body: bytes) -> None:
+    transport.write(
+        f"HTTP/1.1 {status} Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        "connection: close\r\n\r\n".encode()
+        + body
+    )
+    transport.close()
+
+
+def _with_cookie(send: Send, cookie: str) -> Send:
+    """Add a cookie to the response, and end the TCP connection after it.
+
+    The connection was made without a cookie, so a balancer may have brought it to a worker that is not the one that
+    the new session will always be brought to.
+    """
+
+    async def wrapped(message: Message) -> None:
+        if message["type"] in ("http.response.start", "websocket.accept"):
+            headers = MutableHeaders(scope=message)
+            headers.append("set-cookie", cookie)
+            if message["type"] == "http.response.start":
+                headers["connection"] = "close"
+        await send(message)
+
+    return wrapped

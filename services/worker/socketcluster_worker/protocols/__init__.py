@@ -1,0 +1,1 @@
+"""The message protocols: each makes sockets of connections."""

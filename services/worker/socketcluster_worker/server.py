@@ -1,0 +1,129 @@
+"""Takes clients in, by handover or by connection, and serves them HTTP through uvicorn's parts."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from email.utils import formatdate
+
+from uvicorn.config import Config
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.server import ServerState
+
+from socketcluster_runtime import logging
+from socketcluster_runtime.errors import AddressInUseError
+from socketcluster_wire.handoff import Handoff
+from socketcluster_worker.api.http_server import HTTPServer
+from socketcluster_worker.endpoints import Endpoints
+from socketcluster_worker.errors import ControllerError
+from socketcluster_worker.transport.http import HTTPProtocol, Origin, ProxyProtocol
+
+log = logging.get_logger(__name__)
+
+KEEP_ALIVE = 75
+"""Seconds that an idle HTTP connection stays open: longer than common proxies reuse one."""
+
+
+class ClientServer:
+    """The clients' connections of one worker.
+
+    Args:
+        endpoints: the ASGI app, and where WebSockets go.
+        http_server: whose mounted apps are started and stopped with the worker (ASGI's lifespan).
+        key: what balancers sign PROXY headers with.
+    """
+
+    def __init__(self, endpoints: Endpoints, http_server: HTTPServer, key: bytes) -> None:
+        self._endpoints = endpoints
+        self._http_server = http_server
+        self._key = key
+        self._state = ServerState()
+        self._app_state: dict[str, object] = {}
+        self._lifespans: list[LifespanOn] = []
+        self._listener: asyncio.Server | None = None
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._clock: asyncio.TimerHandle | None = None
+        self._config = Config(
+            endpoints,
+            interface="asgi3",
+            http=HTTPProtocol,
+            ws="websockets-sansio",
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            timeout_keep_alive=KEEP_ALIVE,
+        )
+
+    async def start(self) -> None:
+        """Start the mounted apps.
+
+        Raises:
+            ControllerError: one of them refused to start.
+        """
+        self._config.load()
+        for app in self._http_server.apps:
+            lifespan = LifespanOn(Config(app, lifespan="auto", log_config=None))
+            await lifespan.startup()
+            self._lifespans.append(lifespan)
+            if lifespan.should_exit:
+                raise ControllerError("an app that the controller mounted failed to start")
+            self._app_state.update(lifespan.state)
+        self._tick()
+
+    async def listen(self, address: str) -> tuple[str, int]:
+        """Serve connections to ``host:port`` too; return the host and the port.
+
+        Raises:
+            AddressInUseError: the port is taken.
+        """
+        host, _, port = address.rpartition(":")
+        host = host.strip("[]")
+        loop = asyncio.get_running_loop()
+        try:
+            self._listener = await loop.create_server(
+                lambda: ProxyProtocol(self._make_http, self._key), host, int(port), backlog=1024
+            )
+        except OSError as error:
+            raise AddressInUseError(f"cannot listen on {address}: {error.strerror}") from None
+        bound: int = self._listener.sockets[0].getsockname()[1]
+        return host, bound
+
+    def take_over(self, client: socket.socket, handoff: Handoff) -> None:
+        """Serve a client whose socket a balancer handed over."""
+        protocol = self._make_http(Origin(handoff.client, secure=handoff.tls), handoff.head)
+        task = asyncio.get_running_loop().create_task(_adopt(client, protocol))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    async def close(self, timeout: float) -> None:
+        """Take no more connections, let requests finish for at most ``timeout`` seconds, and stop the apps."""
+        if self._listener is not None:
+            self._listener.close()
+        for connection in tuple(self._state.connections):
+            connection.shutdown()
+        if self._state.tasks:
+            _, late = await asyncio.wait(tuple(self._state.tasks), timeout=timeout)
+            for task in late:
+                task.cancel()
+        for lifespan in self._lifespans:
+            await lifespan.shutdown()
+        if self._clock is not None:
+            self._clock.cancel()
+
+    def _make_http(self, origin: Origin, received: bytes) -> HTTPProtocol:
+        return HTTPProtocol(self._config, self._state, self._app_state, self._endpoints, origin, received)
+
+    def _tick(self) -> None:
+        """Renew the Date header."""
+        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self._clock = asyncio.get_running_loop().call_later(1.0, self._tick)
+
+
+async def _adopt(client: socket.socket, protocol: HTTPProtocol) -> None:
+    try:
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, client)
+    except OSError as error:  # it went away meanwhile
+        log.debug("a client was gone before it was served", error=str(error))
+        client.close()

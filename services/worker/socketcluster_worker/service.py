@@ -1,0 +1,147 @@
+"""A worker's life: it joins the stores, runs the controller, takes clients, and drains when it is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any
+
+from socketcluster_proto.v1 import worker_pb2 as pb
+from socketcluster_proto.v1 import worker_pb2_grpc as rpc
+from socketcluster_runtime import logging
+from socketcluster_runtime import rpc as grpc_runtime
+from socketcluster_runtime.lifecycle import Lifecycle
+from socketcluster_runtime.store_client import StoreClient
+from socketcluster_wire.close_codes import CloseCode
+from socketcluster_worker.api.exchange import Exchange
+from socketcluster_worker.api.http_server import HTTPServer
+from socketcluster_worker.api.session import Sessions
+from socketcluster_worker.api.tree import Tree
+from socketcluster_worker.api.worker import Worker
+from socketcluster_worker.api.ws_server import WSServer
+from socketcluster_worker.control import Control
+from socketcluster_worker.controller import run_controller
+from socketcluster_worker.cookies import SessionCookies
+from socketcluster_worker.endpoints import Endpoints
+from socketcluster_worker.identity import Identity
+from socketcluster_worker.server import ClientServer
+from socketcluster_worker.settings import WorkerSettings
+from socketcluster_worker.tasks import Tasks
+from socketcluster_worker.transport.handoff import HandoffServer
+
+log = logging.get_logger(__name__)
+
+
+class Service:
+    """One worker, from its settings to its end."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._secret = settings.shared_secret()
+        identity = Identity(settings.name)
+        self._tasks = Tasks(self._handler_failed)
+        self._background = Tasks(self._handler_failed)  # what repeats for ever, and is not waited for
+        self._client = StoreClient(
+            settings.stores,
+            worker_id=identity.worker_id,
+            app_name=settings.app_name,
+            secret=self._secret,
+            timeout=settings.store_timeout,
+            on_session_message=self._session_message,
+            on_session_destroyed=self._session_destroyed,
+            on_channel_message=self._channel_message,
+        )
+        self._sessions = Sessions(self._client, self._tasks)
+        self._exchange = Exchange(self._client, self._tasks, max_channels_per_socket=settings.max_channels_per_socket)
+        self._ws_server = WSServer(self._sessions, self._exchange, self._tasks)
+        self._worker = Worker(
+            identity.worker_id,
+            settings.name,
+            settings.app_name,
+            http_server=HTTPServer(),
+            ws_server=self._ws_server,
+            store=Tree(self._client),
+            tasks=self._background,
+        )
+        cookies = SessionCookies(settings.app_name, self._secret)
+        self._endpoints = Endpoints(self._worker, settings, identity, cookies)
+        self._server = ClientServer(self._endpoints, self._worker.http_server, self._secret.encode())
+
+    async def run(self, lifecycle: Lifecycle) -> None:
+        """Serve until the lifecycle says stop."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._client.close)
+            await self._client.start()
+            await run_controller(self._settings.controller, self._worker)
+            if not await _unless(lifecycle.stopping, self._client.wait_ready()):
+                return
+            await self._server.start()
+            stack.push_async_callback(self._server.close, self._settings.drain_timeout)
+            control = await self._listen(stack)
+            control.update(ready=True)
+            lifecycle.ready()
+            log.info("ready", worker_id=self._worker.id, controller=str(self._settings.controller))
+            await lifecycle.stopping.wait()
+            log.info("draining", connections=self._endpoints.connections)
+            control.update(ready=False, draining=True)
+            self._endpoints.close_all(CloseCode.SERVICE_RESTART, "this worker is being replaced")
+            await self._tasks.drain(self._settings.drain_timeout)
+            await self._background.drain(0)
+
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> Control:
+        settings = self._settings
+        host, port = await self._server.listen(settings.http_listen)
+        status = pb.WorkerStatus(worker_id=self._worker.id, name=settings.name, http_port=port)
+        if host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
+            status.http_host = host
+        if settings.handoff_dir is not None:
+            path = settings.handoff_dir / f"{self._worker.id}.sock"
+            handoff = HandoffServer(path, self._server.take_over)
+            handoff.start()
+            stack.callback(handoff.close)
+            status.handoff_path = str(path)
+        control = Control(status, lambda: self._endpoints.connections)
+        server, health = grpc_runtime.server(self._secret)
+        rpc.add_WorkerServicer_to_server(control, server)
+        grpc_runtime.listen(server, settings.control_listen)
+        await server.start()
+        stack.push_async_callback(server.stop, 0.5)
+        await grpc_runtime.set_serving(health, serving=True)
+        return control
+
+    def _session_message(self, session_id: str, event: str, packed: bytes) -> None:
+        self._sessions.deliver(session_id, event, packed)
+
+    def _session_destroyed(self, session_id: str) -> None:
+        self._ws_server.session_destroyed(session_id)
+
+    def _channel_message(self, channel: str, packed: bytes, _offset: int, _epoch: int) -> None:
+        self._exchange.deliver(channel, packed)
+
+    def _handler_failed(self, error: BaseException, what: str) -> None:
+        log.error(f"{what} failed", exc_info=error)
+        for handler in self._ws_server.handlers("error"):
+            try:
+                handler((error, what))
+            except Exception:
+                log.exception("a handler of 'error' failed")
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Wait for ``work``, but not after ``stopping`` was set; return whether it was done."""
+    done: asyncio.Task[None] = asyncio.create_task(work)
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait((done, stop), return_when=asyncio.FIRST_COMPLETED)
+    finished = done.done()
+    stop.cancel()
+    if finished:
+        await done
+    else:
+        done.cancel()
+    return finished
+
+
+async def serve(settings: WorkerSettings, lifecycle: Lifecycle) -> None:
+    """Run a worker with these settings."""
+    await Service(settings).run(lifecycle)

@@ -1,0 +1,59 @@
+"""The worker's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from socketcluster_runtime.settings import ServiceSettings, wiring
+
+CLIENT_FILES = Path(__file__).parents[3] / "clients" / "js"
+"""Where the browser client lies in a checkout; the image says otherwise."""
+
+
+class WorkerSettings(ServiceSettings):
+    """What a worker can be told, beside what every service can."""
+
+    service: ClassVar[str] = "worker"
+
+    controller: Path = wiring(Path("/controller/controller.py"))
+    """The user's module, with ``run(worker)``."""
+    stores: Annotated[tuple[str, ...], NoDecode] = wiring(..., min_length=1)
+    """gRPC addresses of the stores, comma-separated; ``dns:///store:7000`` means every host of that name."""
+    control_listen: str = wiring("0.0.0.0:7100")
+    """gRPC address on which balancers watch this worker."""
+    http_listen: str = wiring("0.0.0.0:7200", pattern=r":\d{1,5}$")
+    """``host:port`` for spliced connections; port 0 means any."""
+    handoff_dir: Path | None = wiring(None)
+    """Folder of the handoff socket, shared with the balancers of this host; without it there is no handover."""
+    client_files: Path = wiring(CLIENT_FILES)
+    """Folder of ``socketcluster.js``."""
+
+    path: str = Field("/socketcluster/", pattern=r"^/[A-Za-z0-9_./-]*/$")
+    """Where the realtime endpoints begin; starts and ends with a slash."""
+    heartbeat_interval: float = Field(25.0, gt=0, le=3600)
+    """Seconds between two pings to a client."""
+    heartbeat_timeout: float = Field(20.0, gt=0, le=3600)
+    """Seconds that a client has to answer a ping."""
+    handshake_timeout: float = Field(10.0, gt=0, le=3600)
+    """Seconds that a client has from connecting to its handshake."""
+    ack_timeout: float = Field(10.0, gt=0, le=3600)
+    """Seconds that ``socket.call`` waits for an answer unless it is told otherwise."""
+    max_http_buffer_size: int = Field(1_000_000, ge=1000, le=100_000_000)
+    """Bytes that one message, or one polling request, may have."""
+    max_buffered_bytes: int = Field(1_048_576, ge=1000)
+    """Bytes that may wait for one client that reads slowly; then it is disconnected."""
+    max_channels_per_socket: int = Field(1000, ge=1)
+    """Channels that one client may be subscribed to at a time."""
+    store_timeout: float = Field(10.0, gt=0, le=600)
+    """Seconds that an operation waits for its store, a restart of the store included."""
+    drain_timeout: float = Field(10.0, ge=0, le=600)
+    """Seconds that handlers and HTTP requests have to finish when the worker stops."""
+
+    @field_validator("stores", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

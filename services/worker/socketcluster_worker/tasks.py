@@ -1,0 +1,77 @@
+"""Runs handlers in the background: nothing they raise is lost, and a stopping worker can wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class Tasks:
+    """The tasks of one worker.
+
+    Args:
+        on_error: is told what a task raised, and what the task was for.
+    """
+
+    def __init__(self, on_error: Callable[[BaseException, str], None]) -> None:
+        self._on_error = on_error
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+        """Start a coroutine; ``what`` says in a few words what it is for."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=what)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
+        """Call a plain or async function; what it raises goes to ``on_error``."""
+        try:
+            result = function(*args)
+        except Exception as error:
+            self._on_error(error, what)
+            return
+        if asyncio.iscoroutine(result):
+            self.spawn(result, what)
+
+    async def run_and_wait(self, function: Callable[[], Any], what: str) -> None:
+        """Call a plain or async function and wait for its end; what it raises goes to ``on_error``."""
+        try:
+            result = function()
+            if asyncio.iscoroutine(result):
+                await result
+        except Exception as error:
+            self._on_error(error, what)
+
+    def watch(self, future: asyncio.Future[Any], what: str) -> None:
+        """Report what ``future`` fails with; for operations whose result nobody waits for."""
+
+        def done(finished: asyncio.Future[Any]) -> None:
+            if not finished.cancelled() and (error := finished.exception()) is not None:
+                self._on_error(error, what)
+
+        future.add_done_callback(done)
+
+    async def drain(self, timeout: float) -> int:
+        """Wait until the tasks have ended, at most ``timeout`` seconds, then cancel; return how many were cancelled."""
+        if not self._running:
+            return 0
+        _, late = await asyncio.wait(set(self._running), timeout=timeout)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1.0)
+        return len(late)
+
+    def report(self, error: BaseException, what: str) -> None:
+        """Pass an error on that was caught elsewhere."""
+        self._on_error(error, what)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_error(error, task.get_name())

@@ -1,0 +1,1 @@
+"""The transports: each carries messages over TCP connections."""

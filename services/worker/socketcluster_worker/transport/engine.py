@@ -1,0 +1,270 @@
+"""Engine.IO sessions: one connection over long-polling, WebSocket, or first the one and then the other.
+
+https://github.com/socketio/engine.io-protocol, revision 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from socketcluster_wire import engineio as wire
+from socketcluster_wire.close_codes import CloseCode
+from socketcluster_wire.engineio import Packet, PacketType
+from socketcluster_wire.errors import MalformedPacketError
+from socketcluster_wire.websocket import text_frame
+from socketcluster_worker.connection import Outgoing, Receiver
+from socketcluster_worker.transport.websocket import WebSocket
+
+PROBE = "probe"
+NOOP = Packet(PacketType.NOOP)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Times in seconds, sizes in bytes; see the options of the same names."""
+
+    heartbeat_interval: float
+    heartbeat_timeout: float
+    max_http_buffer_size: int
+    max_buffered_bytes: int
+
+
+def message_frame(text: bytes) -> bytes:
+    """Return the WebSocket frame of a message packet."""
+    return text_frame(b"4" + text)
+
+
+class EngineSession:
+    """One Engine.IO connection; a ``Connection`` for the message protocol above it.
+
+    Args:
+        sid: names it in every request.
+        options: times and sizes.
+        forget: called once, when it has ended.
+    """
+
+    receiver: Receiver
+
+    def __init__(self, sid: str, options: EngineOptions, forget: Callable[[str], None]) -> None:
+        self.sid = sid
+        self._options = options
+        self._forget = forget
+        self._loop = asyncio.get_running_loop()
+        self._websocket: WebSocket | None = None
+        self._probing: WebSocket | None = None
+        self._queue: list[Packet] = []  # what waits for the next poll
+        self._queued_bytes = 0
+        self._poll: asyncio.Future[list[Packet]] | None = None
+        self._closed = False
+        self._heartbeat = self._loop.call_later(options.heartbeat_interval, self._ping)
+
+    @property
+    def transport_name(self) -> str:
+        """``"websocket"`` or ``"polling"``."""
+        return "polling" if self._websocket is None else "websocket"
+
+    def opening(self, *, upgrades: list[str]) -> Packet:
+        """Return the packet that opens the connection."""
+        options = self._options
+        return wire.Open(
+            self.sid,
+            upgrades,
+            round(options.heartbeat_interval * 1000),
+            round(options.heartbeat_timeout * 1000),
+            options.max_http_buffer_size,
+        ).packet()
+
+    # What the layer above asks.
+
+    def send_text(self, text: bytes) -> None:
+        """Send a message."""
+        if self._websocket is not None:
+            self._websocket.send_frame(message_frame(text))
+        else:
+            self._enqueue(Packet(PacketType.MESSAGE, text.decode()))
+
+    def send_outgoing(self, outgoing: Outgoing) -> None:
+        """Send a message that goes to other clients too."""
+        if self._websocket is not None:
+            self._websocket.send_frame(outgoing.form(message_frame))
+        else:
+            self._enqueue(Packet(PacketType.MESSAGE, outgoing.text.decode()))
+
+    def close(self, code: int, reason: str = "") -> None:
+        """End the connection: a close packet by polling, a close frame by WebSocket."""
+        if self._closed:
+            return
+        if self._websocket is not None:
+            self._websocket.close(code, reason)  # tells on_close in its turn
+        else:
+            self._enqueue(Packet(PacketType.CLOSE))
+            self._end(code, reason)
+
+    # Long-polling.
+
+    def poll(self) -> asyncio.Future[list[Packet]] | None:
+        """Return the packets for a polling request, now or to come; ``None`` if one is waiting already.
+
+        A second request at the same time breaks the protocol, and ends the connection.
+        """
+        if self._poll is not None:
+            self.close(CloseCode.PROTOCOL_ERROR, "two polling requests at a time")
+            return None
+        self._poll = self._loop.create_future()
+        future = self._poll
+        if self._queue or self._closed:
+            self._flush()
+        elif self._probing is not None:
+            self._release_poll()
+        return future
+
+    def abandon_poll(self) -> None:
+        """Note that the client of a waiting polling request is gone; what it would have got waits for the next."""
+        self._poll = None
+
+    def post(self, packets: list[Packet]) -> None:
+        """Take the packets of a polling request's body."""
+        for packet in packets:
+            self._packet(packet)
+
+    # WebSocket.
+
+    def adopt(self, websocket: WebSocket) -> None:
+        """Go by WebSocket from the start; the open packet is sent here."""
+        self._websocket = websocket
+        websocket.send_text(wire.encode_packet(self.opening(upgrades=[])).encode())
+
+    @property
+    def can_upgrade(self) -> bool:
+        """May a WebSocket ask to take over?"""
+        return not self._closed and self._websocket is None and self._probing is None
+
+    def probe(self, websocket: WebSocket) -> None:
+        """A WebSocket is there that may take over."""
+        self._probing = websocket
+
+    def from_websocket(self, websocket: WebSocket, message: str | bytes) -> None:
+        """Take a message of one of the connection's WebSockets."""
+        if isinstance(message, bytes):
+            packet = Packet(PacketType.MESSAGE, message)
+        else:
+            try:
+                packet = wire.decode_packet(message)
+            except MalformedPacketError as error:
+                websocket.close(CloseCode.PROTOCOL_ERROR, str(error))
+                return
+        if websocket is self._websocket:
+            self._packet(packet)
+        elif websocket is self._probing:
+            self._probe_packet(websocket, packet)
+
+    def websocket_closed(self, websocket: WebSocket, code: int, reason: str) -> None:
+        """Learn that one of the connection's WebSockets has ended."""
+        if websocket is self._websocket:
+            self._end(code, reason)
+        elif websocket is self._probing:
+            self._probing = None  # polling goes on
+
+    def _probe_packet(self, websocket: WebSocket, packet: Packet) -> None:
+        if packet.type is PacketType.PING and packet.data == PROBE:
+            websocket.send_text(b"3probe")
+            self._release_poll()  # the client waits for its poll to return before it goes over
+        elif packet.type is PacketType.UPGRADE:
+            self._probing = None
+            self._websocket = websocket
+            self._release_poll()
+            queue, self._queue, self._queued_bytes = self._queue, [], 0
+            for waiting in queue:
+                if isinstance(waiting.data, bytes):
+                    websocket.send_binary(waiting.data)
+                else:
+                    websocket.send_text(wire.encode_packet(waiting).encode())
+        else:
+            websocket.close(CloseCode.PROTOCOL_ERROR, "neither a probe nor an upgrade")
+
+    # Inside.
+
+    def _packet(self, packet: Packet) -> None:
+        if self._closed:
+            return
+        match packet.type:
+            case PacketType.MESSAGE:
+                self.receiver.on_message(packet.data)
+            case PacketType.PONG:
+                self._heartbeat.cancel()
+                self._heartbeat = self._loop.call_later(self._options.heartbeat_interval, self._ping)
+            case PacketType.CLOSE:
+                self._closed_by_client()
+            case PacketType.PING | PacketType.OPEN | PacketType.UPGRADE:
+                self.close(CloseCode.PROTOCOL_ERROR, f"unexpected packet type {packet.type}")
+            case PacketType.NOOP:
+                pass
+
+    def _closed_by_client(self) -> None:
+        if self._websocket is None:
+            self._enqueue(NOOP)
+            self._end(CloseCode.NORMAL, "closed by the client")
+        else:
+            self._websocket.close(CloseCode.NORMAL, "closed by the client")
+
+    def _ping(self) -> None:
+        self._heartbeat = self._loop.call_later(self._options.heartbeat_timeout, self._pong_late)
+        if self._websocket is not None:
+            self._websocket.send_text(b"2")
+        else:
+            self._enqueue(Packet(PacketType.PING))
+
+    def _pong_late(self) -> None:
+        self.close(CloseCode.PING_TIMEOUT, "the client did not answer in time")
+
+    def _enqueue(self, packet: Packet) -> None:
+        if self._closed:
+            return
+        self._queue.append(packet)
+        self._queued_bytes += len(packet.data)
+        if self._queued_bytes > self._options.max_buffered_bytes:
+            self._queue, self._queued_bytes = [Packet(PacketType.CLOSE)], 0
+            self._end(CloseCode.TOO_SLOW, "too much is waiting for a client that does not read")
+        if self._poll is not None:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Give what waits to the waiting polling request."""
+        poll, self._poll = self._poll, None
+        if poll is None or poll.done():
+            return
+        queue, self._queue, self._queued_bytes = self._queue, [], 0
+        poll.set_result(queue or [NOOP])
+
+    def _release_poll(self) -> None:
+        if self._poll is not None:
+            self._flush()
+
+    def _end(self, code: int, reason: str) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._heartbeat.cancel()
+        self._release_poll()
+        if self._probing is not None:
+            self._probing.close(CloseCode.GOING_AWAY, "the connection has ended")
+        self._forget(self.sid)
+        self.receiver.on_close(code, reason)
+
+
+class EngineWebSocket:
+    """The receiver of a WebSocket that belongs to an Engine.IO session."""
+
+    def __init__(self, websocket: WebSocket, session: EngineSession) -> None:
+        self._websocket = websocket
+        self._session = session
+
+    def on_message(self, message: str | bytes) -> None:
+        """Pass a message on."""
+        self._session.from_websocket(self._websocket, message)
+
+    def on_close(self, code: int, reason: str) -> None:
+        """Pass the end on."""
+        self._session.websocket_closed(self._websocket, code, reason)

@@ -1,0 +1,200 @@
+"""Engine.IO over HTTP: the handshake, polling requests, and which session a WebSocket belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from socketcluster_wire import engineio as wire
+from socketcluster_wire.engineio import ErrorCode
+from socketcluster_wire.errors import MalformedPacketError
+from socketcluster_worker.connection import Connection, Handshake, Receiver
+from socketcluster_worker.identity import Identity
+from socketcluster_worker.transport.engine import EngineOptions, EngineSession, EngineWebSocket
+from socketcluster_worker.transport.websocket import WebSocket
+
+PLAIN = "text/plain; charset=UTF-8"
+TRANSPORTS = ("polling", "websocket")
+
+MakeReceiver = Callable[[Connection, Handshake, str], Receiver]
+"""Makes the message protocol of a new connection; the last argument is the session's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not served."""
+
+    status: int
+    error: tuple[int, str]
+
+    def body(self) -> bytes:
+        """Return Engine.IO's error JSON."""
+        code, message = self.error
+        return msgspec.json.encode({"code": code, "message": message})
+
+
+class EngineServer:
+    """The Engine.IO sessions of one endpoint.
+
+    Args:
+        identity: makes the sids.
+        options: times and sizes.
+        make_receiver: makes the message protocol above a new connection.
+    """
+
+    def __init__(self, identity: Identity, options: EngineOptions, make_receiver: MakeReceiver) -> None:
+        self._identity = identity
+        self._options = options
+        self._make_receiver = make_receiver
+        self._sessions: dict[str, EngineSession] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def close_all(self, code: int, reason: str) -> None:
+        """End every connection."""
+        for session in tuple(self._sessions.values()):
+            session.close(code, reason)
+
+    # HTTP.
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, handshake: Handshake, session_id: str) -> None:
+        """Serve one request of a polling client (ASGI 3)."""
+        response = await self._respond(scope["method"], receive, handshake, session_id)
+        if response is not None:
+            await response(scope, receive, send)
+
+    async def _respond(self, method: str, receive: Receive, handshake: Handshake, session_id: str) -> Response | None:
+        refusal = _check(handshake)
+        if refusal is not None:
+            return _refuse(refusal)
+        sid = handshake.query.get("sid")
+        if handshake.query["transport"] != "polling":
+            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))  # a WebSocket that does not ask for an upgrade
+        if sid is None:
+            if method != "GET":
+                return _refuse(Refusal(400, ErrorCode.BAD_HANDSHAKE_METHOD))
+            session = self._open(handshake, session_id)
+            return Response(wire.encode_payload([session.opening(upgrades=["websocket"])]), media_type=PLAIN)
+        found = self._sessions.get(sid)
+        if found is None:
+            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
+        if found.transport_name != "polling" or method not in ("GET", "POST"):
+            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
+        if method == "POST":
+            return await self._post(found, receive, handshake)
+        return await self._poll(found, receive)
+
+    async def _poll(self, session: EngineSession, receive: Receive) -> Response | None:
+        future = session.poll()
+        if future is None:
+            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
+        if not future.done():
+            gone = asyncio.ensure_future(_disconnected(receive))
+            try:
+                await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                gone.cancel()
+            if not future.done():
+                session.abandon_poll()
+                return None
+        return Response(wire.encode_payload(future.result()), media_type=PLAIN, headers={"cache-control": "no-store"})
+
+    async def _post(self, session: EngineSession, receive: Receive, handshake: Handshake) -> Response | None:
+        limit = self._options.max_http_buffer_size
+        body = await _read(receive, limit, handshake.headers.get("content-length", ""))
+        if body is None:
+            return Response(status_code=413, headers={"connection": "close"})
+        if isinstance(body, str):
+            return None
+        try:
+            packets = wire.decode_payload(body)
+        except MalformedPacketError:
+            session.close(1002, "a polling request was malformed")
+            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
+        session.post(packets)
+        return Response("ok", media_type="text/html")
+
+    def _open(self, handshake: Handshake, session_id: str) -> EngineSession:
+        sid = self._identity.new_id()
+        session = EngineSession(sid, self._options, self._forget)
+        self._sessions[sid] = session
+        session.receiver = self._make_receiver(session, handshake, session_id)
+        return session
+
+    def _forget(self, sid: str) -> None:
+        self._sessions.pop(sid, None)
+
+    # WebSocket.
+
+    def check_upgrade(self, handshake: Handshake) -> Refusal | None:
+        """Say why a WebSocket may not open, if it may not."""
+        refusal = _check(handshake)
+        if refusal is not None:
+            return refusal
+        if handshake.query["transport"] != "websocket":
+            return Refusal(400, ErrorCode.BAD_REQUEST)
+        sid = handshake.query.get("sid")
+        if sid is None:
+            return None
+        session = self._sessions.get(sid)
+        if session is None:
+            return Refusal(400, ErrorCode.UNKNOWN_SID)
+        return None if session.can_upgrade else Refusal(400, ErrorCode.BAD_REQUEST)
+
+    def attach(self, websocket: WebSocket, handshake: Handshake) -> tuple[Receiver, Callable[[str], None]]:
+        """Return the receiver of a checked WebSocket, and what to call with the session's id once it is open."""
+        sid = handshake.query.get("sid")
+        if sid is not None:
+            session = self._sessions[sid]
+            return EngineWebSocket(websocket, session), lambda _: session.probe(websocket)
+        session = EngineSession(self._identity.new_id(), self._options, self._forget)
+
+        def opened(session_id: str) -> None:
+            self._sessions[session.sid] = session
+            session.adopt(websocket)
+            session.receiver = self._make_receiver(session, handshake, session_id)
+
+        return EngineWebSocket(websocket, session), opened
+
+
+def _check(handshake: Handshake) -> Refusal | None:
+    if handshake.query.get("transport") not in TRANSPORTS:
+        return Refusal(400, ErrorCode.UNKNOWN_TRANSPORT)
+    if handshake.query.get("EIO") != wire.REVISION:
+        return Refusal(400, ErrorCode.UNSUPPORTED_VERSION)
+    return None
+
+
+def _refuse(refusal: Refusal) -> Response:
+    return Response(refusal.body(), refusal.status, media_type="application/json")
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read(receive: Receive, limit: int, announced: str) -> bytes | str | None:
+    """Return a request's body, ``None`` if it is over the limit, or ``"gone"`` if the client went away."""
+    if announced.isdigit() and int(announced) > limit:
+        return None
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message: Message | dict[str, Any] = await receive()
+        if message["type"] == "http.disconnect":
+            return "gone"
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            return None
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
