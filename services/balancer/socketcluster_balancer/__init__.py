@@ -1,0 +1,1 @@
+"""SocketCluster's balancer: accepts clients and hands each one to a worker."""

@@ -1,0 +1,59 @@
+"""Many time-outs of one length, with one timer: adding and discarding an item is a dictionary operation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Deadlines(Generic[T]):
+    """Items that expire ``timeout`` seconds after they were added, the oldest first, unless they are discarded."""
+
+    def __init__(self, timeout: float, expired: Callable[[T], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout = timeout
+        self._expired = expired
+        self._items: dict[T, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: T) -> None:
+        """Give ``item`` its time from now on."""
+        self._items.pop(item, None)  # a dictionary keeps the order in which keys came in, so it must come in again
+        self._items[item] = self._loop.time() + self._timeout
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._timeout, self._tick)
+
+    def discard(self, item: T) -> None:
+        """Forget ``item``, if it is there."""
+        self._items.pop(item, None)
+
+    def pop_all(self) -> list[T]:
+        """Forget all items and return them, the oldest first."""
+        items = list(self._items)
+        self.close()
+        return items
+
+    def close(self) -> None:
+        """Forget all items and stop the timer."""
+        self._items.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._items:
+            item, deadline = next(iter(self._items.items()))
+            if deadline > now:
+                if self._timer is None:
+                    self._timer = self._loop.call_later(deadline - now, self._tick)
+                return
+            del self._items[item]
+            self._expired(item)

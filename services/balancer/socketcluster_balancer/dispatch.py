@@ -1,0 +1,176 @@
+"""Clients whose head has arrived: a worker is chosen for each, and another one if that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from functools import partial
+
+from socketcluster_balancer.client import Client, Reception
+from socketcluster_balancer.deadlines import Deadlines
+from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
+from socketcluster_balancer.handoff import HandoffLink
+from socketcluster_balancer.placement import choose
+from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_balancer.splice import Splice
+from socketcluster_balancer.throttle import Throttle
+from socketcluster_balancer.workers import SUSPICION, Worker
+from socketcluster_runtime.logging import get_logger
+from socketcluster_wire import proxy
+
+log = get_logger(__name__)
+
+
+class Dispatcher:
+    """Gives each client to a worker.
+
+    Args:
+        settings: the balancer's.
+        available: returns the workers that may be given clients.
+    """
+
+    def __init__(self, settings: BalancerSettings, available: Callable[[], tuple[Worker, ...]]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._key = settings.shared_secret().encode()
+        self._cookie = f"{settings.app_name}.session"
+        self._available = available
+        self._draw: Callable[[int], int] = random.randrange
+        self._suspicion_ends = 0.0
+        self._closed = False
+        self.reception = Reception(settings, self.place)
+        """Where clients come from, and go back to if there is no worker for them."""
+        self._waiting: Deadlines[Client] = Deadlines(settings.worker_wait, self._refuse)
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._splices: set[Splice] = set()
+        self._spliced = asyncio.Event()
+        self._spliced.set()
+        self._refused = Throttle(lambda count: log.warning("no worker for clients: answered 503", clients=count))
+
+    def make_link(self, worker: Worker, path: str) -> HandoffLink:
+        """Make the link by which sockets go to ``worker``."""
+        return HandoffLink(path, self._settings.handoff_timeout, self.reception.release, partial(self._failed, worker))
+
+    def place(self, client: Client) -> None:
+        """Give a client to a worker, let it wait for one, or answer it 503."""
+        while (worker := self._choose(client)) is not None:
+            try:
+                self._give(client, worker)
+            except WorkerUnreachableError as error:
+                self._suspect(worker, str(error), 1)
+                client.tried += (worker,)
+                continue
+            worker.assigned += 1
+            return
+        if client.waited or len(self._waiting) >= self._settings.max_waiting:
+            self._refuse(client)
+        else:
+            client.waited = True
+            client.tried = ()
+            self._waiting.add(client)
+
+    def workers_changed(self) -> None:
+        """Place the clients that wait, if there is a worker now."""
+        if len(self._waiting) and self._available():
+            for client in self._waiting.pop_all():
+                self.place(client)
+
+    async def drain(self, timeout: float) -> None:
+        """Return when no client is under way, or after ``timeout`` seconds, when the rest is cut off."""
+        self.reception.hurry()
+        try:
+            async with asyncio.timeout(timeout):
+                await self.reception.idle()
+                await self._spliced.wait()
+        except TimeoutError:
+            log.warning("clients were still under way and are cut off", splices=len(self._splices))
+        self._closed = True
+        for task in self._connecting:
+            task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+        for splice in tuple(self._splices):
+            splice.abort()
+        self._waiting.close()
+        self.reception.close()
+        self._refused.close()
+
+    def _choose(self, client: Client) -> Worker | None:
+        workers = self._available()
+        if client.tried:
+            workers = tuple(worker for worker in workers if worker not in client.tried)
+        if self._suspicion_ends and workers:
+            now = self._loop.time()
+            if now < self._suspicion_ends:
+                workers = tuple(worker for worker in workers if worker.suspect_until <= now) or workers
+            else:
+                self._suspicion_ends = 0.0
+        if not workers:
+            return None
+        head = client.head
+        if head is None:
+            return choose(workers, None, None, self._draw)
+        return choose(workers, head.sid, head.cookie(self._cookie), self._draw)
+
+    def _suspect(self, worker: Worker, reason: str, clients: int) -> None:
+        worker.suspect_until = self._suspicion_ends = self._loop.time() + SUSPICION
+        log.info("worker takes no clients", worker=worker.name, reason=reason, clients=clients)
+
+    def _failed(self, worker: Worker, clients: list[Client], reason: str) -> None:
+        """A worker did not take clients that it was given."""
+        if self._closed:
+            return
+        self._suspect(worker, reason, len(clients))
+        for client in clients:
+            client.tried += (worker,)
+            self.place(client)
+
+    def _refuse(self, client: Client) -> None:
+        self._refused.add()
+        self.reception.answer(client, 503)
+
+    def _give(self, client: Client, worker: Worker) -> None:
+        if worker.link is not None:
+            try:
+                worker.link.submit(client)
+            except NoHandoffError as error:
+                log.debug("no handover to this worker", worker=worker.name, reason=str(error))
+            else:
+                return
+        if worker.http is None:
+            raise WorkerUnreachableError("it neither takes sockets over on this host nor serves HTTP")
+        task = self._loop.create_task(self._connect(client, worker, worker.http))
+        self._connecting.add(task)
+        task.add_done_callback(self._connected)
+
+    async def _connect(self, client: Client, worker: Worker, http: tuple[str, int]) -> None:
+        splice = Splice(self._splice_ended)
+        try:
+            async with asyncio.timeout(self._settings.handoff_timeout):
+                await splice.connect(*http)
+        except OSError as error:  # TimeoutError is one
+            splice.abort()
+            self._failed(worker, [client], error.strerror or "no connection in time")
+            return
+        try:
+            source, destination = client.sock.getpeername()[:2], client.sock.getsockname()[:2]
+            header = proxy.encode(source, destination, tls=False, key=self._key)
+            self._splices.add(splice)
+            self._spliced.clear()
+            await splice.start(client.sock, header + client.data)
+        except OSError:  # the client has gone
+            splice.abort()
+            self._splice_ended(splice)
+            self.reception.release(client)
+        else:
+            self.reception.forget(client)
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a client could not be spliced", exc_info=task.exception())
+
+    def _splice_ended(self, splice: Splice) -> None:
+        self._splices.discard(splice)
+        if not self._splices:
+            self._spliced.set()

@@ -1,0 +1,133 @@
+"""The socket that clients connect to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+from socketcluster_balancer.settings import BalancerSettings, split_host_port
+from socketcluster_balancer.throttle import Throttle
+from socketcluster_runtime.errors import AddressInUseError, ServiceError, SettingsError
+from socketcluster_runtime.logging import get_logger
+
+log = get_logger(__name__)
+
+BACKLOG = 4096
+"""Connections that the kernel keeps for a balancer that is busy; ``net.core.somaxconn`` may say less."""
+
+ACCEPTS_PER_TURN = 64
+"""Connections that are accepted before everything else has its turn."""
+
+PAUSE = 0.1
+"""Seconds without accepting after the process ran out of descriptors or memory."""
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def open_socket(settings: BalancerSettings) -> socket.socket:
+    """Return the listening socket that ``settings`` name, which accepted sockets inherit their options from.
+
+    Raises:
+        AddressInUseError: somebody else listens there.
+        ServiceError: the host cannot be listened on.
+        SettingsError: the inherited descriptor is no listening TCP socket.
+    """
+    sock = _bind(settings.listen) if settings.listen_fd is None else _inherit(settings.listen_fd)
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock
+
+
+def _bind(address: str) -> socket.socket:
+    host, port = split_host_port(address)
+    try:
+        family, kind, protocol, _, name = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise SettingsError(f"SOCKETCLUSTER_LISTEN: {host}: {error.strerror}") from None
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(name)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUseError(
+                f"port {port} is taken: another program listens on {address}; stop it, or choose another port by "
+                f"SOCKETCLUSTER_LISTEN=host:port (socketcluster run --port, make run PORT=)"
+            ) from None
+        raise ServiceError(f"cannot listen on {address}: {error.strerror}") from None
+    return sock
+
+
+def _inherit(descriptor: int) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise SettingsError(f"SOCKETCLUSTER_LISTEN_FD: {descriptor}: {error.strerror}") from None
+    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if not listening or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        sock.close()
+        raise SettingsError(f"SOCKETCLUSTER_LISTEN_FD: {descriptor} is not a listening TCP socket")
+    sock.set_inheritable(False)
+    return sock
+
+
+class Listener:
+    """Accepts connections and passes each on, non-blocking, to ``accepted``."""
+
+    def __init__(self, sock: socket.socket, accepted: Callable[[socket.socket], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._accepted = accepted
+        self._pause: asyncio.TimerHandle | None = None
+        self._exhausted = Throttle(lambda count: log.error("cannot accept: out of descriptors", pauses=count))
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port that are listened on."""
+        host, port = self._sock.getsockname()[:2]
+        return host, port
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._loop.add_reader(self._sock, self._accept, ACCEPTS_PER_TURN)
+
+    def close(self) -> None:
+        """Accept what the kernel has already taken for us, then stop."""
+        self._loop.remove_reader(self._sock)
+        self._accept(BACKLOG)
+        if self._pause is not None:
+            self._pause.cancel()
+        self._exhausted.close()
+        self._sock.close()
+
+    def _accept(self, limit: int) -> None:
+        for _ in range(limit):
+            try:
+                sock, _ = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._rest()
+                    return
+                continue  # that client's own trouble (it has gone, its network is down): see accept(2)
+            sock.setblocking(False)
+            self._accepted(sock)
+
+    def _rest(self) -> None:
+        self._exhausted.add()
+        self._loop.remove_reader(self._sock)
+        if self._pause is None:
+            self._pause = self._loop.call_later(PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self.start()

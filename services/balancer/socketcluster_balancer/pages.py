@@ -1,0 +1,62 @@
+"""The few answers that the balancer gives itself."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+from socketcluster_wire.request_head import RequestHead
+
+_REASONS = {
+    400: ("Bad Request", "This is not a request that SocketCluster understands.\n"),
+    408: ("Request Timeout", "The request did not arrive in time.\n"),
+    431: ("Request Header Fields Too Large", "The request's head is too large.\n"),
+    503: ("Service Unavailable", "No worker is ready. Please try again in a moment.\n"),
+}
+
+_NO_WORKER_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="2">
+<title>No worker is ready</title>
+<style>
+  :root { color-scheme: light dark }
+  body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 20vh auto 0; padding: 0 1.5rem }
+  h1 { font-size: 1.6rem }
+</style>
+</head>
+<body>
+<h1>No worker is ready</h1>
+<p>The server is up, but no worker can take this request at the moment. This is being retried: the page reloads itself
+every two seconds.</p>
+<p>If it stays, the workers' log says why, for example that <code>controller.py</code> failed.</p>
+</body>
+</html>
+"""
+
+
+def answer(status: int, head: RequestHead | None = None) -> bytes:
+    """Return a whole response with ``status``, after which the connection closes.
+
+    Args:
+        status: 400, 408, 431 or 503.
+        head: the request, if it could be read: its ``Accept`` header decides between HTML and text.
+    """
+    reason, text = _REASONS[status]
+    kind = "text/plain"
+    if status == 503 and head is not None and "text/html" in (head.header("accept") or ""):
+        kind, text = "text/html", _NO_WORKER_PAGE
+    body = text.encode()
+    retry = "Retry-After: 1\r\n" if status == 503 else ""
+    start = (
+        f"HTTP/1.1 {status} {reason}\r\n"
+        f"Date: {formatdate(usegmt=True)}\r\n"
+        f"Content-Type: {kind}; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        f"Cache-Control: no-store\r\n{retry}"
+        "Connection: close\r\n\r\n"
+    )
+    if head is not None and head.method == "HEAD":
+        body = b""
+    return start.encode() + body

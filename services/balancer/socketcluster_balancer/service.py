@@ -1,0 +1,64 @@
+"""The balancer: what starts when, and what ends when."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from contextlib import suppress
+
+from socketcluster_balancer.dispatch import Dispatcher
+from socketcluster_balancer.listener import Listener, open_socket
+from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_balancer.workers import WorkerDirectory
+from socketcluster_runtime.lifecycle import Lifecycle
+from socketcluster_runtime.logging import get_logger
+
+log = get_logger(__name__)
+
+
+async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
+    """Serve clients until ``lifecycle`` says to stop.
+
+    Raises:
+        AddressInUseError: somebody else listens there.
+        SettingsError: the secret is missing.
+    """
+    balancer = Balancer(settings)
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(balancer.workers.run())
+        balancer.listener.start()
+        host, port = balancer.listener.address
+        log.info("listening", host=host, port=port)
+        announcing = tasks.create_task(_announce(balancer, lifecycle))
+        await lifecycle.stopping.wait()
+        announcing.cancel()
+        log.info("stopping")
+        await balancer.stop(settings.drain_timeout)
+        watching.cancel()
+
+
+async def _announce(balancer: Balancer, lifecycle: Lifecycle) -> None:
+    await balancer.workers.any_ready.wait()
+    lifecycle.ready()
+
+
+class Balancer:
+    """The balancer's parts, put together."""
+
+    def __init__(self, settings: BalancerSettings) -> None:
+        _raise_descriptor_limit()
+        self.dispatcher = Dispatcher(settings, lambda: self.workers.available)
+        self.workers = WorkerDirectory(settings, self.dispatcher.make_link, self.dispatcher.workers_changed)
+        self.listener = Listener(open_socket(settings), self.dispatcher.reception.accept)
+
+    async def stop(self, timeout: float) -> None:
+        """Stop accepting; clients under way get ``timeout`` seconds."""
+        self.listener.close()
+        await self.dispatcher.drain(timeout)
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as this user may have: each client needs one, a spliced one two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a host that forbids it is served with what there is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,0 +1,72 @@
+"""What the balancer can be told."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from socketcluster_runtime.settings import ServiceSettings, wiring
+from socketcluster_wire.handoff import MAX_PACKET_BYTES
+
+_HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}")
+
+
+def split_host_port(address: str) -> tuple[str, int]:
+    """Return the parts of ``host:port``; an IPv6 host is in brackets.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _HOST_PORT.fullmatch(address):
+        raise ValueError(f"{address!r} is not host:port")
+    host, _, port = address.rpartition(":")
+    if int(port) > 65535:
+        raise ValueError(f"{port} is no port")
+    return host.strip("[]"), int(port)
+
+
+def _host_port(value: str) -> str:
+    split_host_port(value)
+    return value
+
+
+def _addresses(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _worker_address(value: str) -> str:
+    if not value.startswith("unix:"):
+        split_host_port(value.removeprefix("dns:///"))
+    return value
+
+
+class BalancerSettings(ServiceSettings):
+    """The balancer's settings."""
+
+    service: ClassVar[str] = "balancer"
+
+    listen: Annotated[str, AfterValidator(_host_port)] = "0.0.0.0:8000"
+    """Where clients connect, as ``host:port``; port 0 means any free one."""
+    listen_fd: int | None = wiring(None, ge=0)
+    """The number of a listening socket that is inherited, instead of ``listen``."""
+    workers: Annotated[list[Annotated[str, AfterValidator(_worker_address)]], NoDecode, BeforeValidator(_addresses)] = (
+        wiring(min_length=1)
+    )
+    """The workers' gRPC addresses, comma-separated; ``dns:///worker:7100`` means every host of that name."""
+    handoff: bool = True
+    """Hand sockets to workers on the same host; otherwise every client's bytes are copied."""
+    handoff_timeout: float = Field(2.0, gt=0)
+    """Seconds that a worker has to take a client over before another worker is asked."""
+    worker_wait: float = Field(1.0, ge=0)
+    """Seconds that a client waits for a worker to become ready before it is answered 503."""
+    max_waiting: int = Field(1024, ge=0)
+    """How many clients may wait for a worker; the ones over it are answered 503 at once."""
+    max_head_bytes: int = Field(16 * 1024, ge=256, le=MAX_PACKET_BYTES - 2048)
+    """The size of the largest first request head; a client that sends a larger one is answered 431."""
+    head_timeout: float = Field(10.0, gt=0)
+    """Seconds that a client has to send its first request's head before it is answered 408."""
+    drain_timeout: float = Field(10.0, ge=0)
+    """Seconds that clients under way get when the balancer is asked to stop."""

@@ -1,0 +1,130 @@
+"""Clients whose socket cannot be handed over: bytes are copied both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import cast
+
+LINGER = 10.0
+"""Seconds that a connection gets to take what was sent to it after its counterpart has gone."""
+
+
+class Splice:
+    """A client's and a worker's connection; what one sends the other receives, the end included.
+
+    Args:
+        ended: called when both connections are closed.
+    """
+
+    def __init__(self, ended: Callable[[Splice], object]) -> None:
+        self._ended = ended
+        self._worker = _End(self._lost)
+        self._client = _End(self._lost)
+        self._worker.other, self._client.other = self._client, self._worker
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def connect(self, host: str, port: int) -> None:
+        """Connect to the worker.
+
+        Raises:
+            OSError: it cannot be reached.
+        """
+        await asyncio.get_running_loop().create_connection(lambda: self._worker, host, port)
+
+    async def start(self, client: socket.socket, beginning: bytes) -> None:
+        """Send the worker ``beginning`` and copy from then on. The client's socket belongs to the splice now.
+
+        Raises:
+            OSError: the client has gone; the worker's connection is closed.
+        """
+        self._client.greeting = beginning
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._client, client)
+        except BaseException:
+            self.abort()
+            raise
+        if self._worker.lost:
+            self._client.close()
+
+    def abort(self) -> None:
+        """Close both connections at once."""
+        self._worker.abort()
+        self._client.abort()
+
+    def _lost(self, end: _End) -> None:
+        other = end.other
+        if other.lost:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._ended(self)
+        else:
+            other.close()
+            self._timer = asyncio.get_running_loop().call_later(LINGER, self.abort)
+
+
+class _End(asyncio.Protocol):
+    """One of the two connections."""
+
+    other: _End
+
+    def __init__(self, closed: Callable[[_End], object]) -> None:
+        self.greeting = b""
+        """What the other end is sent before anything that comes from here."""
+        self.lost = False
+        self._closed = closed
+        self._transport: asyncio.Transport | None = None
+        self._at_eof = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self.greeting:
+            self.other.write(self.greeting)
+
+    def data_received(self, data: bytes) -> None:
+        self.other.write(data)
+
+    def eof_received(self) -> bool:
+        self._at_eof = True
+        if self.other._at_eof:
+            self.close()
+            self.other.close()
+        else:
+            self.other.write_eof()
+        return True  # the other direction may go on
+
+    def pause_writing(self) -> None:
+        self.other.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.other.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._closed(self)
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def write_eof(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close the connection when what was written to it has gone out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()

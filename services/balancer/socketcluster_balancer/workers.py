@@ -1,0 +1,213 @@
+"""The workers that there are, and how each one is: one Watch stream an address."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable
+
+import grpc
+from grpc import aio
+
+from socketcluster_balancer.handoff import HandoffLink
+from socketcluster_balancer.settings import BalancerSettings, split_host_port
+from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
+from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
+from socketcluster_runtime import rpc
+from socketcluster_runtime.logging import get_logger
+
+log = get_logger(__name__)
+
+RESOLVE_INTERVAL = 0.5
+"""Seconds between two look-ups of a name."""
+
+MIN_BACKOFF = 0.05
+MAX_BACKOFF = 1.0
+"""Seconds between two attempts to reach a worker; a random part of up to a half is taken off."""
+
+SUSPICION = 1.0
+"""Seconds for which a worker that failed to take a client is chosen only if there is no other."""
+
+_DNS = "dns:///"
+
+
+class Worker:
+    """What the balancer knows of one worker."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        """Of its gRPC server."""
+        self.worker_id = ""
+        self.name = ""
+        self.ready = False
+        """May it be given clients?"""
+        self.draining = False
+        self.http: tuple[str, int] | None = None
+        """Where spliced connections go."""
+        self.link: HandoffLink | None = None
+        """Where sockets go; ``None`` if it takes none over."""
+        self.assigned = 0
+        """Clients that it was given since it last told how many it has."""
+        self.suspect_until = 0.0
+        """Loop time until which it is chosen only if there is no other."""
+        self.connections = 0
+
+    @property
+    def load(self) -> int:
+        """Its connections, as far as the balancer can tell."""
+        return self.connections + self.assigned
+
+
+class WorkerDirectory:
+    """Watches the workers of all addresses.
+
+    Args:
+        settings: name the addresses.
+        make_link: makes the link to a handoff path.
+        changed: called when a worker's status has arrived or a worker has gone.
+    """
+
+    def __init__(
+        self,
+        settings: BalancerSettings,
+        make_link: Callable[[Worker, str], HandoffLink],
+        changed: Callable[[], object],
+    ) -> None:
+        self.available: tuple[Worker, ...] = ()
+        """The workers that may be given clients."""
+        self.any_ready = asyncio.Event()
+        """Set once a worker has been ready."""
+        self._settings = settings
+        self._metadata = rpc.credentials(settings.shared_secret())
+        self._make_link = make_link
+        self._changed = changed
+        self._workers: dict[str, Worker] = {}
+        self._wanted: dict[str, set[str]] = {}
+        """By name: the addresses that it had at the last look-up; a fixed address is its own name."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for address in self._settings.workers:
+                    if address.startswith(_DNS):
+                        tasks.create_task(self._resolve(address, tasks))
+                    else:
+                        self._want(address, {address}, tasks)
+        finally:
+            for worker in self._workers.values():
+                if worker.link is not None:
+                    worker.link.close("the balancer stops")
+
+    def _want(self, name: str, addresses: set[str], tasks: asyncio.TaskGroup) -> None:
+        self._wanted[name] = addresses
+        for address in addresses - self._workers.keys():
+            worker = self._workers[address] = Worker(address)
+            tasks.create_task(self._watch(worker))
+
+    def _is_wanted(self, address: str) -> bool:
+        return any(address in addresses for addresses in self._wanted.values())
+
+    async def _resolve(self, name: str, tasks: asyncio.TaskGroup) -> None:
+        """Look a name up again and again; one that cannot be looked up keeps the addresses it had."""
+        loop = asyncio.get_running_loop()
+        host, port = split_host_port(name.removeprefix(_DNS))
+        known = True
+        while True:
+            try:
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                if known:
+                    log.warning("the workers' name cannot be looked up", host=host, error=error.strerror)
+                known = False
+            else:
+                known = True
+                four = {f"{entry[4][0]}:{port}" for entry in found if entry[0] == socket.AF_INET}
+                six = {f"[{entry[4][0]}]:{port}" for entry in found if entry[0] == socket.AF_INET6}
+                self._want(name, four or six, tasks)  # one family, or a worker with both would count twice
+            await asyncio.sleep(RESOLVE_INTERVAL)
+
+    async def _watch(self, worker: Worker) -> None:
+        """Follow one address until it is wanted no more."""
+        backoff = MIN_BACKOFF
+        reported: object = None
+        while True:
+            heard = False
+            problem: tuple[grpc.StatusCode | None, str | None] = (None, "the stream ended")
+            try:
+                async with rpc.connect(worker.address) as channel:
+                    stream = WorkerStub(channel).Watch(
+                        WatchRequest(balancer_id=self._settings.name), metadata=self._metadata
+                    )
+                    async for status in stream:
+                        heard = True
+                        self._learn(worker, status)
+            except aio.AioRpcError as error:
+                problem = error.code(), error.details()
+            if heard:
+                self._lose(worker)
+                backoff, reported = MIN_BACKOFF, problem[0]
+            if not self._is_wanted(worker.address):
+                self._drop(worker)
+                return
+            if reported != problem[0]:
+                reported = problem[0]
+                _report(worker, *problem)
+            await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  # spreads the load, hides nothing
+            backoff = min(2 * backoff, MAX_BACKOFF)
+
+    def _learn(self, worker: Worker, status: WorkerStatus) -> None:
+        was = (worker.ready, worker.draining)
+        if worker.worker_id != status.worker_id:
+            worker.worker_id, worker.name = status.worker_id, status.name
+            log.info("worker joined", worker=worker.name, worker_id=worker.worker_id, address=worker.address)
+            was = (False, False)
+            worker.suspect_until = 0.0
+        worker.ready, worker.draining = status.ready, status.draining
+        worker.connections, worker.assigned = status.connections, 0
+        worker.http = (status.http_host or host_of(worker.address), status.http_port) if status.http_port else None
+        path = status.handoff_path if self._settings.handoff else ""
+        if worker.link is not None and worker.link.path != path:
+            worker.link.close("the worker listens elsewhere now")
+            worker.link = None
+        if worker.link is None and path:
+            worker.link = self._make_link(worker, path)
+        if (worker.ready, worker.draining) != was:
+            event = "worker draining" if worker.draining else "worker ready" if worker.ready else "worker not ready"
+            log.info(event, worker=worker.name, worker_id=worker.worker_id, connections=worker.connections)
+        self._refresh()
+
+    def _lose(self, worker: Worker) -> None:
+        """The stream broke: the worker is gone until it says otherwise."""
+        log.info("worker left", worker=worker.name, worker_id=worker.worker_id, address=worker.address)
+        worker.worker_id = ""
+        worker.ready = worker.draining = False
+        worker.connections = worker.assigned = 0
+        self._refresh()
+
+    def _drop(self, worker: Worker) -> None:
+        del self._workers[worker.address]
+        if worker.link is not None:
+            worker.link.close("the worker is gone")
+            worker.link = None
+
+    def _refresh(self) -> None:
+        self.available = tuple(
+            worker for worker in self._workers.values() if worker.ready and not worker.draining and worker.worker_id
+        )
+        if self.available:
+            self.any_ready.set()
+        self._changed()
+
+
+def host_of(address: str) -> str:
+    """Return the host that a gRPC address names; a Unix socket's is this one."""
+    return "127.0.0.1" if address.startswith("unix:") else split_host_port(address)[0]
+
+
+def _report(worker: Worker, code: grpc.StatusCode | None, details: str | None) -> None:
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        log.error("a worker refuses this balancer: their SOCKETCLUSTER_SECRET differs", address=worker.address)
+    else:
+        log.info("no worker there yet", address=worker.address, code=code and code.name, details=details)
