@@ -9,35 +9,30 @@ from __future__ import annotations
 import sys
 import urllib.error
 import urllib.request
-from typing import ClassVar
-
-import grpc
-from grpc_health.v1 import health_pb2
-from pydantic_settings import SettingsConfigDict
 
 from socketcluster_runtime.errors import SettingsError
-from socketcluster_runtime.rpc import credentials
-from socketcluster_runtime.settings import ServiceSettings
 
 TIMEOUT = 3.0
 """Seconds that a service has to answer."""
 
 
-class HealthSettings(ServiceSettings):
-    """Only the secret is used; the options of the service whose environment this runs in are not looked at."""
+def check_http(url: str) -> str | None:
+    """Return ``None`` if ``url`` answers 200, otherwise a line that says what it did."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT):  # noqa: S310  # the caller names the scheme
+            return None
+    except (OSError, urllib.error.URLError) as error:
+        return str(error)
 
-    model_config = SettingsConfigDict(extra="ignore")
-    service: ClassVar[str] = "health check"
 
+def check_grpc(address: str, secret: str) -> str | None:
+    """Return ``None`` if the gRPC service at ``address`` says that it serves, otherwise a line that says why not."""
+    # Imported late: a check runs every few seconds, and an HTTP one does without what takes long to load.
+    import grpc
+    from grpc_health.v1 import health_pb2
 
-def check(address: str, secret: str | None) -> str | None:
-    """Return ``None`` if the service at ``address`` is well, otherwise a line that says why not."""
-    if address.startswith(("http://", "https://")):
-        try:
-            with urllib.request.urlopen(address, timeout=TIMEOUT):  # noqa: S310  # the caller names the scheme
-                return None
-        except (OSError, urllib.error.URLError) as error:
-            return str(error)
+    from socketcluster_runtime.rpc import credentials
+
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         ask = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
@@ -45,13 +40,30 @@ def check(address: str, secret: str | None) -> str | None:
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
         try:
-            answer = ask(
-                health_pb2.HealthCheckRequest(), timeout=TIMEOUT, metadata=credentials(secret) if secret else None
-            )
+            answer = ask(health_pb2.HealthCheckRequest(), timeout=TIMEOUT, metadata=credentials(secret))
         except grpc.RpcError as error:
             return f"{error.code().name}: {error.details()}"
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
     return None if serving else health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+def _secret() -> str:
+    from typing import ClassVar
+
+    from pydantic_settings import SettingsConfigDict
+
+    from socketcluster_runtime.settings import ServiceSettings
+
+    class HealthSettings(ServiceSettings):
+        """Only the secret is used; the options of the service whose environment this runs in are not looked at."""
+
+        model_config = SettingsConfigDict(extra="ignore")
+        service: ClassVar[str] = "health check"
+
+    try:
+        return HealthSettings().shared_secret()
+    except SettingsError as error:
+        sys.exit(str(error))
 
 
 def main() -> None:
@@ -59,11 +71,8 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     address = sys.argv[1]
-    try:
-        secret = None if address.startswith("http") else HealthSettings().shared_secret()
-    except SettingsError as error:
-        sys.exit(str(error))
-    problem = check(address, secret)
+    is_http = address.startswith(("http://", "https://"))
+    problem = check_http(address) if is_http else check_grpc(address, _secret())
     sys.exit(problem and f"{address}: {problem}")
 
 
