@@ -1,0 +1,64 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := proto libs/wire libs/runtime services/balancer services/worker services/store cluster
+INSTALLED := $(VENV)/installed
+
+CONTROLLER ?= examples/hello/controller.py
+PORT ?= 8000
+CORES := $(shell nproc)
+
+# An option of `make run` that is not given is left to the launcher's default.
+RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
+	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
+
+.PHONY: help install run up down test lint types format proto proto-check clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Install everything into .venv, pinned (PYTHON=python3.12 chooses one)
+
+$(INSTALLED): $(wildcard requirements/*.txt) $(PACKAGES:%=%/pyproject.toml)
+	@PYTHON="$(PYTHON)" scripts/install $(VENV) $(PACKAGES)
+	@touch $@
+
+run: install ## Run the cluster as local processes (PORT= WORKERS= STORES= BALANCERS= CONTROLLER= OPTIONS="--host 0.0.0.0")
+	@exec $(BIN)/socketcluster run "$(CONTROLLER)" $(RUN_OPTIONS)
+
+up: ## Run the cluster in containers, a worker a core (PORT= WORKERS=)
+	@SOCKETCLUSTER_PORT=$(PORT) exec docker compose up --build --scale worker=$(or $(WORKERS),$(CORES))
+
+down: ## Remove the containers; the data stays in its volume
+	docker compose down
+
+test: install ## Lint, types, and every test that this machine allows; CI=true: a test that it does not allow is a failure
+	@scripts/test-requirements
+	@$(MAKE) lint types
+	@scripts/test-node
+	@$(BIN)/pytest
+
+lint: install proto-check ## Check style, and that the committed gRPC stubs are fresh
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
+
+types: install ## Check types
+	@$(BIN)/mypy $(PACKAGES) tests
+
+format: install ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+proto: install ## Make the gRPC stubs again from proto/
+	@scripts/proto $(BIN)/python proto
+
+proto-check: install ## Check that the committed gRPC stubs are fresh
+	@scripts/proto-check $(BIN)/python
+
+clean: ## Remove what was installed and cached; data and secrets stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build clients/js/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

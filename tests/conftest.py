@@ -1,0 +1,78 @@
+"""Leaves out, and reports by name, the tests whose requirements this machine lacks; with CI=true they fail instead."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def _docker() -> str | None:
+    for command, lack in (
+        (["docker", "info"], "no Docker engine answers"),
+        (["docker", "compose", "version"], "Docker has no Compose v2"),
+    ):
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=30)
+        except (OSError, subprocess.SubprocessError):
+            return lack
+    return None
+
+
+def _browser() -> str | None:
+    return None if any(map(shutil.which, BROWSERS)) else "no Chromium"
+
+
+def _node() -> str | None:
+    return None if shutil.which("node") and shutil.which("npm") else "no Node.js with npm"
+
+
+REQUIREMENTS: dict[str, Callable[[], str | None]] = {"docker": _docker, "browser": _browser, "node": _node}
+"""By marker, what says what this machine lacks; ``None``: nothing."""
+
+
+@cache
+def lack_of(marker: str) -> str | None:
+    """Return what a marked test would miss on this machine."""
+    return REQUIREMENTS[marker]()
+
+
+def _lacks(item: pytest.Item) -> Iterator[tuple[str, str]]:
+    for marker in REQUIREMENTS:
+        if item.get_closest_marker(marker) is not None:
+            lack = lack_of(marker)
+            if lack is not None:
+                yield marker, lack
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, lack in _lacks(item):
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{marker}: {lack}, and CI=true means that everything is tested", pytrace=False)
+        pytest.skip(f"{marker}: {lack}")
+
+
+NOT_TESTED = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    counts: dict[str, int] = {}
+    for item in session.items:
+        for marker, lack in _lacks(item):
+            counts[f"{marker}: {lack}"] = counts.get(f"{marker}: {lack}", 0) + 1
+    session.config.stash[NOT_TESTED] = counts
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for reason, count in config.stash.get(NOT_TESTED, {}).items():
+        marker, _, lack = reason.partition(": ")
+        terminalreporter.write_line(
+            f"NOT TESTED on this machine: {marker}: {count} test{'s' if count != 1 else ''} ({lack})", yellow=True
+        )
