@@ -1,0 +1,150 @@
+"""One link to one store: keeps a stream open, sends operations in batches, hands replies on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import Any, Protocol, cast
+
+import grpc
+from grpc import aio
+
+from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
+from socketcluster_runtime import rpc
+from socketcluster_runtime.logging import get_logger
+
+log = get_logger(__name__)
+
+FIRST_PAUSE = 0.05
+"""Seconds between the first two attempts to link; it doubles, with jitter, up to ``LONGEST_PAUSE``."""
+LONGEST_PAUSE = 1.0
+REJECTED_PAUSE = 2.0
+"""Seconds between two attempts while the store refuses this caller."""
+CONNECT_TIMEOUT = 5.0
+"""Seconds until an attempt to connect begins anew, with the host's name resolved again."""
+REQUEST_BYTES = 4 * 1024 * 1024
+"""What is gathered in one LinkRequest, unless a single operation is larger."""
+_OPERATION_BYTES = 64
+"""What an operation costs beside its value, roughly."""
+
+_ADVICE = {
+    grpc.StatusCode.UNAUTHENTICATED: "the store has another secret: give both the same SOCKETCLUSTER_SECRET",
+    grpc.StatusCode.FAILED_PRECONDITION: "the store has another app name: give both the same SOCKETCLUSTER_APP_NAME",
+}
+
+
+class LinkOwner(Protocol):
+    """What is told of a link's doings."""
+
+    def on_reply(self, link: StoreLink, reply: store_pb2.LinkReply) -> None:
+        """Take a reply; the first one of a stream has an announcement."""
+
+    def on_broken(self, link: StoreLink) -> None:
+        """Take back what was sent on the stream and not answered: it is gone."""
+
+
+class StoreLink:
+    """Links to the store at ``address``, again and again until closed."""
+
+    def __init__(self, address: str, opening: store_pb2.LinkOpen, secret: str, owner: LinkOwner) -> None:
+        self.address = address
+        self.linked = False
+        """Has the present stream brought a reply?"""
+        self._opening = opening
+        self._credentials = rpc.credentials(secret)
+        self._owner = owner
+        self._outbox: list[store_pb2.Operation] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._complained: grpc.StatusCode | None = None
+
+    def start(self) -> None:
+        """Begin to link, in the background."""
+        self._task = asyncio.create_task(self._run(), name=f"store link {self.address}")
+
+    async def close(self) -> None:
+        """End the link."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def send(self, operation: store_pb2.Operation) -> None:
+        """Send an operation, with whatever else is sent in this event-loop turn."""
+        if not self._outbox:
+            self._wake.set()
+        self._outbox.append(operation)
+
+    async def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                status = await self._stream()
+            except Exception:
+                log.exception("store link failed", store=self.address)
+                status = grpc.StatusCode.INTERNAL
+            was_linked, self.linked = self.linked, False
+            self._outbox.clear()
+            if was_linked:
+                log.warning("store link broke", store=self.address, status=status.name)
+                self._owner.on_broken(self)
+                pause = FIRST_PAUSE
+                continue
+            if status in _ADVICE:
+                if status is not self._complained:
+                    log.error("the store refuses this worker", store=self.address, what_to_do=_ADVICE[status])
+                await asyncio.sleep(REJECTED_PAUSE)
+            else:
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # spreads attempts, keeps no secret
+                pause = min(2 * pause, LONGEST_PAUSE)
+            self._complained = status
+
+    async def _stream(self) -> grpc.StatusCode:
+        """Serve one stream until it ends; return its status."""
+        channel = rpc.connect(self.address)
+        writer = None
+        try:
+            try:
+                await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT)
+            except TimeoutError:
+                return grpc.StatusCode.UNAVAILABLE
+            stub = store_pb2_grpc.StoreStub(channel)
+            call: Any = stub.Link(metadata=self._credentials)
+            writer = asyncio.create_task(self._write(call))
+            try:
+                while (reply := await call.read()) is not aio.EOF:
+                    if not self.linked:
+                        self.linked = True
+                        self._complained = None
+                        log.info("linked to a store", store=self.address)
+                    self._owner.on_reply(self, reply)
+            except aio.AioRpcError as error:
+                return error.code()
+            return cast(grpc.StatusCode, await call.code())
+        finally:
+            if writer is not None:
+                writer.cancel()
+                await asyncio.wait({writer})
+            await channel.close()
+
+    async def _write(self, call: Any) -> None:
+        """Send what there is to send; when the stream breaks, its reader learns why."""
+        with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(store_pb2.LinkRequest(open=self._opening))
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._outbox:
+                    await call.write(store_pb2.LinkRequest(operations=self._gather()))
+
+    def _gather(self) -> list[store_pb2.Operation]:
+        """Take what fits one request, in order."""
+        outbox = self._outbox
+        size = 0
+        for index, operation in enumerate(outbox):
+            size += len(operation.value) + _OPERATION_BYTES
+            if size > REQUEST_BYTES and index:
+                self._outbox = outbox[index:]
+                return outbox[:index]
+        self._outbox = []
+        return outbox

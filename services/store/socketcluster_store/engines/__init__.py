@@ -1,0 +1,1 @@
+"""Where the store keeps its data: one interface, several engines."""

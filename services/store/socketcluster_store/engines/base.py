@@ -1,0 +1,107 @@
+"""The interface of an engine: what keeps the data of partitions, and what it promises.
+
+What every engine guarantees, and what ``tests/unit/store/test_engines.py`` checks:
+
+- *Order.* The batches of one partition are applied in the order in which ``apply`` was called, and the commands of a
+  batch in their order; a command sees the effect of all before it. Nothing is promised between partitions.
+- *Atomicity.* A batch is applied wholly or not at all, whatever happens to this process. A command that is refused
+  changes nothing and does not stop the others of its batch.
+- *Durability.* When ``apply`` returns, the batch survives ``kill -9`` of this process (``memory`` excepted); whether it
+  survives a power cut is told by the setting ``fsync``.
+- *Ownership.* A partition is open in at most one process; its epoch is higher than at any opening before.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.errors import Refusal
+
+PUT_RECORD = -1
+"""Command: keep ``value`` as the record of the session."""
+END_SESSION = -2
+"""Command: remove the session's record and its whole tree."""
+
+
+class Command(NamedTuple):
+    """One step of a batch."""
+
+    verb: int
+    """A data verb of the protocol, ``PUT_RECORD`` or ``END_SESSION``."""
+    session_id: bytes
+    """Whose tree; empty: the application's own."""
+    keys: Sequence[str] = ()
+    """The key chain."""
+    value: bytes = b""
+    """MessagePack; of ``PUT_RECORD``, any bytes."""
+
+
+Outcome = bytes | Refusal
+"""What became of a command: the MessagePack of its result, or why it was not carried out."""
+
+
+class EnginePartition(abc.ABC):
+    """An open partition."""
+
+    number: int
+    """Which one, from 0."""
+    epoch: int
+    """Of this opening."""
+
+    @abc.abstractmethod
+    async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        """Apply a batch, and return what became of each of its commands.
+
+        Raises:
+            EngineError: nothing of the batch was applied.
+        """
+
+    @abc.abstractmethod
+    async def records(self) -> list[tuple[str, bytes]]:
+        """Return every session's id and record."""
+
+    @abc.abstractmethod
+    async def sync(self) -> None:
+        """Force what was applied to the disk."""
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Sync, and let another process own the partition."""
+
+
+class Engine(abc.ABC):
+    """Opens partitions."""
+
+    name: str
+
+    @abc.abstractmethod
+    async def open(self, number: int) -> EnginePartition:
+        """Open a partition.
+
+        Raises:
+            PartitionLockedError: another process has it open.
+            EngineError: it cannot be opened.
+        """
+
+
+class KeyValue(Protocol):
+    """An ordered key-value transaction: what an engine of this machine gives ``documents``."""
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """Return the value at ``key``."""
+
+    def put(self, key: bytes, value: bytes, /) -> object:
+        """Set the value at ``key``."""
+
+    def delete(self, key: bytes, /) -> object:
+        """Remove ``key``, if it is there."""
+
+    def scan(self, prefix: bytes, /) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys that begin with ``prefix``, and their values, in order; nothing may be changed meanwhile."""
+
+
+READS = frozenset((store_pb2.VERB_GET, store_pb2.VERB_EXISTS, store_pb2.VERB_GET_ALL))
+"""The verbs that change nothing."""

@@ -1,0 +1,62 @@
+"""The errors of the store.
+
+::
+
+    EngineError                 what an engine cannot do; ends the service when it happens while a partition is opened
+    └── PartitionLockedError    another process owns the partition
+    Refusal                     the answer to an operation that is not carried out; carries its code on the wire
+    ├── InvalidError            the operation can never succeed as it stands
+    ├── WrongTypeError          a value of another type stands at the key chain
+    ├── TooLargeError           a value, key or name exceeds its limit
+    ├── NotOwnerError           this store does not own the operation's partition
+    └── InternalError           the store's fault; its log says more
+"""
+
+from __future__ import annotations
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.errors import ServiceError
+
+
+class EngineError(ServiceError):
+    """The engine cannot do what it was asked for; the text says why and where."""
+
+
+class PartitionLockedError(EngineError):
+    """Another process owns the partition."""
+
+
+class Refusal(Exception):  # noqa: N818  # an answer; only its subclasses name errors
+    """An operation is not carried out."""
+
+    code: store_pb2.Error.Code.ValueType = store_pb2.Error.CODE_UNSPECIFIED
+
+
+class InvalidError(Refusal):
+    """The operation can never succeed as it stands."""
+
+    code = store_pb2.Error.CODE_INVALID
+
+
+class WrongTypeError(Refusal):
+    """A value of another type stands at the key chain."""
+
+    code = store_pb2.Error.CODE_WRONG_TYPE
+
+
+class TooLargeError(Refusal):
+    """A value, key or name exceeds its limit."""
+
+    code = store_pb2.Error.CODE_TOO_LARGE
+
+
+class NotOwnerError(Refusal):
+    """The operation's partition is not owned by this store."""
+
+    code = store_pb2.Error.CODE_NOT_OWNER
+
+
+class InternalError(Refusal):
+    """The store could not carry the operation out, by no fault of the caller."""
+
+    code = store_pb2.Error.CODE_INTERNAL

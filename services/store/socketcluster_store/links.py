@@ -1,0 +1,129 @@
+"""The store's end of the links to workers: what waits to be sent on each, and which there are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+import grpc
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.logging import get_logger
+
+log = get_logger(__name__)
+
+REPLY_BYTES = 4 * 1024 * 1024
+"""What is gathered in one LinkReply, unless a single item is larger."""
+_ITEM_BYTES = 32
+"""What an item costs beside its value."""
+
+
+class WorkerLink:
+    """A worker's stream: gathers what is to be sent in one event-loop turn, and bounds what waits."""
+
+    def __init__(self, worker_id: str, max_bytes: int) -> None:
+        self.worker_id = worker_id
+        self.sessions: set[str] = set()
+        self.channels: set[str] = set()
+        self.closing: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
+        """Done, with the stream's status, when the store is to end it."""
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._items: list[store_pb2.Result | store_pb2.Event | store_pb2.Announcement] = []
+        self._wake = asyncio.Event()
+
+    @property
+    def open(self) -> bool:
+        """May something still be sent?"""
+        return not self.closing.done()
+
+    def send(self, item: store_pb2.Result | store_pb2.Event | store_pb2.Announcement, size: int) -> None:
+        """Send ``item``, whose payload has ``size`` bytes, with whatever else is sent in this turn."""
+        if self.closing.done():
+            return
+        if not self._items:
+            self._wake.set()
+        self._items.append(item)
+        self._bytes += size + _ITEM_BYTES
+        if self._bytes > self._max_bytes:
+            log.error(
+                "a worker does not read, its link is closed",
+                worker=self.worker_id,
+                waiting_bytes=self._bytes,
+                setting="SOCKETCLUSTER_MAX_LINK_BYTES",
+            )
+            self.close(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {self._max_bytes} bytes wait for this worker")
+
+    def close(self, status: grpc.StatusCode, reason: str) -> None:
+        """Ask for the stream's end, without what still waits."""
+        if not self.closing.done():
+            self.closing.set_result((status, reason))
+            self._items.clear()
+
+    async def write(self, write: Callable[[store_pb2.LinkReply], Awaitable[None]]) -> None:
+        """Send what is to be sent, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._items:
+                reply, size = self._gather()
+                await write(reply)
+                self._bytes -= size
+
+    def _gather(self) -> tuple[store_pb2.LinkReply, int]:
+        """Take what fits one reply, in order."""
+        items = self._items
+        reply = store_pb2.LinkReply()
+        if self._bytes <= REPLY_BYTES:
+            self._items = []
+            size = self._bytes
+        else:
+            count, size = 0, 0
+            while count < len(items) and size <= REPLY_BYTES:
+                size += items[count].ByteSize() + _ITEM_BYTES
+                count += 1
+            self._items = items[count:]
+            items = items[:count]
+            size = self._bytes if not self._items else min(size, self._bytes)
+        results = []
+        events = []
+        for item in items:
+            if isinstance(item, store_pb2.Result):
+                results.append(item)
+            elif isinstance(item, store_pb2.Event):
+                events.append(item)
+            else:
+                reply.announcement.CopyFrom(item)
+        reply.results.extend(results)
+        reply.events.extend(events)
+        return reply, size
+
+
+class Links:
+    """The open links, at most one a worker."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, WorkerLink] = {}
+
+    def __iter__(self) -> Iterator[WorkerLink]:
+        return iter(self._links.values())
+
+    def add(self, link: WorkerLink) -> None:
+        """Add a link; an earlier one of the same worker, which the store may not know to be broken, is closed."""
+        earlier = self._links.pop(link.worker_id, None)
+        if earlier is not None:
+            log.warning("a worker linked again, its earlier link is closed", worker=link.worker_id)
+            earlier.close(grpc.StatusCode.ABORTED, "another link of the same worker has taken over")
+        self._links[link.worker_id] = link
+
+    def remove(self, link: WorkerLink) -> None:
+        """Remove a link that has ended."""
+        if self._links.get(link.worker_id) is link:
+            del self._links[link.worker_id]
+
+    def broadcast(self, items: Iterable[store_pb2.Event | store_pb2.Announcement]) -> None:
+        """Send to every link."""
+        sized = [(item, item.ByteSize()) for item in items]
+        for link in list(self._links.values()):
+            for item, size in sized:
+                link.send(item, size)

@@ -1,0 +1,268 @@
+"""One owned partition: routes operations to its data, sessions and channels."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from zlib import crc32
+
+import msgspec
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.routing import PARTITION_COUNT
+from socketcluster_store.channels import Channels
+from socketcluster_store.documents import check_value
+from socketcluster_store.engines.base import END_SESSION, PUT_RECORD, Command, EnginePartition, Outcome
+from socketcluster_store.errors import EngineError, InternalError, InvalidError, Refusal, TooLargeError
+from socketcluster_store.links import WorkerLink
+from socketcluster_store.sessions import Sessions
+
+log = get_logger(__name__)
+
+EXPIRY_GRACE = 2.0
+"""Seconds from a partition's opening in which no session ends: twice a worker's longest pause between two attempts to
+link, so that the workers hear of the sessions that end."""
+RETRY_PAUSE = 1.0
+"""Seconds until it is tried again to end sessions that the engine could not remove."""
+ENDED_AT_ONCE = 1000
+"""Sessions that are ended in one batch; operations come between two batches."""
+MAX_ID_BYTES = 128
+"""The longest session id."""
+MAX_NAME_BYTES = 1024
+"""The longest name of a channel or event."""
+
+_GET = store_pb2.VERB_GET
+_SET = store_pb2.VERB_SET
+_WRITES = (store_pb2.VERB_REMOVE, store_pb2.VERB_REMOVE_ALL)
+_READS = (store_pb2.VERB_EXISTS, store_pb2.VERB_GET_ALL)
+_ATTACH = store_pb2.VERB_SESSION_ATTACH
+_DETACH = store_pb2.VERB_SESSION_DETACH
+_EMIT = store_pb2.VERB_SESSION_EMIT
+_CHANNEL = frozenset(
+    (store_pb2.VERB_CHANNEL_SUBSCRIBE, store_pb2.VERB_CHANNEL_UNSUBSCRIBE, store_pb2.VERB_CHANNEL_PUBLISH)
+)
+_encode = msgspec.msgpack.Encoder().encode
+_WALL_CLOCK_AHEAD = time.time() - time.monotonic()
+
+
+def clock() -> float:
+    """Return seconds since the Unix epoch, by a clock that nobody sets while the process runs."""
+    return time.monotonic() + _WALL_CLOCK_AHEAD
+
+
+class Partition:
+    """A partition that this store owns."""
+
+    def __init__(
+        self,
+        engine: EnginePartition,
+        *,
+        session_timeout: float,
+        max_value_bytes: int,
+        on_sessions_ended: Callable[[list[str]], None],
+    ) -> None:
+        self.number = engine.number
+        self.epoch = engine.epoch
+        self._engine = engine
+        self._sessions = Sessions(session_timeout)
+        self._channels: Channels[WorkerLink] = Channels()
+        self._max_value_bytes = max_value_bytes
+        self._on_sessions_ended = on_sessions_ended
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._ending: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def load(self) -> None:
+        """Take over the sessions that the partition remembers; call it once, first."""
+        now = clock()
+        self._sessions.load(await self._engine.records(), now, earliest=now + EXPIRY_GRACE)
+        self._arm()
+
+    async def apply(self, link: WorkerLink, operations: Sequence[store_pb2.Operation]) -> list[Outcome]:
+        """Apply operations of one link, and return what became of each; nothing is told to anyone before the commit."""
+        outcomes: list[Outcome] = []
+        commands: list[Command] = []
+        places: list[int] = []  # of each command, the index of its outcome, or -1
+        messages: list[tuple[int, store_pb2.Operation]] = []
+        touched: set[str] = set()
+        now = clock()
+        for place, operation in enumerate(operations):
+            outcomes.append(b"")
+            verb = operation.verb
+            session_id = operation.session_id
+            try:
+                if verb in _CHANNEL or verb == _EMIT:
+                    messages.append((place, operation))
+                    continue
+                owner = self._check_session_id(session_id, operation)
+                if verb == _GET or verb in _READS:
+                    commands.append(Command(verb, owner, operation.keys, b""))
+                elif verb == _SET or verb in _WRITES:
+                    commands.append(Command(verb, owner, operation.keys, operation.value))
+                    if owner and session_id not in touched and (verb == _SET or session_id in self._sessions):
+                        touched.add(session_id)
+                        record = self._sessions.touch(session_id, now)
+                        if record is not None:
+                            places.append(place)
+                            place = -1
+                            commands.append(Command(PUT_RECORD, owner, (), record))
+                elif verb in (_ATTACH, _DETACH):
+                    if not owner:
+                        raise InvalidError("no session is named")
+                    if verb == _ATTACH:
+                        record = self._sessions.attach(session_id, link)
+                    else:
+                        record = self._sessions.detach(session_id, link, now)
+                        touched.discard(session_id)
+                    if record is None:
+                        continue
+                    commands.append(Command(PUT_RECORD, owner, (), record))
+                else:
+                    raise InvalidError(f"no verb has the number {verb}")
+                places.append(place)
+            except Refusal as refusal:
+                outcomes[place] = refusal
+        if commands:
+            try:
+                for place, outcome in zip(places, await self._engine.apply(commands), strict=True):
+                    if place >= 0:
+                        outcomes[place] = outcome
+            except EngineError as error:
+                log.error("a batch could not be applied", partition=self.number, error=str(error))
+                return [InternalError(str(error))] * len(outcomes)
+            self._arm()
+        for place, operation in messages:
+            try:
+                outcomes[place] = self._message(link, operation)
+            except Refusal as refusal:
+                outcomes[place] = refusal
+        return outcomes
+
+    async def release(self, link: WorkerLink, session_ids: Iterable[str]) -> None:
+        """Detach what a lost link still holds.
+
+        Raises:
+            EngineError: it could not be remembered; it holds as long as this process lives.
+        """
+        now = clock()
+        commands = []
+        for session_id in session_ids:
+            record = self._sessions.release(session_id, link, now)
+            if record is not None:
+                commands.append(Command(PUT_RECORD, session_id.encode(), (), record))
+        self._arm()
+        if commands:
+            await self._engine.apply(commands)
+
+    def unsubscribe(self, link: WorkerLink, channels: Iterable[str]) -> None:
+        """Remove a link from channels."""
+        for channel in channels:
+            self._channels.unsubscribe(channel, link)
+
+    async def sync(self) -> None:
+        """Force what was applied to the disk."""
+        await self._engine.sync()
+
+    async def close(self) -> None:
+        """Give the partition up; what it holds is on the disk then."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._ending is not None:
+            await asyncio.wait({self._ending})
+        await self._engine.close()
+
+    def _message(self, link: WorkerLink, operation: store_pb2.Operation) -> bytes:
+        """Carry out an operation that concerns other links only, and memory."""
+        verb = operation.verb
+        name = operation.name
+        size = len(name.encode())
+        if not 1 <= size <= MAX_NAME_BYTES:
+            raise (TooLargeError if size else InvalidError)(f"a name has 1 to {MAX_NAME_BYTES} bytes, this one {size}")
+        if verb == _EMIT:
+            if not self._check_session_id(operation.session_id, operation):
+                raise InvalidError("no session is named")
+            self._check_message(operation)
+            event = store_pb2.Event(
+                session_message=store_pb2.SessionMessage(
+                    session_id=operation.session_id, name=name, value=operation.value
+                )
+            )
+            event_size = event.ByteSize()
+            for holder in self._sessions.holders(operation.session_id):
+                if holder.worker_id != link.worker_id and isinstance(holder, WorkerLink):
+                    holder.send(event, event_size)
+            return b""
+        self._check_partition(name.encode(), name)
+        if verb == store_pb2.VERB_CHANNEL_SUBSCRIBE:
+            self._channels.subscribe(name, link)
+            return b""
+        if verb == store_pb2.VERB_CHANNEL_UNSUBSCRIBE:
+            self._channels.unsubscribe(name, link)
+            return b""
+        self._check_message(operation)
+        offset = self._channels.next_offset(name)
+        event = store_pb2.Event(
+            channel_message=store_pb2.ChannelMessage(
+                channel=name, value=operation.value, offset=offset, epoch=self.epoch
+            )
+        )
+        event_size = event.ByteSize()
+        for subscriber in self._channels.subscribers(name):
+            subscriber.send(event, event_size)
+        return _encode({"offset": offset, "epoch": self.epoch})
+
+    def _check_session_id(self, session_id: str, operation: store_pb2.Operation) -> bytes:
+        """Return the session id as bytes, if it may be one and belongs here."""
+        encoded = session_id.encode()
+        if encoded:
+            if len(encoded) > MAX_ID_BYTES:
+                raise TooLargeError(f"a session id has at most {MAX_ID_BYTES} bytes, this one has {len(encoded)}")
+            self._check_partition(encoded, session_id)
+        elif operation.keys:
+            self._check_partition(operation.keys[0].encode(), operation.keys[0])
+        return encoded
+
+    def _check_partition(self, encoded: bytes, name: str) -> None:
+        right = crc32(encoded) % PARTITION_COUNT
+        if right != self.number:
+            raise InvalidError(f"{name!r} belongs to partition {right}, not {self.number}")
+
+    def _check_message(self, operation: store_pb2.Operation) -> None:
+        if len(operation.value) > self._max_value_bytes:
+            raise TooLargeError(
+                f"the message {operation.name!r} has {len(operation.value)} bytes, {self._max_value_bytes} are allowed"
+            )
+        check_value(operation.value, lambda: f"message {operation.name!r}")
+
+    def _arm(self) -> None:
+        """Have the timer fire when the next session is due."""
+        deadline = self._sessions.next_deadline()
+        if deadline is None or self._ending is not None or self._closed:
+            return
+        if self._timer is not None:
+            if self._timer_at <= deadline:
+                return
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - clock()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._ending = asyncio.create_task(self._end_due())
+
+    async def _end_due(self) -> None:
+        ended = self._sessions.due(clock(), ENDED_AT_ONCE)
+        try:
+            if ended:
+                await self._engine.apply([Command(END_SESSION, session_id.encode()) for session_id in ended])
+                self._on_sessions_ended(ended)
+        except EngineError as error:
+            log.error("sessions could not be ended", partition=self.number, error=str(error))
+            self._sessions.postpone(ended, clock() + RETRY_PAUSE)
+        finally:
+            self._ending = None
+            self._arm()

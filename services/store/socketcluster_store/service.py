@@ -1,0 +1,182 @@
+"""The store's gRPC service: says hello, and serves the links of workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from secrets import token_hex
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
+from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
+from socketcluster_store.engines.base import Engine, EnginePartition, Outcome
+from socketcluster_store.errors import EngineError, NotOwnerError
+from socketcluster_store.links import Links, WorkerLink
+from socketcluster_store.partition import Partition
+from socketcluster_store.partitions import Partitions
+from socketcluster_store.settings import StoreSettings
+
+log = get_logger(__name__)
+
+_NOT_OWNED = NotOwnerError("this store does not own the partition")
+
+
+class StoreService(store_pb2_grpc.StoreServicer):
+    """What workers talk to."""
+
+    def __init__(self, settings: StoreSettings, engine: Engine) -> None:
+        self.store_id = f"{settings.name}-{token_hex(4)}"
+        self._settings = settings
+        self._engine = engine
+        self._links = Links()
+        self.partitions = Partitions(engine, self._make_partition, self._announce)
+        self._graces: dict[WorkerLink, asyncio.TimerHandle] = {}
+        self._releases: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def Hello(self, request: store_pb2.HelloRequest, context: Any) -> store_pb2.HelloReply:  # noqa: N802
+        """Say who the store is."""
+        await self._check_app_name(request.app_name, context)
+        return store_pb2.HelloReply(
+            store_id=self.store_id,
+            engine=self._engine.name,
+            version=version("socketcluster-store"),
+            partition_count=PARTITION_COUNT,
+        )
+
+    async def Link(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        """Serve a worker's stream until one of both ends it."""
+        requests: AsyncIterator[store_pb2.LinkRequest] = aiter(request_iterator)
+        first = await anext(requests, store_pb2.LinkRequest())
+        if not first.open.worker_id:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a link begins with LinkOpen, which names the worker")
+        await self._check_app_name(first.open.app_name, context)
+        if self._stopping:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the store stops")
+        link = WorkerLink(first.open.worker_id, self._settings.max_link_bytes)
+        self._links.add(link)
+        link.send(self.partitions.announcement(self.store_id), 0)
+        log.info("worker linked", worker=link.worker_id)
+        reader = asyncio.create_task(self._read(link, first, requests))
+        writer = asyncio.create_task(link.write(context.write))
+        try:
+            ends: set[asyncio.Future[Any]] = {reader, writer, link.closing}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reader.cancel()
+            writer.cancel()
+            outcomes = await asyncio.gather(reader, writer, return_exceptions=True)
+            status, reason = link.closing.result() if link.closing.done() else (grpc.StatusCode.OK, "")
+            self._lost(link, status)
+        for outcome in outcomes:
+            if isinstance(outcome, aio.BaseError | aio.UsageError):
+                log.debug("a link broke", worker=link.worker_id, error=str(outcome))
+            elif isinstance(outcome, Exception):
+                log.error("a link failed", worker=link.worker_id, exc_info=outcome)
+                await context.abort(grpc.StatusCode.INTERNAL, "the store failed; its log says more")
+        if status is not grpc.StatusCode.OK:
+            await context.abort(status, reason)
+
+    async def close(self) -> None:
+        """End all links, then give up the partitions, whose data is on the disk then."""
+        self._stopping = True
+        for link in list(self._links):
+            link.close(grpc.StatusCode.UNAVAILABLE, "the store stops")
+        for timer in self._graces.values():
+            timer.cancel()
+        if self._releases:
+            await asyncio.wait(self._releases)
+
+    async def _check_app_name(self, app_name: str, context: Any) -> None:
+        if app_name != self._settings.app_name:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"this store belongs to the application {self._settings.app_name!r}, not to {app_name!r}",
+            )
+
+    async def _read(
+        self, link: WorkerLink, first: store_pb2.LinkRequest, requests: AsyncIterator[store_pb2.LinkRequest]
+    ) -> None:
+        await self._apply(link, first)
+        async for request in requests:
+            await self._apply(link, request)
+
+    async def _apply(self, link: WorkerLink, request: store_pb2.LinkRequest) -> None:
+        """Apply a request: in order, except that operations on different partitions do not wait for each other."""
+        groups: dict[int, list[store_pb2.Operation]] = {}
+        for operation in request.operations:
+            number = operation.partition
+            if number in groups:
+                groups[number].append(operation)
+            else:
+                groups[number] = [operation]
+        owned = self.partitions.owned
+        for number, operations in groups.items():
+            partition = owned.get(number)
+            outcomes: list[Outcome]
+            if partition is None:
+                outcomes = [_NOT_OWNED] * len(operations)
+            else:
+                outcomes = await partition.apply(link, operations)
+            for operation, outcome in zip(operations, outcomes, strict=True):
+                if isinstance(outcome, bytes):
+                    link.send(store_pb2.Result(id=operation.id, value=outcome), len(outcome))
+                else:
+                    error = store_pb2.Error(code=outcome.code, message=str(outcome))
+                    link.send(store_pb2.Result(id=operation.id, error=error), len(error.message))
+
+    def _lost(self, link: WorkerLink, status: grpc.StatusCode) -> None:
+        """Clean up behind a link; its sessions stay attached until its worker has had its time to come back."""
+        link.close(status, "")
+        self._links.remove(link)
+        for number, channels in _by_partition(link.channels).items():
+            if (partition := self.partitions.owned.get(number)) is not None:
+                partition.unsubscribe(link, channels)
+        if self._stopping:
+            return
+        log.info("worker's link ended", worker=link.worker_id)
+        loop = asyncio.get_running_loop()
+        self._graces[link] = loop.call_later(self._settings.link_grace, self._grace_over, link)
+
+    def _grace_over(self, link: WorkerLink) -> None:
+        del self._graces[link]
+        task = asyncio.create_task(self._release(link))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    async def _release(self, link: WorkerLink) -> None:
+        for number, session_ids in _by_partition(link.sessions).items():
+            if (partition := self.partitions.owned.get(number)) is not None:
+                try:
+                    await partition.release(link, session_ids)
+                except EngineError as error:
+                    log.error("the end of attachments could not be remembered", partition=number, error=str(error))
+
+    def _make_partition(self, engine_partition: EnginePartition) -> Partition:
+        return Partition(
+            engine_partition,
+            session_timeout=self._settings.session_timeout,
+            max_value_bytes=self._settings.max_value_bytes,
+            on_sessions_ended=self._sessions_ended,
+        )
+
+    def _sessions_ended(self, session_ids: list[str]) -> None:
+        self._links.broadcast(
+            store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=session_id))
+            for session_id in session_ids
+        )
+
+    def _announce(self) -> None:
+        self._links.broadcast([self.partitions.announcement(self.store_id)])
+
+
+def _by_partition(names: set[str]) -> dict[int, list[str]]:
+    groups: dict[int, list[str]] = {}
+    for name in names:
+        groups.setdefault(partition_of(name), []).append(name)
+    return groups

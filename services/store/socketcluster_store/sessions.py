@@ -1,0 +1,129 @@
+"""Who has a session, and when it ends. No I/O: the caller persists the records that it is told to, and keeps the time.
+
+A session is *attached* while at least one link holds it; it cannot end then. Without a holder it is *detached* and has
+a deadline. Its record says which, so that a restarted store knows: a detached session keeps its deadline, an attached
+one gets a full timeout, within which its workers come back.
+"""
+
+from __future__ import annotations
+
+import heapq
+import struct
+from collections.abc import Collection, Iterable
+from typing import Protocol
+
+ATTACHED = b"\x01"
+"""The record of an attached session."""
+_DETACHED = struct.Struct(">Bd")  # 0, deadline in seconds since the Unix epoch
+
+
+class Holder(Protocol):
+    """What holds sessions: a worker's link."""
+
+    @property
+    def worker_id(self) -> str:
+        """Whose link."""
+
+    sessions: set[str]
+    """The sessions that it holds, of all partitions."""
+
+
+class Sessions:
+    """The sessions of one partition. Times are seconds since the Unix epoch."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._holders: dict[str, dict[str, Holder]] = {}  # attached sessions; of each, its holders by worker id
+        self._deadlines: dict[str, float] = {}  # detached sessions
+        self._heap: list[tuple[float, str]] = []
+        self._queued: dict[str, float] = {}  # the earliest time at which the heap has a session
+
+    def load(self, records: Iterable[tuple[str, bytes]], now: float, earliest: float) -> None:
+        """Take over what a partition remembers; nothing ends before ``earliest``."""
+        for session_id, record in records:
+            deadline = now + self._timeout if record == ATTACHED else _DETACHED.unpack(record)[1]
+            self._set_deadline(session_id, max(deadline, earliest))
+
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._holders or session_id in self._deadlines
+
+    def holders(self, session_id: str) -> Collection[Holder]:
+        """Return the links that hold a session."""
+        holders = self._holders.get(session_id)
+        return holders.values() if holders else ()
+
+    def attach(self, session_id: str, holder: Holder) -> bytes | None:
+        """Let a link hold a session, in the place of an earlier link of its worker; return the record if it changed."""
+        holder.sessions.add(session_id)
+        holders = self._holders.get(session_id)
+        if holders is not None:
+            holders[holder.worker_id] = holder
+            return None
+        self._holders[session_id] = {holder.worker_id: holder}
+        self._deadlines.pop(session_id, None)
+        return ATTACHED
+
+    def detach(self, session_id: str, holder: Holder, now: float) -> bytes | None:
+        """Let a link's worker no longer hold a session; return the record if it changed."""
+        holder.sessions.discard(session_id)
+        holders = self._holders.get(session_id)
+        if holders is None or holders.pop(holder.worker_id, None) is None or holders:
+            return None
+        del self._holders[session_id]
+        return self._start_timeout(session_id, now)
+
+    def release(self, session_id: str, holder: Holder, now: float) -> bytes | None:
+        """Detach what a lost link still holds, unless another link of its worker does by now."""
+        holders = self._holders.get(session_id)
+        if holders is None or holders.get(holder.worker_id) is not holder:
+            return None
+        return self.detach(session_id, holder, now)
+
+    def touch(self, session_id: str, now: float) -> bytes | None:
+        """Note a write to a session; return the record if it changed."""
+        if session_id in self._holders:
+            return None
+        return self._start_timeout(session_id, now)
+
+    def next_deadline(self) -> float | None:
+        """Return when ``due`` is to be called next."""
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now: float, at_most: int) -> list[str]:
+        """Forget the sessions whose end has come, and return them; the rest is due at once if they are too many."""
+        ended: list[str] = []
+        while self._heap and self._heap[0][0] <= now and len(ended) < at_most:
+            at, session_id = heapq.heappop(self._heap)
+            if self._queued.get(session_id) != at:
+                continue  # an earlier entry took its place
+            del self._queued[session_id]
+            deadline = self._deadlines.get(session_id)
+            if deadline is None:
+                continue  # attached
+            if deadline > now:
+                self._queue(session_id, deadline)
+            else:
+                del self._deadlines[session_id]
+                ended.append(session_id)
+        return ended
+
+    def postpone(self, session_ids: Iterable[str], until: float) -> None:
+        """Remember sessions that were due, because they could not be ended."""
+        for session_id in session_ids:
+            if session_id not in self:
+                self._set_deadline(session_id, until)
+
+    def _start_timeout(self, session_id: str, now: float) -> bytes:
+        deadline = now + self._timeout
+        self._set_deadline(session_id, deadline)
+        return _DETACHED.pack(0, deadline)
+
+    def _set_deadline(self, session_id: str, deadline: float) -> None:
+        self._deadlines[session_id] = deadline
+        queued = self._queued.get(session_id)
+        if queued is None or deadline < queued:  # a session has one entry however often its deadline moves away
+            self._queue(session_id, deadline)
+
+    def _queue(self, session_id: str, at: float) -> None:
+        self._queued[session_id] = at
+        heapq.heappush(self._heap, (at, session_id))

@@ -1,0 +1,51 @@
+"""What the store can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from socketcluster_runtime.routing import PARTITION_COUNT
+from socketcluster_runtime.settings import ServiceSettings, wiring
+
+MIB = 1024 * 1024
+
+
+class StoreSettings(ServiceSettings):
+    """The store's options."""
+
+    service: ClassVar[str] = "store"
+
+    listen: str = wiring("0.0.0.0:7000")
+    """gRPC address that workers link to: ``host:port`` or ``unix:/path``."""
+    data_dir: Path = wiring(Path("data"))
+    """Folder of the partitions; one below it for each application."""
+    engine: Literal["lmdb", "memory"] = "lmdb"
+    """What keeps the data: ``lmdb`` on disk, ``memory`` for as long as the process lives."""
+    share: str = wiring("1/1", pattern=r"^\d+/\d+$")
+    """``I/N``: the I-th of N equal shares of the partitions is this store's to own."""
+    fsync: Literal["none", "everysec", "always"] = "everysec"
+    """When data is forced to the disk, for the sake of a power cut; a killed process loses nothing whatever it says."""
+    session_timeout: float = Field(1200.0, gt=0)
+    """Seconds from a session's last socket (or, without sockets, its last write) to its end."""
+    link_grace: float = Field(5.0, ge=0)
+    """Seconds that a worker whose link broke has to come back before its sessions count as left."""
+    max_value_bytes: int = Field(MIB, ge=1024, le=16 * MIB)
+    """The largest value at a top-level key, in bytes of MessagePack; also of an event and of a channel's message."""
+    max_link_bytes: int = Field(64 * MIB, ge=MIB)
+    """Bytes that may wait for a worker that does not read before its link is closed."""
+
+    @field_validator("share")
+    @classmethod
+    def _share_exists(cls, value: str) -> str:
+        index, count = map(int, value.split("/"))
+        if not 1 <= index <= count <= PARTITION_COUNT:
+            raise ValueError(f"must be I/N with 1 <= I <= N <= {PARTITION_COUNT}")
+        return value
+
+    def wanted_partitions(self) -> frozenset[int]:
+        """Return the partitions of this store's share."""
+        index, count = map(int, self.share.split("/"))
+        return frozenset(range(index - 1, PARTITION_COUNT, count))
