@@ -26,6 +26,7 @@
   const SEPARATOR = "\x1e"; // between the packets of one polling payload
   const HANDSHAKE_CID = 1; // calls are numbered from the next on
   const PACKET = { OPEN: "0", CLOSE: "1", PING: "2", PONG: "3", MESSAGE: "4", UPGRADE: "5", NOOP: "6" };
+  const OPEN = 1; // a WebSocket's readyState
   const CODE = { NORMAL: 1000, GOING_AWAY: 1001, NO_STATUS: 1005, ABNORMAL: 1006, RESTART: 1012, PERMANENT: 4500 };
 
   /** @returns {Error} an error with a name and, when the server sent some, data */
@@ -129,7 +130,7 @@
     #paused = false; // polling stops for the upgrade: nothing new is sent or asked for
     #webSocket = null;
     #probe = null; // { webSocket, timer } of the upgrade under way
-    #aborter = new AbortController();
+    #aborters = new Set(); // of the requests in flight; one each, as Node's fetch keeps a signal's listeners too long
     #silence = 0; // ms without a packet after which the server counts as lost
     #heardAt = 0;
     #timer;
@@ -156,11 +157,11 @@
         if (this.#sid) this.#webSocket.send(PACKET.CLOSE);
         this.#webSocket.close(CODE.NORMAL);
       } else if (this.#sid) {
-        this.#timer = setTimeout(() => this.#aborter.abort(), this.#options.connectTimeout);
+        this.#timer = setTimeout(() => this.#abort(), this.#options.connectTimeout);
         this.#outbox.push(PACKET.CLOSE);
         this.#post();
       } else {
-        this.#aborter.abort();
+        this.#abort();
       }
     }
 
@@ -168,7 +169,7 @@
     #end(code, reason) {
       if (this.#closed) return;
       this.#stop();
-      this.#aborter.abort();
+      this.#abort();
       if (this.#webSocket) this.#webSocket.close();
       this.#report.close(code, reason);
     }
@@ -273,7 +274,7 @@
       this.#posting = false;
       if (!this.#closed) return this.#switchWhenQuiet();
       clearTimeout(this.#timer);
-      this.#aborter.abort();
+      this.#abort();
     }
 
     #takePayload() {
@@ -286,13 +287,22 @@
 
     async #request(method, body) {
       const { fetch } = this.#options; // a browser's fetch must not be called as a method of another object
-      const { signal } = this.#aborter;
-      const response = await fetch(this.#url("polling"), {
-        method, body, signal, credentials: "include", cache: "no-store",
-      });
-      const text = await response.text();
-      if (!response.ok) throw new Error(`${method} was answered ${response.status}: ${text.slice(0, 200)}`);
-      return text;
+      const aborter = new AbortController();
+      const { signal } = aborter;
+      this.#aborters.add(aborter);
+      try {
+        const how = { method, body, signal, credentials: "include", cache: "no-store" };
+        const response = await fetch(this.#url("polling"), how);
+        const text = await response.text();
+        if (!response.ok) throw new Error(`${method} was answered ${response.status}: ${text.slice(0, 200)}`);
+        return text;
+      } finally {
+        this.#aborters.delete(aborter);
+      }
+    }
+
+    #abort() {
+      for (const aborter of this.#aborters) aborter.abort();
     }
 
     // -- WebSocket
@@ -343,6 +353,7 @@
     /** Both requests are back: nothing is on its way over polling, so the WebSocket can take over where it ended. */
     #switchWhenQuiet() {
       if (!this.#paused || this.#getting || this.#posting || this.#closed) return;
+      if (this.#probe.webSocket.readyState !== OPEN) return this.#giveUpgradeUp();
       const webSocket = this.#endProbe();
       this.transport = "websocket";
       this.#adopt(webSocket);
@@ -698,7 +709,10 @@
       this.#watch(results);
       const text = await last
         .then((data) => JSON.stringify({ rid, data }))
-        .catch((error) => JSON.stringify({ rid, error: { name: error.name, message: error.message } }));
+        .catch((error) => {
+          const { name, message } = remoteError(error);
+          return JSON.stringify({ rid, error: { name, message } });
+        });
       if (this.#engine === engine) engine.send(text);
     }
 

@@ -10,7 +10,7 @@ for (const [name, transports] of Object.entries(TRANSPORTS)) {
   describe(`over ${name}`, () => {
     test("the handshake gives an id and carries auth and query", async (t) => {
       const server = await startServer(t);
-      const socket = connect(t, server, { ...transports, auth: { token: "t" }, query: { room: "a b" } });
+      const socket = connect(server, { ...transports, auth: { token: "t" }, query: { room: "a b" } });
       assert.equal(socket.state, "connecting");
       assert.equal(socket.id, null);
       assert.deepEqual(await next(socket, "connect"), { id: "socket-s1" });
@@ -23,7 +23,7 @@ for (const [name, transports] of Object.entries(TRANSPORTS)) {
 
     test("events travel both ways, in order", async (t) => {
       const server = await startServer(t);
-      const { socket, connection } = await connected(t, server, transports);
+      const { socket, connection } = await connected(server, transports);
       const seen = [];
       const all = new Promise((resolve) => {
         socket.on("number", (n) => seen.push(n) === 100 && resolve());
@@ -40,7 +40,7 @@ for (const [name, transports] of Object.entries(TRANSPORTS)) {
 
     test("calls are answered", async (t) => {
       const server = await startServer(t);
-      const { socket, connection } = await connected(t, server, transports);
+      const { socket, connection } = await connected(server, transports);
       socket.on("double", (n) => "not this one");
       socket.on("double", async (n) => 2 * n);
       assert.deepEqual(await socket.call("echo", { ä: ["\u2028", null] }), { ä: ["\u2028", null] });
@@ -52,7 +52,7 @@ for (const [name, transports] of Object.entries(TRANSPORTS)) {
       server.handlers.login = () => {
         throw Object.assign(new Error("wrong password"), { name: "AuthError", data: { left: 2 } });
       };
-      const { socket } = await connected(t, server, transports);
+      const { socket } = await connected(server, transports);
       const error = await socket.call("login").catch((reason) => reason);
       assert.ok(error instanceof Error);
       assert.deepEqual([error.name, error.message, error.data], ["AuthError", "wrong password", { left: 2 }]);
@@ -60,7 +60,7 @@ for (const [name, transports] of Object.entries(TRANSPORTS)) {
 
     test("channels: subscribe, publish, unsubscribe", async (t) => {
       const server = await startServer(t);
-      const { socket, connection } = await connected(t, server, transports);
+      const { socket, connection } = await connected(server, transports);
       const channel = await socket.subscribe("news");
       assert.equal(channel.name, "news");
       const got = new Promise((resolve) => channel.on(resolve));
@@ -71,3 +71,188 @@ for (const [name, transports] of Object.entries(TRANSPORTS)) {
     });
   });
 }
+
+describe("calls", () => {
+  test("a call without an answer is rejected after its time", async (t) => {
+    const server = await startServer(t);
+    const { socket } = await connected(server);
+    await assert.rejects(socket.call("never", 1, { timeout: 5 }), { name: "TimeoutError", message: /"never" in 5 ms/ });
+    assert.equal(await socket.call("echo", "still here"), "still here");
+  });
+
+  test("ackTimeout is the default time", async (t) => {
+    const server = await startServer(t);
+    const { socket } = await connected(server, { ackTimeout: 5 });
+    await assert.rejects(socket.call("never"), { name: "TimeoutError" });
+  });
+
+  test("an answer that comes too late changes nothing", async (t) => {
+    const server = await startServer(t);
+    let answer;
+    server.handlers.slow = () => new Promise((resolve) => (answer = resolve));
+    const { socket } = await connected(server);
+    await assert.rejects(socket.call("slow", 1, { timeout: 5 }), { name: "TimeoutError" });
+    answer("late");
+    assert.equal(await socket.call("echo", "on time"), "on time");
+  });
+
+  test("the server is told that a handler failed, or that there is none", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    socket.on("fail", () => {
+      throw new RangeError("too far");
+    });
+    socket.on("reject", async () => {
+      throw "no error";
+    });
+    socket.on("circular", () => {
+      const value = {};
+      return (value.value = value);
+    });
+    await assert.rejects(connection.call("fail"), { name: "RangeError", message: "too far" });
+    await assert.rejects(connection.call("reject"), { name: "Error", message: "no error" });
+    await assert.rejects(connection.call("circular"), { name: "TypeError" });
+    await assert.rejects(connection.call("nothing"), { name: "NoHandlerError", message: /"nothing"/ });
+  });
+
+  test("wrong arguments are refused", async (t) => {
+    const server = await startServer(t);
+    const { socket } = await connected(server);
+    assert.throws(() => socket.on("x"), TypeError);
+    assert.throws(() => socket.emit("connect"), { name: "TypeError", message: /"connect"/ });
+    assert.throws(() => socket.emit(""), TypeError);
+    assert.throws(() => socket.emit("big", 1n), TypeError);
+    await assert.rejects(socket.call("echo", 1, { timeout: -1 }), TypeError);
+    await assert.rejects(socket.call("echo", 1n), TypeError);
+  });
+});
+
+describe("listeners", () => {
+  test("once, off", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    const seen = [];
+    const removed = () => seen.push("removed");
+    socket.on("x", removed).once("x", (n) => seen.push(`once ${n}`)).on("x", (n) => seen.push(n)).off("x", removed);
+    socket.on("y", removed).off("y");
+    for (const n of [1, 2]) connection.emit("x", n);
+    connection.emit("y");
+    connection.emit("done");
+    await next(socket, "done");
+    assert.deepEqual(seen, ["once 1", 1, 2]);
+  });
+
+  test("what a listener throws is an error event, and the others are called", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    const boom = new Error("boom");
+    socket.on("x", () => {
+      throw boom;
+    });
+    const other = next(socket, "x");
+    const error = next(socket, "error");
+    connection.emit("x", 1);
+    assert.equal(await other, 1);
+    assert.equal(await error, boom);
+  });
+
+  test("odd messages are error events, and the connection goes on", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    for (const text of ["{", "null", '{"event":7}', '{"event":"connect"}', '{"event":"#publish"}', '[{"rid":99}, 3]']) {
+      const error = next(socket, "error");
+      connection.send(text);
+      assert.equal((await error).name, "ProtocolError", text);
+    }
+    assert.equal(await socket.call("echo", 1), 1);
+  });
+
+  test("several messages may come as an array", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    const seen = [];
+    socket.on("n", (n) => seen.push(n));
+    connection.send([{ event: "n", data: 1 }, { event: "n", data: 2 }]);
+    connection.emit("done");
+    await next(socket, "done");
+    assert.deepEqual(seen, [1, 2]);
+  });
+});
+
+describe("channels", () => {
+  test("nothing is lost between subscribe() and on()", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server, POLLING);
+    server.handlers["#subscribe"] = ({ channel }) => {
+      // the answer and both messages travel in one payload
+      queueMicrotask(() => ["a", "b"].forEach((data) => connection.emit("#publish", { channel, data })));
+    };
+    const channel = await (async () => socket.subscribe("news"))();
+    const seen = [];
+    await new Promise((resolve) => channel.on((data) => seen.push(data) === 2 && resolve()));
+    assert.deepEqual(seen, ["a", "b"]);
+  });
+
+  test("one subscription a channel, a refusal is an error, and listeners can go", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    const [one, two] = await Promise.all([socket.subscribe("c"), socket.subscribe("c")]);
+    assert.equal(one, two);
+    assert.equal(connection.received.length, 1);
+    const seen = [];
+    const gone = () => seen.push("gone");
+    one.on(gone).on((data) => seen.push(data)).off(gone);
+    await socket.publish("c", 1);
+    assert.deepEqual(seen, [1]);
+    server.handlers["#subscribe"] = () => {
+      throw new Error("not you");
+    };
+    await assert.rejects(socket.subscribe("secret"), { message: "not you" });
+    server.handlers["#subscribe"] = () => NOTHING;
+    const late = connect(server, { ackTimeout: 20 });
+    await next(late, "connect");
+    await assert.rejects(late.subscribe("slow"), { name: "TimeoutError", message: /"slow"/ });
+  });
+
+  test("a kick-out ends the subscription", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    const channel = await socket.subscribe("c");
+    channel.on(() => assert.fail("kicked out"));
+    const told = next(socket, "kickOut");
+    connection.emit("#kickOut", { channel: "c", message: "banned" });
+    assert.deepEqual(await told, { channel: "c", message: "banned" });
+    await channel.publish("unheard");
+    await channel.unsubscribe();
+    assert.deepEqual(connection.received.map(({ event }) => event), ["#subscribe", "#publish"]);
+  });
+
+  test("subscriptions are made again after a reconnect, ended ones aren't", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    const channel = await socket.subscribe("kept");
+    const ended = await socket.subscribe("ended");
+    await ended.unsubscribe();
+    const again = server.next("connection");
+    connection.drop();
+    const waiting = socket.subscribe("asked for meanwhile");
+    const second = await again;
+    await waiting;
+    assert.deepEqual([...second.channels], ["kept", "asked for meanwhile"]);
+    const got = new Promise((resolve) => channel.on(resolve));
+    server.publish("kept", "hello again");
+    assert.equal(await got, "hello again");
+  });
+
+  test("a subscription that is refused after a reconnect is an error event", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    await socket.subscribe("c");
+    server.handlers["#subscribe"] = () => {
+      throw Object.assign(new Error("no more"), { name: "Refused" });
+    };
+    const error = next(socket, "error");
+    connection.drop();
+    assert.equal((await error).name, "Refused");
+  });
+});

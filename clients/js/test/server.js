@@ -7,6 +7,11 @@ const { WebSocketServer } = require("ws");
 
 const SEPARATOR = "\x1e";
 
+/** Resolves when `done()` holds, looked at after every event of that kind. */
+async function until(emitter, kind, done) {
+  while (!done()) await new Promise((resolve) => emitter.once(kind, resolve));
+}
+
 /** One Engine.IO session. */
 class Connection {
   transport;
@@ -62,11 +67,14 @@ class Connection {
   }
 
   /** Announce and close, as the cluster does. */
-  disconnect(code, reason) {
-    this.send({ event: "#disconnect", data: { code, reason } });
-    if (this.#webSocket) this.#webSocket.close(code, reason);
-    else this.packet("1");
-    this.forget();
+  async disconnect(code, reason) {
+    const announcement = { event: "#disconnect", data: { code, reason } };
+    if (!this.#webSocket && !this.#get) await until(this.#server.events, "get", () => this.#get);
+    this.send(announcement);
+    if (this.#webSocket) return this.#webSocket.close(code, reason);
+    if (!this.#get) await until(this.#server.events, "get", () => this.#get);
+    this.packet("1");
+    return this.forget();
   }
 
   /** The session ends here; whoever asks for it is told that it's unknown. */
@@ -106,6 +114,7 @@ class Connection {
     const chunks = await request.toArray();
     const body = Buffer.concat(chunks);
     this.#server.posts.push(body.toString());
+    this.#server.events.emit("body", this);
     if (body.length > this.#server.maxPayload) {
       this.#server.violations.push("POST over maxPayload");
       this.#posting = false;
@@ -141,12 +150,19 @@ class Connection {
     const { faults } = this.#server;
     this.#probe = webSocket;
     this.#server.events.emit("probe", this);
-    if (faults.ignoreProbe) return;
-    webSocket.send(faults.wrongProbe ? "3what" : "3probe", () => {
-      if (faults.dropProbe) webSocket.close();
-    });
+    if (!faults.ignoreProbe) this.answerProbe();
+  }
+
+  answerProbe() {
+    const { faults } = this.#server;
+    const webSocket = this.#probe;
+    webSocket.send(faults.wrongProbe ? "3what" : "3probe");
     webSocket.answered = true;
     this.#answerGet();
+  }
+
+  dropProbe() {
+    this.#probe.terminate();
   }
 
   #onUpgrade(webSocket) {
@@ -204,7 +220,7 @@ class TestServer {
   connections = [];
   sessions = new Map();
   events = new EventEmitter();
-  faults = {}; // holdGet, holdPost (a promise), refuseWebSocket, ignoreProbe, wrongProbe, dropProbe, refuse (a status)
+  faults = {}; // holdGet, holdPost (a promise), refuseWebSocket, ignoreProbe, wrongProbe, refuse (a status)
   maxPayload;
   url;
   handlers = {
@@ -298,4 +314,4 @@ class TestServer {
   }
 }
 
-module.exports = { TestServer, NOTHING };
+module.exports = { TestServer, NOTHING, until };

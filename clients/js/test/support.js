@@ -4,7 +4,7 @@
 const assert = require("node:assert/strict");
 const WebSocket = require("ws");
 const socketCluster = require("../socketcluster.js");
-const { TestServer } = require("./server.js");
+const { TestServer, until } = require("./server.js");
 
 const POLLING = { transports: ["polling"] };
 const WEBSOCKET = { transports: ["websocket"] };
@@ -13,7 +13,9 @@ const TRANSPORTS = { polling: POLLING, websocket: WEBSOCKET, both: {} };
 /** Start a server that ends with the test, which fails when the client broke the protocol. */
 async function startServer(t, options) {
   const server = await TestServer.start(options);
+  server.clients = [];
   t.after(async () => {
+    for (const socket of server.clients) socket.off().disconnect();
     await server.stop();
     assert.deepEqual(server.violations, []);
   });
@@ -21,10 +23,10 @@ async function startServer(t, options) {
 }
 
 /** Connect a client that ends with the test; retries are quick. */
-function connect(t, server, options = {}) {
+function connect(server, options = {}) {
   const given = { url: server.url, WebSocket, reconnectionDelay: 5, reconnectionDelayMax: 20, ...options };
   const socket = socketCluster.connect(given);
-  t.after(() => socket.off().disconnect());
+  server.clients.push(socket);
   return socket;
 }
 
@@ -33,16 +35,28 @@ function next(socket, event) {
   return new Promise((resolve) => socket.once(event, resolve));
 }
 
-async function connected(t, server, options) {
+async function connected(server, options) {
   const opened = server.next("connection");
-  const socket = connect(t, server, options);
+  const socket = connect(server, options);
   const [connection] = await Promise.all([opened, next(socket, "connect")]);
   return { socket, connection };
 }
 
-/** Resolves when `done()` holds, looked at after every event of that kind. */
-async function until(emitter, kind, done) {
-  while (!done()) await new Promise((resolve) => emitter.once(kind, resolve));
+/** A WebSocket class, and the list of those that the client made of it. */
+function watchedWebSocket() {
+  const made = [];
+  class Watched extends WebSocket {
+    constructor(url) {
+      super(url);
+      made.push(this);
+    }
+  }
+  return { made, WebSocket: Watched };
 }
 
-module.exports = { POLLING, WEBSOCKET, TRANSPORTS, startServer, connect, connected, next, until, WebSocket };
+/** Resolves when the client has moved to the WebSocket. */
+async function upgraded(socket) {
+  if (socket.transport !== "websocket") await next(socket, "upgrade");
+}
+
+module.exports = { POLLING, WEBSOCKET, TRANSPORTS, startServer, connect, connected, next, until, upgraded, watchedWebSocket, WebSocket };
