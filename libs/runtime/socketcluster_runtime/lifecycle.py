@@ -62,7 +62,7 @@ def run(settings_class: type[S], serve: Callable[[S, Lifecycle], Awaitable[None]
         try:
             runner.run(_serve(settings, serve))
         except ServiceError as error:
-            log.error(str(error))
+            log.error(str(error), exc_info=error.__cause__)
             sys.exit(error.exit_status)
     sys.exit(0)
 

@@ -15,20 +15,27 @@ def configure(settings: ServiceSettings) -> None:
     """Send every log message of this process to standard error, in the format of ``settings``."""
 
     def add_origin(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        event["service"] = settings.service
-        event["name"] = settings.name
+        if settings.log_format == "json":
+            event["service"] = settings.service
+            event["name"] = settings.name
+        else:
+            event["event"] = f"{settings.name}: {event['event']}"
         return event
 
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        add_origin,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, add_origin]
     if settings.log_format == "json":
+        shared.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
         last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, pad_level=False)]
+        shared.append(structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False))
+        last = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=0,
+                pad_level=False,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

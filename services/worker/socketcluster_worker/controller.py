@@ -34,7 +34,7 @@ async def run_controller(path: Path, worker: Worker) -> None:
 
 def _load_run(path: Path) -> Callable[[Worker], Any]:
     module = _load(path.resolve())
-    run = getattr(module, "run", None)
+    run: Callable[[Worker], Any] | None = getattr(module, "run", None)
     if not callable(run):
         raise ControllerError(f"{path}: the controller has no function run(worker)")
     return run

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2 as pb
-from socketcluster_runtime.store_client import PARTITIONS, StoreClient
+from socketcluster_runtime.store_client import StoreClient
 from socketcluster_worker.errors import NotSerializableError
 
 Keys: TypeAlias = str | int | Sequence[str | int]
@@ -67,14 +66,7 @@ class Tree:
 
     def _call(self, verb: pb.Verb.ValueType, keys: Keys, value: bytes = b"") -> asyncio.Future[bytes]:
         chain = [str(keys)] if isinstance(keys, str | int) else [str(key) for key in keys]
-        return self._client.call(
-            verb, session_id=self._session_id, keys=chain, value=value, partition=self._partition(chain)
-        )
-
-    def _partition(self, chain: list[str]) -> int | None:
-        if self._session_id or not chain:
-            return None
-        return zlib.crc32(chain[0].encode()) % PARTITIONS
+        return self._client.call(verb, session_id=self._session_id, keys=chain, value=value)
 
 
 class SessionTree(Tree):
