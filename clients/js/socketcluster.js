@@ -46,6 +46,12 @@
     return new TextEncoder().encode(text).length;
   }
 
+  /** @returns {Error | null} why a message of that text cannot be a packet of at most `limit` bytes */
+  function tooLarge(text, limit) {
+    const size = 1 + (text.length * 3 < limit ? text.length : byteLength(text)); // exact only where it matters
+    return size <= limit ? null : makeError("MessageTooLargeError", `${size} bytes; the server takes ${limit}`);
+  }
+
   /** @returns {number} the edits that make one word of the other */
   function distance(a, b) {
     let row = Array.from({ length: b.length + 1 }, (_, j) => j);
@@ -207,16 +213,17 @@
     }
 
     #opened(text) {
-      let open;
+      let open = null;
       try {
         open = JSON.parse(text);
       } catch {
-        return this.#refuse(text);
+        // refused below
       }
-      const { sid, upgrades, pingInterval, pingTimeout, maxPayload } = open;
-      this.#sid = sid;
-      this.maxPayload = maxPayload || Infinity;
+      const { sid, upgrades = [], pingInterval, pingTimeout, maxPayload = Infinity } = Object(open);
       this.#silence = pingInterval + pingTimeout;
+      if (!sid || !(this.#silence > 0)) return this.#refuse(text);
+      this.#sid = sid;
+      this.maxPayload = maxPayload;
       this.#watchSilence();
       this.#report.open();
       const { transports, WebSocket } = this.#options;
@@ -321,7 +328,12 @@
 
     /** Try a WebSocket beside the polling; polling goes on until it has answered. */
     #upgrade() {
-      const webSocket = this.#openWebSocket();
+      let webSocket;
+      try {
+        webSocket = this.#openWebSocket();
+      } catch {
+        return; // the page's security policy forbids it
+      }
       const timer = setTimeout(() => this.#giveUpgradeUp(), this.#options.connectTimeout);
       this.#probe = { webSocket, timer };
       webSocket.onopen = () => webSocket.send(PACKET.PING + "probe");
@@ -381,7 +393,7 @@
       this.#listeners.add(fn);
       const held = this.#held || [];
       this.#held = null;
-      for (const data of held) fn(data);
+      for (const data of held) attempt(fn, data).catch(throwLater);
       return this;
     }
 
@@ -428,21 +440,10 @@
       this.#options = options;
     }
 
-    get id() {
-      return this.#id;
-    }
-
-    get state() {
-      return this.#state;
-    }
-
-    get transport() {
-      return this.#engine ? this.#engine.transport : null;
-    }
-
-    get recovered() {
-      return this.#recovered;
-    }
+    get id() { return this.#id; }
+    get state() { return this.#state; }
+    get transport() { return this.#engine ? this.#engine.transport : null; }
+    get recovered() { return this.#recovered; }
 
     on(event, fn) {
       return this.#listen(event, { fn: checkFunction(fn), once: false });
@@ -593,7 +594,9 @@
       this.#attempt = this.#failures = 0;
       this.#id = data.id;
       this.#recovered = data.recovered === true;
+      const waiting = this.#queue.splice(0);
       for (const subscription of this.#subscriptions.values()) this.#requestSubscription(subscription);
+      this.#queue.unshift(...waiting);
       while (this.#queue.length && this.#state === "open") this.#transmit(this.#queue.shift());
       if (this.#state === "open") this.#tell("connect", { id: this.#id });
     }
@@ -645,10 +648,8 @@
     }
 
     #transmit(item) {
-      const limit = this.#engine.maxPayload;
-      if (item.text.length * 3 >= limit && byteLength(item.text) >= limit) { // the packet's type is a byte, too
-        return this.#drop(item, makeError("MessageTooLargeError", `the server takes no more than ${limit} bytes`));
-      }
+      const error = tooLarge(item.text, this.#engine.maxPayload);
+      if (error) return this.#drop(item, error);
       if (item.cid) this.#calls.get(item.cid).sent = true;
       this.#engine.send(item.text);
     }
@@ -681,7 +682,7 @@
     }
 
     #dispatch(engine, { event, data, cid, rid, error }) {
-      if (rid === HANDSHAKE_CID) {
+      if (rid === HANDSHAKE_CID && this.#state === "connecting") {
         if (error) this.#leave(CODE.ABNORMAL, remoteError(error).message, true);
         else this.#opened(Object(data));
       } else if (rid !== undefined) {
@@ -693,7 +694,7 @@
         this.#forget(data.channel, makeError("KickedOutError", data.message));
         this.#tell("kickOut", data);
       } else if (event === "#disconnect") {
-        this.#announced = data;
+        if (Number.isInteger(data.code)) this.#announced = { code: data.code, reason: data.reason || "" };
       } else if (typeof event !== "string" || BUILT_IN.has(event)) {
         throw new Error(`the server sent ${JSON.stringify(event)} as an event`);
       } else {
@@ -708,7 +709,12 @@
       const last = results.pop() || Promise.reject(makeError("NoHandlerError", `nobody handles "${event}" here`));
       this.#watch(results);
       const text = await last
-        .then((data) => JSON.stringify({ rid, data }))
+        .then((data) => {
+          const answer = JSON.stringify({ rid, data });
+          const error = tooLarge(answer, engine.maxPayload);
+          if (error) throw error;
+          return answer;
+        })
         .catch((error) => {
           const { name, message } = remoteError(error);
           return JSON.stringify({ rid, error: { name, message } });

@@ -112,6 +112,8 @@ describe("calls", () => {
     await assert.rejects(connection.call("fail"), { name: "RangeError", message: "too far" });
     await assert.rejects(connection.call("reject"), { name: "Error", message: "no error" });
     await assert.rejects(connection.call("circular"), { name: "TypeError" });
+    socket.on("large", () => "x".repeat(2e6));
+    await assert.rejects(connection.call("large"), { name: "MessageTooLargeError" });
     await assert.rejects(connection.call("nothing"), { name: "NoHandlerError", message: /"nothing"/ });
   });
 
@@ -235,9 +237,14 @@ describe("channels", () => {
     await ended.unsubscribe();
     const again = server.next("connection");
     connection.drop();
+    await next(socket, "disconnect");
+    socket.emit("queued");
     const waiting = socket.subscribe("asked for meanwhile");
     const second = await again;
     await waiting;
+    await socket.call("echo");
+    const events = second.received.map(({ event }) => event);
+    assert.deepEqual(events, ["#subscribe", "#subscribe", "queued", "echo"]);
     assert.deepEqual([...second.channels], ["kept", "asked for meanwhile"]);
     const got = new Promise((resolve) => channel.on(resolve));
     server.publish("kept", "hello again");

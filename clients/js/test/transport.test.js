@@ -181,6 +181,17 @@ describe("the upgrade", () => {
     assert.ok(![...server.requests, ...other.requests].some((request) => request.startsWith("UPGRADE")));
   });
 
+  test("isn't fatal when the page may not open WebSockets", async (t) => {
+    const server = await startServer(t);
+    class Forbidden {
+      constructor() {
+        throw new Error("SecurityError");
+      }
+    }
+    const { socket } = await connected(server, { WebSocket: Forbidden });
+    assert.equal(await socket.call("echo", 1), 1);
+  });
+
   test("disconnect() while it is under way is clean", async (t) => {
     const server = await startServer(t);
     server.faults.ignoreProbe = true;
@@ -220,4 +231,8 @@ test("a server that does not speak Engine.IO is an error that shows what it said
   assert.equal(socket.state, "closed");
   const page = connect(server, { ...POLLING, fetch: async () => new Response("<html>"), reconnection: false });
   assert.match((await next(page, "error")).message, /<html>/);
+  for (const open of ["0", "0null", "0{}", '0{"sid":"x"}', "1", ""]) {
+    const odd = connect(server, { ...POLLING, fetch: async () => new Response(open), reconnection: false });
+    assert.equal((await next(odd, "error")).message, `not Engine.IO: ${open.replace(/^0/, "")}`);
+  }
 });
