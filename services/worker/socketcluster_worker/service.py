@@ -85,8 +85,9 @@ class Service:
             await lifecycle.stopping.wait()
             log.info("draining", connections=self._endpoints.connections)
             control.update(ready=False, draining=True)
-            self._endpoints.close_all(CloseCode.SERVICE_RESTART, "this worker is being replaced")
             await self._tasks.drain(self._settings.drain_timeout)
+            self._endpoints.close_all(CloseCode.SERVICE_RESTART, "this worker is being replaced")
+            await self._tasks.drain(self._settings.drain_timeout)  # the handlers of "disconnect"
             await self._background.drain(0)
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> Control:

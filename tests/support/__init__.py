@@ -1,0 +1,1 @@
+"""What several tests use: clients, and clusters of local processes or containers."""

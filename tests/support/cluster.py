@@ -1,0 +1,71 @@
+"""What a cluster's tests need of a cluster, whether its services are processes or containers."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import httpx
+
+from support.clients import Browser
+
+T = TypeVar("T")
+
+
+class Cluster(ABC):
+    """A running cluster.
+
+    Attributes:
+        url: where clients connect.
+    """
+
+    url: str
+
+    @abstractmethod
+    async def worker_names(self) -> list[str]:
+        """Return the names of the workers that run now."""
+
+    @abstractmethod
+    async def worker_url(self, name: str) -> str:
+        """Return the URL of one worker's own HTTP port."""
+
+    @abstractmethod
+    async def kill(self, service: str, name: str | None = None) -> None:
+        """Kill a process, or container, of a service with SIGKILL: the one of that name, or any."""
+
+    @abstractmethod
+    async def stop_worker(self, name: str) -> None:
+        """Ask a worker to stop with SIGTERM, and wait until it has."""
+
+    def browser(self) -> Browser:
+        """Return a new browser."""
+        return Browser(self.url)
+
+    async def serving_workers(self, *, at_least: int) -> set[str]:
+        """Wait until new browsers are brought to so many different workers; return their names."""
+
+        async def ask() -> set[str]:
+            found = set()
+            for _ in range(8 * at_least):
+                async with self.browser() as browser:
+                    response = await browser.http.get("/socketcluster/health")
+                    if response.status_code == 200:
+                        found.add(response.json()["worker"])
+            return found
+
+        return await until(ask, lambda found: len(found) >= at_least)
+
+
+async def until(ask: Callable[[], Awaitable[T]], enough: Callable[[T], bool]) -> T:
+    """Ask again and again until the answer will do, as a user would press reload; the test's time-out bounds it."""
+    while True:
+        try:
+            answer = await ask()
+        except (httpx.HTTPError, OSError):
+            pass
+        else:
+            if enough(answer):
+                return answer
+        await asyncio.sleep(0.1)

@@ -1,0 +1,116 @@
+"""A cluster of containers, started from the repository's own compose file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from support.cluster import Cluster
+
+ROOT = Path(__file__).parents[2]
+WAIT = 120
+"""Seconds that the containers have to become healthy."""
+
+
+class ComposeCluster(Cluster):
+    """``docker compose up --scale worker=N`` under a project name and on a port of its own.
+
+    Args:
+        controller: the folder of the user's ``controller.py``.
+        workers: how many.
+        environ: variables of the compose file.
+    """
+
+    def __init__(self, controller: Path, *, workers: int = 4, **environ: str) -> None:
+        self.project = f"socketcluster-test-{uuid4().hex[:8]}"
+        self._workers = workers
+        self._environ = {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": self.project,
+            "CONTROLLER_DIR": str(controller),
+            "SOCKETCLUSTER_PORT": "127.0.0.1:0",
+            **environ,
+        }
+
+    def up(self) -> None:
+        """Build the images and start; return when every container is healthy."""
+        self.compose("build", "--quiet")
+        self.scale(self._workers)
+        address = self.compose("port", "balancer", "8000").strip()
+        self.url = f"http://{address}"
+
+    def down(self) -> None:
+        """Remove everything, and make sure that nothing is left."""
+        self.compose("down", "--volumes", "--timeout", "20")
+        for kind in ("container", "volume", "network"):
+            listing = ["docker", kind, "ls", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}"]
+            left = subprocess.run(
+                [*listing, "--all"] if kind == "container" else listing, check=True, capture_output=True, text=True
+            ).stdout
+            assert not left.strip(), f"down left a {kind}: {left}"
+
+    def scale(self, workers: int) -> None:
+        """Change how many workers there are; return when all containers are healthy."""
+        self.compose(
+            "up", "--detach", "--wait", "--wait-timeout", str(WAIT), "--no-recreate", "--scale", f"worker={workers}"
+        )
+
+    def logs(self) -> str:
+        """Return what all containers have logged."""
+        return self.compose("logs", "--no-color", "--timestamps")
+
+    def compose(self, *arguments: str) -> str:
+        """Run ``docker compose`` and return what it prints."""
+        done = subprocess.run(
+            ["docker", "compose", *arguments], cwd=ROOT, env=self._environ, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise AssertionError(f"docker compose {' '.join(arguments)}: {done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def containers(self, service: str) -> list[dict[str, Any]]:
+        """Return what ``docker inspect`` says of a service's running containers."""
+        ids = self.compose("ps", "--quiet", "--status", "running", service).split()
+        if not ids:
+            return []
+        answer = subprocess.run(["docker", "inspect", *ids], check=True, capture_output=True, text=True)
+        found: list[dict[str, Any]] = json.loads(answer.stdout)
+        return found
+
+    async def worker_names(self) -> list[str]:
+        return [_name(each) for each in await asyncio.to_thread(self.containers, "worker")]
+
+    async def worker_url(self, name: str) -> str:
+        networks = (await self._find("worker", name))["NetworkSettings"]["Networks"]
+        (network,) = networks.values()
+        return f"http://{network['IPAddress']}:7200"
+
+    async def kill(self, service: str, name: str | None = None) -> None:
+        container = await self._find(service, name)
+        await _docker("kill", "--signal", "KILL", container["Id"])
+        if service != "worker":  # of which there is only one: Docker does not start again what was killed by hand
+            await _docker("start", container["Id"])
+
+    async def stop_worker(self, name: str) -> None:
+        await _docker("stop", (await self._find("worker", name))["Id"])
+
+    async def _find(self, service: str, name: str | None) -> dict[str, Any]:
+        running = await asyncio.to_thread(self.containers, service)
+        found = [each for each in running if name is None or _name(each) == name]
+        assert found, f"no {service} {name or ''} runs"
+        return found[0]
+
+
+def _name(container: dict[str, Any]) -> str:
+    name: str = container["Config"]["Hostname"]
+    return name
+
+
+async def _docker(*arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec("docker", *arguments, stdout=asyncio.subprocess.DEVNULL)
+    assert await process.wait() == 0, arguments

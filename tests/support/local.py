@@ -1,0 +1,104 @@
+"""A cluster of local processes, started by the command that users start it by."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from support.cluster import Cluster
+
+ROOT = Path(__file__).parents[2]
+
+
+class LocalCluster(Cluster):
+    """``socketcluster run CONTROLLER ...`` on a free port.
+
+    Args:
+        controller: the user's module.
+        data_dir: the stores' folder.
+        workers: how many.
+        options: further command-line options.
+    """
+
+    def __init__(self, controller: Path, data_dir: Path, *options: str, workers: int = 2) -> None:
+        self.log_path = data_dir / "cluster.log"
+        self._argv = [
+            *(sys.executable, "-m", "socketcluster", "run", str(controller)),
+            *("--port", "0", "--workers", str(workers), "--data-dir", str(data_dir), *options),
+        ]
+        self._data_dir = data_dir
+        self.url = ""
+        self.process: asyncio.subprocess.Process
+
+    async def __aenter__(self) -> Self:
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("SOCKETCLUSTER_")}
+        with self.log_path.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self._argv, stdout=asyncio.subprocess.PIPE, stderr=log, env=environ
+            )
+        assert self.process.stdout is not None
+        line = (await self.process.stdout.readline()).decode()
+        if not line.startswith("ready "):
+            await self.process.wait()
+            raise AssertionError(f"the cluster did not start: {line!r}\n{self.log_path.read_text()}")
+        self.url = line.split()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.process.returncode is None:
+            family = self._children()
+            self.process.send_signal(signal.SIGTERM)
+            status = await self.process.wait()
+            assert status == 0, f"the launcher exited with {status}\n{self.log_path.read_text()}"
+            left = [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+            assert not left, f"processes outlived the cluster: {left}"
+
+    async def worker_names(self) -> list[str]:
+        return [_name(child) for child in self._children("worker")]
+
+    async def worker_url(self, name: str) -> str:
+        process = self._find("worker", name)
+        ports = [c.laddr.port for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        assert len(ports) == 1, ports
+        return f"http://127.0.0.1:{ports[0]}"
+
+    async def kill(self, service: str, name: str | None = None) -> None:
+        process = self._find(service, name)
+        process.kill()
+        await asyncio.to_thread(_gone, process)
+
+    async def stop_worker(self, name: str) -> None:
+        process = self._find("worker", name)
+        process.terminate()
+        await asyncio.to_thread(_gone, process)
+
+    def _find(self, service: str, name: str | None) -> psutil.Process:
+        found = [child for child in self._children(service) if name is None or _name(child) == name]
+        assert found, f"no {service} {name or ''} runs"
+        return found[0]
+
+    def _children(self, service: str = "") -> list[psutil.Process]:
+        launcher = psutil.Process(self.process.pid)
+        return [child for child in launcher.children() if f"socketcluster_{service}" in " ".join(_argv(child))]
+
+
+def _argv(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _name(process: psutil.Process) -> str:
+    return process.environ()["SOCKETCLUSTER_NAME"]
+
+
+def _gone(process: psutil.Process) -> None:
+    process.wait(timeout=30)
