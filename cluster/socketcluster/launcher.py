@@ -87,8 +87,9 @@ def resolve(given: dict[str, object], spell: Spell = str) -> ClusterSettings:
     Raises:
         OptionError: an option is unknown or malformed; ``spell`` says how the caller writes its name.
     """
+    given = {name: value for name, value in given.items() if value is not None}
     settings = ClusterSettings.resolve(given, spell)
-    check(settings, {name for name, value in given.items() if value is not None}, spell)
+    check(settings, given, spell)
     return settings
 
 
@@ -158,19 +159,22 @@ def _nothing() -> None:
 
 @contextlib.contextmanager
 def _signals(everyone: Sequence[Supervisor]) -> Iterator[asyncio.Event]:
-    """Set the event at the first signal to stop; kill every process at the second."""
+    """Set the event at the first signal to stop; kill every process at a Ctrl-C after it.
+
+    A second SIGTERM changes nothing: a wrapper (``timeout``, ``make``) may well pass one signal on twice.
+    """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
     def stop(number: int) -> None:
         name = signal.Signals(number).name
-        if stopping.is_set():
-            log.warning("killing every process, at a second signal", signal=name)
-            for each in everyone:
-                each.kill()
-        else:
+        if not stopping.is_set():
             log.info("stopping", signal=name)
             stopping.set()
+        elif number == signal.SIGINT:
+            log.warning("killing every process", signal=name)
+            for each in everyone:
+                each.kill()
 
     handled = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup means to survive the terminal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def store_path(settings: ClusterSettings) -> Path:
     return settings.data_dir.absolute() / "store"
 
 
-def check(settings: ClusterSettings, given: Collection[str], spell: Spell) -> None:
+def check(settings: ClusterSettings, given: Mapping[str, object], spell: Spell) -> None:
     """Let each service's settings class judge the options that go to it.
 
     Raises:

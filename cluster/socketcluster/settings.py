@@ -7,7 +7,7 @@ the only place where their options are declared: whatever they have that is not 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -19,6 +19,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from socketcluster.errors import OptionError
 from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_runtime.settings import PREFIX, ServiceSettings, did_you_mean, wiring
 from socketcluster_store.settings import StoreSettings
 from socketcluster_worker.settings import WorkerSettings
@@ -80,7 +81,7 @@ class ClusterSettings(ServiceSettings):
     """The Python file with ``run(worker)`` that every worker runs."""
     workers: Instances = Field(default_factory=_cores)
     """Worker processes: a count, or the HTTP port of each, comma-separated (``9100,`` is one)."""
-    stores: Instances = (0,)
+    stores: Instances = Field((0,), max_length=PARTITION_COUNT)
     """Store processes: a count, or the gRPC port of each, comma-separated (``9200,`` is one)."""
     balancers: int = Field(1, ge=1, le=MAX_INSTANCES)
     """Balancer processes, which share the port."""
@@ -98,12 +99,11 @@ class ClusterSettings(ServiceSettings):
 
     @classmethod
     def resolve(cls, given: Mapping[str, object], spell: Spell = str) -> Self:
-        """Return the settings from arguments (``None``: not given) and the environment.
+        """Return the settings from arguments and the environment.
 
         Raises:
             OptionError: an option is unknown or malformed.
         """
-        given = {name: value for name, value in given.items() if value is not None}
         for name in given:
             if name not in OPTIONS:
                 raise OptionError(f"{spell(name)}: there is no such option{did_you_mean(name, OPTIONS)}")
@@ -124,7 +124,7 @@ class ClusterSettings(ServiceSettings):
 
 
 def malformed(
-    error: ValidationError, settings: type[ServiceSettings], given: Collection[str], spell: Spell
+    error: ValidationError, settings: type[ServiceSettings], given: Mapping[str, object], spell: Spell
 ) -> OptionError:
     """Return the one-line error that names each wrong option in the way in which it was given."""
     parts = []
@@ -132,8 +132,10 @@ def malformed(
     for item in error.errors():
         place = str(item["loc"][0]) if item["loc"] else ""
         field = fields.get(place, place)
-        name = spell(field) if field in given or field not in settings.model_fields else settings.env_name(field)
-        shown = "" if "secret" in field or not field else f" (got {item['input']!r})"
+        variable = settings.env_name(field) if field in settings.model_fields else place
+        name = spell(field) if field in given else variable
+        value = given.get(field, os.environ.get(variable, item["input"]))
+        shown = "" if "secret" in field or not field else f" (got {value!r})"
         parts.append(f"{name}: {item['msg'].removeprefix('Value error, ')}{shown}")
     return OptionError("; ".join(parts))
 

@@ -63,7 +63,7 @@ class Supervisor:
     def ready(self) -> None:
         """Note that the process said that it is ready."""
         self._ready_since = asyncio.get_running_loop().time()
-        log.info("ready", process=self.name, pid=self.pid)
+        log.debug("ready", process=self.name, pid=self.pid)
         self._on_ready()
 
     async def run(self) -> None:

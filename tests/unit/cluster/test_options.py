@@ -1,0 +1,233 @@
+"""Options: of the class, of the command, of the environment; and what reaches which process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from socketcluster import OptionError, SocketCluster
+from socketcluster.cli import main
+from socketcluster.plan import Plan, plan
+from socketcluster.settings import OPTIONS
+from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_store.settings import StoreSettings
+from socketcluster_worker.settings import WorkerSettings
+
+RUN_DIR = Path("/run-dir")
+
+
+def planned(**options: Any) -> Plan:
+    settings = SocketCluster(**options).settings
+    return plan(settings, RUN_DIR, range(10, 10 + settings.balancers))
+
+
+def failure(*arguments: str, **environ: str) -> str:
+    """Run the command, which must end with status 2 before it starts anything; return what it says."""
+    result = CliRunner().invoke(main, ["run", *arguments], env=environ)
+    assert result.exit_code == 2
+    return result.output
+
+
+def test_the_defaults() -> None:
+    settings = SocketCluster().settings
+    assert len(settings.workers) == len(os.sched_getaffinity(0))
+    assert (settings.stores, settings.balancers, settings.host, settings.port) == ((0,), 1, "127.0.0.1", 8000)
+    assert settings.worker_controller == Path("controller.py")
+
+
+def test_workers_and_stores_as_counts() -> None:
+    made = planned(workers=3, stores=2, balancers=2)
+    assert [spec.name for spec in made.workers] == ["worker-0", "worker-1", "worker-2"]
+    assert {spec.environ["SOCKETCLUSTER_HTTP_LISTEN"] for spec in made.workers} == {"127.0.0.1:0"}
+    assert [spec.environ["SOCKETCLUSTER_LISTEN"] for spec in made.stores] == [
+        "unix:/run-dir/store-0.sock",
+        "unix:/run-dir/store-1.sock",
+    ]
+    assert [spec.environ["SOCKETCLUSTER_SHARE"] for spec in made.stores] == ["1/2", "2/2"]
+    assert [(spec.name, spec.pass_fds) for spec in made.balancers] == [("balancer-0", (10,)), ("balancer-1", (11,))]
+
+
+@pytest.mark.parametrize("given", [[9100, 9101], (9100, 9101), "9100,9101", " 9100 , 9101,"])
+def test_workers_and_stores_as_ports(given: object) -> None:
+    made = planned(workers=given, stores=given)
+    assert [spec.environ["SOCKETCLUSTER_HTTP_LISTEN"] for spec in made.workers] == ["127.0.0.1:9100", "127.0.0.1:9101"]
+    assert [spec.environ["SOCKETCLUSTER_LISTEN"] for spec in made.stores] == ["127.0.0.1:9100", "127.0.0.1:9101"]
+    assert made.workers[1].environ["SOCKETCLUSTER_STORES"] == "127.0.0.1:9100,127.0.0.1:9101"
+
+
+def test_the_processes_find_each_other() -> None:
+    made = planned(workers=2, stores=2)
+    assert made.balancers[0].environ["SOCKETCLUSTER_WORKERS"] == ",".join(
+        spec.environ["SOCKETCLUSTER_CONTROL_LISTEN"] for spec in made.workers
+    )
+    for worker in made.workers:
+        assert worker.environ["SOCKETCLUSTER_STORES"] == ",".join(
+            spec.environ["SOCKETCLUSTER_LISTEN"] for spec in made.stores
+        )
+    for spec in (*made.balancers, *made.workers, *made.stores):
+        assert spec.environ["SOCKETCLUSTER_NAME"] == spec.name
+        assert spec.environ["SOCKETCLUSTER_PARENT"] == str(os.getpid())
+        assert spec.environ["NOTIFY_SOCKET"] == "/run-dir/notify.sock"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (0, "a count is between 1 and 512"),
+        (-1, "a count is between 1 and 512"),
+        (9100, "for a list of one port write 9100,"),
+        ("many", "give a count, or a comma-separated list of ports"),
+        (True, "give a count, or a comma-separated list of ports"),
+        (2.5, "give a count, or a comma-separated list of ports"),
+        ([], "a list has at least one port"),
+        ([9100, 0], "each between 1 and 65535"),
+        ([9100, 65536], "each between 1 and 65535"),
+        ([9100, "x"], "give a count, or a comma-separated list of ports"),
+        ([9100, 9100], "each port of a list may be there once"),
+    ],
+)
+def test_neither_a_count_nor_ports(given: object, says: str) -> None:
+    with pytest.raises(OptionError, match=rf"^workers: .*{says}.* \(got "):
+        planned(workers=given)
+
+
+def test_an_option_goes_to_the_services_that_know_it() -> None:
+    made = planned(session_timeout=60, head_timeout=3.5, max_http_buffer_size=2000, drain_timeout=1, app_name="chat")
+    assert made.stores[0].environ["SOCKETCLUSTER_SESSION_TIMEOUT"] == "60"
+    assert made.balancers[0].environ["SOCKETCLUSTER_HEAD_TIMEOUT"] == "3.5"
+    assert made.workers[0].environ["SOCKETCLUSTER_MAX_HTTP_BUFFER_SIZE"] == "2000"
+    assert "SOCKETCLUSTER_SESSION_TIMEOUT" not in made.workers[0].environ
+    assert "SOCKETCLUSTER_HEAD_TIMEOUT" not in made.stores[0].environ
+    for spec in (made.balancers[0], made.workers[0]):
+        assert spec.environ["SOCKETCLUSTER_DRAIN_TIMEOUT"] == "1"
+    for spec in (made.balancers[0], made.workers[0], made.stores[0]):
+        assert spec.environ["SOCKETCLUSTER_APP_NAME"] == "chat"
+
+
+def test_each_service_accepts_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = planned(workers=1, stores=[9200], session_timeout=60, handoff=False, log_format="json", log_level="error")
+    for service, spec in (
+        (BalancerSettings, made.balancers[0]),
+        (WorkerSettings, made.workers[0]),
+        (StoreSettings, made.stores[0]),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in spec.environ.items():
+                patch.setenv(name, value)
+            patch.delenv("SOCKETCLUSTER_PARENT")  # taken by the lifecycle, before the settings are read
+            settings = service.load()
+        assert settings.name == spec.name
+        assert (settings.log_format, settings.log_level) == ("json", "error")
+        if isinstance(settings, BalancerSettings):
+            assert settings.handoff is False
+            assert settings.listen_fd == 10
+        if isinstance(settings, StoreSettings):
+            assert settings.session_timeout == 60
+            assert settings.listen == "127.0.0.1:9200"
+
+
+def test_argument_then_environment_then_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> Mapping[str, str]:
+        return planned().stores[0].environ
+
+    assert "SOCKETCLUSTER_SESSION_TIMEOUT" not in told()
+    assert told()["LOG_LEVEL"] == "info"
+    monkeypatch.setenv("SOCKETCLUSTER_SESSION_TIMEOUT", "70")
+    monkeypatch.setenv("SOCKETCLUSTER_WORKERS", "9100,9101,9102")
+    monkeypatch.setenv("LOG_LEVEL", "error")
+    assert told()["SOCKETCLUSTER_SESSION_TIMEOUT"] == "70"
+    assert told()["LOG_LEVEL"] == "error"
+    assert len(planned().workers) == 3
+    made = planned(session_timeout=80, workers=1, log_level="debug")
+    assert made.stores[0].environ["SOCKETCLUSTER_SESSION_TIMEOUT"] == "80"
+    assert made.stores[0].environ["LOG_LEVEL"] == "debug"
+    assert len(made.workers) == 1
+    # the launcher's own variables mean something else to a balancer, and nothing to a store
+    assert made.balancers[0].environ["SOCKETCLUSTER_WORKERS"] == "unix:/run-dir/worker-0.sock"
+    assert "SOCKETCLUSTER_WORKERS" not in made.stores[0].environ
+
+
+def test_what_systemd_tells_the_launcher_is_not_for_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setenv("MY_OWN", "kept")
+    environ = planned().workers[0].environ
+    assert "LISTEN_FDS" not in environ
+    assert environ["MY_OWN"] == "kept"
+
+
+def test_the_secret_is_a_file_unless_it_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environ = planned(data_dir=tmp_path).workers[0].environ
+    assert environ["SOCKETCLUSTER_SECRET_FILE"] == str(tmp_path / "secret")
+    assert "SOCKETCLUSTER_SECRET" not in environ
+    monkeypatch.setenv("SOCKETCLUSTER_SECRET", "0123456789abcdef")
+    environ = planned(data_dir=tmp_path).workers[0].environ
+    assert environ["SOCKETCLUSTER_SECRET"] == "0123456789abcdef"
+    assert "SOCKETCLUSTER_SECRET_FILE" not in environ
+
+
+@pytest.mark.parametrize("wired", ["handoff_dir", "stores_", "listen_fd", "secret", "share", "name", "service_options"])
+def test_wiring_is_no_option(wired: str) -> None:
+    assert wired not in OPTIONS
+    with pytest.raises(OptionError, match=f"^{wired}: there is no such option"):
+        planned(**{wired: "x"})
+
+
+def test_each_option_has_a_line_of_help() -> None:
+    assert [name for name, option in OPTIONS.items() if not option.help] == []
+    result = CliRunner().invoke(main, ["run", "--help"])
+    assert result.exit_code == 0
+    assert "--session-timeout" in result.output
+
+
+def test_an_unknown_option_of_the_class() -> None:
+    with pytest.raises(OptionError, match=r"^sesion_timeout: there is no such option; did you mean session_timeout\?$"):
+        planned(sesion_timeout=60)
+
+
+def test_an_unknown_option_of_the_command() -> None:
+    said = failure("--sesion-timeout", "60")
+    assert "--sesion-timeout" in said
+    assert "--session-timeout" in said
+
+
+def test_an_unknown_option_of_the_environment() -> None:
+    said = failure(SOCKETCLUSTER_SESION_TIMEOUT="60")
+    assert said == (
+        "socketcluster: SOCKETCLUSTER_SESION_TIMEOUT: there is no such option; "
+        "did you mean SOCKETCLUSTER_SESSION_TIMEOUT?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "name", "value"),
+    [
+        (["--port", "80000"], {}, "--port", "80000"),
+        (["--port", "http"], {}, "--port", "http"),
+        (["--session-timeout", "soon"], {}, "--session-timeout", "soon"),
+        (["--head-timeout", "-1"], {}, "--head-timeout", "-1"),
+        (["--stores", "65"], {}, "--stores", "65"),
+        (["--app-name", "my app"], {}, "--app-name", "my app"),
+        (["--log-level", "loud"], {}, "--log-level", "loud"),
+        ([], {"LOG_LEVEL": "loud"}, "LOG_LEVEL", "loud"),
+        ([], {"SOCKETCLUSTER_BALANCERS": "0"}, "SOCKETCLUSTER_BALANCERS", "0"),
+        ([], {"SOCKETCLUSTER_HEAD_TIMEOUT": "soon"}, "SOCKETCLUSTER_HEAD_TIMEOUT", "soon"),
+        (["--engine", "oracle"], {"SOCKETCLUSTER_ENGINE": "lmdb"}, "--engine", "oracle"),
+    ],
+)
+def test_a_malformed_value_is_one_line_that_names_it(
+    arguments: list[str], environ: dict[str, str], name: str, value: str
+) -> None:
+    said = failure(*arguments, **environ)
+    assert said.count("\n") == 1
+    assert said.startswith(f"socketcluster: {name}: ")
+    assert said.endswith(f"(got {value!r})\n")
+
+
+def test_a_secret_is_never_shown() -> None:
+    said = failure("--port", "x", SOCKETCLUSTER_SECRET="hunter2-hunter2-hunter2")
+    assert "hunter2" not in said
