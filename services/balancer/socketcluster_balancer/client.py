@@ -31,7 +31,7 @@ _DISCARD_BYTES = 64 * 1024
 class Client:
     """A connection that belongs to the balancer."""
 
-    __slots__ = ("data", "head", "sock", "tried", "waited")
+    __slots__ = ("data", "head", "sock", "tried", "wait_until")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -42,8 +42,8 @@ class Client:
         """The first request, once its head has arrived."""
         self.tried: tuple[Worker, ...] = ()
         """The workers that could not take it over."""
-        self.waited = False
-        """Has it waited for a worker to become ready?"""
+        self.wait_until = 0.0
+        """Loop time until which it waits for a worker; 0 if it never had to."""
 
 
 class Reception:

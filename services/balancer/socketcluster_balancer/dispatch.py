@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 
 from socketcluster_balancer.client import Client, Reception
-from socketcluster_balancer.deadlines import Deadlines
 from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.handoff import HandoffLink
 from socketcluster_balancer.placement import choose
@@ -20,6 +19,9 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_wire import proxy
 
 log = get_logger(__name__)
+
+RETRY_INTERVAL = 0.05
+"""Seconds after which a worker is looked for again for clients that wait."""
 
 
 class Dispatcher:
@@ -41,12 +43,23 @@ class Dispatcher:
         self._closed = False
         self.reception = Reception(settings, self.place)
         """Where clients come from, and go back to if there is no worker for them."""
-        self._waiting: Deadlines[Client] = Deadlines(settings.worker_wait, self._refuse)
+        self._waiting: list[Client] = []
+        self._retry: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()
         self._splices: set[Splice] = set()
         self._spliced = asyncio.Event()
         self._spliced.set()
         self._refused = Throttle(lambda count: log.warning("no worker for clients: answered 503", clients=count))
+
+    @property
+    def waiting(self) -> int:
+        """How many clients wait for a worker."""
+        return len(self._waiting)
+
+    @property
+    def splices(self) -> int:
+        """How many clients' bytes are copied."""
+        return len(self._splices)
 
     def make_link(self, worker: Worker, path: str) -> HandoffLink:
         """Make the link by which sockets go to ``worker``."""
@@ -63,17 +76,14 @@ class Dispatcher:
                 continue
             worker.assigned += 1
             return
-        if client.waited or len(self._waiting) >= self._settings.max_waiting:
-            self._refuse(client)
-        else:
-            client.waited = True
-            client.tried = ()
-            self._waiting.add(client)
+        self._wait(client)
 
     def workers_changed(self) -> None:
         """Place the clients that wait, if there is a worker now."""
-        if len(self._waiting) and self._available():
-            for client in self._waiting.pop_all():
+        if self._waiting and self._available():
+            waiting, self._waiting = self._waiting, []
+            for client in waiting:
+                client.tried = ()
                 self.place(client)
 
     async def drain(self, timeout: float) -> None:
@@ -91,9 +101,35 @@ class Dispatcher:
         await asyncio.gather(*self._connecting, return_exceptions=True)
         for splice in tuple(self._splices):
             splice.abort()
-        self._waiting.close()
+        self._waiting.clear()
+        if self._retry is not None:
+            self._retry.cancel()
         self.reception.close()
         self._refused.close()
+
+    def _wait(self, client: Client) -> None:
+        """Keep a client until there is a worker for it, or its time is up."""
+        now = self._loop.time()
+        if not client.wait_until:
+            client.wait_until = now + self._settings.worker_wait
+        if client.wait_until <= now or len(self._waiting) >= self._settings.max_waiting:
+            self._refuse(client)
+            return
+        self._waiting.append(client)
+        if self._retry is None:
+            self._retry = self._loop.call_later(RETRY_INTERVAL, self._retry_waiting)
+
+    def _retry_waiting(self) -> None:
+        """Refuse the clients whose time is up; a worker that failed to take the others may have recovered."""
+        self._retry = None
+        now = self._loop.time()
+        late = [client for client in self._waiting if client.wait_until <= now]
+        self._waiting = [client for client in self._waiting if client.wait_until > now]
+        for client in late:
+            self._refuse(client)
+        self.workers_changed()
+        if self._waiting and self._retry is None:
+            self._retry = self._loop.call_later(RETRY_INTERVAL, self._retry_waiting)
 
     def _choose(self, client: Client) -> Worker | None:
         workers = self._available()

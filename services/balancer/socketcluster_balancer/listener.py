@@ -95,6 +95,11 @@ class Listener:
         host, port = self._sock.getsockname()[:2]
         return host, port
 
+    @property
+    def paused(self) -> bool:
+        """Is accepting paused, for want of descriptors or memory?"""
+        return self._pause is not None
+
     def start(self) -> None:
         """Accept from now on."""
         self._loop.add_reader(self._sock, self._accept, ACCEPTS_PER_TURN)

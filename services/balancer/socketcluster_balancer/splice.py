@@ -123,6 +123,7 @@ class _End(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection when what was written to it has gone out."""
         if self._transport is not None:
+            self.write_eof()  # closing alone would not end it while a duplicate of the descriptor exists
             self._transport.close()
 
     def abort(self) -> None:

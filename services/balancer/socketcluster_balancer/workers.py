@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 from grpc import aio
@@ -100,6 +101,11 @@ class WorkerDirectory:
                 if worker.link is not None:
                     worker.link.close("the balancer stops")
 
+    @property
+    def known(self) -> tuple[Worker, ...]:
+        """All workers that are watched, there or not."""
+        return tuple(self._workers.values())
+
     def _want(self, name: str, addresses: set[str], tasks: asyncio.TaskGroup) -> None:
         self._wanted[name] = addresses
         for address in addresses - self._workers.keys():
@@ -111,12 +117,11 @@ class WorkerDirectory:
 
     async def _resolve(self, name: str, tasks: asyncio.TaskGroup) -> None:
         """Look a name up again and again; one that cannot be looked up keeps the addresses it had."""
-        loop = asyncio.get_running_loop()
         host, port = split_host_port(name.removeprefix(_DNS))
         known = True
         while True:
             try:
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = await look_up(host, port)
             except OSError as error:
                 if known:
                     log.warning("the workers' name cannot be looked up", host=host, error=error.strerror)
@@ -199,6 +204,11 @@ class WorkerDirectory:
         if self.available:
             self.any_ready.set()
         self._changed()
+
+
+async def look_up(host: str, port: int) -> list[tuple[int, int, int, str, Any]]:
+    """Look a name up, in one of the loop's threads."""
+    return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
 
 def host_of(address: str) -> str:

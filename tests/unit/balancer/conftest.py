@@ -1,0 +1,422 @@
+"""A balancer in the test's own loop, and workers that are real on the outside: gRPC, handoff socket, HTTP port."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import structlog
+import uvloop
+from socketcluster_balancer.service import Balancer
+from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
+from socketcluster_proto.v1.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
+from socketcluster_runtime import rpc
+from socketcluster_wire import handoff, proxy
+
+SECRET = "the secret of the tests"
+
+PATIENCE = 20.0
+"""Seconds after which a test that waits for something has failed."""
+
+
+def pytest_asyncio_loop_factories(config: object, item: object) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Use the loop that the service uses."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+class Answer(NamedTuple):
+    """What a client got."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the worker said about the request."""
+        assert self.status == 200, (self.status, self.body)
+        said: dict[str, Any] = json.loads(self.body)
+        return said
+
+
+class StandInWorker(WorkerServicer):
+    """Answers each request with what it knows about it."""
+
+    def __init__(self, worker_id: str, folder: Path, secret: str = SECRET, tcp: str | None = None) -> None:
+        self.folder = folder
+        self.address = f"unix:{folder}/{worker_id}.grpc" if tcp is None else f"{tcp}:0"
+        self.status = WorkerStatus(worker_id=worker_id, name=f"name of {worker_id}", ready=True)
+        self.watched = asyncio.Event()
+        """Set while a balancer watches."""
+        self.silent = False
+        """Does it take sockets without acknowledging them?"""
+        self.received: asyncio.Queue[handoff.Handoff] = asyncio.Queue()
+        """What came to it when it was silent."""
+        self.ack_offset = 0
+        """Added to each id that is acknowledged."""
+        self.refused_acks: asyncio.Queue[OSError] = asyncio.Queue()
+        self.serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None
+        """Serves a connection in place of the usual answer."""
+        self._taking = asyncio.Event()
+        self._taking.set()
+        self._secret = secret
+        self._changed = asyncio.Condition()
+        self._version = 0
+        self._stack = AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []
+        self._handoff: socket.socket | None = None
+        self._links: list[socket.socket] = []
+        self._grpc: AsyncExitStack | None = None
+
+    async def start(self, *, handoff: bool = True, http: bool = True) -> None:
+        if handoff:
+            self.listen_for_sockets()
+        if http:
+            server = await asyncio.start_server(self._spliced, "127.0.0.1", 0)
+            self._stack.push_async_callback(server.wait_closed)
+            self._stack.callback(server.close)
+            self.status.http_port = server.sockets[0].getsockname()[1]
+        await self.start_grpc()
+
+    async def start_grpc(self) -> None:
+        server, _ = rpc.server(self._secret)
+        add_WorkerServicer_to_server(self, server)
+        port = rpc.listen(server, self.address)
+        if not self.address.startswith("unix:"):
+            self.address = f"{self.address.rpartition(':')[0]}:{port}"
+        await server.start()
+        self._grpc = AsyncExitStack()
+        self._grpc.push_async_callback(server.stop, None)
+
+    async def move_to_port_of(self, other: StandInWorker) -> int:
+        """Listen on the port that another worker listens on, at an address of its own."""
+        await self.stop_grpc()
+        port = other.address.rpartition(":")[2]
+        self.address = f"{self.address.rpartition(':')[0]}:{port}"
+        await self.start_grpc()
+        return int(port)
+
+    async def stop_grpc(self) -> None:
+        assert self._grpc is not None
+        await self._grpc.aclose()
+        self._grpc = None
+        self.watched.clear()
+
+    def listen_for_sockets(self) -> None:
+        path = self.folder / f"{self.status.worker_id}.handoff"
+        path.unlink(missing_ok=True)
+        self._handoff = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._handoff.bind(str(path))
+        self._handoff.listen()
+        self._handoff.setblocking(False)
+        self.status.handoff_path = str(path)
+        self._spawn(self._accept(self._handoff))
+
+    def stop_listening_for_sockets(self) -> None:
+        assert self._handoff is not None
+        asyncio.get_running_loop().remove_reader(self._handoff)
+        self._handoff.close()
+        self._handoff = None
+
+    def pause_taking(self) -> None:
+        """Leave packets where they are, like a worker that is stopped."""
+        self._taking.clear()
+
+    def resume_taking(self) -> None:
+        self._taking.set()
+
+    def break_links(self) -> None:
+        """Close what balancers have opened, like a worker that dies."""
+        for link in self._links:
+            with suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+
+    async def stop(self) -> None:
+        if self._grpc is not None:
+            await self.stop_grpc()
+        for task in tuple(self._tasks):
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for sock in (self._handoff, *self._links):
+            if sock is not None:
+                sock.close()
+        await self._stack.aclose()
+        failures = [result for result in (*results, *self._failures) if isinstance(result, Exception)]
+        assert not failures
+
+    async def tell(self, **changes: object) -> None:
+        """Change the status that balancers see."""
+        for name, value in changes.items():
+            setattr(self.status, name, value)
+        async with self._changed:
+            self._version += 1
+            self._changed.notify_all()
+
+    async def Watch(self, request: WatchRequest, context: object) -> AsyncIterator[WorkerStatus]:  # type: ignore[override]  # noqa: N802
+        self.watched.set()
+        seen = -1
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._version != seen)  # noqa: B023  # waited for at once
+                seen = self._version
+            yield self.status
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            link, _ = await loop.sock_accept(listener)
+            self._links.append(link)
+            self._spawn(self._take(link))
+
+    async def _take(self, link: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            readable = loop.create_future()
+            loop.add_reader(link, lambda: readable.done() or readable.set_result(None))  # noqa: B023
+            try:
+                await readable
+            finally:
+                loop.remove_reader(link)
+            await self._taking.wait()
+            packet, descriptors, flags, _ = socket.recv_fds(link, handoff.MAX_PACKET_BYTES, 4)
+            if not packet:
+                return
+            assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
+            (descriptor,) = descriptors
+            sock = socket.socket(fileno=descriptor)
+            taken = handoff.decode(packet)
+            if self.silent:
+                self.received.put_nowait(taken)
+                sock.close()
+                continue
+            if self.ack_offset:
+                link.send(handoff.encode_ack(taken.id + self.ack_offset))
+                sock.close()
+                continue
+            try:
+                link.send(handoff.encode_ack(taken.id))
+            except OSError as error:
+                self.refused_acks.put_nowait(error)
+                sock.close()
+                continue
+            self._spawn(self._taken(sock, taken))
+
+    async def _taken(self, sock: socket.socket, taken: handoff.Handoff) -> None:
+        assert not os.get_blocking(sock.fileno())
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        fed = asyncio.StreamReader()
+        fed.feed_data(taken.head)
+        self._spawn(pump(reader, fed))
+        peer = (writer.get_extra_info("peername") or ("", 0))[:2]  # none: the client has gone
+        options = {
+            "nodelay": sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY),
+            "keepalive": sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+        }
+        await self._answer(fed, writer, via="handoff", client=taken.client or peer, **options)
+
+    async def _spliced(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        data = b""
+        while (header := proxy.parse(data, self._secret.encode())) is None:
+            more = await reader.read(1)
+            assert more
+            data += more
+        if self.serve is not None:
+            await self.serve(reader, writer)
+            return
+        await self._answer(reader, writer, via="splice", client=header.source)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, **known: object) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = 0
+            for line in head.split(b"\r\n")[1:]:
+                name, _, value = line.partition(b":")
+                if name.lower() == b"content-length":
+                    length = int(value)
+            body = await reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):  # the client has gone
+            writer.close()
+            return
+        said = {"worker": self.status.worker_id, "head": len(head), "body": hashlib.sha256(body).hexdigest(), **known}
+        text = json.dumps(said).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(text) + text)
+        with suppress(OSError):
+            await writer.drain()
+            writer.write_eof()  # a close is not enough: there may be duplicates of the descriptor
+        writer.close()
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failures.append(error)
+
+
+async def pump(source: asyncio.StreamReader, target: asyncio.StreamReader) -> None:
+    with suppress(ConnectionError):
+        while data := await source.read(65536):
+            target.feed_data(data)
+    target.feed_eof()
+
+
+class Bench:
+    """A test's balancer, workers and clients."""
+
+    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+        self.folder = folder
+        self._stack = stack
+        self._balancer: Balancer | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def balancer(self) -> Balancer:
+        assert self._balancer is not None
+        return self._balancer
+
+    @property
+    def port(self) -> int:
+        return self.balancer.listener.address[1]
+
+    async def worker(
+        self,
+        worker_id: str,
+        *,
+        handoff: bool = True,
+        http: bool = True,
+        secret: str = SECRET,
+        tcp: str | None = None,
+        **status: object,
+    ) -> StandInWorker:
+        made = StandInWorker(worker_id, self.folder, secret, tcp)
+        for name, value in status.items():
+            setattr(made.status, name, value)
+        await made.start(handoff=handoff, http=http)
+        self._stack.push_async_callback(made.stop)
+        return made
+
+    async def start(self, *workers: StandInWorker, **options: Any) -> Balancer:
+        """Start the balancer and wait until it knows all workers."""
+        addresses = options.pop("workers", [worker.address for worker in workers])
+        options.setdefault("worker_wait", 30)
+        options.setdefault("listen", "127.0.0.1:0")
+        self._balancer = Balancer(BalancerSettings(workers=addresses, secret=SECRET, name="tested", **options))
+        self._watching = asyncio.get_running_loop().create_task(self._balancer.workers.run())
+        self._balancer.listener.start()
+        self._stack.push_async_callback(self.stop, 0)
+        ready = {worker.status.worker_id for worker in workers if worker.status.ready}
+        await self.until(lambda: {worker.worker_id for worker in self.available} == ready)
+        return self._balancer
+
+    async def stop(self, timeout: float) -> None:
+        """Stop the balancer, if that has not been done."""
+        if self._watching is None:
+            return
+        watching, self._watching = self._watching, None
+        await self.balancer.stop(timeout)
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+    @property
+    def available(self) -> tuple[Any, ...]:
+        return self.balancer.workers.available
+
+    @property
+    def waiting(self) -> int:
+        return self.balancer.dispatcher.waiting
+
+    @property
+    def splices(self) -> int:
+        return self.balancer.dispatcher.splices
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` holds."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    async def until_still(self, value: Callable[[], int]) -> None:
+        """Wait until a number has risen and then stands still for a hundred turns of the loop that took a while."""
+        seen, same = 0, 0
+        async with asyncio.timeout(PATIENCE):
+            while same < 100 or not seen:
+                await asyncio.sleep(0.002)
+                seen, same = value(), same + 1 if value() == seen else 0
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def send(self, *parts: bytes) -> Answer:
+        """Send bytes and return the answer."""
+        async with asyncio.timeout(PATIENCE), self.client() as (reader, writer):
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+            return await read_answer(reader)
+
+    async def get(self, target: str = "/", **headers: str) -> Answer:
+        return await self.send(request(target, **headers))
+
+
+def request(target: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> bytes:
+    if body:
+        headers["content-length"] = str(len(body))
+    lines = [f"{method} {target} HTTP/1.1", "host: test", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    data = await reader.read()
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+    return Answer(int(lines[0].split(" ")[1]), headers, body)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(dir="/tmp", prefix="scb"))  # short: a Unix socket's path has 108 characters
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+async def bench(folder: Path) -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        yield Bench(folder, stack)
+
+
+@pytest.fixture
+def log_lines() -> Iterator[Callable[[int], list[str]]]:
+    """What was logged at a level or above it: ``log_lines(logging.ERROR)``."""
+    with structlog.testing.capture_logs() as lines:
+
+        def at(level: int) -> list[str]:
+            return [line["event"] for line in lines if getattr(logging, line["log_level"].upper()) >= level]
+
+        yield at

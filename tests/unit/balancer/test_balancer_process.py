@@ -1,0 +1,212 @@
+"""The service as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_runtime.errors import SettingsError
+
+Bench = Any  # of conftest.py, which cannot be imported
+
+SECRET = "the secret of the tests"
+PATIENCE = 20.0
+
+
+class Process:
+    """A balancer, and what it says."""
+
+    def __init__(self, folder: Path, workers: str) -> None:
+        self.folder = folder
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SOCKETCLUSTER_")},
+            "SOCKETCLUSTER_WORKERS": workers,
+            "SOCKETCLUSTER_SECRET": SECRET,
+            "SOCKETCLUSTER_LISTEN": "127.0.0.1:0",
+            "SOCKETCLUSTER_NAME": "tested",
+            "NOTIFY_SOCKET": str(folder / "notify"),
+        }
+        self.lines: list[str] = []
+        self.process: asyncio.subprocess.Process | None = None
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(str(folder / "notify"))
+        self.notify.setblocking(False)
+
+    async def start(self, **options: Any) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "socketcluster_balancer",
+            env=self.environment,
+            stderr=asyncio.subprocess.PIPE,
+            **options,
+        )
+
+    async def port(self) -> int:
+        line = await self.line("listening")
+        return int(line.partition("port=")[2].split()[0])
+
+    async def line(self, text: str) -> str:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        async with asyncio.timeout(PATIENCE):
+            while data := await self.process.stderr.readline():
+                self.lines.append(data.decode())
+                if text in self.lines[-1]:
+                    return self.lines[-1]
+        raise AssertionError(f"no line with {text!r} in {self.lines}")
+
+    async def ready(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            assert (await asyncio.get_running_loop().sock_recv(self.notify, 100)).startswith(b"READY=1")
+
+    async def exit_status(self, number: int | None = None) -> int:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        if number is not None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(PATIENCE):
+            self.lines += (await self.process.stderr.read()).decode().splitlines()
+            return await self.process.wait()
+
+    async def stop(self) -> None:
+        self.notify.close()
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            with suppress(ProcessLookupError):
+                await self.process.wait()
+
+
+@pytest.fixture
+async def process(folder: Path) -> AsyncIterator[Process]:
+    made = Process(folder, f"unix:{folder}/aaaaaaaa.grpc")
+    yield made
+    await made.stop()
+
+
+async def get(port: int) -> bytes:
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+
+async def test_it_is_ready_with_the_first_worker_and_ends_with_sigterm(bench: Bench, process: Process) -> None:
+    await process.start()
+    port = await process.port()
+    with pytest.raises(BlockingIOError):
+        process.notify.recv(100)
+    await bench.worker("aaaaaaaa")
+    await process.ready()
+    assert b'"worker": "aaaaaaaa"' in await get(port)
+    assert await process.exit_status(signal.SIGTERM) == 0
+    assert not any("Traceback" in line or "warning" in line for line in process.lines), process.lines
+
+
+async def test_it_ends_while_no_worker_is_there(process: Process) -> None:
+    process.environment["SOCKETCLUSTER_WORKERS"] += ",dns:///no-such-host.invalid:7100"
+    await process.start()
+    await process.port()
+    assert await process.exit_status(signal.SIGTERM) == 0
+
+
+async def test_clients_under_way_are_served_before_it_ends(bench: Bench, process: Process) -> None:
+    process.environment["SOCKETCLUSTER_WORKER_WAIT"] = "15"
+    await process.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", await process.port())
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    assert process.process is not None
+    process.process.send_signal(signal.SIGTERM)
+    await process.line("stopping")
+    await bench.worker("aaaaaaaa")
+    async with asyncio.timeout(PATIENCE):
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    assert await process.exit_status() == 0
+
+
+async def test_a_taken_port_is_named(process: Process) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process.environment["SOCKETCLUSTER_LISTEN"] = f"127.0.0.1:{port}"
+        await process.start()
+        assert await process.exit_status() == 78
+    (line,) = process.lines
+    assert f"port {port} is taken" in line
+    assert "SOCKETCLUSTER_LISTEN=" in line
+
+
+async def test_several_balancers_share_a_port(bench: Bench, process: Process) -> None:
+    worker = await bench.worker("aaaaaaaa")
+    await bench.start(worker)
+    process.environment["SOCKETCLUSTER_LISTEN"] = f"127.0.0.1:{bench.port}"
+    await process.start()
+    await process.ready()
+    assert {(await get(bench.port))[:12] for _ in range(20)} == {b"HTTP/1.1 200"}
+    assert await process.exit_status(signal.SIGTERM) == 0
+
+
+async def test_a_listening_socket_may_be_inherited(bench: Bench, process: Process) -> None:
+    await bench.worker("aaaaaaaa")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        process.environment["SOCKETCLUSTER_LISTEN_FD"] = str(listening.fileno())
+        await process.start(pass_fds=[listening.fileno()])
+        await process.ready()
+        assert b'"nodelay": 1' in await get(listening.getsockname()[1])
+        assert await process.exit_status(signal.SIGTERM) == 0
+
+
+async def test_an_inherited_socket_must_listen(process: Process) -> None:
+    process.environment["SOCKETCLUSTER_LISTEN_FD"] = "0"
+    await process.start(stdin=asyncio.subprocess.DEVNULL)
+    assert await process.exit_status() == 78
+    assert "SOCKETCLUSTER_LISTEN_FD: 0" in process.lines[0]
+
+
+async def test_garbage_leaves_no_trace_in_the_log(bench: Bench, process: Process) -> None:
+    await bench.worker("aaaaaaaa")
+    await process.start()
+    port = await process.port()
+    await process.ready()
+    for _ in range(50):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(os.urandom(300))
+        writer.transport.abort()
+    assert (await get(port)).startswith(b"HTTP/1.1 200 ")
+    assert await process.exit_status(signal.SIGTERM) == 0
+    assert len(process.lines) <= 5, process.lines
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SOCKETCLUSTER_WORKRS", "x:1", "did you mean SOCKETCLUSTER_WORKERS?"),
+        ("SOCKETCLUSTER_WORKERS", "", "SOCKETCLUSTER_WORKERS"),
+        ("SOCKETCLUSTER_WORKERS", "worker", "not host:port"),
+        ("SOCKETCLUSTER_WORKERS", "dns:///worker", "not host:port"),
+        ("SOCKETCLUSTER_LISTEN", "8000", "not host:port"),
+        ("SOCKETCLUSTER_LISTEN", "0.0.0.0:80000", "80000 is no port"),
+        ("SOCKETCLUSTER_MAX_HEAD_BYTES", "100000", "SOCKETCLUSTER_MAX_HEAD_BYTES"),
+    ],
+)
+def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    monkeypatch.setenv("SOCKETCLUSTER_WORKERS", "worker:7100")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=said.replace("?", r"\?")):
+        BalancerSettings.load()
+
+
+def test_workers_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOCKETCLUSTER_WORKERS", "dns:///worker:7100, unix:/run/w.sock,[::1]:7100,")
+    assert BalancerSettings.load().workers == ["dns:///worker:7100", "unix:/run/w.sock", "[::1]:7100"]
