@@ -1,6 +1,21 @@
 """SocketCluster as local processes: the class :class:`SocketCluster` and the command ``socketcluster``."""
 
-from socketcluster.errors import ChildFailedError, ClusterError, ListenError, OptionError, PortInUseError
+from socketcluster.errors import (
+    ChildFailedError,
+    ClusterError,
+    DataInUseError,
+    ListenError,
+    OptionError,
+    PortInUseError,
+)
 from socketcluster.launcher import SocketCluster
 
-__all__ = ["ChildFailedError", "ClusterError", "ListenError", "OptionError", "PortInUseError", "SocketCluster"]
+__all__ = [
+    "ChildFailedError",
+    "ClusterError",
+    "DataInUseError",
+    "ListenError",
+    "OptionError",
+    "PortInUseError",
+    "SocketCluster",
+]

@@ -4,6 +4,7 @@
 
     ClusterError
     ├── OptionError         an option is unknown or malformed; nothing was started
+    ├── DataInUseError      another cluster uses the data folder; nothing was started
     ├── ListenError         the client port cannot be listened on; nothing was started
     │   └── PortInUseError  because somebody else does
     └── ChildFailedError    a child process said that no restart will help; everything was stopped
@@ -22,6 +23,10 @@ class OptionError(ClusterError):
     """An option is unknown or malformed, or a file that an option names cannot be used."""
 
     exit_status = 2
+
+
+class DataInUseError(ClusterError):
+    """Another cluster of the same application uses the data folder."""
 
 
 class ListenError(ClusterError):

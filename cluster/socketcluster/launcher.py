@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
-from socketcluster.errors import OptionError
+from socketcluster.folders import data_dir, run_dir
 from socketcluster.listen import listen, url
 from socketcluster.notify import NotifyListener
-from socketcluster.plan import ChildSpec, check, handoff_path, notify_path, plan, secret_path, store_path
+from socketcluster.plan import ChildSpec, check, notify_path, plan
 from socketcluster.settings import ClusterSettings, Spell
 from socketcluster.supervisor import Supervisor
 from socketcluster_runtime import logging
-from socketcluster_runtime.errors import SettingsError
 
 log = logging.get_logger(__name__)
-
-MAX_TEMP_DIR = 40
-"""Characters of a folder for temporary files; with more, the path of a Unix socket in it may become too long (108)."""
 
 
 class SocketCluster:
@@ -74,6 +68,7 @@ class SocketCluster:
 
         Raises:
             PortInUseError: somebody else listens on the port; nothing was started.
+            DataInUseError: another cluster uses the data folder; nothing was started.
             ListenError: the host or port cannot be used; nothing was started.
             OptionError: the data folder or the secret cannot be used; nothing was started.
             ChildFailedError: a process says that no restart will help; everything was stopped.
@@ -96,21 +91,24 @@ def resolve(given: dict[str, object], spell: Spell = str) -> ClusterSettings:
 def run_cluster(settings: ClusterSettings) -> None:
     """Do what :meth:`SocketCluster.run` says."""
     logging.configure(settings)
-    _prepare(settings)
-    listening = listen(settings.host, settings.port, settings.balancers)
-    try:
-        with _run_dir() as run_dir:
-            made = plan(settings, run_dir, [each.fileno() for each in listening])
-            line = f"ready {url(settings.host, listening[0].getsockname()[1])}"
-            asyncio.run(supervise([made.balancers, made.workers, made.stores], listening, run_dir, line, settings))
-    finally:
-        _close(listening)
+    controller = settings.worker_controller.absolute()
+    if not controller.is_file():
+        log.error("there is no such controller; the workers are tried again until there is", path=str(controller))
+    with data_dir(settings) as lock:
+        listening = listen(settings.host, settings.port, settings.balancers)
+        try:
+            with run_dir(lock) as path:
+                made = plan(settings, path, [each.fileno() for each in listening])
+                line = f"ready {url(settings.host, listening[0].getsockname()[1])}"
+                asyncio.run(supervise([made.balancers, made.workers, made.stores], listening, path, line, settings))
+        finally:
+            _close(listening)
 
 
 async def supervise(
     groups: Sequence[Sequence[ChildSpec]],
     listening: list[socket.socket],
-    run_dir: Path,
+    sockets_dir: Path,
     ready_line: str,
     settings: ClusterSettings,
 ) -> None:
@@ -140,7 +138,7 @@ async def supervise(
             if each.pid == pid:
                 each.ready()
 
-    with NotifyListener(notify_path(run_dir), on_ready), _signals(everyone) as stopping:
+    with NotifyListener(notify_path(sockets_dir), on_ready), _signals(everyone) as stopping:
         lives = [asyncio.create_task(each.run(), name=each.name) for each in everyone]
         stop = asyncio.create_task(stopping.wait(), name="stop")
         try:
@@ -186,33 +184,6 @@ def _signals(everyone: Sequence[Supervisor]) -> Iterator[asyncio.Event]:
     finally:
         for number in handled:
             loop.remove_signal_handler(number)
-
-
-def _prepare(settings: ClusterSettings) -> None:
-    """Make the folders and the secret, and say at once if there is no controller."""
-    try:
-        store_path(settings).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"the data folder cannot be used: {error}") from None
-    try:
-        settings.model_copy(update={"secret_file": secret_path(settings)}).shared_secret()
-    except SettingsError as error:
-        raise OptionError(str(error)) from None
-    controller = settings.worker_controller.absolute()
-    if not controller.is_file():
-        log.error("there is no such controller; the workers are tried again until there is", path=str(controller))
-
-
-@contextlib.contextmanager
-def _run_dir() -> Iterator[Path]:
-    """Make a private folder for the cluster's sockets, with a short path."""
-    parent = tempfile.gettempdir()
-    path = Path(tempfile.mkdtemp(prefix="socketcluster-", dir=parent if len(parent) <= MAX_TEMP_DIR else "/tmp"))  # noqa: S108  # mkdtemp makes it private
-    try:
-        handoff_path(path).mkdir(mode=0o700)
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _close(sockets: list[socket.socket]) -> None:

@@ -16,6 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from socketcluster import SocketCluster
+from socketcluster.folders import data_dir
+from socketcluster.folders import run_dir as run_dir_of
+
 LAUNCHER = """
 import asyncio, os, sys
 from pathlib import Path
@@ -301,8 +305,36 @@ def test_a_data_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     done = command("run", "--port", "0", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("socketcluster: the data folder cannot be used: ")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.splitlines()[-1].startswith("socketcluster: the data folder cannot be used: ")
+
+
+def test_one_cluster_at_a_time_uses_a_data_folder(tmp_path: Path) -> None:
+    settings = SocketCluster(data_dir=tmp_path, app_name="chat").settings
+    with data_dir(settings):
+        done = command("run", "--port", "0", "--data-dir", str(tmp_path), "--app-name", "chat", cwd=tmp_path)
+        with data_dir(SocketCluster(data_dir=tmp_path, app_name="other").settings):
+            pass  # another application may
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"socketcluster: another cluster of chat uses {tmp_path}: choose another folder with --data-dir"
+    )
+
+
+def test_the_sockets_folder_is_private_and_goes(tmp_path: Path) -> None:
+    settings = SocketCluster(data_dir=tmp_path).settings
+    with data_dir(settings) as lock, run_dir_of(lock) as path:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        assert len(str(path)) < 60
+    assert not path.exists()
+
+
+def test_the_sockets_folder_of_a_killed_launcher_goes_at_the_next_start(tmp_path: Path) -> None:
+    settings = SocketCluster(data_dir=tmp_path).settings
+    with data_dir(settings) as lock, run_dir_of(lock) as path:
+        pass
+    path.mkdir()  # as if it had been killed there
+    with data_dir(settings) as lock, run_dir_of(lock):
+        assert not path.exists()
 
 
 def test_the_version(tmp_path: Path) -> None:
