@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from socketcluster_balancer.placement import choose, rendezvous
 
 

@@ -16,7 +16,13 @@ Bench = Any  # of conftest.py, which cannot be imported
 
 async def test_garbage_is_answered_400_at_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     await bench.start(await bench.worker("aaaaaaaa"))
-    for garbage in (b"\x16\x03\x01\x02\x00", b"\0", b"hello there\r\n\r\n", b"GET / HTTP/3.0\r\n\r\n", os.urandom(5000)):
+    for garbage in (
+        b"\x16\x03\x01\x02\x00",
+        b"\0",
+        b"hello there\r\n\r\n",
+        b"GET / HTTP/3.0\r\n\r\n",
+        os.urandom(5000),
+    ):
         answer = await bench.send(garbage)
         assert answer.status == 400
         assert answer.headers["connection"] == "close"

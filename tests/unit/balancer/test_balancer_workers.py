@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 import pytest
+
 from socketcluster_balancer.workers import host_of
 
 Bench = Any  # of conftest.py, which cannot be imported
