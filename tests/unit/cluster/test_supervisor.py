@@ -17,7 +17,7 @@ from socketcluster.errors import ChildFailedError
 from socketcluster.supervisor import FIRST_DELAY, GOOD_AFTER, LAST_DELAY, Backoff
 
 if TYPE_CHECKING:
-    from tests.unit.cluster.conftest import Stage
+    from unit.cluster.conftest import Stage
 
 SERVE = "ready(); signal.pause()"
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); ready(); time.sleep(60)"
