@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import httpx
+from websockets.exceptions import WebSocketException
 
 from support.clients import Browser
 
@@ -19,9 +20,11 @@ class Cluster(ABC):
 
     Attributes:
         url: where clients connect.
+        connections_outlive_the_balancer: do handed-over connections go on when the balancer is killed?
     """
 
     url: str
+    connections_outlive_the_balancer = True
 
     @abstractmethod
     async def worker_names(self) -> list[str]:
@@ -63,7 +66,7 @@ async def until(ask: Callable[[], Awaitable[T]], enough: Callable[[T], bool]) ->
     while True:
         try:
             answer = await ask()
-        except (httpx.HTTPError, OSError):
+        except (httpx.HTTPError, OSError, WebSocketException):
             pass
         else:
             if enough(answer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ class ComposeCluster(Cluster):
         environ: variables of the compose file.
     """
 
+    connections_outlive_the_balancer = False  # a container's network ends with it, whoever holds the sockets
+
     def __init__(self, controller: Path, *, workers: int = 4, **environ: str) -> None:
         self.project = f"socketcluster-test-{uuid4().hex[:8]}"
         self._workers = workers
@@ -33,7 +36,7 @@ class ComposeCluster(Cluster):
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
             "CONTROLLER_DIR": str(controller),
-            "SOCKETCLUSTER_PORT": "127.0.0.1:0",
+            "SOCKETCLUSTER_PORT": f"127.0.0.1:{_free_port()}",
             **environ,
         }
 
@@ -104,6 +107,13 @@ class ComposeCluster(Cluster):
         found = [each for each in running if name is None or _name(each) == name]
         assert found, f"no {service} {name or ''} runs"
         return found[0]
+
+
+def _free_port() -> int:
+    """Return a port that nobody uses: Docker's own choice would change when the container starts again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def _name(container: dict[str, Any]) -> str:

@@ -1,0 +1,123 @@
+"""The compose file itself, with the example that a newcomer runs first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.clients import Browser, Messages
+from support.cluster import until
+from support.compose import ComposeCluster
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "hello"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ComposeCluster]:
+    cluster = ComposeCluster(EXAMPLE, workers=4)
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+async def test_the_example_works_through_a_kill_and_scaling_down_and_up(cluster: ComposeCluster) -> None:
+    names = await cluster.serving_workers(at_least=4)
+    assert len(names) == 4
+    async with cluster.browser() as ada, cluster.browser() as bob:
+        async with AsyncExitStack() as stack:
+            tabs = {
+                browser: [await stack.enter_async_context(browser.engine()) for _ in range(2)] for browser in (ada, bob)
+            }
+            await _check_rand(tabs)
+            before = {browser: await sockets[0].call("who") for browser, sockets in tabs.items()}
+            assert before[ada]["session"] != before[bob]["session"]
+            for sockets in tabs.values():
+                await sockets[0].call("login", {})
+            await cluster.kill("worker", before[ada]["worker"])
+            await tabs[ada][0].closed.wait()
+        await _check_sessions(before, cluster)
+        assert len(await cluster.serving_workers(at_least=3)) == 3
+
+        await asyncio.to_thread(cluster.scale, 2)
+        assert len(await cluster.worker_names()) == 2
+        await cluster.serving_workers(at_least=2)
+        await _check_sessions(before, cluster)
+
+        await asyncio.to_thread(cluster.scale, 4)
+        await cluster.serving_workers(at_least=4)
+        await _check_sessions(before, cluster)
+
+
+async def test_the_page_is_served(cluster: ComposeCluster) -> None:
+    async with cluster.browser() as browser:
+        page = await browser.http.get("/")
+        assert "socketCluster.connect()" in page.text
+        script = await browser.http.get("/socketcluster.js")
+        assert script.status_code == 200
+        assert script.text == (EXAMPLE.parents[1] / "clients" / "js" / "socketcluster.js").read_text()
+
+
+def test_no_container_is_root_or_writable_or_reachable_but_by_the_balancer_s_port(cluster: ComposeCluster) -> None:
+    for service in ("balancer", "worker", "store"):
+        for container in cluster.containers(service):
+            host: dict[str, Any] = container["HostConfig"]
+            assert container["Config"]["User"] == "10001:10001"
+            assert host["ReadonlyRootfs"]
+            assert host["CapDrop"] == ["ALL"]
+            assert "no-new-privileges:true" in host["SecurityOpt"]
+            published = [port for port, bindings in container["NetworkSettings"]["Ports"].items() if bindings]
+            assert published == (["8000/tcp"] if service == "balancer" else [])
+            assert container["State"]["Health"]["Status"] == "healthy"
+
+
+def test_health_checks_tell_the_truth(cluster: ComposeCluster) -> None:
+    check = ["exec", "-T", "balancer", "python", "-m", "socketcluster_runtime.health"]
+    cluster.compose(*check, "http://127.0.0.1:8000/socketcluster/health")
+    cluster.compose("pause", "worker")
+    try:
+        with pytest.raises(AssertionError):
+            cluster.compose(*check, "http://127.0.0.1:8000/socketcluster/health")
+    finally:
+        cluster.compose("unpause", "worker")
+    cluster.compose("exec", "-T", "store", "python", "-m", "socketcluster_runtime.health", "127.0.0.1:7000")
+    with pytest.raises(AssertionError, match="UNAUTHENTICATED"):
+        cluster.compose(
+            *("exec", "-T", "-e", "SOCKETCLUSTER_SECRET=a-secret-that-is-wrong", "store"),
+            *("python", "-m", "socketcluster_runtime.health", "127.0.0.1:7000"),
+        )
+
+
+async def _check_rand(tabs: dict[Browser, list[Any]]) -> None:
+    """All tabs of a browser show the same number; over a few seconds another browser's are others."""
+    numbers = {}
+    for browser, sockets in tabs.items():
+        seen = [await until(lambda s=socket: _rands(s), lambda got: len(got) >= 4) for socket in sockets]  # type: ignore[misc]
+        numbers[browser] = [got[-3:] for got in seen]
+    for browser, sockets in tabs.items():
+        sequences = ["".join(f"{n}," for n in await _rands(socket)) for socket in sockets]
+        for number in numbers[browser]:
+            wanted = "".join(f"{n}," for n in number)
+            assert all(wanted in sequence for sequence in sequences)
+    one, other = (tuple(tuple(n) for n in found) for found in numbers.values())
+    assert set(one).isdisjoint(other)
+
+
+async def _check_sessions(before: dict[Browser, dict[str, str]], cluster: ComposeCluster) -> None:
+    for browser, who in before.items():
+        async with await until(lambda browser=browser: browser.engine().open(), lambda _: True) as socket:  # type: ignore[misc]
+            assert (await socket.call("who"))["session"] == who["session"]
+            assert await socket.call("status") == {"authorized": True}
+            assert isinstance(await socket.next("rand"), int)
+
+
+async def _rands(socket: Messages) -> list[int]:
+    return [data for event, data in socket.events if event == "rand"]
