@@ -263,7 +263,7 @@
           for (const packet of payload.split(SEPARATOR)) this.#receive(packet);
         } while (!this.#closed && !this.#paused);
       } catch (error) {
-        this.#end(CODE.ABNORMAL, error.message);
+        this.#end(CODE.ABNORMAL, (error.cause || error).message); // Node tells the reason in the cause
       }
       this.#getting = false;
       this.#switchWhenQuiet();
@@ -276,7 +276,7 @@
         await null; // what is emitted in one go travels in one request
         while (this.#outbox.length && !this.#paused) await this.#request("POST", this.#takePayload());
       } catch (error) {
-        this.#end(CODE.ABNORMAL, error.message);
+        this.#end(CODE.ABNORMAL, (error.cause || error).message); // Node tells the reason in the cause
       }
       this.#posting = false;
       if (!this.#closed) return this.#switchWhenQuiet();
@@ -596,7 +596,7 @@
       this.#recovered = data.recovered === true;
       const waiting = this.#queue.splice(0);
       for (const subscription of this.#subscriptions.values()) this.#requestSubscription(subscription);
-      this.#queue.unshift(...waiting);
+      this.#queue = waiting;
       while (this.#queue.length && this.#state === "open") this.#transmit(this.#queue.shift());
       if (this.#state === "open") this.#tell("connect", { id: this.#id });
     }

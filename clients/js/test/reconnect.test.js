@@ -140,9 +140,19 @@ describe("back-off", () => {
     const server = await startServer(t);
     const { socket, connection } = await connected(server, NEVER);
     connection.disconnect(4008, "too slow");
-    assert.ok((await next(socket, "reconnecting")).delay >= 5e5);
+    assert.ok((await next(socket, "reconnecting")).delay >= 3e5);
     await next(socket.connect(), "connect");
   });
+});
+
+test("back-off is the usual one, too, when the server goes away before the connection is open", async (t) => {
+  const server = await startServer(t);
+  server.handlers["#handshake"] = (data, connection) => {
+    connection.disconnect(1012, "moving");
+    return NOTHING;
+  };
+  const socket = connect(server, { ...NEVER, ...WEBSOCKET });
+  assert.ok((await next(socket, "reconnecting")).delay >= 3e5);
 });
 
 describe("no reconnection", () => {
