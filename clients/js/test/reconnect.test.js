@@ -35,10 +35,10 @@ for (const [name, transports] of Object.entries(TRANSPORTS)) {
     });
 
     test("silence counts as loss", async (t) => {
-      const server = await startServer(t, { pingInterval: 30, pingTimeout: 20 });
+      const server = await startServer(t, { pingInterval: 150, pingTimeout: 100 });
       const { socket } = await connected(server, transports);
       const { reason } = await next(socket, "disconnect");
-      assert.match(reason, /nothing heard for 50 ms/);
+      assert.match(reason, /nothing heard for 250 ms/);
       await next(socket, "connect");
     });
 
@@ -263,7 +263,7 @@ describe("the queue", () => {
     await assert.rejects(socket.call("late", 1, { timeout: 5 }), { name: "TimeoutError" });
     await assert.rejects(socket.subscribe("c"), { name: "TimeoutError" });
     socket.connect();
-    await socket.call("echo");
+    await socket.call("echo", 1, { timeout: 10000 });
     assert.deepEqual((await again).received.map(({ event }) => event), ["echo"]);
   });
 
