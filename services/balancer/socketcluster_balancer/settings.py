@@ -48,7 +48,7 @@ class BalancerSettings(ServiceSettings):
 
     service: ClassVar[str] = "balancer"
 
-    listen: Annotated[str, AfterValidator(_host_port)] = "0.0.0.0:8000"
+    listen: Annotated[str, AfterValidator(_host_port)] = wiring("0.0.0.0:8000")
     """Where clients connect, as ``host:port``; port 0 means any free one."""
     listen_fd: int | None = wiring(None, ge=0)
     """The number of a listening socket that is inherited, instead of ``listen``."""

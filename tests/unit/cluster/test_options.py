@@ -170,7 +170,7 @@ def test_the_secret_is_a_file_unless_it_is_given(monkeypatch: pytest.MonkeyPatch
     assert "SOCKETCLUSTER_SECRET_FILE" not in environ
 
 
-@pytest.mark.parametrize("wired", ["handoff_dir", "stores_", "listen_fd", "secret", "share", "name", "service_options"])
+@pytest.mark.parametrize("wired", ["handoff_dir", "listen", "listen_fd", "secret", "share", "name", "service_options"])
 def test_wiring_is_no_option(wired: str) -> None:
     assert wired not in OPTIONS
     with pytest.raises(OptionError, match=f"^{wired}: there is no such option"):
