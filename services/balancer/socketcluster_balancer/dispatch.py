@@ -82,9 +82,12 @@ class Dispatcher:
         """Place the clients that wait, if there is a worker now."""
         if self._waiting and self._available():
             waiting, self._waiting = self._waiting, []
-            for client in waiting:
+            for position, client in enumerate(waiting, 1):
                 client.tried = ()
                 self.place(client)
+                if self._waiting:  # no worker took it: the others would fare no better
+                    self._waiting += waiting[position:]
+                    return
 
     async def drain(self, timeout: float) -> None:
         """Return when no client is under way, or after ``timeout`` seconds, when the rest is cut off."""
@@ -149,8 +152,10 @@ class Dispatcher:
         return choose(workers, head.sid, head.cookie(self._cookie), self._draw)
 
     def _suspect(self, worker: Worker, reason: str, clients: int) -> None:
-        worker.suspect_until = self._suspicion_ends = self._loop.time() + SUSPICION
-        log.info("worker takes no clients", worker=worker.name, reason=reason, clients=clients)
+        now = self._loop.time()
+        if clients and worker.suspect_until <= now:
+            log.warning("worker takes no clients", worker=worker.name, reason=reason, clients=clients)
+        worker.suspect_until = self._suspicion_ends = now + SUSPICION
 
     def _failed(self, worker: Worker, clients: list[Client], reason: str) -> None:
         """A worker did not take clients that it was given."""

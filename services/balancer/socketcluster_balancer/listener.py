@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from socketcluster_balancer.settings import BalancerSettings, split_host_port
 from socketcluster_balancer.throttle import Throttle
-from socketcluster_runtime.errors import AddressInUseError, ServiceError, SettingsError
+from socketcluster_runtime.errors import AddressInUseError, SettingsError
 from socketcluster_runtime.logging import get_logger
 
 log = get_logger(__name__)
@@ -31,8 +31,7 @@ def open_socket(settings: BalancerSettings) -> socket.socket:
 
     Raises:
         AddressInUseError: somebody else listens there.
-        ServiceError: the host cannot be listened on.
-        SettingsError: the inherited descriptor is no listening TCP socket.
+        SettingsError: this process cannot listen there, or the inherited descriptor is no listening TCP socket.
     """
     sock = _bind(settings.listen) if settings.listen_fd is None else _inherit(settings.listen_fd)
     sock.setblocking(False)
@@ -62,7 +61,7 @@ def _bind(address: str) -> socket.socket:
                 f"port {port} is taken: another program listens on {address}; stop it, or choose another port by "
                 f"SOCKETCLUSTER_LISTEN=host:port (socketcluster run --port, make run PORT=)"
             ) from None
-        raise ServiceError(f"cannot listen on {address}: {error.strerror}") from None
+        raise SettingsError(f"SOCKETCLUSTER_LISTEN: cannot listen on {address}: {error.strerror}") from None
     return sock
 
 

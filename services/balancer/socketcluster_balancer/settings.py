@@ -11,7 +11,8 @@ from pydantic_settings import NoDecode
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_wire.handoff import MAX_PACKET_BYTES
 
-_HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}")
+_LABEL = r"[A-Za-z0-9_-]{1,63}"
+_HOST_PORT = re.compile(rf"(?:\[[0-9A-Fa-f:.%]+\]|{_LABEL}(?:\.{_LABEL})*\.?):[0-9]{{1,5}}")
 
 
 def split_host_port(address: str) -> tuple[str, int]:

@@ -59,7 +59,7 @@ class Splice:
             if self._timer is not None:
                 self._timer.cancel()
             self._ended(self)
-        else:
+        elif other.made:
             other.close()
             self._timer = asyncio.get_running_loop().call_later(LINGER, self.abort)
 
@@ -76,6 +76,11 @@ class _End(asyncio.Protocol):
         self._closed = closed
         self._transport: asyncio.Transport | None = None
         self._at_eof = False
+
+    @property
+    def made(self) -> bool:
+        """Has it been open?"""
+        return self._transport is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

@@ -133,3 +133,15 @@ async def test_a_client_that_has_gone_disturbs_nobody(bench: Bench) -> None:
         sock.sendall(data)
         sock.close()
     assert (await bench.get()).status == 200
+
+
+async def test_a_full_handoff_socket_is_waited_for(bench: Bench) -> None:
+    """Heads of 16 KiB fill the kernel's buffer long before 64 packets are under way."""
+    worker = await bench.worker("aaaaaaaa")
+    worker.pause_taking()
+    balancer = await bench.start(worker, handoff_timeout=30)
+    clients = [asyncio.ensure_future(bench.get("/", padding="x" * 16_000)) for _ in range(150)]
+    (known,) = balancer.workers.available
+    await bench.until(lambda: known.assigned == 150)
+    worker.resume_taking()
+    assert {answer.said["via"] for answer in await asyncio.gather(*clients)} == {"handoff"}

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,9 @@ async def process(folder: Path) -> AsyncIterator[Process]:
     made.stop()
 
 
-async def get(port: int) -> bytes:
+async def get(port: int, host: str = "127.0.0.1") -> bytes:
     async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         answer = await reader.read()
         writer.close()
@@ -118,7 +119,7 @@ async def test_it_is_ready_with_the_first_worker_and_ends_with_sigterm(bench: Be
 
 
 async def test_it_ends_while_no_worker_is_there(process: Process) -> None:
-    process.environment["SOCKETCLUSTER_WORKERS"] += ",dns:///no-such-host.invalid:7100"
+    process.environment["SOCKETCLUSTER_WORKERS"] += ",dns:///localhost:1"
     await process.start()
     await process.port()
     assert await process.exit_status(signal.SIGTERM) == 0
@@ -148,6 +149,33 @@ async def test_a_taken_port_is_named(process: Process) -> None:
     (line,) = process.lines
     assert f"port {port} is taken" in line
     assert "SOCKETCLUSTER_LISTEN=" in line
+
+
+async def test_an_address_of_another_host_is_refused(process: Process) -> None:
+    process.environment["SOCKETCLUSTER_LISTEN"] = "192.0.2.1:0"
+    await process.start()
+    assert await process.exit_status() == 78
+    (line,) = process.lines
+    assert "SOCKETCLUSTER_LISTEN: " in line
+
+
+def has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as sock, suppress(OSError):
+        sock.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="needs IPv6 on the loopback interface")
+async def test_ipv6_clients_are_served_and_named(bench: Bench, process: Process) -> None:
+    await bench.worker("aaaaaaaa", handoff=False)
+    process.environment["SOCKETCLUSTER_LISTEN"] = "[::]:0"
+    await process.start()
+    port = await process.port()
+    await process.ready()
+    assert b'"client": ["127.0.0.1", ' in await get(port)
+    assert b'"client": ["::1", ' in await get(port, "::1")
+    assert await process.exit_status(signal.SIGTERM) == 0
 
 
 async def test_several_balancers_share_a_port(bench: Bench, process: Process) -> None:
@@ -200,6 +228,7 @@ async def test_garbage_leaves_no_trace_in_the_log(bench: Bench, process: Process
         ("SOCKETCLUSTER_WORKERS", "worker", "not host:port"),
         ("SOCKETCLUSTER_WORKERS", "dns:///worker", "not host:port"),
         ("SOCKETCLUSTER_LISTEN", "8000", "not host:port"),
+        ("SOCKETCLUSTER_LISTEN", "a..b:8000", "not host:port"),
         ("SOCKETCLUSTER_LISTEN", "0.0.0.0:80000", "80000 is no port"),
         ("SOCKETCLUSTER_MAX_HEAD_BYTES", "100000", "SOCKETCLUSTER_MAX_HEAD_BYTES"),
     ],
