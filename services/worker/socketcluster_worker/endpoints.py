@@ -62,6 +62,8 @@ class Endpoints:
 
     def close_all(self, code: CloseCode, reason: str) -> None:
         """End every client's connection."""
+        for socket in tuple(self._worker.ws_server.sockets):
+            socket.disconnect(code, reason)
         self._engine.close_all(code, reason)
         for websocket in tuple(self.open_websockets):
             websocket.close(code, reason)

@@ -67,7 +67,7 @@ class SocketClusterPeer:
         self._socket: Socket | None = None
         self._held: list[wire.Event] | None = None  # events that wait for the handlers of "connection" to begin
         self._last_call = 0
-        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._calls: dict[wire.CallId, asyncio.Future[Any]] = {}
         self._heard = False  # anything since the last ping?
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(timing.handshake_timeout, self._handshake_late)
@@ -80,12 +80,12 @@ class SocketClusterPeer:
         if message == wire.PONG:
             return
         if isinstance(message, bytes):
-            self._connection.close(CloseCode.UNSUPPORTED_DATA, "binary messages are not understood here")
+            self.close(CloseCode.UNSUPPORTED_DATA, "binary messages are not understood here")
             return
         try:
             messages = wire.decode(message)
         except MalformedMessageError as error:
-            self._connection.close(CloseCode.INVALID_DATA, f"message format was incorrect: {error}")
+            self.close(CloseCode.INVALID_DATA, f"message format was incorrect: {error}")
             return
         for one in messages:
             if isinstance(one, wire.Response):
@@ -95,7 +95,7 @@ class SocketClusterPeer:
             elif one.name == wire.HANDSHAKE:
                 self._open(one)
             else:
-                self._connection.close(CloseCode.NO_HANDSHAKE, "a message came before the handshake")
+                self.close(CloseCode.NO_HANDSHAKE, "a message came before the handshake")
                 return
 
     def on_close(self, code: int, reason: str) -> None:
@@ -134,6 +134,8 @@ class SocketClusterPeer:
 
     def close(self, code: int, reason: str) -> None:
         """End the connection."""
+        if self._connection.transport_name == "polling":  # which has no close frame to say why
+            self._connection.send_text(wire.encode_event(wire.DISCONNECT, {"code": code, "reason": reason}))
         self._connection.close(code, reason)
 
     # The handshake.
@@ -149,11 +151,11 @@ class SocketClusterPeer:
             ack_timeout=self._timing.ack_timeout,
         )
         self._socket = socket
-        if event.cid is not None:
-            patience = self._timing.heartbeat_interval + self._timing.heartbeat_timeout
-            self._connection.send_text(
-                wire.encode_response(event.cid, wire.HandshakeReply(socket.id, round(patience * 1000)))
-            )
+        patience = self._timing.heartbeat_interval + self._timing.heartbeat_timeout
+        # A handshake is answered with or without a cid.
+        self._connection.send_text(
+            wire.encode_response(event.cid, wire.HandshakeReply(socket.id, round(patience * 1000)))
+        )
         if self._pings:
             self._timer = self._loop.call_later(self._timing.heartbeat_interval, self._ping)
         self._held = []
@@ -167,7 +169,7 @@ class SocketClusterPeer:
             self._event(socket, event)
 
     def _handshake_late(self) -> None:
-        self._connection.close(CloseCode.HANDSHAKE_TIMEOUT, "no handshake in time")
+        self.close(CloseCode.HANDSHAKE_TIMEOUT, "no handshake in time")
 
     # The heartbeat.
 
@@ -178,7 +180,7 @@ class SocketClusterPeer:
 
     def _pong_due(self) -> None:
         if not self._heard:
-            self._connection.close(CloseCode.PING_TIMEOUT, "the client did not answer in time")
+            self.close(CloseCode.PING_TIMEOUT, "the client did not answer in time")
             return
         rest = self._timing.heartbeat_interval - self._timing.heartbeat_timeout
         self._timer = self._loop.call_later(max(rest, 0), self._ping)
@@ -205,7 +207,7 @@ class SocketClusterPeer:
         for handler in handlers[1:]:
             self._server.run(handler, (args,), f"a handler of {event.name!r}")
 
-    def _procedure(self, handler: Handler, args: tuple[Any, ...], name: str, cid: int) -> None:
+    def _procedure(self, handler: Handler, args: tuple[Any, ...], name: str, cid: wire.CallId) -> None:
         """Call a handler whose return value, or error, is the answer."""
         try:
             result = handler(args)
@@ -217,7 +219,7 @@ class SocketClusterPeer:
         else:
             self._respond(name, cid, result)
 
-    async def _finish(self, pending: Any, name: str, cid: int) -> None:
+    async def _finish(self, pending: Any, name: str, cid: wire.CallId) -> None:
         try:
             result = await pending
         except Exception as error:
@@ -225,7 +227,7 @@ class SocketClusterPeer:
         else:
             self._respond(name, cid, result)
 
-    def _respond(self, name: str, cid: int, result: Any) -> None:
+    def _respond(self, name: str, cid: wire.CallId, result: Any) -> None:
         try:
             text = wire.encode_response(cid, msgspec.UNSET if result is None else result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -233,7 +235,7 @@ class SocketClusterPeer:
             return
         self._connection.send_text(text)
 
-    def _raised(self, name: str, cid: int, error: Exception) -> None:
+    def _raised(self, name: str, cid: wire.CallId, error: Exception) -> None:
         if isinstance(error, EventError):
             self._fail(cid, error.name, error.message)
         elif isinstance(error, LinkError):
@@ -243,7 +245,7 @@ class SocketClusterPeer:
             self._fail(cid, "InternalServerError", f"the handler of {name!r} failed")
             self._server.handler_failed(error, f"a handler of {name!r}")
 
-    def _fail(self, rid: int, name: str, message: str) -> None:
+    def _fail(self, rid: wire.CallId, name: str, message: str) -> None:
         self._connection.send_text(wire.encode_error(rid, name, message))
 
     def _answered(self, response: wire.Response) -> None:

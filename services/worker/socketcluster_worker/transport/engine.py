@@ -19,6 +19,8 @@ from socketcluster_worker.transport.websocket import WebSocket
 
 PROBE = "probe"
 NOOP = Packet(PacketType.NOOP)
+LAST_POLL = 5.0
+"""Seconds that a connection which ended between two polls is kept, so that the next poll learns of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,9 @@ class EngineSession:
             return
         queue, self._queue, self._queued_bytes = self._queue, [], 0
         poll.set_result(queue or [NOOP])
+        if self._closed:
+            self._heartbeat.cancel()
+            self._forget(self.sid)
 
     def _release_poll(self) -> None:
         if self._poll is not None:
@@ -250,7 +255,10 @@ class EngineSession:
         self._release_poll()
         if self._probing is not None:
             self._probing.close(CloseCode.GOING_AWAY, "the connection has ended")
-        self._forget(self.sid)
+        if self._queue:  # the client has yet to fetch why
+            self._heartbeat = self._loop.call_later(LAST_POLL, self._forget, self.sid)
+        else:
+            self._forget(self.sid)
         self.receiver.on_close(code, reason)
 
 
