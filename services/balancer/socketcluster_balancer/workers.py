@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -31,6 +33,9 @@ SUSPICION = 1.0
 """Seconds for which a worker that failed to take a client is chosen only if there is no other."""
 
 _DNS = "dns:///"
+
+AddressInfo = tuple[int, int, int, str, Any]
+"""What ``socket.getaddrinfo`` says of one address."""
 
 
 class Worker:
@@ -206,9 +211,34 @@ class WorkerDirectory:
         self._changed()
 
 
-async def look_up(host: str, port: int) -> list[tuple[int, int, int, str, Any]]:
-    """Look a name up, in one of the loop's threads."""
-    return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+async def look_up(host: str, port: int) -> list[AddressInfo]:
+    """Look a name up, in a thread that does not keep the process from ending while a name server is silent.
+
+    Raises:
+        OSError: the name cannot be looked up.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[AddressInfo]] = loop.create_future()
+
+    def settle(answer: list[AddressInfo] | OSError) -> None:
+        if found.done():  # nobody waits any more
+            return
+        if isinstance(answer, OSError):
+            found.set_exception(answer)
+        else:
+            found.set_result(answer)
+
+    def ask() -> None:
+        answer: list[AddressInfo] | OSError
+        try:
+            answer = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            answer = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, answer)
+
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    return await found
 
 
 def host_of(address: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 Bench = Any  # of conftest.py, which cannot be imported
 
 
-async def test_garbage_is_answered_400_at_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_garbage_is_answered_400_at_once(bench: Bench, caplog: pytest.LogCaptureFixture, log_lines: Any) -> None:
     await bench.start(await bench.worker("aaaaaaaa"))
     for garbage in (
         b"\x16\x03\x01\x02\x00",
@@ -26,6 +26,7 @@ async def test_garbage_is_answered_400_at_once(bench: Bench, caplog: pytest.LogC
         answer = await bench.send(garbage)
         assert answer.status == 400
         assert answer.headers["connection"] == "close"
+    assert not log_lines(logging.WARNING)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
