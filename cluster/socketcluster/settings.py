@@ -80,7 +80,7 @@ class ClusterSettings(ServiceSettings):
     worker_controller: Path = Path("controller.py")
     """The Python file with ``run(worker)`` that every worker runs."""
     workers: Instances = Field(default_factory=_cores)
-    """Worker processes: a count, or the HTTP port of each, comma-separated (``9100,`` is one). A core each by default."""
+    """Worker processes: a count, or the HTTP port of each, comma-separated (``9100,`` is one); default: one a core."""
     stores: Instances = Field((0,), max_length=PARTITION_COUNT)
     """Store processes: a count, or the gRPC port of each, comma-separated (``9200,`` is one)."""
     balancers: int = Field(1, ge=1, le=MAX_INSTANCES)
