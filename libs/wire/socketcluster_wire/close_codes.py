@@ -8,7 +8,9 @@ range      meaning                                                      reconnec
 1000       normal: one side was done                                    no
 1001, 1012 this server goes away; another one is there                  at once
 1002..1015 RFC 6455, section 7.4.1, and the IANA registry               with back-off
-4000..4099 SocketCluster's                                              with back-off
+4000..4099 SocketCluster's, with the meanings that its clients give     with back-off
+4100..4499 this server's                                                with back-off
+4500..4999 for good: SocketCluster's clients stay away                  no
 ========== ============================================================ =================
 """
 
@@ -42,14 +44,14 @@ class CloseCode(IntEnum):
     """The server failed."""
     SERVICE_RESTART = 1012
     """This worker is being replaced; reconnect at once."""
-    PING_TIMEOUT = 4000
-    """The client did not answer in time."""
+    PING_TIMEOUT = 4001
+    """The client did not answer in time; 4000 is the client's, for a server whose pings stay away."""
     HANDSHAKE_TIMEOUT = 4005
     """The client did not send ``#handshake`` in time."""
-    TOO_SLOW = 4008
-    """The client did not read what was sent to it, and too much was waiting."""
     NO_HANDSHAKE = 4009
     """The client sent something else before ``#handshake``."""
+    TOO_SLOW = 4100
+    """The client did not read what was sent to it, and too much was waiting."""
 
 
 def may_be_sent(code: int) -> bool:

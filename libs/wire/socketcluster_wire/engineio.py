@@ -2,13 +2,13 @@
 
 https://github.com/socketio/engine.io-protocol. A packet is a type and its data; over WebSocket a text message is
 the type's digit and the text, a binary message is a message packet by itself; over polling the packets of one
-payload are joined with the record separator, and binary is ``b`` and base64.
+payload are joined with the record separator, and binary is ``b`` and base64, which clients that were told to
+(``forceBase64``) send over WebSocket too.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,6 +18,8 @@ from socketcluster_wire.errors import MalformedPacketError
 
 REVISION = "4"
 SEPARATOR = "\x1e"
+BASE64 = "b"
+"""Stands for the type of a message whose data is binary, and is written as base64."""
 
 
 class PacketType(StrEnum):
@@ -72,18 +74,23 @@ def decode_packet(text: str) -> Packet:
     """Read one packet from a WebSocket text message, or from between two separators of a polling payload.
 
     Raises:
-        MalformedPacketError: the text is empty or its type unknown.
+        MalformedPacketError: the text is empty, its type unknown, or its binary data not base64.
     """
     kind = _TYPES.get(text[:1])
-    if kind is None:
+    if kind is not None:
+        return Packet(kind, text[1:])
+    if not text.startswith(BASE64):
         raise MalformedPacketError(f"unknown packet type {text[:1]!r}")
-    return Packet(kind, text[1:])
+    try:
+        return Packet(PacketType.MESSAGE, base64.b64decode(text[1:], validate=True))
+    except ValueError:  # binascii's error is one, and so is what other characters than ASCII give
+        raise MalformedPacketError("binary data is not base64") from None
 
 
 def encode_packet(packet: Packet) -> str:
-    """Write a packet with text data as a WebSocket text message, or as one record of a polling payload."""
+    """Write a packet as a WebSocket text message, or as one record of a polling payload; bytes become base64."""
     if isinstance(packet.data, bytes):
-        return "b" + base64.b64encode(packet.data).decode()
+        return BASE64 + base64.b64encode(packet.data).decode()
     return packet.type + packet.data
 
 
@@ -97,16 +104,7 @@ def decode_payload(body: bytes) -> list[Packet]:
         records = str(body, "utf-8").split(SEPARATOR)
     except UnicodeDecodeError:
         raise MalformedPacketError("the payload is not UTF-8") from None
-    return [_decode_record(record) for record in records]
-
-
-def _decode_record(record: str) -> Packet:
-    if not record.startswith("b"):
-        return decode_packet(record)
-    try:
-        return Packet(PacketType.MESSAGE, base64.b64decode(record[1:], validate=True))
-    except (binascii.Error, ValueError):
-        raise MalformedPacketError("binary data is not base64") from None
+    return [decode_packet(record) for record in records]
 
 
 def encode_payload(packets: list[Packet]) -> bytes:

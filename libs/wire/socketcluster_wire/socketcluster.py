@@ -7,6 +7,7 @@ messages may travel as one array. The empty string is a ping, and its answer.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -25,6 +26,9 @@ DISCONNECT = "#disconnect"
 MAX_BATCH = 1000
 """The most messages that one array may hold."""
 
+CallId: TypeAlias = int | float | str
+"""What pairs a call with its response: "any number/string", and JSON has one kind of number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -32,14 +36,14 @@ class Event:
 
     name: str
     data: Any = msgspec.UNSET
-    cid: int | None = None
+    cid: CallId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
     """The answer to a call."""
 
-    rid: int
+    rid: CallId
     data: Any = None
     error: Any = None
 
@@ -48,10 +52,10 @@ Message: TypeAlias = Event | Response
 
 
 class _Wire(msgspec.Struct):
-    event: str | msgspec.UnsetType = msgspec.UNSET
+    event: str | None = None  # null is as good as missing, as it is to JavaScript's != null
     data: Any = msgspec.UNSET
-    cid: int | None = None
-    rid: int | None = None
+    cid: CallId | None = None
+    rid: CallId | None = None
     error: Any = None
 
 
@@ -73,33 +77,38 @@ class HandshakeReply(msgspec.Struct, frozen=True, rename="camel"):
 class _OutEvent(msgspec.Struct):
     event: str
     data: Any = msgspec.UNSET
-    cid: int | msgspec.UnsetType = msgspec.UNSET
+    cid: CallId | msgspec.UnsetType = msgspec.UNSET
 
 
 class _OutResponse(msgspec.Struct):
-    rid: int
+    rid: CallId | msgspec.UnsetType
     data: Any = msgspec.UNSET
 
 
 class _OutError(msgspec.Struct):
-    rid: int
+    rid: CallId
     error: Any
 
 
 _decoder = msgspec.json.Decoder(_Wire | list[_Wire])
 _encode = msgspec.json.Encoder().encode
 
+_HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE_SURROGATE = re.compile(rf"((?:{_HIGH}{_LOW}|\\[^u]|\\u(?!{_HIGH[3:]}|{_LOW[3:]}))++)|{_HIGH}|{_LOW}")
+
 
 def decode(text: str) -> list[Message]:
     """Read a text message that is not a ping.
 
     Raises:
-        MalformedMessageError: it is not JSON, or neither an event nor a response.
+        MalformedMessageError: it is not JSON, holds something that is neither an event nor a response, or holds more
+            than ``MAX_BATCH`` messages.
     """
+    got: _Wire | list[_Wire]
     try:
-        got: _Wire | list[_Wire] = _decoder.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise MalformedMessageError(str(error)) from None
+        got = _decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        got = _decode_replacing(text)
     if isinstance(got, list):
         if len(got) > MAX_BATCH:
             raise MalformedMessageError(f"more than {MAX_BATCH} messages in one array")
@@ -107,28 +116,46 @@ def decode(text: str) -> list[Message]:
     return [_message(got)]
 
 
+def _decode_replacing(text: str) -> _Wire | list[_Wire]:
+    """Read JSON whose strings may hold half a surrogate pair, which JSON.stringify writes and no UTF-8 has.
+
+    It becomes U+FFFD, as in every other text that a browser sends.
+    """
+    try:
+        got: _Wire | list[_Wire] = _decoder.decode(_LONE_SURROGATE.sub(lambda found: found[1] or "\\ufffd", text))
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
+        raise MalformedMessageError(str(error)) from None
+    return got
+
+
 def _message(wire: _Wire) -> Message:
-    if wire.event is not msgspec.UNSET:
+    if wire.event is not None:
         return Event(wire.event, wire.data, wire.cid)
     if wire.rid is None:
         raise MalformedMessageError("neither an event nor a response")
     return Response(wire.rid, None if wire.data is msgspec.UNSET else wire.data, wire.error)
 
 
-def encode_event(name: str, data: Any = msgspec.UNSET, cid: int | None = None) -> bytes:
+def encode_event(name: str, data: Any = msgspec.UNSET, cid: CallId | None = None) -> bytes:
     """Write an event; with a ``cid`` the client answers it.
 
     Raises:
-        TypeError: ``data`` cannot be written as JSON.
+        TypeError: ``data`` is, or holds, what JSON has no form for.
+        ValueError: a text in it is not Unicode (``UnicodeEncodeError``), or a number is out of range.
+        RecursionError: it is nested too deeply, or holds itself.
     """
     return _encode(_OutEvent(name, data, msgspec.UNSET if cid is None else cid))
 
 
-def encode_response(rid: int, data: Any = msgspec.UNSET) -> bytes:
-    """Write the answer to the call whose ``cid`` was ``rid``."""
-    return _encode(_OutResponse(rid, data))
+def encode_response(rid: CallId | None, data: Any = msgspec.UNSET) -> bytes:
+    """Write the answer to the call whose ``cid`` was ``rid``; only that to a handshake may go without.
+
+    Raises:
+        TypeError, ValueError, RecursionError: as those of :func:`encode_event`.
+    """
+    return _encode(_OutResponse(msgspec.UNSET if rid is None else rid, data))
 
 
-def encode_error(rid: int, name: str, message: str) -> bytes:
+def encode_error(rid: CallId, name: str, message: str) -> bytes:
     """Write that the call whose ``cid`` was ``rid`` failed."""
     return _encode(_OutError(rid, ErrorData(name, message)))

@@ -77,15 +77,14 @@ class FrameReader:
         max_message_bytes: the largest message, over all its fragments.
     """
 
-    __slots__ = ("_buffer", "_decoder", "_done", "_fragments", "_max", "_opcode", "_size")
+    __slots__ = ("_buffer", "_decoder", "_done", "_max", "_message", "_opcode")
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max = max_message_bytes
         self._buffer = bytearray()  # the beginning of a frame whose rest has not arrived
         self._opcode = CONTINUATION  # of the fragmented message under way; CONTINUATION: none
-        self._fragments: list[str] | list[bytes] = []
-        self._size = 0  # of the fragments so far
-        self._decoder: codecs.IncrementalDecoder | None = None
+        self._message = bytearray()  # its fragments so far; one buffer, because fragments may be tiny, even empty
+        self._decoder: codecs.IncrementalDecoder | None = None  # finds broken text before the message is whole
         self._done = False
 
     @property
@@ -152,15 +151,17 @@ class FrameReader:
             if available < 10:
                 return None
             (length,) = struct.unpack_from("!Q", buffer, start + 2)
-            if length < 65536 or length >> 63:
+            if length < 65536:
                 raise _ViolationError(CloseCode.PROTOCOL_ERROR, "length is not in its shortest form")
-        if opcode < CLOSE and self._size + length > self._max:
+            if length >> 63:
+                raise _ViolationError(CloseCode.PROTOCOL_ERROR, "length is negative")
+        if opcode < CLOSE and len(self._message) + length > self._max:
             raise _ViolationError(CloseCode.TOO_BIG, f"message over {self._max} bytes")
         if available < header + length:
             return None
         body = start + header
         end = body + length
-        payload = apply_mask(bytes(buffer[body:end]), bytes(buffer[body - 4 : body]))
+        payload = apply_mask(buffer[body:end], buffer[body - 4 : body])
         if opcode >= CLOSE:
             events.append(self._control(opcode, payload))
         else:
@@ -199,20 +200,24 @@ class FrameReader:
             return
         else:
             self._opcode = opcode
-            self._fragments = []
             self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
-        self._size += len(payload)
-        if self._decoder is None:
-            self._fragments.append(payload)  # type: ignore[arg-type]  # bytes go with BINARY, str with TEXT
-        else:
-            try:
-                self._fragments.append(self._decoder.decode(payload, final))  # type: ignore[arg-type]
-            except UnicodeDecodeError:
-                raise _ViolationError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
+        if self._decoder is not None:
+            _check_fragment(self._decoder, payload, final)
+        self._message += payload
         if final:
-            whole: str | bytes = "".join(self._fragments) if opcode == TEXT else b"".join(self._fragments)  # type: ignore[arg-type]
-            self._opcode, self._size, self._fragments, self._decoder = CONTINUATION, 0, [], None
-            events.append(whole)
+            whole, self._message = self._message, bytearray()
+            self._opcode, self._decoder = CONTINUATION, None
+            events.append(str(whole, "utf-8") if opcode == TEXT else bytes(whole))
+
+
+def _check_fragment(decoder: codecs.IncrementalDecoder, payload: bytes, final: bool) -> None:
+    try:
+        decoder.decode(payload, final)
+    except UnicodeDecodeError:
+        raise _ViolationError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
+    waiting = decoder.getstate()[0]
+    if b"\xed\xa0" <= waiting < b"\xee":  # the decoder lets surrogates begin, and then not end
+        raise _ViolationError(CloseCode.INVALID_DATA, "text is not UTF-8")
 
 
 def _text(payload: bytes) -> str:
@@ -248,22 +253,37 @@ def binary_frame(payload: bytes) -> bytes:
 
 
 def ping_frame(payload: bytes = b"") -> bytes:
-    """Return a ping; the peer answers with the same payload, at most 125 bytes."""
-    return _header(FIN | PING, len(payload)) + payload
+    """Return a ping; the peer answers with the same payload.
+
+    Raises:
+        ValueError: ``payload`` is over 125 bytes.
+    """
+    return _control_frame(PING, payload)
 
 
 def pong_frame(payload: bytes) -> bytes:
-    """Return the answer to a ping."""
-    return _header(FIN | PONG, len(payload)) + payload
+    """Return the answer to a ping.
+
+    Raises:
+        ValueError: ``payload`` is over 125 bytes.
+    """
+    return _control_frame(PONG, payload)
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
     """Return a close frame; a code that may not be sent (1005, 1006) gives one without; long reasons are cut."""
     payload = b""
     if may_be_sent(code):
-        cut = reason.encode()[:MAX_CLOSE_REASON].decode(errors="ignore").encode()
+        # A reason may quote anything: what has no UTF-8 becomes a question mark.
+        cut = reason.encode(errors="replace")[:MAX_CLOSE_REASON].decode(errors="ignore").encode()
         payload = struct.pack("!H", code) + cut
-    return _header(FIN | CLOSE, len(payload)) + payload
+    return _control_frame(CLOSE, payload)
+
+
+def _control_frame(opcode: int, payload: bytes) -> bytes:
+    if len(payload) > MAX_CONTROL_PAYLOAD:
+        raise ValueError(f"a control frame carries at most {MAX_CONTROL_PAYLOAD} bytes")
+    return bytes((FIN | opcode, len(payload))) + payload
 
 
 def _header(first: int, length: int) -> bytes:
