@@ -373,7 +373,8 @@ class Bench:
     async def client(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            yield reader, writer
+            async with asyncio.timeout(PATIENCE):
+                yield reader, writer
         finally:
             writer.close()
             with suppress(OSError):

@@ -110,9 +110,8 @@ async def test_a_worker_gets_no_more_than_64_packets_it_has_not_acknowledged(ben
     clients = [asyncio.ensure_future(bench.get()) for _ in range(80)]
     (known,) = balancer.workers.available
     await bench.until(lambda: known.assigned == 80)
-    for _ in range(64):
-        await worker.received.get()
-    assert worker.received.empty()
+    await bench.until_still(worker.received.qsize)
+    assert worker.received.qsize() == 64
     worker.silent = False
     worker.break_links()
     assert len([answer.said for answer in await asyncio.gather(*clients)]) == 80
