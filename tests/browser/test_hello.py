@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
-
+from playwright.async_api import Browser, BrowserContext, Error, Page, async_playwright, expect
 from support.local import LocalCluster
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
@@ -37,10 +36,10 @@ async def browser() -> AsyncIterator[Browser]:
         await running.close()
 
 
-async def open_tab(context: BrowserContext, url: str) -> Page:
+async def open_tab(context: BrowserContext, url: str, problems: list[Error] | None = None) -> Page:
     page = await context.new_page()
-    page.problems = []  # type: ignore[attr-defined]
-    page.on("pageerror", lambda error: page.problems.append(str(error)))  # type: ignore[attr-defined]
+    if problems is not None:
+        page.on("pageerror", problems.append)
     await page.goto(url)
     await expect(page.locator("#greet")).to_have_text("hello world")
     await expect(page.locator("#transport")).to_have_text("websocket")
@@ -71,8 +70,9 @@ async def text(page: Page, name: str) -> str:
 
 async def test_tabs_share_a_number_and_another_browser_has_its_own(cluster: LocalCluster, browser: Browser) -> None:
     ada, bob = await browser.new_context(), await browser.new_context()
-    first, second = await open_tab(ada, cluster.url), await open_tab(ada, cluster.url)
-    other = await open_tab(bob, cluster.url)
+    problems: list[Error] = []
+    first, second = await open_tab(ada, cluster.url, problems), await open_tab(ada, cluster.url, problems)
+    other = await open_tab(bob, cluster.url, problems)
     pages = (first, second, other)
     for page in pages:
         await expect(page.locator("#session")).not_to_have_text("–")
@@ -95,8 +95,7 @@ async def test_tabs_share_a_number_and_another_browser_has_its_own(cluster: Loca
 
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     await first.screenshot(path=SCREENSHOTS / "hello.png")
-    for page in pages:
-        assert page.problems == []  # type: ignore[attr-defined]
+    assert problems == []
 
 
 async def test_the_page_survives_the_kill_of_its_worker(cluster: LocalCluster, browser: Browser) -> None:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-
 from support.cluster import Cluster
 from support.compose import ComposeCluster
 from support.local import LocalCluster

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
-
-from support.clients import Browser, CallError, Messages
+from support.clients import Browser, CallError, Messages, WebSocketMessages
 from support.cluster import Cluster, until
 
 
@@ -61,8 +61,8 @@ async def test_an_emit_to_a_session_reaches_its_sockets_on_every_worker_once(clu
     async with cluster.browser() as browser, AsyncExitStack() as stack:
         home = await stack.enter_async_context(browser.raw())
         sockets: list[Messages] = [home]
-        for name in await cluster.worker_names():
-            sockets.append(await stack.enter_async_context(browser.raw(await cluster.worker_url(name))))
+        for url in [await cluster.worker_url(name) for name in await cluster.worker_names()]:
+            sockets += [await stack.enter_async_context(browser.raw(url))]
         where = [await socket.call("who") for socket in sockets]
         assert len({who["worker"] for who in where}) >= 2
         assert len({who["session"] for who in where}) == 1
@@ -82,7 +82,11 @@ async def test_a_channel_reaches_subscribers_on_every_worker_in_one_order(cluste
         for socket in sockets:
             await socket.call("#subscribe", {"channel": "news"})
         await asyncio.gather(
-            *(socket.call("#publish", {"channel": "news", "data": [n, i]}) for i in range(20) for n, socket in enumerate(sockets))
+            *(
+                socket.call("#publish", {"channel": "news", "data": [n, i]})
+                for i in range(20)
+                for n, socket in enumerate(sockets)
+            )
         )
         await sockets[0].call("#publish", {"channel": "news", "data": "end"})
         orders = []
@@ -185,13 +189,13 @@ async def test_errors_of_handlers_keep_the_server_s_secrets(cluster: Cluster) ->
         assert await socket.call("echo", {"still": "alive"}) == {"still": "alive"}
 
 
-async def _told(socket: Messages) -> list[object]:
+async def _told(socket: Messages) -> list[Any]:
     return [data for event, data in socket.events if event == "told"]
 
 
-async def _published(socket: Messages) -> list[object]:
+async def _published(socket: Messages) -> list[Any]:
     return [data["data"] for event, data in socket.events if event == "#publish"]
 
 
-async def _connect(browser: Browser) -> Messages:
+async def _connect(browser: Browser) -> WebSocketMessages:
     return await browser.raw().open()

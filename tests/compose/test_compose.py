@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from support.clients import Browser, Messages
 from support.cluster import until
 from support.compose import ComposeCluster

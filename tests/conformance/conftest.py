@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from support.local import LocalCluster
 
 HERE = Path(__file__).parent

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(120)]
 

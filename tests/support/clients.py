@@ -104,8 +104,8 @@ class Messages:
             self._arrived.notify_all()
 
 
-class RawSocket(Messages):
-    """A SocketCluster client on a raw WebSocket."""
+class WebSocketMessages(Messages):
+    """The same on a WebSocket."""
 
     def __init__(self, connection: ClientConnection) -> None:
         super().__init__()
@@ -115,17 +115,6 @@ class RawSocket(Messages):
     def close_code(self) -> int | None:
         return self.connection.close_code
 
-    async def send_text(self, text: str) -> None:
-        await self.connection.send(text)
-
-    async def texts(self) -> AsyncIterator[str]:
-        try:
-            async for text in self.connection:
-                assert isinstance(text, str)
-                yield text
-        except ConnectionClosed:
-            return
-
     async def __aenter__(self) -> Self:
         await self.handshake()
         return self
@@ -135,39 +124,44 @@ class RawSocket(Messages):
         await self.stop()
 
 
-class EngineSocket(Messages):
+class RawSocket(WebSocketMessages):
+    """A SocketCluster client on a raw WebSocket."""
+
+    async def send_text(self, text: str) -> None:
+        await self.connection.send(text)
+
+    async def texts(self) -> AsyncIterator[str]:
+        with contextlib.suppress(ConnectionClosed):
+            async for text in self.connection:
+                assert isinstance(text, str)
+                yield text
+
+
+class EngineSocket(WebSocketMessages):
     """The same on Engine.IO over WebSocket."""
 
     def __init__(self, connection: ClientConnection) -> None:
-        super().__init__()
-        self.connection = connection
+        super().__init__(connection)
         self.opening: dict[str, Any] = {}
 
     async def send_text(self, text: str) -> None:
         await self.connection.send("4" + text)
 
     async def texts(self) -> AsyncIterator[str]:
-        try:
+        with contextlib.suppress(ConnectionClosed):
             async for packet in self.connection:
                 assert isinstance(packet, str)
                 if packet[0] == "2":
                     await self.connection.send("3" + packet[1:])
                 elif packet[0] == "4":
                     yield packet[1:]
-        except ConnectionClosed:
-            return
 
-    async def __aenter__(self) -> Self:
+    async def handshake(self) -> None:
         first = await self.connection.recv()
         assert isinstance(first, str)
         assert first[0] == "0"
         self.opening = json.loads(first[1:])
-        await self.handshake()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.connection.close()
-        await self.stop()
+        await super().handshake()
 
 
 class PollingSocket(Messages):
@@ -223,13 +217,13 @@ class Browser:
         self.url = url
         self.http = httpx.AsyncClient(base_url=url, timeout=20)
 
-    def raw(self, url: str | None = None) -> connect_raw:
+    def raw(self, url: str | None = None) -> Connecting:
         """Open a raw WebSocket: ``async with browser.raw() as socket``."""
-        return connect_raw(self, url or self.url, "/socketcluster/", RawSocket)
+        return Connecting(self, url or self.url, "/socketcluster/", RawSocket)
 
-    def engine(self, url: str | None = None) -> connect_raw:
+    def engine(self, url: str | None = None) -> Connecting:
         """Open an Engine.IO connection over WebSocket."""
-        return connect_raw(self, url or self.url, "/socketcluster/engine/?EIO=4&transport=websocket", EngineSocket)
+        return Connecting(self, url or self.url, "/socketcluster/engine/?EIO=4&transport=websocket", EngineSocket)
 
     def polling(self) -> PollingSocket:
         """Open an Engine.IO connection by long-polling."""
@@ -255,18 +249,16 @@ class Browser:
         await self.http.aclose()
 
 
-class connect_raw:  # noqa: N801  # used like a function, with ``async with``
+class Connecting:
     """Connects when it is entered."""
 
-    def __init__(
-        self, browser: Browser, url: str, path: str, kind: type[RawSocket] | type[EngineSocket]
-    ) -> None:
+    def __init__(self, browser: Browser, url: str, path: str, kind: type[WebSocketMessages]) -> None:
         self._browser = browser
         self._url = url.replace("http", "ws", 1) + path
         self._kind = kind
-        self._socket: RawSocket | EngineSocket
+        self._socket: WebSocketMessages
 
-    async def open(self) -> RawSocket | EngineSocket:
+    async def open(self) -> WebSocketMessages:
         """Connect; the socket is to be entered, and closes when it is left."""
         connection = await connect(
             self._url, additional_headers=self._browser.cookie_header, compression=None, ping_interval=None
@@ -274,7 +266,7 @@ class connect_raw:  # noqa: N801  # used like a function, with ``async with``
         self._browser.learn(connection)
         return self._kind(connection)
 
-    async def __aenter__(self) -> RawSocket | EngineSocket:
+    async def __aenter__(self) -> WebSocketMessages:
         self._socket = await self.open()
         return await self._socket.__aenter__()
 

@@ -6,7 +6,7 @@ import difflib
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -73,7 +73,7 @@ class ServiceSettings(BaseSettings):
         return alias if isinstance(alias, str) else PREFIX + field.upper()
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] = os.environ) -> Self:
+    def load(cls) -> Self:
         """Read the settings from the environment.
 
         Raises:
@@ -81,7 +81,7 @@ class ServiceSettings(BaseSettings):
                 malformed.
         """
         known = {cls.env_name(field) for field in cls.model_fields}
-        for name in environ:
+        for name in os.environ:
             if name.startswith(PREFIX) and name not in known:
                 raise SettingsError(f"{name}: the {cls.service} knows no such option{did_you_mean(name, known)}")
         try:

@@ -61,7 +61,7 @@ class BalancerSettings(ServiceSettings):
     """Hand sockets to workers on the same host; otherwise every client's bytes are copied."""
     handoff_timeout: float = Field(2.0, gt=0)
     """Seconds that a worker has to take a client over before another worker is asked."""
-    worker_wait: float = Field(1.0, ge=0)
+    worker_wait: float = Field(3.0, ge=0)
     """Seconds that a client waits for a worker to become ready before it is answered 503."""
     max_waiting: int = Field(1024, ge=0)
     """How many clients may wait for a worker; the ones over it are answered 503 at once."""
