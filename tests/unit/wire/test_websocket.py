@@ -132,7 +132,9 @@ def test_5_2_an_unknown_opcode_fails_the_connection(opcode: int, fin: int) -> No
 @pytest.mark.parametrize("length", [0, 1, 125])
 def test_5_1_a_frame_of_a_client_is_masked(opcode: int, length: int) -> None:
     unmasked = Frame(Opcode(opcode), b"\x03" * length).serialize(mask=False)
-    assert violation(unmasked) == Violation(CloseCode.PROTOCOL_ERROR, "frame is not masked")
+    refused = Violation(CloseCode.PROTOCOL_ERROR, "frame is not masked")
+    assert violation(unmasked) == refused
+    assert violation(unmasked + MASK) == refused  # as long as if it were masked
 
 
 @given(st.binary(max_size=200), st.binary(min_size=4, max_size=4))
@@ -249,7 +251,8 @@ def test_5_5_1_a_close_frame_carries_a_code_and_a_reason(code: int, reason: str)
 
 
 def test_5_5_1_half_a_close_code_is_none() -> None:
-    assert violation(frame(Opcode.CLOSE, b"\x03")).code == CloseCode.PROTOCOL_ERROR
+    refused = violation(frame(Opcode.CLOSE, b"\x03"))
+    assert refused == Violation(CloseCode.PROTOCOL_ERROR, "close frame with half a code")
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535])
@@ -276,9 +279,10 @@ ENDS = [
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_7_1_7_nothing_follows_a_close_or_a_violation(end: bytes) -> None:
+@pytest.mark.parametrize("at_once", [b"", text("more")])
+def test_7_1_7_nothing_follows_a_close_or_a_violation(end: bytes, at_once: bytes) -> None:
     reader = FrameReader(LIMIT)
-    (event,) = reader.receive(end + text("more"))
+    (event,) = reader.receive(end + at_once)
     assert isinstance(event, CloseReceived | Violation)
     for more in (text("more"), frame(Opcode.PING), close(1000), bytes(1000), b"\x81"):
         assert reader.receive(more) == []
