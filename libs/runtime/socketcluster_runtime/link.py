@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from typing import Any, Protocol, cast
 
@@ -57,6 +58,7 @@ class StoreLink:
         self._outbox: list[store_pb2.Operation] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._linked_at = math.inf
         self._complained: grpc.StatusCode | None = None
 
     def start(self) -> None:
@@ -77,7 +79,9 @@ class StoreLink:
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
+        clock = asyncio.get_running_loop().time
         while True:
+            self._linked_at = math.inf
             try:
                 status = await self._stream()
             except Exception:
@@ -88,6 +92,7 @@ class StoreLink:
             if was_linked:
                 log.warning("store link broke", store=self.address, status=status.name)
                 self._owner.on_broken(self)
+            if clock() - self._linked_at > LONGEST_PAUSE:  # it was well: link again at once
                 pause = FIRST_PAUSE
                 continue
             if status in _ADVICE:
@@ -115,6 +120,7 @@ class StoreLink:
                 while (reply := await call.read()) is not aio.EOF:
                     if not self.linked:
                         self.linked = True
+                        self._linked_at = asyncio.get_running_loop().time()
                         self._complained = None
                         log.info("linked to a store", store=self.address)
                     self._owner.on_reply(self, reply)

@@ -1,0 +1,180 @@
+"""Stores that run in the test's own event loop, stores that are processes, and workers that link to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.lifecycle import Lifecycle
+from socketcluster_runtime.store_client import StoreClient
+from socketcluster_store.__main__ import serve
+from socketcluster_store.settings import StoreSettings
+
+SECRET = "a secret of the tests"
+
+
+class Worker:
+    """A store client, and what it was told."""
+
+    def __init__(
+        self,
+        *addresses: str,
+        worker_id: str,
+        secret: str = SECRET,
+        app_name: str = "socketcluster",
+        timeout: float = 10,
+    ) -> None:
+        self.session_messages: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue()
+        self.destroyed: asyncio.Queue[str] = asyncio.Queue()
+        self.channel_messages: asyncio.Queue[tuple[str, bytes, int, int]] = asyncio.Queue()
+        self.client = StoreClient(
+            addresses,
+            worker_id=worker_id,
+            app_name=app_name,
+            secret=secret,
+            timeout=timeout,
+            on_session_message=lambda *message: self.session_messages.put_nowait(message),
+            on_session_destroyed=self.destroyed.put_nowait,
+            on_channel_message=lambda *message: self.channel_messages.put_nowait(message),
+        )
+
+    async def get(self, session_id: str, *keys: str) -> bytes:
+        """Return what is stored."""
+        return await self.client.call(store_pb2.VERB_GET, session_id=session_id, keys=keys)
+
+    async def set(self, session_id: str, *keys: str, value: bytes) -> None:
+        """Store a value."""
+        assert await self.client.call(store_pb2.VERB_SET, session_id=session_id, keys=keys, value=value) == b""
+
+    async def barrier(self, session_id: str = "") -> None:
+        """Return when everything that was told before has arrived: answers and events travel on one stream."""
+        await self.client.call(store_pb2.VERB_EXISTS, session_id=session_id, keys=["barrier"])
+
+
+class RunningStore:
+    """A store in this event loop."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self.address = settings.listen
+        self.is_ready = asyncio.Event()
+        self.lifecycle = Lifecycle()
+        self.lifecycle.ready = self.is_ready.set  # type: ignore[method-assign]
+        self.task = asyncio.create_task(serve(settings, self.lifecycle))
+
+    async def ready(self) -> None:
+        """Return when the store serves; raise what kept it from doing so."""
+        waiting = asyncio.create_task(self.is_ready.wait())
+        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            waiting.cancel()
+            self.task.result()
+
+    async def stop(self) -> None:
+        """Stop as SIGTERM does."""
+        self.lifecycle.stopping.set()
+        await self.task
+
+
+class Processes:
+    """Store processes, each ended when the test ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[asyncio.subprocess.Process] = []
+        self.address = f"unix:{folder}/process"
+
+    async def start(self, *, ready: bool = True, **environment: str) -> asyncio.subprocess.Process:
+        """Start a store process, and wait until it says that it is ready."""
+        path = self._folder / f"notify{len(self._running)}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(path))
+            notify.setblocking(False)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "socketcluster_store",
+                env={
+                    **os.environ,
+                    "SOCKETCLUSTER_LISTEN": self.address,
+                    "SOCKETCLUSTER_DATA_DIR": str(self._folder / "data"),
+                    "SOCKETCLUSTER_SECRET": SECRET,
+                    "NOTIFY_SOCKET": str(path),
+                    **environment,
+                },
+                stderr=asyncio.subprocess.PIPE if not ready else None,
+            )
+            self._running.append(process)
+            if ready:
+                assert b"READY=1" in await asyncio.get_running_loop().sock_recv(notify, 100)
+        return process
+
+    async def end(self) -> None:
+        """Kill what still runs."""
+        for process in self._running:
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+            await process.wait()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose path is short enough for Unix sockets."""
+    path = Path(tempfile.mkdtemp(prefix="sc", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+async def processes(folder: Path) -> AsyncIterator[Processes]:
+    """Start store processes with this."""
+    made = Processes(folder)
+    yield made
+    await made.end()
+
+
+@pytest.fixture
+async def start_store(folder: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Start a store with options; it is stopped at the test's end."""
+    stores: list[RunningStore] = []
+
+    async def start(*, wait: bool = True, **options: Any) -> RunningStore:
+        options.setdefault("listen", f"unix:{folder}/store{len(stores)}")
+        store = RunningStore(StoreSettings(secret=SecretStr(SECRET), data_dir=folder / "data", **options))
+        stores.append(store)
+        if wait:
+            await store.ready()
+        return store
+
+    yield start
+    for store in stores:
+        if not store.task.done():
+            await store.stop()
+
+
+@pytest.fixture
+async def link_worker() -> AsyncIterator[Callable[..., Any]]:
+    """Link a worker to stores; the link is closed at the test's end."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def link(*addresses: str, worker_id: str = "worker01", wait: bool = True, **options: Any) -> Worker:
+            worker = Worker(*addresses, worker_id=worker_id, **options)
+            await worker.client.start()
+            stack.push_async_callback(worker.client.close)
+            if wait:
+                await worker.client.wait_ready()
+            return worker
+
+        yield link

@@ -1,0 +1,417 @@
+"""Stores and workers over real links: sessions, channels, ownership, and callers that do not behave."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+import pytest
+from grpc_health.v1 import health_pb2
+
+from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
+from socketcluster_runtime import rpc
+from socketcluster_runtime.errors import (
+    AddressInUseError,
+    InvalidOperationError,
+    StoreUnavailableError,
+    TooLargeError,
+    WrongTypeError,
+)
+from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
+from socketcluster_store import partition as partition_module
+
+SECRET = "a secret of the tests"
+ENGINES = pytest.mark.parametrize("engine", ["memory", "lmdb"])
+Start = Callable[..., Any]
+encode = msgspec.msgpack.encode
+decode: Callable[[bytes], Any] = msgspec.msgpack.decode
+
+
+@ENGINES
+async def test_a_value_is_seen_by_every_worker(start_store: Start, link_worker: Start, engine: str) -> None:
+    store = await start_store(engine=engine)
+    one = await link_worker(store.address, worker_id="worker01")
+    two = await link_worker(store.address, worker_id="worker02")
+    await one.set("s", "user", "name", value=encode("Ada"))
+    assert await two.get("s", "user") == encode({"name": "Ada"})
+    assert decode(await two.client.call(store_pb2.VERB_REMOVE, session_id="s", keys=["user", "name"])) is True
+    assert await one.get("s", "user") == encode({})
+
+
+@ENGINES
+async def test_operations_of_a_link_keep_their_order(start_store: Start, link_worker: Start, engine: str) -> None:
+    store = await start_store(engine=engine)
+    worker = await link_worker(store.address)
+    calls = []
+    for number in range(500):
+        calls.append(worker.client.call(store_pb2.VERB_SET, session_id="s", keys=["n"], value=encode(number)))
+        calls.append(worker.client.call(store_pb2.VERB_GET, session_id="s", keys=["n"]))
+    results = await asyncio.gather(*calls)
+    assert results[1::2] == [encode(number) for number in range(500)]
+
+
+async def test_the_whole_of_the_applications_tree(start_store: Start, link_worker: Start) -> None:
+    worker = await link_worker((await start_store()).address)
+    for number in range(100):
+        await worker.set("", f"key{number}", value=encode(number))
+    parts = [decode(await worker.client.call(store_pb2.VERB_GET_ALL, partition=p)) for p in range(PARTITION_COUNT)]
+    assert {key: value for part in parts for key, value in part.items()} == {f"key{n}": n for n in range(100)}
+    assert all(partition_of(key) == number for number, part in enumerate(parts) for key in part)
+
+
+async def test_refusals_have_their_errors(start_store: Start, link_worker: Start) -> None:
+    client = (await link_worker((await start_store(max_value_bytes=1024)).address)).client
+    await client.call(store_pb2.VERB_SET, session_id="s", keys=["a"], value=encode(1))
+    with pytest.raises(WrongTypeError, match=r"SET \['a', 'b'\]: a number stands at \['a'\]"):
+        await client.call(store_pb2.VERB_SET, session_id="s", keys=["a", "b"], value=encode(1))
+    with pytest.raises(TooLargeError, match="1024"):
+        await client.call(store_pb2.VERB_SET, session_id="s", keys=["a"], value=encode("x" * 2000))
+    with pytest.raises(TooLargeError, match="1024"):
+        await client.call(store_pb2.VERB_CHANNEL_PUBLISH, name="c", value=encode("x" * 2000))
+    with pytest.raises(TooLargeError, match="session id"):
+        await client.attach("s" * 200)
+    with pytest.raises(TooLargeError, match="name"):
+        await client.subscribe("c" * 2000)
+    with pytest.raises(InvalidOperationError, match="MessagePack"):
+        await client.call(store_pb2.VERB_CHANNEL_PUBLISH, name="c", value=b"\xc1")
+    with pytest.raises(InvalidOperationError, match="verb"):
+        await client.call(store_pb2.Verb.ValueType(99), session_id="s")
+    with pytest.raises(InvalidOperationError, match="session"):
+        await client.call(store_pb2.VERB_SESSION_ATTACH, partition=0)
+    with pytest.raises(InvalidOperationError, match="session"):
+        await client.call(store_pb2.VERB_SESSION_EMIT, name="e", value=encode([]), partition=0)
+    with pytest.raises(InvalidOperationError, match="name"):
+        await client.call(store_pb2.VERB_CHANNEL_PUBLISH, value=encode(1))
+    with pytest.raises(InvalidOperationError, match="belongs to partition"):
+        await client.call(
+            store_pb2.VERB_GET, session_id="s", keys=["a"], partition=(partition_of("s") + 1) % PARTITION_COUNT
+        )
+
+
+async def test_emit_reaches_the_other_workers_that_have_the_session(start_store: Start, link_worker: Start) -> None:
+    store = await start_store()
+    one, two, three = [await link_worker(store.address, worker_id=f"worker0{n}") for n in range(3)]
+    await asyncio.gather(one.client.attach("s"), two.client.attach("s"), three.client.attach("other"))
+    await one.client.call(store_pb2.VERB_SESSION_EMIT, session_id="s", name="rand", value=encode([7]))
+    assert await two.session_messages.get() == ("s", "rand", encode([7]))
+    await asyncio.gather(*(worker.barrier() for worker in (one, two, three)))
+    assert one.session_messages.empty()
+    assert two.session_messages.empty()
+    assert three.session_messages.empty()
+
+
+async def test_a_channels_messages_have_one_order(start_store: Start, link_worker: Start) -> None:
+    store = await start_store()
+    workers = [await link_worker(store.address, worker_id=f"worker0{n}") for n in range(3)]
+    one, two, three = workers
+    await asyncio.gather(one.client.subscribe("c"), two.client.subscribe("c"))
+    replies = await asyncio.gather(
+        *(
+            worker.client.call(store_pb2.VERB_CHANNEL_PUBLISH, name="c", value=encode([index, number]))
+            for number in range(100)
+            for index, worker in enumerate(workers)
+        )
+    )
+    at_one = [await one.channel_messages.get() for _ in range(300)]
+    at_two = [await two.channel_messages.get() for _ in range(300)]
+    assert at_one == at_two
+    assert [offset for _channel, _value, offset, _epoch in at_one] == list(range(1, 301))
+    assert len({epoch for *_, epoch in at_one}) == 1
+    for index in range(3):
+        sent = [decode(value) for _channel, value, _offset, _epoch in at_one]
+        assert [number for sender, number in sent if sender == index] == list(range(100))
+    assert sorted(decode(reply)["offset"] for reply in replies) == list(range(1, 301))
+    assert three.channel_messages.empty()
+    await one.client.unsubscribe("c")
+    await three.client.call(store_pb2.VERB_CHANNEL_PUBLISH, name="c", value=encode("last"))
+    assert (await two.channel_messages.get())[1] == encode("last")
+    await one.barrier()
+    assert one.channel_messages.empty()
+
+
+@ENGINES
+async def test_every_worker_hears_of_a_sessions_end(start_store: Start, link_worker: Start, engine: str) -> None:
+    store = await start_store(session_timeout=0.05, engine=engine)
+    one = await link_worker(store.address, worker_id="worker01")
+    two = await link_worker(store.address, worker_id="worker02")
+    await one.client.attach("s")
+    await one.set("s", "k", value=encode(1))
+    await one.client.detach("s")
+    assert await one.destroyed.get() == "s"
+    assert await two.destroyed.get() == "s"
+    assert await two.get("s", "k") == encode(None)
+
+
+async def test_a_session_without_sockets_ends_after_its_last_write(start_store: Start, link_worker: Start) -> None:
+    worker = await link_worker((await start_store(session_timeout=0.05)).address)
+    await worker.set("s", "k", value=encode(1))
+    assert await worker.destroyed.get() == "s"
+    assert await worker.get("s", "k") == encode(None)
+
+
+async def test_a_session_lives_while_one_of_two_workers_has_it(start_store: Start, link_worker: Start) -> None:
+    store = await start_store(session_timeout=0.05)
+    one = await link_worker(store.address, worker_id="worker01")
+    two = await link_worker(store.address, worker_id="worker02")
+    await asyncio.gather(one.client.attach("s"), two.client.attach("s"))
+    await one.set("s", "k", value=encode(1))
+    await one.client.detach("s")
+    await one.client.attach("canary")  # its end comes later than that of "s" would have come
+    await one.client.detach("canary")
+    assert await two.destroyed.get() == "canary"
+    assert two.destroyed.empty()
+    assert await two.get("s", "k") == encode(1)
+    await two.client.detach("s")
+    assert await one.destroyed.get() == "canary"
+    assert await one.destroyed.get() == "s"
+
+
+async def test_sessions_of_a_worker_that_does_not_come_back_end(start_store: Start, link_worker: Start) -> None:
+    store = await start_store(session_timeout=0.05, link_grace=0.05)
+    one = await link_worker(store.address, worker_id="worker01")
+    two = await link_worker(store.address, worker_id="worker02")
+    await asyncio.gather(one.client.attach("mine"), one.client.attach("ours"), two.client.attach("ours"))
+    await one.client.close()
+    assert await two.destroyed.get() == "mine"
+    assert two.destroyed.empty()
+
+
+async def test_a_later_link_of_a_worker_takes_the_earlier_ones_place(start_store: Start, link_worker: Start) -> None:
+    store = await start_store()
+    other = await link_worker(store.address, worker_id="worker02")
+    channel, first = raw_link(store.address)
+    await first.write(opening())
+    await first.read()
+    await first.write(store_pb2.LinkRequest(operations=[attach(1, "s")]))
+    await first.read()
+    later_channel, later = raw_link(store.address)
+    await later.write(opening())
+    await later.read()
+    assert await first.code() is grpc.StatusCode.ABORTED
+    await later.write(store_pb2.LinkRequest(operations=[attach(2, "s")]))
+    await later.read()
+    await other.client.call(store_pb2.VERB_SESSION_EMIT, session_id="s", name="e", value=encode([]))
+    reply = await later.read()
+    assert [event.session_message.name for event in reply.events] == ["e"]
+    await channel.close()
+    await later_channel.close()
+
+
+@ENGINES
+async def test_a_restart_keeps_what_is_promised(
+    start_store: Start, link_worker: Start, engine: str, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setattr(partition_module, "EXPIRY_GRACE", 0.3)
+    address = f"unix:{folder}/same"
+    store = await start_store(engine=engine, listen=address)
+    worker = await link_worker(address)
+    await worker.client.attach("s")
+    await worker.client.subscribe("c")
+    await worker.set("s", "k", value=encode(1))
+    await worker.client.call(store_pb2.VERB_CHANNEL_PUBLISH, name="c", value=encode(1))
+    _channel, _value, offset, epoch = await worker.channel_messages.get()
+    await store.stop()
+    assert not worker.client.ready
+    reading = asyncio.ensure_future(worker.get("s", "k"))
+    await start_store(engine=engine, listen=address)
+    assert await reading == (encode(1) if engine == "lmdb" else encode(None))
+    await worker.client.wait_ready()
+    other = await link_worker(address, worker_id="worker02")
+    await other.client.call(store_pb2.VERB_SESSION_EMIT, session_id="s", name="again", value=encode([]))
+    assert (await worker.session_messages.get())[1] == "again"
+    await other.client.call(store_pb2.VERB_CHANNEL_PUBLISH, name="c", value=encode(2))
+    message = await worker.channel_messages.get()
+    assert message[1:3] == (encode(2), offset)
+    assert message[3] > epoch
+
+
+async def test_a_session_whose_end_came_while_the_store_was_down(
+    start_store: Start, link_worker: Start, folder: Path
+) -> None:
+    address = f"unix:{folder}/same"
+    store = await start_store(listen=address, session_timeout=0.01)
+    worker = await link_worker(address)
+    stopping = store.stop()
+    await worker.client.call(store_pb2.VERB_SET, session_id="s", keys=["k"], value=encode(1))
+    await stopping
+    await start_store(listen=address, session_timeout=0.01)
+    assert await worker.destroyed.get() == "s"
+
+
+# Ownership
+
+
+async def test_two_stores_share_the_partitions(start_store: Start, link_worker: Start) -> None:
+    one = await start_store(share="1/2")
+    two = await start_store(share="2/2")
+    worker = await link_worker(one.address, wait=False)
+    await worker.client.call(store_pb2.VERB_GET_ALL, partition=0)
+    both = await link_worker(one.address, two.address, worker_id="worker02")
+    names = [f"s{number}" for number in range(200)]
+    await asyncio.gather(*(both.set(name, "k", value=encode(name)) for name in names))
+    assert await asyncio.gather(*(both.get(name, "k") for name in names)) == [encode(name) for name in names]
+    assert not worker.client.ready
+
+
+async def test_a_store_refuses_what_it_does_not_own(start_store: Start) -> None:
+    store = await start_store(share="1/2")
+    channel, call = raw_link(store.address)
+    await call.write(opening())
+    reply = await call.read()
+    assert sorted(o.partition for o in reply.announcement.partitions) == list(range(0, PARTITION_COUNT, 2))
+    await call.write(
+        store_pb2.LinkRequest(
+            operations=[
+                store_pb2.Operation(id=1, verb=store_pb2.VERB_GET_ALL, partition=1),
+                store_pb2.Operation(id=2, verb=store_pb2.VERB_GET_ALL, partition=2),
+                store_pb2.Operation(id=3, verb=store_pb2.VERB_GET_ALL, partition=4_000_000_000),
+            ]
+        )
+    )
+    reply = await call.read()
+    codes = {result.id: result.error.code for result in reply.results}
+    assert codes == {1: store_pb2.Error.CODE_NOT_OWNER, 2: 0, 3: store_pb2.Error.CODE_NOT_OWNER}
+    await channel.close()
+
+
+async def test_a_store_waits_for_partitions_that_another_holds(start_store: Start, link_worker: Start) -> None:
+    first = await start_store()
+    worker = await link_worker(first.address)
+    await worker.set("s", "k", value=encode(1))
+    second = await start_store(wait=False)
+    assert await health_of(second.address) == health_pb2.HealthCheckResponse.NOT_SERVING
+    later = await link_worker(first.address, second.address, worker_id="worker02")
+    await first.stop()
+    assert await later.get("s", "k") == encode(1)
+    await second.ready()
+    assert await health_of(second.address) == health_pb2.HealthCheckResponse.SERVING
+
+
+# Callers that do not behave
+
+
+async def test_a_wrong_secret_is_refused(start_store: Start, link_worker: Start) -> None:
+    store = await start_store()
+    channel, call = raw_link(store.address, secret="another secret, as long")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    await channel.close()
+    worker = await link_worker(store.address, secret="another secret, as long", wait=False, timeout=0.2)
+    with pytest.raises(StoreUnavailableError, match=r"no store answered VERB_GET within 0\.2 s"):
+        await worker.get("s", "k")
+
+
+async def test_another_application_is_refused(start_store: Start) -> None:
+    store = await start_store(app_name="mine")
+    channel, call = raw_link(store.address)
+    await call.write(opening(app_name="yours"))
+    with pytest.raises(grpc.aio.AioRpcError, match="'mine', not to 'yours'") as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    stub: Any = store_pb2_grpc.StoreStub(channel)
+    with pytest.raises(grpc.aio.AioRpcError, match="'mine', not to ''"):
+        await stub.Hello(store_pb2.HelloRequest(), metadata=rpc.credentials(SECRET))
+    hello = await stub.Hello(store_pb2.HelloRequest(app_name="mine"), metadata=rpc.credentials(SECRET))
+    assert (hello.engine, hello.partition_count) == ("lmdb", PARTITION_COUNT)
+    await channel.close()
+
+
+async def test_a_link_begins_with_its_opening(start_store: Start) -> None:
+    store = await start_store()
+    channel, call = raw_link(store.address)
+    await call.write(store_pb2.LinkRequest(operations=[attach(1, "s")]))
+    with pytest.raises(grpc.aio.AioRpcError, match="LinkOpen") as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    await channel.close()
+
+
+async def test_garbage_on_the_port_disturbs_nobody(start_store: Start, link_worker: Start, folder: Path) -> None:
+    store = await start_store()
+    worker = await link_worker(store.address)
+    for garbage in (b"\0" * 1000, b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 1000):
+        reader, writer = await asyncio.open_unix_connection(store.address.removeprefix("unix:"))
+        writer.write(garbage)
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    await worker.set("s", "k", value=encode(1))
+
+
+async def test_bytes_that_are_no_request_end_their_link_only(start_store: Start, link_worker: Start) -> None:
+    store = await start_store()
+    worker = await link_worker(store.address)
+    channel = rpc.connect(store.address)
+    call: Any = channel.stream_stream("/socketcluster.v1.Store/Link")(metadata=rpc.credentials(SECRET))
+    await call.write(b"\xff\xff\xff garbage")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call.read()
+    await channel.close()
+    await worker.set("s", "k", value=encode(1))
+
+
+async def test_a_worker_that_does_not_read_loses_its_link(start_store: Start, link_worker: Start) -> None:
+    store = await start_store(max_link_bytes=1024 * 1024)
+    worker = await link_worker(store.address)
+    channel, call = raw_link(store.address, worker_id="deaf")
+    await call.write(opening(worker_id="deaf"))
+    await call.read()
+    subscribe = store_pb2.Operation(id=1, verb=store_pb2.VERB_CHANNEL_SUBSCRIBE, name="c", partition=partition_of("c"))
+    await call.write(store_pb2.LinkRequest(operations=[subscribe]))
+    await call.read()
+    message = encode("x" * 500_000)
+    for _ in range(40):
+        await worker.client.call(store_pb2.VERB_CHANNEL_PUBLISH, name="c", value=message)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await read_to_the_end(call)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await worker.set("s", "k", value=encode(1))
+    await channel.close()
+
+
+async def test_an_address_in_use_ends_the_store(start_store: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(AddressInUseError, match="cannot listen"):
+            await start_store(listen=f"127.0.0.1:{taken.getsockname()[1]}")
+
+
+def raw_link(address: str, *, secret: str = SECRET, worker_id: str = "") -> tuple[grpc.aio.Channel, Any]:
+    """Open a stream without a client's help."""
+    channel = rpc.connect(address)
+    stub: Any = store_pb2_grpc.StoreStub(channel)
+    return channel, stub.Link(metadata=rpc.credentials(secret))
+
+
+async def read_to_the_end(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+def opening(*, worker_id: str = "raw", app_name: str = "socketcluster") -> store_pb2.LinkRequest:
+    return store_pb2.LinkRequest(open=store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation="1"))
+
+
+def attach(number: int, session_id: str) -> store_pb2.Operation:
+    return store_pb2.Operation(
+        id=number, verb=store_pb2.VERB_SESSION_ATTACH, session_id=session_id, partition=partition_of(session_id)
+    )
+
+
+async def health_of(address: str) -> int:
+    async with rpc.connect(address) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        answer = await check(health_pb2.HealthCheckRequest(), metadata=rpc.credentials(SECRET), wait_for_ready=True)
+        return int(answer.status)

@@ -1,0 +1,89 @@
+"""The store as a process: killed under load, asked to stop, started wrongly."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from socketcluster_proto.v1 import store_pb2
+
+encode = msgspec.msgpack.encode
+KILLS = 3
+CALLERS = 50
+
+
+async def test_killed_under_load_it_loses_nothing_acknowledged(processes: Any, link_worker: Callable[..., Any]) -> None:
+    process = await processes.start()
+    worker = await link_worker(processes.address)
+    acknowledged = [0] * CALLERS
+    stop = asyncio.Event()
+
+    async def count_up(caller: int) -> None:
+        while not stop.is_set():
+            await worker.set(f"session{caller}", "n", value=encode(acknowledged[caller] + 1))
+            acknowledged[caller] += 1
+
+    callers = [asyncio.create_task(count_up(caller)) for caller in range(CALLERS)]
+    for _ in range(KILLS):
+        before = list(acknowledged)
+        while not all(now > then + 5 for now, then in zip(acknowledged, before, strict=True)):
+            await worker.barrier()
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        process = await processes.start()
+    stop.set()
+    await asyncio.gather(*callers)  # none met an error
+    reader = await link_worker(processes.address, worker_id="worker02")
+    stored = await asyncio.gather(*(reader.get(f"session{caller}", "n") for caller in range(CALLERS)))
+    assert stored == [encode(count) for count in acknowledged]
+
+
+async def test_it_ends_well_when_asked_to(processes: Any, link_worker: Callable[..., Any]) -> None:
+    process = await processes.start()
+    worker = await link_worker(processes.address)
+    await worker.set("s", "k", value=encode(1))
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+    waiting = asyncio.ensure_future(worker.client.call(store_pb2.VERB_GET, session_id="s", keys=["k"]))
+    await processes.start()
+    assert await waiting == encode(1)
+
+
+async def test_a_successor_takes_over_from_a_killed_store(
+    processes: Any, link_worker: Callable[..., Any], start_store: Callable[..., Any]
+) -> None:
+    process = await processes.start()
+    heir = await start_store(wait=False)
+    worker = await link_worker(processes.address, heir.address)
+    await worker.set("s", "k", value=encode(1))
+    await worker.client.attach("s")
+    process.send_signal(signal.SIGKILL)
+    assert await worker.get("s", "k") == encode(1)
+    await heir.ready()
+
+
+async def test_wrong_settings_are_named(processes: Any) -> None:
+    for wrong, text in (
+        ({"SOCKETCLUSTER_SHARE": "3/2"}, b"SOCKETCLUSTER_SHARE"),
+        ({"SOCKETCLUSTER_SESSION_TIMEOT": "1"}, b"did you mean SOCKETCLUSTER_SESSION_TIMEOUT?"),
+        ({"SOCKETCLUSTER_SECRET": "short"}, b"SOCKETCLUSTER_SECRET is too short"),
+    ):
+        process = await processes.start(ready=False, **wrong)
+        _out, error = await process.communicate()
+        assert text in error
+        assert b"Traceback" not in error
+        assert process.returncode == 78
+
+
+async def test_a_folder_that_is_none_is_named(processes: Any, folder: Path) -> None:
+    (folder / "data").write_text("a file")
+    process = await processes.start(ready=False)
+    _out, error = await process.communicate()
+    assert b"cannot open partition" in error
+    assert b"Traceback" not in error
+    assert process.returncode == 1
