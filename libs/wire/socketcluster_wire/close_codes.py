@@ -48,10 +48,12 @@ class CloseCode(IntEnum):
     """The client did not answer in time; 4000 is the client's, for a server whose pings stay away."""
     HANDSHAKE_TIMEOUT = 4005
     """The client did not send ``#handshake`` in time."""
+    HANDSHAKE_REFUSED = 4008
+    """A middleware refused the handshake; SocketCluster's own meaning of 4008."""
+    TOO_SLOW = 4008
+    """The client did not read what was sent to it, and too much was waiting; the reason tells it from a refusal."""
     NO_HANDSHAKE = 4009
     """The client sent something else before ``#handshake``."""
-    TOO_SLOW = 4100
-    """The client did not read what was sent to it, and too much was waiting."""
 
 
 def may_be_sent(code: int) -> bool:

@@ -57,8 +57,15 @@ class Connection(Protocol):
     def transport_name(self) -> str:
         """``"websocket"`` or ``"polling"``."""
 
+    @property
+    def writable(self) -> bool:
+        """Is nothing waiting to be sent?"""
+
     def send_text(self, text: bytes) -> None:
         """Send a text message, UTF-8; after the end of the connection nothing happens."""
+
+    def send_binary(self, data: bytes) -> None:
+        """Send a binary message."""
 
     def send_outgoing(self, outgoing: Outgoing) -> None:
         """Send a text message that goes to other clients too."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
@@ -12,10 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.connection import Connection, Handshake, Receiver
+from socketcluster_worker.connection import Connection, Handshake
 from socketcluster_worker.cookies import SessionCookies
 from socketcluster_worker.identity import Identity
-from socketcluster_worker.protocols.socketcluster import SocketClusterPeer, Timing
+from socketcluster_worker.protocols.context import Context, Timing
+from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.transport.engine import EngineOptions
 from socketcluster_worker.transport.polling import EngineServer
@@ -37,8 +37,15 @@ class Endpoints:
         self._settings = settings
         self._identity = identity
         self._cookies = cookies
-        self._timing = Timing(
-            settings.heartbeat_interval, settings.heartbeat_timeout, settings.handshake_timeout, settings.ack_timeout
+        self._context = Context(
+            worker.ws_server,
+            identity,
+            Timing(
+                settings.heartbeat_interval,
+                settings.heartbeat_timeout,
+                settings.handshake_timeout,
+                settings.ack_timeout,
+            ),
         )
         self.open_websockets: set[WebSocket] = set()
         self._raw_path = settings.path
@@ -62,8 +69,9 @@ class Endpoints:
 
     def close_all(self, code: CloseCode, reason: str) -> None:
         """End every client's connection."""
-        for socket in tuple(self._worker.ws_server.sockets):
-            socket.disconnect(code, reason)
+        for namespace in self._worker.ws_server.everybody():
+            for socket in tuple(namespace.sockets):
+                socket.disconnect(code, reason)
         self._engine.close_all(code, reason)
         for websocket in tuple(self.open_websockets):
             websocket.close(code, reason)
@@ -124,26 +132,20 @@ class Endpoints:
         if session_id is None:
             session_id = self._identity.new_id()
             extra_headers.append(("Set-Cookie", self._cookies.write(session_id, secure=handshake.secure)))
-        opened: Callable[[str], None] | None = None
-        receiver: Receiver
-        if self._is(handshake.path, self._engine_path):
-            refusal = self._engine.check_upgrade(handshake)
-            if refusal is not None:
-                _refuse(transport, refusal.status, refusal.body())
-                return None
-            receiver, opened = self._engine.attach(websocket, handshake)
-        else:
-            receiver = self._peer(websocket, handshake, session_id, pings=True)
-        if not websocket.accept(transport, handshake, raw_headers, receiver, extra_headers):
+        is_engine = self._is(handshake.path, self._engine_path)
+        if is_engine and (refusal := self._engine.check_upgrade(handshake)) is not None:
+            _refuse(transport, refusal.status, refusal.body())
             return None
-        if opened is not None:
-            opened(session_id)
+        if not websocket.accept(transport, handshake, raw_headers, extra_headers):
+            return None
+        if is_engine:
+            self._engine.attach(websocket, handshake, session_id)
+        else:
+            websocket.receiver = self._peer(websocket, handshake, session_id, pings=True)
         return websocket
 
     def _peer(self, connection: Connection, handshake: Handshake, session_id: str, *, pings: bool) -> SocketClusterPeer:
-        return SocketClusterPeer(
-            connection, self._worker.ws_server, self._identity, handshake, session_id, self._timing, pings=pings
-        )
+        return SocketClusterPeer(connection, self._context, handshake, session_id, pings=pings)
 
 
 def _refuse(transport: asyncio.Transport, status: int, body: bytes) -> None:

@@ -51,12 +51,13 @@ class RemoteError(WorkerError):
 
 
 class EventError(Exception):
-    """What a handler raises to tell the client what went wrong: name and message travel to it.
+    """What a handler or middleware raises to tell the client what went wrong: name, message and data travel to it.
 
     The text of any other exception stays in the server's log.
     """
 
-    def __init__(self, message: str, *, name: str = "EventError") -> None:
+    def __init__(self, message: str, *, name: str = "EventError", data: object = None) -> None:
         super().__init__(message)
         self.name = name
         self.message = message
+        self.data = data

@@ -54,7 +54,7 @@ class Service:
         )
         self._sessions = Sessions(self._client, self._tasks)
         self._exchange = Exchange(self._client, self._tasks, max_channels_per_socket=settings.max_channels_per_socket)
-        self._ws_server = WSServer(self._sessions, self._exchange, self._tasks)
+        self._ws_server = WSServer(identity.worker_id, self._sessions, self._exchange, self._tasks)
         self._worker = Worker(
             identity.worker_id,
             settings.name,

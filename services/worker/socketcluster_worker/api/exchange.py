@@ -46,6 +46,7 @@ class Exchange:
         self._limit = max_channels_per_socket
         self._sockets: dict[str, dict[str, Socket]] = {}
         self._channels: dict[str, list[Channel]] = {}
+        self._inside: dict[str, Callable[[bytes], None]] = {}
 
     def publish(self, channel: str, data: Any) -> asyncio.Future[bytes]:
         """Publish ``data`` to every subscriber of a channel; awaiting the result means that the store has it.
@@ -111,8 +112,22 @@ class Exchange:
         for channel in tuple(socket.channels):
             self.discard(socket, channel)
 
+    def publish_inside(self, channel: str, packed: bytes) -> None:
+        """Publish to the workers themselves; for the namespaces."""
+        sent = self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=packed)
+        self._tasks.watch(sent, "a broadcast to the other workers")
+
+    def listen_inside(self, channel: str, receive: Callable[[bytes], None]) -> None:
+        """Hear what workers publish to each other; for the namespaces."""
+        self._inside[channel] = receive
+        self._tasks.watch(self._client.subscribe(channel), "subscribing to the other workers' broadcasts")
+
     def deliver(self, channel: str, packed: bytes) -> None:
         """Send what the store says was published to all who are subscribed here."""
+        inside = self._inside.get(channel)
+        if inside is not None:
+            inside(packed)
+            return
         data = unpack(packed)
         members = self._sockets.get(channel)
         if members:
@@ -136,6 +151,6 @@ class Exchange:
 
 
 def check_name(channel: object) -> None:
-    """Raise EventError unless ``channel`` can be a channel's name."""
-    if not isinstance(channel, str) or not 0 < len(channel) <= MAX_NAME_LENGTH:
+    """Raise EventError unless ``channel`` can be a channel's name; what begins with a NUL is the workers' own."""
+    if not isinstance(channel, str) or not 0 < len(channel) <= MAX_NAME_LENGTH or channel[0] == "\0":
         raise EventError(f"a channel's name is a text of 1 to {MAX_NAME_LENGTH} characters", name="InvalidChannel")

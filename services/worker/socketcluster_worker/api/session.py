@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.store_client import StoreClient
+from socketcluster_worker.api.broadcast import Emission
 from socketcluster_worker.api.tree import SessionTree, pack, unpack
 from socketcluster_worker.tasks import Tasks
 
@@ -44,8 +45,9 @@ class Session(SessionTree):
 
     def _deliver(self, event: str, args: tuple[Any, ...]) -> None:
         """Send an event to the session's sockets on this worker."""
+        emission = Emission(event, args)
         for socket in tuple(self._sockets.values()):
-            socket.emit(event, *args)
+            socket.emit_shared(emission)
 
     def __repr__(self) -> str:
         return f"<Session {self.id[:12]}… {len(self._sockets)} sockets here>"

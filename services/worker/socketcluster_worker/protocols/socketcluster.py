@@ -6,71 +6,53 @@ https://github.com/SocketCluster/socketcluster/blob/master/socketcluster-protoco
 from __future__ import annotations
 
 import asyncio
-import inspect
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from socketcluster_runtime import logging
-from socketcluster_runtime.errors import LinkError
 from socketcluster_wire import socketcluster as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import MalformedMessageError
-from socketcluster_worker.api.events import Handler
+from socketcluster_worker.api.broadcast import Emission
+from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.api.ws_server import WSServer
 from socketcluster_worker.connection import Connection, Handshake, Outgoing
-from socketcluster_worker.errors import EventError, NotSerializableError, RemoteError, SocketClosedError
-from socketcluster_worker.identity import Identity
-
-log = logging.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds; see the options of the same names."""
-
-    heartbeat_interval: float
-    heartbeat_timeout: float
-    handshake_timeout: float
-    ack_timeout: float
+from socketcluster_worker.errors import NotSerializableError, RemoteError, SocketClosedError
+from socketcluster_worker.protocols.context import Context
+from socketcluster_worker.protocols.dispatch import Dispatch
 
 
 class SocketClusterPeer:
     """One connection that speaks SocketCluster's protocol; a ``Receiver`` to its transport, a ``Peer`` to its socket.
 
     Args:
+        connection: what carries the messages.
+        context: what the protocols share.
+        handshake: the HTTP request.
+        session_id: the session that it belongs to.
         pings: does this layer keep the connection alive? Only where the transport has no heartbeat of its own.
     """
 
     protocol = "socketcluster"
 
     def __init__(
-        self,
-        connection: Connection,
-        server: WSServer,
-        identity: Identity,
-        handshake: Handshake,
-        session_id: str,
-        timing: Timing,
-        *,
-        pings: bool,
+        self, connection: Connection, context: Context, handshake: Handshake, session_id: str, *, pings: bool
     ) -> None:
         self._connection = connection
-        self._server = server
-        self._identity = identity
+        self._context = context
         self._handshake = handshake
         self._session_id = session_id
-        self._timing = timing
         self._pings = pings
+        self._server = context.server
         self._socket: Socket | None = None
-        self._held: list[wire.Event] | None = None  # events that wait for the handlers of "connection" to begin
+        self._dispatch: Dispatch | None = None  # once the handshake was let through
+        self._early: list[wire.Event] = []  # events that came while the handshake was being judged
         self._last_call = 0
         self._calls: dict[wire.CallId, asyncio.Future[Any]] = {}
         self._heard = False  # anything since the last ping?
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(timing.handshake_timeout, self._handshake_late)
+        self._timer = self._loop.call_later(context.timing.handshake_timeout, self._handshake_late)
 
     # What the transport tells.
 
@@ -90,8 +72,10 @@ class SocketClusterPeer:
         for one in messages:
             if isinstance(one, wire.Response):
                 self._answered(one)
+            elif self._dispatch is not None:
+                self._event(self._dispatch, one)
             elif self._socket is not None:
-                self._event(self._socket, one)
+                self._early.append(one)
             elif one.name == wire.HANDSHAKE:
                 self._open(one)
             else:
@@ -111,9 +95,18 @@ class SocketClusterPeer:
 
     # What the socket asks.
 
+    @property
+    def writable(self) -> bool:
+        """Is nothing waiting to be sent to the client?"""
+        return self._connection.writable
+
     def emit(self, event: str, args: tuple[Any, ...]) -> None:
         """Send an event."""
-        self._connection.send_text(_encode(event, args, None))
+        self._connection.send_text(_encode(event, args))
+
+    def emit_shared(self, emission: Emission) -> None:
+        """Send an event that goes to other sockets too."""
+        self._connection.send_outgoing(emission.form(self.protocol, _encode_outgoing))
 
     def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
         """Send an event that wants an answer."""
@@ -143,30 +136,42 @@ class SocketClusterPeer:
     def _open(self, event: wire.Event) -> None:
         self._timer.cancel()
         auth = event.data if isinstance(event.data, dict) else None
-        socket = Socket(
-            self._identity.new_id(),
+        socket = self._socket = Socket(
+            self._context.identity.new_id(),
             self._server.sessions.get(self._session_id),
+            self._server,
             replace(self._handshake, auth=auth),
             self,
-            ack_timeout=self._timing.ack_timeout,
+            ack_timeout=self._context.timing.ack_timeout,
         )
-        self._socket = socket
-        patience = self._timing.heartbeat_interval + self._timing.heartbeat_timeout
-        # A handshake is answered with or without a cid.
-        self._connection.send_text(
-            wire.encode_response(event.cid, wire.HandshakeReply(socket.id, round(patience * 1000)))
-        )
-        if self._pings:
-            self._timer = self._loop.call_later(self._timing.heartbeat_interval, self._ping)
-        self._held = []
-        self._server.connected(socket)
-        # An async handler of "connection" has begun, and registered its handlers, one turn of the loop later.
-        self._loop.call_soon(self._release, socket)
+        if self._server.middleware.active("handshake"):
+            self._server.run(self._judge, (socket, event), "middleware of the stage 'handshake'")
+        else:
+            self._opened(socket, event)
 
-    def _release(self, socket: Socket) -> None:
-        held, self._held = self._held, None
-        for event in held or ():
-            self._event(socket, event)
+    async def _judge(self, socket: Socket, event: wire.Event) -> None:
+        try:
+            await self._server.middleware.run(Action("handshake", socket))
+        except Exception as error:
+            Dispatch(self._server, socket, self).raised(error, wire.HANDSHAKE, event.cid)
+            self.close(CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
+        else:
+            if socket.connected:
+                self._opened(socket, event)
+
+    def _opened(self, socket: Socket, event: wire.Event) -> None:
+        timing = self._context.timing
+        patience = round((timing.heartbeat_interval + timing.heartbeat_timeout) * 1000)
+        # A handshake is answered with or without a cid.
+        self._connection.send_text(wire.encode_response(event.cid, wire.HandshakeReply(socket.id, patience)))
+        if self._pings:
+            self._timer = self._loop.call_later(timing.heartbeat_interval, self._ping)
+        dispatch = self._dispatch = Dispatch(self._server, socket, self)
+        self._server.connected(socket)
+        dispatch.begin()
+        early, self._early = self._early, []
+        for waiting in early:
+            self._event(dispatch, waiting)
 
     def _handshake_late(self) -> None:
         self.close(CloseCode.HANDSHAKE_TIMEOUT, "no handshake in time")
@@ -176,77 +181,38 @@ class SocketClusterPeer:
     def _ping(self) -> None:
         self._heard = False
         self._connection.send_text(b"")
-        self._timer = self._loop.call_later(self._timing.heartbeat_timeout, self._pong_due)
+        self._timer = self._loop.call_later(self._context.timing.heartbeat_timeout, self._pong_due)
 
     def _pong_due(self) -> None:
         if not self._heard:
             self.close(CloseCode.PING_TIMEOUT, "the client did not answer in time")
             return
-        rest = self._timing.heartbeat_interval - self._timing.heartbeat_timeout
+        rest = self._context.timing.heartbeat_interval - self._context.timing.heartbeat_timeout
         self._timer = self._loop.call_later(max(rest, 0), self._ping)
 
     # Events and calls.
 
-    def _event(self, socket: Socket, event: wire.Event) -> None:
-        if self._held is not None:
-            self._held.append(event)
-            return
+    def _event(self, dispatch: Dispatch, event: wire.Event) -> None:
         if event.name.startswith("#"):
-            self._reserved(socket, event)
-            return
-        handlers = socket.handlers(event.name)
-        args = () if event.data is msgspec.UNSET else (event.data,)
-        if event.cid is None:
-            for handler in handlers:
-                self._server.run(handler, (args,), f"a handler of {event.name!r}")
-            return
-        if not handlers:
-            self._fail(event.cid, "NoHandlerError", f"nobody handles {event.name!r}")
-            return
-        self._procedure(handlers[0], args, event.name, event.cid)
-        for handler in handlers[1:]:
-            self._server.run(handler, (args,), f"a handler of {event.name!r}")
-
-    def _procedure(self, handler: Handler, args: tuple[Any, ...], name: str, cid: wire.CallId) -> None:
-        """Call a handler whose return value, or error, is the answer."""
-        try:
-            result = handler(args)
-        except Exception as error:
-            self._raised(name, cid, error)
-            return
-        if inspect.iscoroutine(result):
-            self._server.run(self._finish, (result, name, cid), f"a handler of {name!r}")
+            self._reserved(dispatch, event)
         else:
-            self._respond(name, cid, result)
+            dispatch.event(event.name, () if event.data is msgspec.UNSET else (event.data,), event.cid)
 
-    async def _finish(self, pending: Any, name: str, cid: wire.CallId) -> None:
-        try:
-            result = await pending
-        except Exception as error:
-            self._raised(name, cid, error)
-        else:
-            self._respond(name, cid, result)
+    def respond(self, call_id: wire.CallId, result: Any) -> None:
+        """Send what a handler returned.
 
-    def _respond(self, name: str, cid: wire.CallId, result: Any) -> None:
+        Raises:
+            NotSerializableError: it has no JSON form.
+        """
         try:
-            text = wire.encode_response(cid, msgspec.UNSET if result is None else result)
+            text = wire.encode_response(call_id, msgspec.UNSET if result is None else result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            self._raised(name, cid, error)
-            return
+            raise NotSerializableError(str(error)) from None
         self._connection.send_text(text)
 
-    def _raised(self, name: str, cid: wire.CallId, error: Exception) -> None:
-        if isinstance(error, EventError):
-            self._fail(cid, error.name, error.message)
-        elif isinstance(error, LinkError):
-            self._fail(cid, type(error).__name__, "the store did not carry the operation out")
-            log.warning("an operation on the store failed", event_name=name, error=str(error))
-        else:
-            self._fail(cid, "InternalServerError", f"the handler of {name!r} failed")
-            self._server.handler_failed(error, f"a handler of {name!r}")
-
-    def _fail(self, rid: wire.CallId, name: str, message: str) -> None:
-        self._connection.send_text(wire.encode_error(rid, name, message))
+    def fail(self, call_id: wire.CallId, name: str, message: str) -> None:
+        """Send that a call failed."""
+        self._connection.send_text(wire.encode_error(call_id, name, message))
 
     def _answered(self, response: wire.Response) -> None:
         answer = self._calls.pop(response.rid, None)
@@ -262,52 +228,62 @@ class SocketClusterPeer:
 
     # The protocol's own events.
 
-    def _reserved(self, socket: Socket, event: wire.Event) -> None:
+    def _reserved(self, dispatch: Dispatch, event: wire.Event) -> None:
         match event.name:
             case wire.SUBSCRIBE:
-                name = event.data.get("channel") if isinstance(event.data, dict) else event.data
-                self._server.run(self._subscribe, (socket, event, name), "a subscription")
+                self._server.run(self._subscribe, (dispatch, event), "a subscription")
             case wire.UNSUBSCRIBE:
-                found = isinstance(event.data, str) and self._server.exchange.discard(socket, event.data)
-                if event.cid is not None:
-                    if found:
-                        self._connection.send_text(wire.encode_response(event.cid))
-                    else:
-                        self._fail(event.cid, "BrokerError", "the socket is not subscribed to that channel")
+                self._unsubscribe(event)
             case wire.PUBLISH:
-                self._server.run(self._publish, (event,), "a publication")
+                self._server.run(self._publish, (dispatch, event), "a publication")
             case wire.DISCONNECT:
                 pass  # says why the close frame that follows is sent
             case _:
                 if event.cid is not None:
-                    self._fail(event.cid, "UnknownEventError", f"{event.name} is not understood")
+                    self.fail(event.cid, "UnknownEventError", f"{event.name} is not understood")
 
-    async def _subscribe(self, socket: Socket, event: wire.Event, name: Any) -> None:
+    async def _subscribe(self, dispatch: Dispatch, event: wire.Event) -> None:
+        data = event.data if isinstance(event.data, dict) else {"channel": event.data}
         try:
-            await self._server.exchange.add(socket, name)
-        except (EventError, LinkError) as error:
-            if event.cid is not None:
-                self._raised(event.name, event.cid, error)
+            await dispatch.subscribe(data.get("channel"), data.get("data"))
+        except Exception as error:
+            dispatch.raised(error, event.name, event.cid)
         else:
-            if event.cid is not None:
-                self._connection.send_text(wire.encode_response(event.cid))
+            self._done(event)
 
-    async def _publish(self, event: wire.Event) -> None:
+    def _unsubscribe(self, event: wire.Event) -> None:
+        found = (
+            self._socket is not None
+            and isinstance(event.data, str)
+            and self._server.exchange.discard(self._socket, event.data)
+        )
+        if found:
+            self._done(event)
+        elif event.cid is not None:
+            self.fail(event.cid, "BrokerError", "the socket is not subscribed to that channel")
+
+    async def _publish(self, dispatch: Dispatch, event: wire.Event) -> None:
         data = event.data if isinstance(event.data, dict) else {}
         try:
-            await self._server.exchange.publish(data.get("channel", ""), data.get("data"))
-        except (EventError, LinkError, NotSerializableError) as error:
-            if event.cid is not None:
-                self._raised(event.name, event.cid, error)
+            await dispatch.publish(data.get("channel"), data.get("data"))
+        except Exception as error:
+            dispatch.raised(error, event.name, event.cid)
         else:
-            if event.cid is not None:
-                self._connection.send_text(wire.encode_response(event.cid))
+            self._done(event)
+
+    def _done(self, event: wire.Event) -> None:
+        if event.cid is not None:
+            self._connection.send_text(wire.encode_response(event.cid))
 
 
-def _encode(event: str, args: tuple[Any, ...], cid: int | None) -> bytes:
+def _encode(event: str, args: tuple[Any, ...], cid: int | None = None) -> bytes:
     """One argument is the data; none leaves it out; several travel as a list."""
     data = msgspec.UNSET if not args else args[0] if len(args) == 1 else args
     try:
         return wire.encode_event(event, data, cid)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NotSerializableError(f"{event!r}: {error}") from None
+
+
+def _encode_outgoing(event: str, args: tuple[Any, ...]) -> Outgoing:
+    return Outgoing(_encode(event, args))

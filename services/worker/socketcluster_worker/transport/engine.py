@@ -87,6 +87,18 @@ class EngineSession:
         else:
             self._enqueue(Packet(PacketType.MESSAGE, text.decode()))
 
+    @property
+    def writable(self) -> bool:
+        """Is nothing waiting to be sent?"""
+        return self._poll is not None if self._websocket is None else self._websocket.writable
+
+    def send_binary(self, data: bytes) -> None:
+        """Send a binary message."""
+        if self._websocket is not None:
+            self._websocket.send_binary(data)
+        else:
+            self._enqueue(Packet(PacketType.MESSAGE, data))
+
     def send_outgoing(self, outgoing: Outgoing) -> None:
         """Send a message that goes to other clients too."""
         if self._websocket is not None:

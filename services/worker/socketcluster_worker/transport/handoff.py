@@ -77,7 +77,7 @@ class HandoffServer:
     def _read(self, balancer: socket.socket) -> None:
         for _ in range(PACKETS_A_TURN):
             try:
-                packet, descriptors, _, _ = socket.recv_fds(balancer, wire.MAX_PACKET_BYTES, 1)
+                packet, descriptors, _, _ = socket.recv_fds(balancer, wire.MAX_PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:

@@ -148,20 +148,19 @@ class EngineServer:
             return Refusal(400, ErrorCode.UNKNOWN_SID)
         return None if session.can_upgrade else Refusal(400, ErrorCode.BAD_REQUEST)
 
-    def attach(self, websocket: WebSocket, handshake: Handshake) -> tuple[Receiver, Callable[[str], None]]:
-        """Return the receiver of a checked WebSocket, and what to call with the session's id once it is open."""
+    def attach(self, websocket: WebSocket, handshake: Handshake, session_id: str) -> None:
+        """Take an open WebSocket that ``check_upgrade`` had nothing against: to take over, or as a new connection."""
         sid = handshake.query.get("sid")
         if sid is not None:
             session = self._sessions[sid]
-            return EngineWebSocket(websocket, session), lambda _: session.probe(websocket)
+            websocket.receiver = EngineWebSocket(websocket, session)
+            session.probe(websocket)
+            return
         session = EngineSession(self._identity.new_id(), self._options, self._forget)
-
-        def opened(session_id: str) -> None:
-            self._sessions[session.sid] = session
-            session.adopt(websocket)
-            session.receiver = self._make_receiver(session, handshake, session_id)
-
-        return EngineWebSocket(websocket, session), opened
+        websocket.receiver = EngineWebSocket(websocket, session)
+        self._sessions[session.sid] = session
+        session.adopt(websocket)
+        session.receiver = self._make_receiver(session, handshake, session_id)
 
 
 def _check(handshake: Handshake) -> Refusal | None:

@@ -55,10 +55,12 @@ class WebSocket(asyncio.Protocol):
         transport: asyncio.Transport,
         handshake: Handshake,
         raw_headers: Sequence[tuple[bytes, bytes]],
-        receiver: Receiver,
         extra_headers: Sequence[tuple[str, str]],
     ) -> bool:
-        """Answer the opening handshake (RFC 6455, section 4.2); return whether the connection is open."""
+        """Answer the opening handshake (RFC 6455, section 4.2); return whether the connection is open.
+
+        If it is, the caller sets ``receiver`` before anything can arrive.
+        """
         headers = Headers()
         for raw_name, raw_value in raw_headers:
             headers[raw_name.decode("latin-1")] = raw_value.decode("latin-1")
@@ -72,7 +74,6 @@ class WebSocket(asyncio.Protocol):
         if response.status_code != 101:
             transport.close()
             return False
-        self.receiver = receiver
         self._accepted = self._writable = True
         self._opened.add(self)
         return True
@@ -87,15 +88,16 @@ class WebSocket(asyncio.Protocol):
                     self.receiver.on_message(event)
             elif isinstance(event, wire.Ping):
                 if self._writable:
-                    self._transport.write(wire.pong_frame(event.payload))
+                    self._write(wire.pong_frame(event.payload))
             elif isinstance(event, wire.CloseReceived):
                 self._close_received(event)
             elif isinstance(event, wire.Violation):
                 self.close(event.code, event.reason)
-                self._transport.close()
+                self._finish()
 
     def eof_received(self) -> None:
         """Close: a WebSocket has no use for a half-open connection."""
+        self._finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Learn that the TCP connection has ended."""
@@ -106,6 +108,11 @@ class WebSocket(asyncio.Protocol):
         self._end()
 
     # What the layer above asks.
+
+    @property
+    def writable(self) -> bool:
+        """Is nothing waiting to be sent?"""
+        return self._writable and self._transport.get_write_buffer_size() == 0
 
     def send_text(self, text: bytes) -> None:
         """Send a text message."""
@@ -133,7 +140,7 @@ class WebSocket(asyncio.Protocol):
         self._writable = False
         self._close = (code, reason)
         self._transport.write(wire.close_frame(code, reason))
-        self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
+        self._limit_close()
         self._end()
 
     def abort(self) -> None:
@@ -154,7 +161,17 @@ class WebSocket(asyncio.Protocol):
             self._writable = False
             self._close = (event.code, event.reason)
             self._transport.write(wire.close_frame(event.code))
+        self._finish()
+        self._end()
+
+    def _finish(self) -> None:
+        """Close the TCP connection once the client has taken what was sent, but do not wait for ever."""
+        self._limit_close()
         self._transport.close()
+
+    def _limit_close(self) -> None:
+        if self._close_timer is None:
+            self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def _end(self) -> None:
         if self._accepted and not self._ended:

@@ -1,0 +1,74 @@
+"""``to(room).emit(...)``: an event for many sockets, of all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from socketcluster_worker.api.namespace import Namespace
+
+T = TypeVar("T")
+
+
+class Emission:
+    """An event on its way to many sockets: what each message protocol makes of it is made once."""
+
+    __slots__ = ("_forms", "args", "event")
+
+    def __init__(self, event: str, args: tuple[Any, ...]) -> None:
+        self.event = event
+        self.args = args
+        self._forms: dict[object, Any] = {}
+
+    def form(self, key: object, make: Callable[[str, tuple[Any, ...]], T]) -> T:
+        """Return ``make(event, args)``, remembered under ``key``."""
+        try:
+            found: T = self._forms[key]
+        except KeyError:
+            found = self._forms[key] = make(self.event, self.args)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Chooses who gets an event: everybody, or the members of rooms, less the members of others.
+
+    Made by ``ws_server.to(room)``, ``socket.to(room)``, ``socket.broadcast`` and the like; its methods return new ones.
+    A socket's own id is a room of which it alone is the member.
+    """
+
+    namespace: Namespace
+    rooms: frozenset[str] = frozenset()
+    """None: everybody."""
+    excepted: frozenset[str] = frozenset()
+    is_volatile: bool = False
+
+    def to(self, *rooms: str | Iterable[str]) -> Broadcast:
+        """Add rooms; a socket that is in several of them gets the event once."""
+        return replace(self, rooms=self.rooms | _names(rooms))
+
+    def except_(self, *rooms: str | Iterable[str]) -> Broadcast:
+        """Leave out the members of rooms."""
+        return replace(self, excepted=self.excepted | _names(rooms))
+
+    @property
+    def volatile(self) -> Broadcast:
+        """Leave out clients that something is still waiting for."""
+        return replace(self, is_volatile=True)
+
+    def emit(self, event: str, *args: Any) -> None:
+        """Send an event to all who were chosen, on whatever worker.
+
+        Raises:
+            NotSerializableError: an argument has no JSON form.
+        """
+        self.namespace.broadcast(self, event, args)
+
+
+def _names(rooms: Iterable[str | Iterable[str]]) -> frozenset[str]:
+    names: set[str] = set()
+    for room in rooms:
+        names.update([room] if isinstance(room, str) else room)
+    return frozenset(names)

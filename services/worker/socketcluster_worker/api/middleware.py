@@ -1,0 +1,85 @@
+"""``use(stage, middleware)``: the application's say in what clients may do."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from socketcluster_worker.api.events import Handler, make_handler
+from socketcluster_worker.errors import EventError
+
+if TYPE_CHECKING:
+    from socketcluster_worker.api.socket import Socket
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+STAGES = ("handshake", "event", "subscribe", "publish_in", "publish_out", "authenticate")
+
+
+@dataclass(slots=True)
+class Action:
+    """What a client is about to do, or is about to be sent; a middleware may change it."""
+
+    stage: str
+    """One of ``STAGES``."""
+    socket: Socket
+    """Whose action it is; at the stage ``publish_out``, who is to get the message."""
+    event: str = ""
+    """The event's name, at the stage ``event``."""
+    args: tuple[Any, ...] = ()
+    """The event's arguments."""
+    channel: str = ""
+    """The channel, at the stages ``subscribe``, ``publish_in`` and ``publish_out``."""
+    data: Any = None
+    """What is published; at ``subscribe`` the subscription's data; at ``authenticate`` the token's claims."""
+
+
+@dataclass(slots=True)
+class Middleware:
+    """The middleware of a namespace, by stage, in the order in which it was added."""
+
+    _stages: dict[str, tuple[Handler, ...]] = field(default_factory=dict)
+
+    @overload
+    def use(self, stage: str) -> Callable[[M], M]: ...
+    @overload
+    def use(self, stage: str, function: M) -> M: ...
+    def use(self, stage: str, function: M | None = None) -> M | Callable[[M], M]:
+        """Call ``function(action)``, plain or async, before what its stage names; without a function, a decorator.
+
+        It lets the action happen by returning, and refuses it by raising ``EventError``, whose name, message and data
+        the client gets. At the stage ``publish_out`` a refusal means that the socket does not get the message.
+
+        Raises:
+            ValueError: there is no such stage.
+        """
+        if stage not in STAGES:
+            raise ValueError(f"there is no stage {stage!r}, only {', '.join(STAGES)}")
+        if function is None:
+
+            def decorate(decorated: M) -> M:
+                self._stages[stage] = (*self._stages.get(stage, ()), make_handler(decorated))
+                return decorated
+
+            return decorate
+        self._stages[stage] = (*self._stages.get(stage, ()), make_handler(function))
+        return function
+
+    def active(self, stage: str) -> bool:
+        """Is there any middleware of that stage?"""
+        return stage in self._stages
+
+    async def run(self, action: Action) -> None:
+        """Ask every middleware of the action's stage.
+
+        Raises:
+            EventError: one of them refuses.
+        """
+        for handler in self._stages.get(action.stage, ()):
+            result = handler((action,))
+            if inspect.isawaitable(result):
+                result = await result
+            if result is False:
+                raise EventError(f"refused at the stage {action.stage}", name="RefusedError")

@@ -1,0 +1,156 @@
+"""Namespaces: sets of sockets with handlers, middleware and rooms of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, ValuesView
+from typing import TYPE_CHECKING, Any
+
+from socketcluster_worker.api.broadcast import Broadcast, Emission
+from socketcluster_worker.api.events import Emitter
+from socketcluster_worker.api.middleware import M, Middleware
+from socketcluster_worker.api.tree import pack, unpack
+from socketcluster_worker.tasks import Tasks
+
+if TYPE_CHECKING:
+    from socketcluster_worker.api.exchange import Exchange
+    from socketcluster_worker.api.session import Sessions
+    from socketcluster_worker.api.socket import Socket
+
+BUS = "\0namespace\0"
+"""Begins the names of the channels on which workers tell each other of broadcasts."""
+
+
+class Namespace(Emitter):
+    """The sockets of one namespace; ``ws_server`` is the namespace ``/``.
+
+    Its events: ``connection(socket)`` and ``disconnect(socket, code, reason)``.
+
+    Attributes:
+        name: begins with a slash.
+        middleware: what was added by ``use``.
+    """
+
+    EVENTS = frozenset({"connection", "disconnect"})
+
+    def __init__(self, name: str, worker_id: str, sessions: Sessions, exchange: Exchange, tasks: Tasks) -> None:
+        super().__init__()
+        self.name = name
+        self.middleware = Middleware()
+        self.sessions = sessions
+        self.exchange = exchange
+        self._worker_id = worker_id
+        self._tasks = tasks
+        self._sockets: dict[str, Socket] = {}
+        self._rooms: dict[str, dict[str, Socket]] = {}
+        self._listening = False
+
+    @property
+    def sockets(self) -> ValuesView[Socket]:
+        """The sockets that are connected to this worker."""
+        return self._sockets.values()
+
+    def use(self, stage: str, function: M | None = None) -> M | Callable[[M], M]:
+        """Add middleware; see :class:`~socketcluster_worker.api.middleware.Middleware`."""
+        return self.middleware.use(stage) if function is None else self.middleware.use(stage, function)
+
+    # Sending to many.
+
+    def emit(self, event: str, *args: Any) -> None:
+        """Send an event to every socket of the namespace, on whatever worker."""
+        Broadcast(self).emit(event, *args)
+
+    def to(self, *rooms: str | Iterable[str]) -> Broadcast:
+        """Choose the members of rooms, on whatever worker."""
+        return Broadcast(self).to(*rooms)
+
+    def except_(self, *rooms: str | Iterable[str]) -> Broadcast:
+        """Choose everybody but the members of rooms."""
+        return Broadcast(self).except_(*rooms)
+
+    @property
+    def volatile(self) -> Broadcast:
+        """Choose everybody whom nothing is still waiting for."""
+        return Broadcast(self).volatile
+
+    def broadcast(self, choice: Broadcast, event: str, args: tuple[Any, ...]) -> None:
+        """Send an event to those of ``choice``: here at once, to the other workers through the store."""
+        packed = pack((self._worker_id, list(choice.rooms), list(choice.excepted), choice.is_volatile, event, args))
+        self._deliver(choice, Emission(event, args))
+        self.exchange.publish_inside(BUS + self.name, packed)
+
+    def _deliver(self, choice: Broadcast, emission: Emission) -> None:
+        for socket in self._chosen(choice):
+            socket.emit_shared(emission, volatile=choice.is_volatile)
+
+    def _chosen(self, choice: Broadcast) -> list[Socket]:
+        if choice.rooms:
+            found: dict[str, Socket] = {}
+            for room in choice.rooms:
+                found.update(self._members(room))
+        else:
+            found = self._sockets
+        if not choice.excepted:
+            return list(found.values())
+        excepted: set[str] = set()
+        for room in choice.excepted:
+            excepted.update(self._members(room))
+        return [socket for socket_id, socket in found.items() if socket_id not in excepted]
+
+    def _members(self, room: str) -> dict[str, Socket]:
+        own = self._sockets.get(room)
+        return self._rooms.get(room, {}) if own is None else {room: own, **self._rooms.get(room, {})}
+
+    def _from_elsewhere(self, packed: bytes) -> None:
+        origin, rooms, excepted, is_volatile, event, args = unpack(packed)
+        if origin != self._worker_id:
+            choice = Broadcast(self, frozenset(rooms), frozenset(excepted), is_volatile)
+            self._deliver(choice, Emission(event, tuple(args)))
+
+    # Rooms; for the sockets.
+
+    def join(self, socket: Socket, room: str) -> None:
+        """Make a socket a member of a room."""
+        self._rooms.setdefault(room, {})[socket.id] = socket
+
+    def leave(self, socket: Socket, room: str) -> None:
+        """End a socket's membership of a room."""
+        members = self._rooms.get(room, {})
+        members.pop(socket.id, None)
+        if not members:
+            self._rooms.pop(room, None)
+
+    # Coming and going; for the protocols.
+
+    def connected(self, socket: Socket) -> None:
+        """Note a new socket."""
+        if not self._listening:
+            self._listening = True
+            self.exchange.listen_inside(BUS + self.name, self._from_elsewhere)
+        self._sockets[socket.id] = socket
+        self.sessions.add(socket)
+        self.run_all("connection", (socket,))
+
+    def disconnected(self, socket: Socket, code: int, reason: str) -> None:
+        """Note that a socket is gone."""
+        if self._sockets.pop(socket.id, None) is None:
+            return
+        for room in socket.joined:
+            self.leave(socket, room)
+        self.exchange.discard_all(socket)
+        self.sessions.discard(socket)
+        for handler in socket.handlers("disconnect"):
+            self._tasks.run(handler, ((code, reason),), "a handler of a socket's 'disconnect'")
+        self.run_all("disconnect", (socket, code, reason))
+
+    def run_all(self, event: str, args: tuple[Any, ...]) -> None:
+        """Call every handler of one of the namespace's own events."""
+        for handler in self.handlers(event):
+            self._tasks.run(handler, (args,), f"a handler of {event!r}")
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
+        """Call a plain or async function in the background."""
+        self._tasks.run(function, args, what)
+
+    def handler_failed(self, error: BaseException, where: str) -> None:
+        """Report what a handler raised."""
+        self._tasks.report(error, where)

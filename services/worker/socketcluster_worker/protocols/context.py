@@ -1,0 +1,27 @@
+"""What the message protocols of one worker share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from socketcluster_worker.api.ws_server import WSServer
+from socketcluster_worker.identity import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds; see the options of the same names."""
+
+    heartbeat_interval: float
+    heartbeat_timeout: float
+    handshake_timeout: float
+    ack_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a new connection's protocol needs."""
+
+    server: WSServer
+    identity: Identity
+    timing: Timing

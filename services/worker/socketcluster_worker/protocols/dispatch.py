@@ -1,0 +1,174 @@
+"""From an event that a client sent to the handlers that it is for, and back with their answer."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from typing import Any, Protocol
+
+from socketcluster_runtime import logging
+from socketcluster_runtime.errors import LinkError
+from socketcluster_wire.close_codes import CloseCode
+from socketcluster_wire.socketcluster import CallId
+from socketcluster_worker.api.events import Handler
+from socketcluster_worker.api.exchange import check_name
+from socketcluster_worker.api.middleware import Action
+from socketcluster_worker.api.namespace import Namespace
+from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.errors import EventError, NotSerializableError
+
+log = logging.get_logger(__name__)
+
+MAX_WAITING = 1000
+"""Events of one socket that may wait for a middleware; a client that sends more is disconnected."""
+CATCH_ALL = "*"
+"""The event whose handlers get every event, with its name first."""
+
+
+class Answerer(Protocol):
+    """Carries answers back to the client."""
+
+    def respond(self, call_id: CallId, result: Any) -> None:
+        """Send what a handler returned.
+
+        Raises:
+            NotSerializableError: it has no JSON form.
+        """
+
+    def fail(self, call_id: CallId, name: str, message: str) -> None:
+        """Send that a call failed."""
+
+
+class Dispatch:
+    """Starts the handlers of one socket's events, in the order in which they arrived.
+
+    Args:
+        namespace: whose middleware is asked.
+        socket: whose handlers are called.
+        answerer: carries answers back.
+    """
+
+    def __init__(self, namespace: Namespace, socket: Socket, answerer: Answerer) -> None:
+        self._namespace = namespace
+        self._socket = socket
+        self._answerer = answerer
+        self._waiting: deque[tuple[str, tuple[Any, ...], CallId | None]] | None = deque()
+
+    def begin(self) -> None:
+        """Let events through, once the handlers of "connection" have begun: async ones do in the loop's next turn."""
+        asyncio.get_running_loop().call_soon(self._release)
+
+    def event(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
+        """Take an event; with a call's id it wants an answer."""
+        if self._waiting is not None:
+            if len(self._waiting) >= MAX_WAITING:
+                self._socket.disconnect(CloseCode.POLICY_VIOLATION, "too many events are waiting")
+                return
+            self._waiting.append((name, args, call_id))
+        elif self._namespace.middleware.active("event"):
+            self._waiting = deque([(name, args, call_id)])
+            self._release()
+        else:
+            self._start(name, args, call_id)
+
+    async def subscribe(self, channel: Any, data: Any) -> None:
+        """Subscribe the client to a channel, if the middleware lets it.
+
+        Raises:
+            EventError: it does not, or the channel cannot be.
+            LinkError: the store did not answer.
+        """
+        check_name(channel)
+        if self._namespace.middleware.active("subscribe"):
+            await self._namespace.middleware.run(Action("subscribe", self._socket, channel=channel, data=data))
+        await self._namespace.exchange.add(self._socket, channel)
+
+    async def publish(self, channel: Any, data: Any) -> None:
+        """Publish what the client sent, if the middleware lets it.
+
+        Raises:
+            EventError: it does not, or the channel cannot be.
+            LinkError: the store did not answer.
+        """
+        check_name(channel)
+        if self._namespace.middleware.active("publish_in"):
+            action = Action("publish_in", self._socket, channel=channel, data=data)
+            await self._namespace.middleware.run(action)
+            data = action.data
+        await self._namespace.exchange.publish(channel, data)
+
+    def raised(self, error: Exception, name: str, call_id: CallId | None) -> None:
+        """Tell the client, and where it is the server's fault the log, what a handler or middleware raised."""
+        if isinstance(error, EventError):
+            answer = error.name, error.message
+        elif isinstance(error, LinkError):
+            answer = type(error).__name__, "the store did not carry the operation out"
+            log.warning("an operation on the store failed", event_name=name, error=str(error))
+        else:
+            answer = "InternalServerError", f"the handler of {name!r} failed"
+            self._namespace.handler_failed(error, f"a handler of {name!r}")
+        if call_id is not None:
+            self._answerer.fail(call_id, *answer)
+
+    def _release(self) -> None:
+        if self._namespace.middleware.active("event"):
+            self._namespace.run(self._ask, (), "middleware of the stage 'event'")
+            return
+        waiting, self._waiting = self._waiting, None
+        for event in waiting or ():
+            self._start(*event)
+
+    async def _ask(self) -> None:
+        """Ask the middleware about one event after the other."""
+        while self._waiting:
+            name, args, call_id = self._waiting.popleft()
+            action = Action("event", self._socket, event=name, args=args)
+            try:
+                await self._namespace.middleware.run(action)
+            except Exception as error:
+                self.raised(error, name, call_id)
+            else:
+                if self._socket.connected:
+                    self._start(action.event, action.args, call_id)
+        self._waiting = None
+
+    def _start(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
+        handlers = self._socket.handlers(name)
+        for handler in self._socket.handlers(CATCH_ALL):
+            self._namespace.run(handler, ((name, *args),), f"a handler of {CATCH_ALL!r}")
+        if call_id is None:
+            for handler in handlers:
+                self._namespace.run(handler, (args,), f"a handler of {name!r}")
+        elif handlers:
+            self._procedure(handlers[0], args, name, call_id)
+            for handler in handlers[1:]:
+                self._namespace.run(handler, (args,), f"a handler of {name!r}")
+        else:
+            self._answerer.fail(call_id, "NoHandlerError", f"nobody handles {name!r}")
+
+    def _procedure(self, handler: Handler, args: tuple[Any, ...], name: str, call_id: CallId) -> None:
+        """Call the handler whose return value, or error, is the answer."""
+        try:
+            result = handler(args)
+        except Exception as error:
+            self.raised(error, name, call_id)
+            return
+        if inspect.iscoroutine(result):
+            self._namespace.run(self._finish, (result, name, call_id), f"a handler of {name!r}")
+        else:
+            self._respond(result, name, call_id)
+
+    async def _finish(self, pending: Any, name: str, call_id: CallId) -> None:
+        try:
+            result = await pending
+        except Exception as error:
+            self.raised(error, name, call_id)
+        else:
+            self._respond(result, name, call_id)
+
+    def _respond(self, result: Any, name: str, call_id: CallId) -> None:
+        try:
+            self._answerer.respond(call_id, result)
+        except NotSerializableError as error:
+            self.raised(error, name, call_id)
