@@ -36,7 +36,7 @@ async def resolve(address: str) -> list[str]:
     host, port = split_host_port(address.removeprefix(DNS_SCHEME))
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # nobody has it, or it can be nobody's
         return []
     return sorted(_hosts(found, socket.AF_INET, port) or _hosts(found, socket.AF_INET6, port))
 

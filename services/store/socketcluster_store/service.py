@@ -70,9 +70,9 @@ class StoreService(store_pb2_grpc.StoreServicer):
         finally:
             reader.cancel()
             writer.cancel()
-            outcomes = await asyncio.gather(reader, writer, return_exceptions=True)
             status, reason = link.closing.result() if link.closing.done() else (grpc.StatusCode.OK, "")
-            self._lost(link, status)
+            self._lost(link, status)  # before anything is awaited: gRPC may cancel this handler here once more
+            outcomes = await asyncio.gather(reader, writer, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, aio.BaseError | aio.UsageError):
                 log.debug("a link broke", worker=link.worker_id, error=str(outcome))

@@ -415,3 +415,25 @@ async def health_of(address: str) -> int:
         )
         answer = await check(health_pb2.HealthCheckRequest(), metadata=rpc.credentials(SECRET), wait_for_ready=True)
         return int(answer.status)
+
+
+async def test_no_link_is_forgotten_however_it_ends(start_store: Start, link_worker: Start) -> None:
+    store = await start_store(session_timeout=0.05, link_grace=0.05)
+    witness = await link_worker(store.address, worker_id="witness")
+    count = 150
+
+    async def come_and_go(number: int) -> None:
+        channel, call = raw_link(store.address)
+        await call.write(opening(worker_id=f"raw{number}"))
+        await call.read()
+        await call.write(store_pb2.LinkRequest(operations=[attach(1, f"s{number}")]))
+        await call.read()
+        if number % 3 == 0:
+            await call.done_writing()
+        elif number % 3 == 1:
+            call.cancel()
+        await channel.close()
+
+    await asyncio.gather(*(come_and_go(number) for number in range(count)))
+    ended = {await witness.destroyed.get() for _ in range(count)}
+    assert ended == {f"s{number}" for number in range(count)}

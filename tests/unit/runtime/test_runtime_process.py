@@ -1,0 +1,192 @@
+"""Lifecycle, logging and the health check, in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from socketcluster_runtime import rpc
+
+SERVICE = """
+import asyncio, logging, sys
+from typing import ClassVar
+from socketcluster_runtime import lifecycle
+from socketcluster_runtime.errors import AddressInUseError
+from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.settings import ServiceSettings
+
+class Settings(ServiceSettings):
+    service: ClassVar[str] = "example"
+
+async def serve(settings, life):
+    log = get_logger("example")
+    if sys.argv[1] == "taken":
+        raise AddressInUseError("cannot listen on here")
+    if sys.argv[1] == "broken":
+        raise RuntimeError("a bug")
+    log.info("event", number=7)
+    logging.getLogger("other").warning("from the standard library")
+    life.ready()
+    await life.stopping.wait()
+    if sys.argv[1] == "stubborn":
+        print("stopping", flush=True)
+        await asyncio.Event().wait()
+
+lifecycle.run(Settings, serve)
+"""
+SECRET = "a secret of the tests"
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Callable[..., Any]]:
+    running: list[asyncio.subprocess.Process] = []
+
+    async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            env={**os.environ, **environment},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.fixture
+async def notified(tmp_path: Path) -> AsyncIterator[tuple[str, Callable[[], Any]]]:
+    """Where readiness is told, and a wait for it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        name = f"\0socketcluster-test-{os.getpid()}-{id(notify)}"
+        notify.bind(name)
+        notify.setblocking(False)
+        yield "@" + name[1:], lambda: asyncio.get_running_loop().sock_recv(notify, 100)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_service_says_that_it_is_ready_and_stops_when_asked(
+    start: Callable[..., Any], notified: Any, number: signal.Signals
+) -> None:
+    address, ready = notified
+    process = await start("-c", SERVICE, "", NOTIFY_SOCKET=address, LOG_FORMAT="json", SOCKETCLUSTER_NAME="one")
+    assert await ready() == f"READY=1\nMAINPID={process.pid}".encode()
+    process.send_signal(number)
+    _out, error = await process.communicate()
+    assert process.returncode == 0
+    lines = [json.loads(line) for line in error.splitlines()]
+    assert [(line["event"], line["level"]) for line in lines] == [
+        ("event", "info"),
+        ("from the standard library", "warning"),
+    ]
+    assert lines[0]["number"] == 7
+    assert all((line["service"], line["name"]) == ("example", "one") for line in lines)
+
+
+async def test_log_lines_for_people_and_their_level(start: Callable[..., Any], notified: Any) -> None:
+    address, ready = notified
+    process = await start("-c", SERVICE, "", NOTIFY_SOCKET=address, LOG_LEVEL="warning", SOCKETCLUSTER_NAME="one")
+    await ready()
+    process.terminate()
+    _out, error = await process.communicate()
+    (line,) = error.decode().splitlines()
+    assert "one" in line
+    assert "from the standard library" in line
+    assert "\x1b" not in line
+
+
+async def test_a_second_signal_ends_it_at_once(start: Callable[..., Any], notified: Any) -> None:
+    address, ready = notified
+    process = await start("-c", SERVICE, "stubborn", NOTIFY_SOCKET=address)
+    await ready()
+    process.terminate()
+    assert await process.stdout.readline() == b"stopping\n"
+    process.terminate()
+    assert await process.wait() == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("argument", "environment", "status", "text"),
+    [
+        ("taken", {}, 78, b"cannot listen on here"),
+        ("broken", {}, 1, b"RuntimeError: a bug"),
+        ("", {"SOCKETCLUSTER_NAMES": "x"}, 78, b"example: SOCKETCLUSTER_NAMES: the example knows no such option"),
+    ],
+)
+async def test_what_ends_a_service_is_told(
+    start: Callable[..., Any], argument: str, environment: dict[str, str], status: int, text: bytes
+) -> None:
+    process = await start("-c", SERVICE, argument, **environment)
+    _out, error = await process.communicate()
+    assert process.returncode == status
+    assert text in error
+    assert (b"Traceback" in error) == (argument == "broken")
+
+
+async def test_a_service_dies_with_its_launcher(start: Callable[..., Any], notified: Any) -> None:
+    address, ready = notified
+    launcher = (
+        "import os, subprocess, sys\n"
+        "environment = {**os.environ, 'SOCKETCLUSTER_PARENT': str(os.getpid())}\n"
+        "child = subprocess.Popen([sys.executable, '-c', sys.argv[1], ''], env=environment)\n"
+        "child.wait()\n"
+    )
+    process = await start("-c", launcher, SERVICE, NOTIFY_SOCKET=address)
+    child = int((await ready()).rpartition(b"=")[2])
+    watched = os.pidfd_open(child)
+    gone = asyncio.Event()
+    asyncio.get_running_loop().add_reader(watched, gone.set)
+    process.kill()
+    await gone.wait()
+    asyncio.get_running_loop().remove_reader(watched)
+    os.close(watched)
+
+
+@pytest.mark.parametrize(
+    ("serving", "secret", "status", "text"),
+    [
+        (HealthCheckResponse.SERVING, SECRET, 0, b""),
+        (HealthCheckResponse.NOT_SERVING, SECRET, 1, b"NOT_SERVING"),
+        (HealthCheckResponse.SERVING, "another secret, as long", 1, b"UNAUTHENTICATED"),
+    ],
+)
+async def test_the_health_check_tells_the_truth(
+    start: Callable[..., Any], serving: Any, secret: str, status: int, text: bytes
+) -> None:
+    server, health = rpc.server(SECRET)
+    await health.set("", serving)
+    port = rpc.listen(server, "127.0.0.1:0")
+    await server.start()
+    command = ("-m", "socketcluster_runtime.health", f"127.0.0.1:{port}")
+    process = await start(*command, SOCKETCLUSTER_SECRET=secret, SOCKETCLUSTER_SHARE="an option of the service")
+    _out, error = await process.communicate()
+    await server.stop(None)
+    assert process.returncode == status, error
+    assert text in error
+
+
+async def test_the_health_check_of_nobody(start: Callable[..., Any]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"http://127.0.0.1:{port}/"):
+            process = await start("-m", "socketcluster_runtime.health", address, SOCKETCLUSTER_SECRET=SECRET)
+            _out, error = await process.communicate()
+            assert process.returncode == 1
+            assert address.encode() in error
+            assert b"Traceback" not in error

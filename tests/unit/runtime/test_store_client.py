@@ -1,0 +1,302 @@
+"""The store client against a store of the test's own, which answers when and what the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
+from socketcluster_runtime import rpc, store_client
+from socketcluster_runtime.addresses import resolve
+from socketcluster_runtime.errors import InvalidOperationError, OperationError, SettingsError, StoreUnavailableError
+from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
+from socketcluster_runtime.store_client import StoreClient
+
+SECRET = "a secret of the tests"
+GET = store_pb2.VERB_GET
+ALL = range(PARTITION_COUNT)
+
+
+class Stream:
+    """One link, as the store has it."""
+
+    def __init__(self, context: Any) -> None:
+        self.operations: asyncio.Queue[store_pb2.Operation] = asyncio.Queue()
+        self._context = context
+        self.end = asyncio.Event()
+
+    async def announce(self, partitions: Any, epoch: int) -> None:
+        ownership = [store_pb2.Ownership(partition=number, epoch=epoch) for number in partitions]
+        announcement = store_pb2.Announcement(store_id="scripted", partitions=ownership)
+        await self._context.write(store_pb2.LinkReply(announcement=announcement))
+
+    async def answer(self, *results: store_pb2.Result) -> None:
+        await self._context.write(store_pb2.LinkReply(results=results))
+
+    async def tell(self, *events: store_pb2.Event) -> None:
+        await self._context.write(store_pb2.LinkReply(events=events))
+
+    async def take(self, count: int) -> list[store_pb2.Operation]:
+        return [await self.operations.get() for _ in range(count)]
+
+
+class ScriptedStore(store_pb2_grpc.StoreServicer):
+    """A store that leaves everything to the test."""
+
+    def __init__(self) -> None:
+        self.streams: asyncio.Queue[Stream] = asyncio.Queue()
+
+    async def Hello(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return store_pb2.HelloReply()
+
+    async def Link(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        stream = Stream(context)
+        assert (await anext(aiter(request_iterator))).open.worker_id == "worker01"
+        self.streams.put_nowait(stream)
+
+        async def read() -> None:
+            async for request in request_iterator:
+                for operation in request.operations:
+                    stream.operations.put_nowait(operation)
+
+        reader = asyncio.create_task(read())
+        try:
+            await stream.end.wait()
+        finally:
+            reader.cancel()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "the script says so")
+
+
+@pytest.fixture
+async def start_store(folder: Path) -> AsyncIterator[Callable[[], Any]]:
+    servers: list[grpc.aio.Server] = []
+
+    async def start() -> tuple[str, ScriptedStore]:
+        server, _health = rpc.server(SECRET)
+        store = ScriptedStore()
+        store_pb2_grpc.add_StoreServicer_to_server(store, server)
+        address = f"unix:{folder}/{len(servers)}"
+        rpc.listen(server, address)
+        await server.start()
+        servers.append(server)
+        return address, store
+
+    yield start
+    for server in servers:
+        await server.stop(None)
+
+
+@pytest.fixture
+def folder() -> Any:
+    with tempfile.TemporaryDirectory(prefix="sc", dir="/tmp") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+async def make_client() -> AsyncIterator[Callable[..., Any]]:
+    clients = []
+
+    async def make(*addresses: str, **options: Any) -> StoreClient:
+        handlers = {
+            name: options.pop(name, lambda *_: None)
+            for name in ("on_session_message", "on_session_destroyed", "on_channel_message")
+        }
+        client = StoreClient(
+            addresses, worker_id="worker01", app_name="socketcluster", secret=SECRET, **handlers, **options
+        )
+        clients.append(client)
+        await client.start()
+        return client
+
+    yield make
+    for client in clients:
+        await client.close()
+
+
+async def test_operations_of_one_turn_wait_for_their_owner_in_order(start_store: Any, make_client: Any) -> None:
+    address, store = await start_store()
+    client = await make_client(address)
+    calls = [client.call(GET, session_id="s", keys=[str(number)]) for number in range(10)]
+    stream = await store.streams.get()
+    assert not client.ready
+    await stream.announce(ALL, 1)
+    await client.wait_ready()
+    taken = await stream.take(10)
+    assert [operation.keys[0] for operation in taken] == [str(number) for number in range(10)]
+    assert {operation.partition for operation in taken} == {partition_of("s")}
+    await stream.answer(*(store_pb2.Result(id=o.id, value=o.keys[0].encode()) for o in reversed(taken)))
+    assert await asyncio.gather(*calls) == [str(number).encode() for number in range(10)]
+
+
+async def test_what_has_no_answer_is_sent_again_after_what_is_attached(start_store: Any, make_client: Any) -> None:
+    address, store = await start_store()
+    client = await make_client(address)
+    stream = await store.streams.get()
+    await stream.announce(ALL, 1)
+    await client.wait_ready()
+    first = [client.attach("s"), client.subscribe("s"), client.attach("left"), client.detach("left")]
+    await stream.answer(*(store_pb2.Result(id=operation.id) for operation in await stream.take(4)))
+    await asyncio.gather(*first)
+    calls = [client.call(GET, session_id="s", keys=[str(number)]) for number in range(3)]
+    taken = await stream.take(3)
+    await stream.answer(store_pb2.Result(id=taken[0].id, value=b"answered"))
+    assert await calls[0] == b"answered"
+    stream.end.set()
+    stream = await store.streams.get()
+    await stream.announce(ALL, 2)
+    again = await stream.take(4)
+    assert [operation.verb for operation in again[:2]] == [
+        store_pb2.VERB_SESSION_ATTACH,
+        store_pb2.VERB_CHANNEL_SUBSCRIBE,
+    ]
+    assert again[2:] == taken[1:]
+    await stream.answer(*(store_pb2.Result(id=operation.id, value=b"again") for operation in again))
+    assert await asyncio.gather(*calls[1:]) == [b"again", b"again"]
+
+
+async def test_a_partition_that_moves_takes_its_operations_along(start_store: Any, make_client: Any) -> None:
+    (one_address, one), (two_address, two) = await start_store(), await start_store()
+    client = await make_client(one_address, two_address)
+    old, new = await one.streams.get(), await two.streams.get()
+    await old.announce(ALL, 1)
+    await new.announce([], 1)
+    await client.wait_ready()
+    calls = [client.call(GET, session_id="s", keys=[str(number)]) for number in range(3)]
+    taken = await old.take(3)
+    await new.announce([partition_of("s")], 2)
+    not_owner = store_pb2.Error(code=store_pb2.Error.CODE_NOT_OWNER)
+    await old.answer(store_pb2.Result(id=taken[0].id, value=b"before"))
+    assert await calls[0] == b"before"
+    calls.append(client.call(GET, session_id="s", keys=["3"]))
+    await old.answer(*(store_pb2.Result(id=operation.id, error=not_owner) for operation in taken[1:]))
+    moved = await new.take(3)
+    assert [operation.keys[0] for operation in moved] == ["1", "2", "3"]
+    await new.answer(*(store_pb2.Result(id=operation.id) for operation in moved))
+    assert await asyncio.gather(*calls[1:]) == [b"", b"", b""]
+
+
+async def test_nobody_answers(start_store: Any, make_client: Any) -> None:
+    address, store = await start_store()
+    client = await make_client(address, timeout=0.1)
+    parked = client.call(GET, session_id="s", keys=["k"])
+    with pytest.raises(StoreUnavailableError, match=r"no store answered VERB_GET within 0\.1 s"):
+        await parked
+    stream = await store.streams.get()
+    await stream.announce(ALL, 1)
+    await client.wait_ready()
+    sent = client.call(GET, session_id="s", keys=["late"])
+    (operation,) = await stream.take(1)
+    with pytest.raises(StoreUnavailableError):
+        await sent
+    await stream.answer(store_pb2.Result(id=operation.id, value=b"too late"))
+    call = client.call(GET, session_id="s", keys=["next"])
+    (operation,) = await stream.take(1)
+    assert operation.keys == ["next"]
+    await stream.answer(store_pb2.Result(id=operation.id, value=b"in time"))
+    assert await call == b"in time"
+
+
+async def test_closing_fails_what_waits(start_store: Any, make_client: Any) -> None:
+    address, _store = await start_store()
+    client = await make_client(address)
+    waiting = client.call(GET, session_id="s", keys=["k"])
+    await client.close()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await waiting
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await client.call(GET, session_id="s", keys=["k"])
+
+
+async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, start_store: Any, make_client: Any) -> None:
+    monkeypatch.setattr(store_client, "MAX_PENDING", 2)
+    address, store = await start_store()
+    client = await make_client(address)
+    calls = [client.call(GET, session_id="s", keys=["k"]) for _ in range(2)]
+    with pytest.raises(StoreUnavailableError, match="too many"):
+        await client.call(GET, session_id="s", keys=["k"])
+    stream = await store.streams.get()
+    await stream.announce(ALL, 1)
+    await stream.answer(*(store_pb2.Result(id=operation.id) for operation in await stream.take(2)))
+    assert await asyncio.gather(*calls) == [b"", b""]
+
+
+async def test_operations_that_cannot_be_are_refused_here(start_store: Any, make_client: Any) -> None:
+    address, _store = await start_store()
+    client = await make_client(address)
+    for arguments in (
+        {"session_id": "\ud800", "keys": ["k"]},
+        {"session_id": "s", "keys": ["\ud800"]},
+        {"session_id": "s", "keys": [1]},
+        {"session_id": 5},
+        {},
+        {"partition": PARTITION_COUNT},
+        {"partition": -1},
+    ):
+        with pytest.raises(InvalidOperationError):
+            await client.call(GET, **arguments)
+    with pytest.raises(InvalidOperationError):
+        await client.attach("\ud800")
+
+
+async def test_events_are_handed_on_and_a_failing_handler_harms_nobody(start_store: Any, make_client: Any) -> None:
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a handler's bug")
+
+    address, store = await start_store()
+    await make_client(
+        address,
+        on_session_message=fail,
+        on_session_destroyed=heard.put_nowait,
+        on_channel_message=lambda *message: heard.put_nowait(message),
+    )
+    stream = await store.streams.get()
+    await stream.tell(
+        store_pb2.Event(session_message=store_pb2.SessionMessage(session_id="s", name="e", value=b"\x90")),
+        store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="s")),
+        store_pb2.Event(channel_message=store_pb2.ChannelMessage(channel="c", value=b"\x01", offset=3, epoch=4)),
+    )
+    assert await heard.get() == "s"
+    assert await heard.get() == ("c", b"\x01", 3, 4)
+
+
+async def test_a_fault_of_the_store_is_an_error_of_the_operation(start_store: Any, make_client: Any) -> None:
+    address, store = await start_store()
+    client = await make_client(address)
+    stream = await store.streams.get()
+    await stream.announce(ALL, 1)
+    call = client.call(GET, session_id="s", keys=["k"])
+    (operation,) = await stream.take(1)
+    error = store_pb2.Error(code=store_pb2.Error.CODE_INTERNAL, message="the disk is full")
+    await stream.answer(store_pb2.Result(id=operation.id, error=error))
+    with pytest.raises(OperationError, match="the disk is full"):
+        await call
+
+
+async def test_names_stand_for_hosts(make_client: Any) -> None:
+    assert await resolve("dns:///localhost:7000") in (["127.0.0.1:7000"], ["[::1]:7000"])
+    assert await resolve(f"dns:///{'x' * 64}:7000") == []
+    for malformed in ("localhost", "localhost:", "dns:///:7000", "localhost:0", "localhost:99999"):
+        with pytest.raises(SettingsError, match="no address"):
+            await make_client(malformed)
+
+
+async def test_a_store_that_is_found_by_name(make_client: Any) -> None:
+    server, _health = rpc.server(SECRET)
+    store = ScriptedStore()
+    store_pb2_grpc.add_StoreServicer_to_server(store, server)
+    port = rpc.listen(server, "127.0.0.1:0")
+    await server.start()
+    client = await make_client(f"dns:///localhost:{port}")
+    stream = await store.streams.get()
+    await stream.announce(ALL, 1)
+    await client.wait_ready()
+    await client.close()
+    await server.stop(None)
