@@ -48,23 +48,18 @@ class Endpoints:
             ),
         )
         self.open_websockets: set[WebSocket] = set()
-        self._origins = OriginPolicy(settings.origins)
         self._raw_path = settings.path
-        options = EngineOptions(
-            settings.heartbeat_interval,
-            settings.heartbeat_timeout,
-            settings.max_http_buffer_size,
-            settings.max_buffered_bytes,
+        self._engine_path = settings.path + "engine/"
+        self._engine = EngineServer(
+            identity,
+            EngineOptions(
+                settings.heartbeat_interval,
+                settings.heartbeat_timeout,
+                settings.max_http_buffer_size,
+                settings.max_buffered_bytes,
+            ),
+            lambda connection, handshake, session_id: self._peer(connection, handshake, session_id, pings=False),
         )
-        self._engines: dict[str, EngineServer] = {}
-        makers: tuple[tuple[str, MakeReceiver], ...] = (
-            (settings.path + "engine/", self._socketcluster_on_engine),
-            (settings.socketio_path, self._socketio),
-            (settings.engineio_path, self._plain),
-        )
-        for path, make_receiver in makers:
-            engine = EngineServer(identity, options, self._origins, make_receiver)
-            self._engines[path] = self._engines[path.rstrip("/")] = engine
         self._user_app: ASGIApp = worker.http_server
 
     @property
@@ -77,8 +72,7 @@ class Endpoints:
         for namespace in self._worker.ws_server.everybody():
             for socket in tuple(namespace.sockets):
                 socket.disconnect(code, reason)
-        for engine in self._engines.values():
-            engine.close_all(code, reason)
+        self._engine.close_all(code, reason)
         for websocket in tuple(self.open_websockets):
             websocket.close(code, reason)
 
@@ -94,10 +88,9 @@ class Endpoints:
             session_id = self._identity.new_id()
             send = _with_cookie(send, self._cookies.write(session_id, secure=secure))
         path = scope["path"]
-        engine = self._engines.get(path)
-        if engine is not None and scope["type"] == "http":
-            await engine.serve(scope, receive, send, handshake, session_id)
-        elif self._is_raw(path) and scope["type"] == "http":
+        if self._is(path, self._engine_path) and scope["type"] == "http":
+            await self._engine.serve(scope, receive, send, handshake, session_id)
+        elif self._is(path, self._raw_path) and scope["type"] == "http":
             answer = PlainTextResponse("this is a WebSocket endpoint\n", 426, headers={"upgrade": "websocket"})
             await answer(scope, receive, send)
         elif scope["type"] == "http" and (own := self._own(path)) is not None:
@@ -115,14 +108,15 @@ class Endpoints:
             return JSONResponse({"status": "ok", "worker": self._worker.name})
         return None
 
-    def _is_raw(self, path: str) -> bool:
-        return path == self._raw_path or path == self._raw_path[:-1]
+    @staticmethod
+    def _is(path: str, endpoint: str) -> bool:
+        return path == endpoint or path == endpoint[:-1]
 
     # WebSocket.
 
     def serves(self, path: str) -> bool:
         """Is a WebSocket at this path one of the realtime endpoints'?"""
-        return self._is_raw(path) or path in self._engines
+        return self._is(path, self._raw_path) or self._is(path, self._engine_path)
 
     def upgrade(
         self, transport: asyncio.Transport, handshake: Handshake, raw_headers: list[tuple[bytes, bytes]]
