@@ -15,7 +15,7 @@ from support.local import LocalCluster
 HERE = Path(__file__).parent
 CONTROLLER = HERE.parent / "controllers" / "scenario" / "controller.py"
 
-Drive = Callable[[str], Awaitable[dict[str, Any]]]
+Drive = Callable[..., Awaitable[dict[str, Any]]]
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ async def drive(npm_folder: Path, cluster: LocalCluster) -> Drive:
         assert process.returncode == 0, f"{' '.join(argv)}\n{out.decode()}\n{err.decode()}"
         return out.decode()
 
-    async def drive(script: str) -> dict[str, Any]:
+    async def drive(script: str, *arguments: str) -> dict[str, Any]:
         if not (npm_folder / "node_modules").exists():
             await run("npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts")
-        seen: dict[str, Any] = json.loads(await run("node", script, cluster.url))
+        seen: dict[str, Any] = json.loads(await run("node", script, cluster.url, *arguments))
         return seen
 
     return drive

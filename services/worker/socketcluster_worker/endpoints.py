@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
@@ -10,15 +11,19 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from socketcluster_wire.close_codes import CloseCode
+from socketcluster_wire.engineio import ErrorCode
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.connection import Connection, Handshake
+from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.cookies import SessionCookies
 from socketcluster_worker.identity import Identity
+from socketcluster_worker.origins import OriginPolicy
 from socketcluster_worker.protocols.context import Context, Timing
+from socketcluster_worker.protocols.plain import PlainPeer
 from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
+from socketcluster_worker.protocols.socketio import SocketIOPeer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.transport.engine import EngineOptions
-from socketcluster_worker.transport.polling import EngineServer
+from socketcluster_worker.transport.polling import EngineServer, MakeReceiver, Refusal
 from socketcluster_worker.transport.websocket import WebSocket
 
 CLIENT_FILES = ("socketcluster.js", "socketcluster.mjs", "socketcluster.d.ts")
@@ -48,18 +53,23 @@ class Endpoints:
             ),
         )
         self.open_websockets: set[WebSocket] = set()
+        self._origins = OriginPolicy(settings.origins)
         self._raw_path = settings.path
-        self._engine_path = settings.path + "engine/"
-        self._engine = EngineServer(
-            identity,
-            EngineOptions(
-                settings.heartbeat_interval,
-                settings.heartbeat_timeout,
-                settings.max_http_buffer_size,
-                settings.max_buffered_bytes,
-            ),
-            lambda connection, handshake, session_id: self._peer(connection, handshake, session_id, pings=False),
+        options = EngineOptions(
+            settings.heartbeat_interval,
+            settings.heartbeat_timeout,
+            settings.max_http_buffer_size,
+            settings.max_buffered_bytes,
         )
+        self._engines: dict[str, EngineServer] = {}
+        makers: tuple[tuple[str, MakeReceiver], ...] = (
+            (settings.path + "engine/", self._socketcluster_on_engine),
+            (settings.socketio_path, self._socketio),
+            (settings.engineio_path, self._plain),
+        )
+        for path, make_receiver in makers:
+            engine = EngineServer(identity, options, self._origins, make_receiver)
+            self._engines[path] = self._engines[path.rstrip("/")] = engine
         self._user_app: ASGIApp = worker.http_server
 
     @property
@@ -72,7 +82,8 @@ class Endpoints:
         for namespace in self._worker.ws_server.everybody():
             for socket in tuple(namespace.sockets):
                 socket.disconnect(code, reason)
-        self._engine.close_all(code, reason)
+        for engine in self._engines.values():
+            engine.close_all(code, reason)
         for websocket in tuple(self.open_websockets):
             websocket.close(code, reason)
 
@@ -88,9 +99,10 @@ class Endpoints:
             session_id = self._identity.new_id()
             send = _with_cookie(send, self._cookies.write(session_id, secure=secure))
         path = scope["path"]
-        if self._is(path, self._engine_path) and scope["type"] == "http":
-            await self._engine.serve(scope, receive, send, handshake, session_id)
-        elif self._is(path, self._raw_path) and scope["type"] == "http":
+        engine = self._engines.get(path)
+        if engine is not None and scope["type"] == "http":
+            await engine.serve(scope, receive, send, handshake, session_id)
+        elif self._is_raw(path) and scope["type"] == "http":
             answer = PlainTextResponse("this is a WebSocket endpoint\n", 426, headers={"upgrade": "websocket"})
             await answer(scope, receive, send)
         elif scope["type"] == "http" and (own := self._own(path)) is not None:
@@ -108,15 +120,14 @@ class Endpoints:
             return JSONResponse({"status": "ok", "worker": self._worker.name})
         return None
 
-    @staticmethod
-    def _is(path: str, endpoint: str) -> bool:
-        return path == endpoint or path == endpoint[:-1]
+    def _is_raw(self, path: str) -> bool:
+        return path == self._raw_path or path == self._raw_path[:-1]
 
     # WebSocket.
 
     def serves(self, path: str) -> bool:
         """Is a WebSocket at this path one of the realtime endpoints'?"""
-        return self._is(path, self._raw_path) or self._is(path, self._engine_path)
+        return self._is_raw(path) or path in self._engines
 
     def upgrade(
         self, transport: asyncio.Transport, handshake: Handshake, raw_headers: list[tuple[bytes, bytes]]
@@ -132,25 +143,39 @@ class Endpoints:
         if session_id is None:
             session_id = self._identity.new_id()
             extra_headers.append(("Set-Cookie", self._cookies.write(session_id, secure=handshake.secure)))
-        is_engine = self._is(handshake.path, self._engine_path)
-        if is_engine and (refusal := self._engine.check_upgrade(handshake)) is not None:
-            _refuse(transport, refusal.status, refusal.body())
+        engine = self._engines.get(handshake.path)
+        if engine is not None:
+            refusal = engine.check_upgrade(handshake)
+        else:
+            refusal = None if self._origins.allows(handshake) else Refusal(403, ErrorCode.FORBIDDEN)
+        if refusal is not None:
+            _refuse(transport, refusal)
             return None
         if not websocket.accept(transport, handshake, raw_headers, extra_headers):
             return None
-        if is_engine:
-            self._engine.attach(websocket, handshake, session_id)
+        if engine is not None:
+            engine.attach(websocket, handshake, session_id)
         else:
-            websocket.receiver = self._peer(websocket, handshake, session_id, pings=True)
+            websocket.receiver = SocketClusterPeer(websocket, self._context, handshake, session_id, pings=True)
         return websocket
 
-    def _peer(self, connection: Connection, handshake: Handshake, session_id: str, *, pings: bool) -> SocketClusterPeer:
-        return SocketClusterPeer(connection, self._context, handshake, session_id, pings=pings)
+    # Which message protocol goes with which endpoint.
+
+    def _socketcluster_on_engine(self, connection: Connection, handshake: Handshake, session_id: str) -> Receiver:
+        return SocketClusterPeer(connection, self._context, handshake, session_id, pings=False)
+
+    def _socketio(self, connection: Connection, handshake: Handshake, session_id: str) -> Receiver:
+        return SocketIOPeer(connection, self._context, handshake, session_id)
+
+    def _plain(self, connection: Connection, handshake: Handshake, session_id: str) -> Receiver:
+        return PlainPeer(connection, self._context, handshake, session_id)
 
 
-def _refuse(transport: asyncio.Transport, status: int, body: bytes) -> None:
+def _refuse(transport: asyncio.Transport, refusal: Refusal) -> None:
+    body = refusal.body()
+    phrase = HTTPStatus(refusal.status).phrase
     transport.write(
-        f"HTTP/1.1 {status} Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        f"HTTP/1.1 {refusal.status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
         "connection: close\r\n\r\n".encode()
         + body
     )

@@ -34,6 +34,12 @@ class WorkerSettings(ServiceSettings):
 
     path: str = Field("/socketcluster/", pattern=r"^/[A-Za-z0-9_./-]*/$")
     """Where the realtime endpoints begin; starts and ends with a slash."""
+    socketio_path: str = Field("/socket.io/", pattern=r"^/[A-Za-z0-9_./-]*/$")
+    """Where Socket.IO clients connect."""
+    engineio_path: str = Field("/engine.io/", pattern=r"^/[A-Za-z0-9_./-]*/$")
+    """Where plain Engine.IO clients connect."""
+    origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins beside the server's own whose pages may connect, comma-separated; ``*`` means all, without cookies."""
     heartbeat_interval: float = Field(25.0, gt=0, le=3600)
     """Seconds between two pings to a client."""
     heartbeat_timeout: float = Field(20.0, gt=0, le=3600)
@@ -53,7 +59,7 @@ class WorkerSettings(ServiceSettings):
     drain_timeout: float = Field(10.0, ge=0, le=600)
     """Seconds that handlers and HTTP requests have to finish when the worker stops."""
 
-    @field_validator("stores", mode="before")
+    @field_validator("stores", "origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -93,7 +93,77 @@ def run(worker):
         def disconnect_me(code):
             socket.disconnect(code, "as you wish")
 
+        add_rooms(socket)
+
+    admin = server.of("/admin")
+
+    @admin.use("handshake")
+    async def only_admins(action):
+        if (action.socket.handshake.auth or {}).get("password") != "open sesame":
+            raise EventError("not for you", data={"hint": "say please"})
+
+    @admin.on("connection")
+    def admin_connected(socket):
+        socket.emit("welcome", {"rooms": sorted(room for room in socket.rooms if room != socket.id)})
+
+        @socket.on("shout")
+        def shout(text):
+            admin.emit("heard", text)
+
     @server.on("session_destroy")
     def forgotten(session_id):
         destroyed.append(session_id)
         server.exchange.publish("destroyed", {"session": session_id, "worker": worker.name})
+
+
+def add_rooms(socket):
+    namespace = socket.namespace
+
+    @socket.on("*")
+    def remember(event, *args):
+        if event != "last":
+            socket.data["last"] = [event, len(args)]
+
+    @socket.on("last")
+    def last():
+        return socket.data["last"]
+
+    @socket.on("message")
+    def message(data):
+        socket.send(data)
+
+    @socket.on("several")
+    def several(one, two):
+        return two, one  # a tuple is several arguments of the acknowledgement
+
+    @socket.on("join")
+    def join(room):
+        socket.join(room)
+
+    @socket.on("leave")
+    def leave(room):
+        socket.leave(room)
+
+    @socket.on("rooms")
+    def rooms():
+        return sorted(room for room in socket.rooms if room != socket.id)
+
+    @socket.on("to room")
+    def to_room(room, data):
+        namespace.to(room).emit("room", data)
+
+    @socket.on("to others in room")
+    def to_others_in_room(room, data):
+        socket.to(room).emit("room", data)
+
+    @socket.on("to everybody else")
+    def to_everybody_else(data):
+        socket.broadcast.emit("everybody", data)
+
+    @socket.on("to everybody but room")
+    def to_everybody_but_room(room, data):
+        namespace.except_(room).emit("everybody", data)
+
+    @socket.on("volatile")
+    def volatile(data):
+        socket.volatile.emit("maybe", data)

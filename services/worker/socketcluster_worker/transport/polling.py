@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,14 @@ from socketcluster_wire.engineio import ErrorCode
 from socketcluster_wire.errors import MalformedPacketError
 from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.identity import Identity
+from socketcluster_worker.origins import OriginPolicy
 from socketcluster_worker.transport.engine import EngineOptions, EngineSession, EngineWebSocket
 from socketcluster_worker.transport.websocket import WebSocket
 
 PLAIN = "text/plain; charset=UTF-8"
+COMPRESSION_THRESHOLD = 1024
+"""Bytes from which on the body of a polling response is compressed."""
+COMPRESSION_LEVEL = 1  # the loop waits for it
 TRANSPORTS = ("polling", "websocket")
 
 MakeReceiver = Callable[[Connection, Handshake, str], Receiver]
@@ -45,12 +50,16 @@ class EngineServer:
     Args:
         identity: makes the sids.
         options: times and sizes.
+        origins: which pages may connect.
         make_receiver: makes the message protocol above a new connection.
     """
 
-    def __init__(self, identity: Identity, options: EngineOptions, make_receiver: MakeReceiver) -> None:
+    def __init__(
+        self, identity: Identity, options: EngineOptions, origins: OriginPolicy, make_receiver: MakeReceiver
+    ) -> None:
         self._identity = identity
         self._options = options
+        self._origins = origins
         self._make_receiver = make_receiver
         self._sessions: dict[str, EngineSession] = {}
 
@@ -66,12 +75,16 @@ class EngineServer:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, handshake: Handshake, session_id: str) -> None:
         """Serve one request of a polling client (ASGI 3)."""
+        if scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers=self._origins.preflight(handshake))(scope, receive, send)
+            return
         response = await self._respond(scope["method"], receive, handshake, session_id)
         if response is not None:
+            response.headers.update(self._origins.headers(handshake))
             await response(scope, receive, send)
 
     async def _respond(self, method: str, receive: Receive, handshake: Handshake, session_id: str) -> Response | None:
-        refusal = _check(handshake)
+        refusal = self._check(handshake)
         if refusal is not None:
             return _refuse(refusal)
         sid = handshake.query.get("sid")
@@ -89,9 +102,9 @@ class EngineServer:
             return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
         if method == "POST":
             return await self._post(found, receive, handshake)
-        return await self._poll(found, receive)
+        return await self._poll(found, receive, handshake)
 
-    async def _poll(self, session: EngineSession, receive: Receive) -> Response | None:
+    async def _poll(self, session: EngineSession, receive: Receive, handshake: Handshake) -> Response | None:
         future = session.poll()
         if future is None:
             return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
@@ -104,7 +117,12 @@ class EngineServer:
             if not future.done():
                 session.abandon_poll()
                 return None
-        return Response(wire.encode_payload(future.result()), media_type=PLAIN, headers={"cache-control": "no-store"})
+        body = wire.encode_payload(future.result())
+        headers = {"cache-control": "no-store"}
+        if len(body) >= COMPRESSION_THRESHOLD and "gzip" in handshake.headers.get("accept-encoding", ""):
+            body = gzip.compress(body, COMPRESSION_LEVEL)
+            headers["content-encoding"] = "gzip"
+        return Response(body, media_type=PLAIN, headers=headers)
 
     async def _post(self, session: EngineSession, receive: Receive, handshake: Handshake) -> Response | None:
         limit = self._options.max_http_buffer_size
@@ -131,11 +149,21 @@ class EngineServer:
     def _forget(self, sid: str) -> None:
         self._sessions.pop(sid, None)
 
+    def _check(self, handshake: Handshake) -> Refusal | None:
+        """Say why a request is not served, whatever it asks for."""
+        if handshake.query.get("transport") not in TRANSPORTS:
+            return Refusal(400, ErrorCode.UNKNOWN_TRANSPORT)
+        if handshake.query.get("EIO") != wire.REVISION:
+            return Refusal(400, ErrorCode.UNSUPPORTED_VERSION)
+        if not self._origins.allows(handshake):
+            return Refusal(403, ErrorCode.FORBIDDEN)
+        return None
+
     # WebSocket.
 
     def check_upgrade(self, handshake: Handshake) -> Refusal | None:
         """Say why a WebSocket may not open, if it may not."""
-        refusal = _check(handshake)
+        refusal = self._check(handshake)
         if refusal is not None:
             return refusal
         if handshake.query["transport"] != "websocket":
@@ -161,14 +189,6 @@ class EngineServer:
         self._sessions[session.sid] = session
         session.adopt(websocket)
         session.receiver = self._make_receiver(session, handshake, session_id)
-
-
-def _check(handshake: Handshake) -> Refusal | None:
-    if handshake.query.get("transport") not in TRANSPORTS:
-        return Refusal(400, ErrorCode.UNKNOWN_TRANSPORT)
-    if handshake.query.get("EIO") != wire.REVISION:
-        return Refusal(400, ErrorCode.UNSUPPORTED_VERSION)
-    return None
 
 
 def _refuse(refusal: Refusal) -> Response:

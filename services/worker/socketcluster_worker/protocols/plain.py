@@ -1,0 +1,112 @@
+"""Engine.IO alone: each message is the event ``message``, in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from socketcluster_wire.close_codes import CloseCode
+from socketcluster_wire.socketcluster import CallId
+from socketcluster_worker.api.broadcast import Emission
+from socketcluster_worker.api.middleware import Action
+from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.connection import Connection, Handshake, Outgoing
+from socketcluster_worker.errors import NotSerializableError
+from socketcluster_worker.protocols.context import Context
+from socketcluster_worker.protocols.dispatch import Dispatch
+
+MESSAGE = "message"
+
+
+class PlainPeer:
+    """One connection that carries messages without form: texts and bytes.
+
+    An event other than ``message`` has no form here, and is left out; so is a channel's message. A call cannot be made.
+    """
+
+    protocol = "engine.io"
+
+    def __init__(self, connection: Connection, context: Context, handshake: Handshake, session_id: str) -> None:
+        self._connection = connection
+        self._namespace = context.server
+        self._socket = Socket(
+            context.identity.new_id(),
+            context.server.sessions.get(session_id),
+            context.server,
+            handshake,
+            self,
+            ack_timeout=context.timing.ack_timeout,
+        )
+        self._dispatch = Dispatch(context.server, self._socket, self)
+        # The transport sends its own opening first.
+        asyncio.get_running_loop().call_soon(self._open)
+
+    def _open(self) -> None:
+        if self._namespace.middleware.active("handshake"):
+            self._namespace.run(self._judge, (), "middleware of the stage 'handshake'")
+        else:
+            self._opened()
+
+    async def _judge(self) -> None:
+        try:
+            await self._namespace.middleware.run(Action("handshake", self._socket))
+        except Exception as error:
+            self._dispatch.raised(error, "handshake", None)
+            self.close(CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
+        else:
+            self._opened()
+
+    def _opened(self) -> None:
+        if self._socket.connected:
+            self._namespace.connected(self._socket)
+            self._dispatch.begin()
+
+    def on_message(self, message: str | bytes) -> None:
+        """Take a message from the client."""
+        self._dispatch.event(MESSAGE, (message,), None)
+
+    def on_close(self, code: int, reason: str) -> None:
+        """Learn that the connection has ended."""
+        self._socket.connected = False
+        self._namespace.disconnected(self._socket, code, reason)
+
+    @property
+    def writable(self) -> bool:
+        """Is nothing waiting to be sent to the client?"""
+        return self._connection.writable
+
+    def emit(self, event: str, args: tuple[Any, ...]) -> None:
+        """Send a message."""
+        if event != MESSAGE:
+            return
+        for data in args:
+            if isinstance(data, str):
+                self._connection.send_text(data.encode())
+            elif isinstance(data, bytes | bytearray | memoryview):
+                self._connection.send_binary(bytes(data))
+            else:
+                raise NotSerializableError(f"a message is a text or bytes, not {type(data).__name__}")
+
+    def emit_shared(self, emission: Emission) -> None:
+        """Send a message that goes to other sockets too."""
+        self.emit(emission.event, emission.args)
+
+    def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
+        """Refuse: messages have no answers."""
+        raise NotSerializableError("a plain Engine.IO client answers no calls")
+
+    def forget(self, call_id: int) -> None:
+        """Do nothing: there are no calls."""
+
+    def respond(self, call_id: CallId, result: Any) -> None:
+        """Do nothing: there are no calls."""
+
+    def fail(self, call_id: CallId, name: str, message: str) -> None:
+        """Do nothing: there are no calls."""
+
+    def deliver(self, publication: Outgoing) -> None:
+        """Do nothing: a client cannot subscribe."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection."""
+        self._connection.close(code, reason)

@@ -1,0 +1,253 @@
+"""Socket.IO on one connection: namespaces, each with a socket of its own, events, acknowledgements and binary.
+
+https://github.com/socketio/socket.io-protocol, revision 5. Its acknowledgements carry no errors: where a handler fails,
+the acknowledgement is one object, ``{"error": {"name", "message"}}``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from socketcluster_runtime import logging
+from socketcluster_wire import socketio as wire
+from socketcluster_wire.close_codes import CloseCode
+from socketcluster_wire.errors import WireError
+from socketcluster_wire.socketcluster import CallId
+from socketcluster_worker.api.broadcast import Emission
+from socketcluster_worker.api.middleware import Action
+from socketcluster_worker.api.namespace import Namespace
+from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.connection import Connection, Handshake, Outgoing
+from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError
+from socketcluster_worker.protocols.context import Context
+from socketcluster_worker.protocols.dispatch import Dispatch
+
+log = logging.get_logger(__name__)
+
+CLOSES_EVERYTHING = frozenset((CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART))
+"""Codes that end the whole connection: its client reconnects, as it does not after a disconnect from a namespace."""
+
+
+class SocketIOPeer:
+    """One connection that speaks Socket.IO; the ``Receiver`` of its transport."""
+
+    def __init__(self, connection: Connection, context: Context, handshake: Handshake, session_id: str) -> None:
+        self.connection = connection
+        self.context = context
+        self._handshake = handshake
+        self._session_id = session_id
+        self._decoder = wire.Decoder()
+        self._members: dict[str, Member] = {}
+        self._timer = asyncio.get_running_loop().call_later(context.timing.handshake_timeout, self._nobody_connected)
+
+    def on_message(self, message: str | bytes) -> None:
+        """Take a message from the client."""
+        try:
+            packet = self._decoder.receive(message)
+        except WireError as error:
+            self.connection.close(CloseCode.INVALID_DATA, str(error))
+            return
+        if packet is None:  # its attachments are still to come
+            return
+        member = self._members.get(packet.namespace)
+        if packet.type is wire.PacketType.CONNECT:
+            if member is None:
+                self._connect(packet)
+        elif member is not None:
+            member.on_packet(packet)
+
+    def on_close(self, code: int, reason: str) -> None:
+        """Learn that the connection has ended."""
+        self._timer.cancel()
+        for member in tuple(self._members.values()):
+            member.gone(code, reason)
+
+    def send(self, packet: wire.Packet) -> None:
+        """Send a packet and its attachments.
+
+        Raises:
+            NotSerializableError: its data has no JSON form.
+        """
+        text, attachments = _encode(packet)
+        self.connection.send_text(text)
+        for attachment in attachments:
+            self.connection.send_binary(attachment)
+
+    def left(self, member: Member) -> None:
+        """Forget a namespace's socket."""
+        self._members.pop(member.namespace.name, None)
+        if not self._members:
+            self._timer = asyncio.get_running_loop().call_later(
+                self.context.timing.handshake_timeout, self._nobody_connected
+            )
+
+    def _connect(self, packet: wire.Packet) -> None:
+        namespace = self.context.server.find(packet.namespace)
+        if namespace is None:
+            self.send(wire.connect_error(packet.namespace, "Invalid namespace"))
+            return
+        self._timer.cancel()
+        auth = packet.data if isinstance(packet.data, dict) else None
+        member = Member(self, namespace, replace(self._handshake, auth=auth), self._session_id)
+        self._members[namespace.name] = member
+        member.connect()
+
+    def _nobody_connected(self) -> None:
+        self.connection.close(CloseCode.HANDSHAKE_TIMEOUT, "no namespace was connected to in time")
+
+
+class Member:
+    """A connection's part in one namespace: the ``Peer`` of that socket."""
+
+    protocol = "socket.io"
+
+    def __init__(self, peer: SocketIOPeer, namespace: Namespace, handshake: Handshake, session_id: str) -> None:
+        self.namespace = namespace
+        self._peer = peer
+        self._socket = Socket(
+            peer.context.identity.new_id(),
+            namespace.sessions.get(session_id),
+            namespace,
+            handshake,
+            self,
+            ack_timeout=peer.context.timing.ack_timeout,
+        )
+        self._dispatch = Dispatch(namespace, self._socket, self)
+        self._last_call = -1
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+
+    # Connecting.
+
+    def connect(self) -> None:
+        """Let the client in, if the middleware does."""
+        if self.namespace.middleware.active("handshake"):
+            self.namespace.run(self._judge, (), "middleware of the stage 'handshake'")
+        else:
+            self._connected()
+
+    async def _judge(self) -> None:
+        try:
+            await self.namespace.middleware.run(Action("handshake", self._socket))
+        except EventError as error:
+            self._refuse(error.message, error.data)
+        except Exception as error:
+            self.namespace.handler_failed(error, "middleware of the stage 'handshake'")
+            self._refuse("the middleware failed", None)
+        else:
+            self._connected()
+
+    def _refuse(self, message: str, data: object) -> None:
+        if self._socket.connected:
+            self._socket.connected = False
+            self._peer.send(wire.connect_error(self.namespace.name, message, data))
+            self._peer.left(self)
+
+    def _connected(self) -> None:
+        if self._socket.connected:
+            self._peer.send(wire.connect(self.namespace.name, self._socket.id))
+            self.namespace.connected(self._socket)
+            self._dispatch.begin()
+
+    # What the client sends.
+
+    def on_packet(self, packet: wire.Packet) -> None:
+        """Take a packet for this namespace."""
+        match packet.type:
+            case wire.PacketType.EVENT:
+                name, *args = packet.data
+                self._dispatch.event(str(name), tuple(args), packet.ack_id)
+            case wire.PacketType.ACK:
+                self._answered(packet)
+            case wire.PacketType.DISCONNECT:
+                self.gone(CloseCode.NORMAL, "the client left the namespace")
+                self._peer.left(self)
+            case _:
+                self._peer.connection.close(CloseCode.INVALID_DATA, "a packet that only a server sends")
+
+    def gone(self, code: int, reason: str) -> None:
+        """Learn that the client is gone."""
+        calls, self._calls = self._calls, {}
+        for answer in calls.values():
+            if not answer.done():
+                answer.set_exception(SocketClosedError(f"the client is gone ({code})"))
+        self._socket.connected = False
+        self.namespace.disconnected(self._socket, code, reason)
+
+    def _answered(self, packet: wire.Packet) -> None:
+        answer = None if packet.ack_id is None else self._calls.pop(packet.ack_id, None)
+        if answer is not None and not answer.done():
+            args = packet.data
+            answer.set_result(None if not args else args[0] if len(args) == 1 else args)
+
+    # What the socket asks.
+
+    @property
+    def writable(self) -> bool:
+        """Is nothing waiting to be sent to the client?"""
+        return self._peer.connection.writable
+
+    def emit(self, event: str, args: tuple[Any, ...]) -> None:
+        """Send an event."""
+        self._peer.send(wire.event(self.namespace.name, [event, *args]))
+
+    def emit_shared(self, emission: Emission) -> None:
+        """Send an event that goes to other sockets too."""
+        text, attachments = emission.form((self.protocol, self.namespace.name), self._encode_shared)
+        connection = self._peer.connection
+        connection.send_outgoing(text)
+        for attachment in attachments:
+            connection.send_binary(attachment)
+
+    def _encode_shared(self, event: str, args: tuple[Any, ...]) -> tuple[Outgoing, list[bytes]]:
+        text, attachments = _encode(wire.event(self.namespace.name, [event, *args]))
+        return Outgoing(text), attachments
+
+    def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
+        """Send an event that wants an acknowledgement."""
+        call_id = self._last_call + 1
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._peer.send(wire.event(self.namespace.name, [event, *args], call_id))
+        self._last_call = call_id
+        self._calls[call_id] = answer
+        return call_id, answer
+
+    def forget(self, call_id: int) -> None:
+        """Stop waiting for an answer."""
+        self._calls.pop(call_id, None)
+
+    def deliver(self, publication: Outgoing) -> None:
+        """Do nothing: a Socket.IO client has rooms, not channels."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Disconnect the client from the namespace, or altogether where it is to come back."""
+        if code in CLOSES_EVERYTHING:
+            self._peer.connection.close(code, reason)
+            return
+        self._peer.send(wire.disconnect(self.namespace.name))
+        self.gone(code, reason)
+        self._peer.left(self)
+
+    # Answers.
+
+    def respond(self, call_id: CallId, result: Any) -> None:
+        """Acknowledge an event; a tuple is several arguments.
+
+        Raises:
+            NotSerializableError: the result has no JSON form.
+        """
+        if self._socket.connected:
+            args = [] if result is None else list(result) if isinstance(result, tuple) else [result]
+            self._peer.send(wire.ack(self.namespace.name, int(call_id), args))
+
+    def fail(self, call_id: CallId, name: str, message: str) -> None:
+        """Acknowledge an event whose handler failed."""
+        self.respond(call_id, {"error": {"name": name, "message": message}})
+
+
+def _encode(packet: wire.Packet) -> tuple[bytes, list[bytes]]:
+    try:
+        return wire.encode(packet)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise NotSerializableError(str(error)) from None

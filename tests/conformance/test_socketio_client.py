@@ -1,0 +1,50 @@
+"""npm's socket.io-client, unmodified."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(120)]
+
+BYTES = [0, 1, 2, 253, 254, 255]
+
+
+@pytest.mark.parametrize("how", ["polling", "websocket", "upgrade"])
+async def test_socketio_client_4(drive: Callable[..., Awaitable[dict[str, Any]]], how: str) -> None:
+    seen = await drive("socketio.mjs", how)
+    assert seen["greeting"] == ["hello"]
+    assert seen["transport"] == ("websocket" if how == "upgrade" else how)
+
+    assert seen["echo"] == {"text": "ünïcode ✓", "list": [1, 2.5, None, True]}
+    assert seen["several"] == [2, 1]
+    assert seen["failed"]["error"]["name"] == "InternalServerError"
+    assert "secret" not in seen["failed"]["error"]["message"]
+    assert seen["refused"] == {"error": {"name": "RefusedError", "message": "not today"}}
+    assert seen["nobody"]["error"]["name"] == "NoHandlerError"
+    assert seen["answer"] == "really? yes"
+    assert seen["timeout"] == "operation has timed out"
+
+    assert seen["binary"] == [BYTES, BYTES, "text", 1]
+    assert seen["message"] == BYTES
+
+    assert seen["rooms"] == ["lobby"]
+    assert seen["room"] == [["all", BYTES]] * 2
+    assert seen["others"] == ["others"]
+    assert seen["everybody"] == ["else"]
+    assert seen["excepted"] == ["not in the lobby"]
+    assert seen["onlyOne"] == ["only one"]
+    assert seen["unwanted"] == [0, 0]
+    assert seen["last"] == [4, ["several", 2]]
+    assert seen["volatile"] == ["now"]
+
+    assert seen["stranger"] == ["not for you", {"hint": "say please"}]
+    assert seen["welcome"] == [{"rooms": []}]
+    assert seen["shouted"] == ["loud"]
+    assert seen["nowhere"] == "Invalid namespace"
+
+    assert seen["ended"] == "io server disconnect"
+    assert seen["active"] is False
+    assert seen["again"] == "again"
