@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging as stdlib_logging
+import os
+import socket
 from collections.abc import Sequence
 
 from websockets.datastructures import Headers
@@ -22,6 +25,12 @@ CLOSE_TIMEOUT = 5.0
 
 _library_log = stdlib_logging.getLogger("websockets.server")
 _library_log.setLevel(stdlib_logging.CRITICAL)  # its failed handshakes are the clients' doing
+
+
+def end_for_all(transport: asyncio.BaseTransport) -> None:
+    """Shut a connection down, so that it ends for its client though another process may hold its descriptor too."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as own:
+        own.shutdown(socket.SHUT_RDWR)
 
 
 class WebSocket(asyncio.Protocol):
@@ -103,6 +112,7 @@ class WebSocket(asyncio.Protocol):
         """Learn that the TCP connection has ended."""
         self._opened.discard(self)
         self._writable = False
+        end_for_all(self._transport)
         if self._close_timer is not None:
             self._close_timer.cancel()
         self._end()

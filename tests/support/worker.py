@@ -1,0 +1,156 @@
+"""A whole worker in the test's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Self
+
+from socketcluster_runtime import lifecycle
+from socketcluster_worker.api.worker import Worker
+from socketcluster_worker.service import Service
+from socketcluster_worker.settings import WorkerSettings
+from support.clients import Browser
+from support.raw import Polling, RawClient, RawWebSocket, connect, upgrade
+
+StartWorker = Callable[..., Awaitable["RunningWorker"]]
+"""``await start_worker(run, **options)``; a fixture."""
+
+
+class Lifecycle(lifecycle.Lifecycle):
+    """One that a test can wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_ready = asyncio.Event()
+
+    def ready(self) -> None:
+        self.is_ready.set()
+
+
+class Running:
+    """A service in this event loop."""
+
+    def __init__(self, serve: Callable[[Lifecycle], Any]) -> None:
+        self.lifecycle = Lifecycle()
+        self.task = asyncio.ensure_future(serve(self.lifecycle))
+
+    async def ready(self) -> None:
+        """Return when the service serves; raise what kept it from doing so."""
+        waiting = asyncio.create_task(self.lifecycle.is_ready.wait())
+        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            waiting.cancel()
+            self.task.result()
+
+    async def stop(self) -> None:
+        """Stop as SIGTERM does."""
+        self.lifecycle.stopping.set()
+        await self.task
+
+
+class RunningWorker(Running):
+    """A worker in this event loop.
+
+    Attributes:
+        worker: what its controller was given.
+        url: of its own port.
+        handoff_path: where it takes clients over.
+    """
+
+    def __init__(self, settings: WorkerSettings, worker: asyncio.Future[Worker]) -> None:
+        self.service = Service(settings)
+        super().__init__(self.service.run)
+        self._worker = worker
+        self._settings = settings
+        self.worker: Worker
+        self.port = 0
+        self._clients: list[RawClient] = []
+        self.errors: asyncio.Queue[tuple[BaseException, str]] = asyncio.Queue()
+
+    async def ready(self) -> None:
+        await super().ready()
+        self.worker = self._worker.result()
+        listener = self.service._server._listener
+        assert listener is not None
+        self.port = listener.sockets[0].getsockname()[1]
+        self.worker.ws_server.on("error", lambda error, where: self.errors.put_nowait((error, where)))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def handoff_path(self) -> str:
+        assert self._settings.handoff_dir is not None
+        return str(self._settings.handoff_dir / f"{self.worker.id}.sock")
+
+    def browser(self) -> Browser:
+        """Return a new browser."""
+        return Browser(self.url)
+
+    async def connect(self) -> RawClient:
+        """Open a TCP connection."""
+        client = await connect(self.port)
+        self._clients.append(client)
+        return client
+
+    async def stop(self) -> None:
+        await super().stop()
+        for client in self._clients:
+            client.close()
+
+    async def websocket(self, path: str = "/socketcluster/", **headers: str) -> RawWebSocket:
+        """Open a WebSocket."""
+        client = await self.connect()
+        await client.send(upgrade(path, **headers))
+        answer = await client.answer()
+        assert answer.status_code == 101, answer
+        return RawWebSocket(client, answer)
+
+    async def socket(self) -> RawWebSocket:
+        """Open a WebSocket that has made SocketCluster's handshake."""
+        websocket = await self.websocket()
+        await websocket.send_json({"event": "#handshake", "data": {}, "cid": 1})
+        websocket.handshake = (await websocket.next_json())["data"]
+        return websocket
+
+    async def engine(self) -> Polling:
+        """Open an Engine.IO connection by polling."""
+        client = Polling(self.connect)
+        await client.open()
+        return client
+
+
+class Probe:
+    """Remembers what happens to sockets.
+
+    Attributes:
+        sockets: those that connected, in order.
+        ends: ``(socket, code, reason)`` of each one that is gone.
+        events: what clients sent as the event ``note``.
+    """
+
+    def __init__(self) -> None:
+        self.sockets: asyncio.Queue[Any] = asyncio.Queue()
+        self.ends: asyncio.Queue[tuple[Any, int, str]] = asyncio.Queue()
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
+
+    def run(self, worker: Worker) -> None:
+        """Be a controller."""
+
+        @worker.ws_server.on("connection")
+        def connected(socket: Any) -> None:
+            self.sockets.put_nowait(socket)
+            socket.on("note", self.events.put_nowait)
+            socket.on("echo", lambda data: data)
+
+        @worker.ws_server.on("disconnect")
+        def disconnected(socket: Any, code: int, reason: str) -> None:
+            self.ends.put_nowait((socket, code, reason))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.ends.empty(), "a socket ended twice, or unexpectedly"
