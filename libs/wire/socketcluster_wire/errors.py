@@ -3,7 +3,7 @@
 ::
 
     WireError
-    ├── MalformedPacketError    an Engine.IO packet or payload
+    ├── MalformedPacketError    an Engine.IO packet or payload, or a Socket.IO packet
     ├── MalformedMessageError   a SocketCluster message
     ├── MalformedHandoffError   a packet of a descriptor's handover
     ├── ProxyError              a PROXY protocol header
@@ -22,7 +22,7 @@ class WireError(Exception):
 
 
 class MalformedPacketError(WireError):
-    """An Engine.IO packet or payload that cannot be read."""
+    """An Engine.IO packet or payload, or a Socket.IO packet, that cannot be read."""
 
 
 class MalformedMessageError(WireError):

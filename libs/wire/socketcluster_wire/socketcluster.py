@@ -7,13 +7,13 @@ messages may travel as one array. The empty string is a ping, and its answer.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
 
 from socketcluster_wire.errors import MalformedMessageError
+from socketcluster_wire.json_text import replace_lone_surrogates
 
 PING = PONG = ""
 
@@ -93,9 +93,6 @@ class _OutError(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Wire | list[_Wire])
 _encode = msgspec.json.Encoder().encode
 
-_HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_LONE_SURROGATE = re.compile(rf"((?:{_HIGH}{_LOW}|\\[^u]|\\u(?!{_HIGH[3:]}|{_LOW[3:]}))++)|{_HIGH}|{_LOW}")
-
 
 def decode(text: str) -> list[Message]:
     """Read a text message that is not a ping.
@@ -122,7 +119,7 @@ def _decode_replacing(text: str) -> _Wire | list[_Wire]:
     It becomes U+FFFD, as in every other text that a browser sends.
     """
     try:
-        got: _Wire | list[_Wire] = _decoder.decode(_LONE_SURROGATE.sub(lambda found: found[1] or "\\ufffd", text))
+        got: _Wire | list[_Wire] = _decoder.decode(replace_lone_surrogates(text))
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
         raise MalformedMessageError(str(error)) from None
     return got
