@@ -267,7 +267,7 @@ _BINARY_TYPES = (bytes, bytearray, memoryview)
 def _encode_binary(packet: Packet) -> tuple[bytes, list[bytes]]:
     attachments: list[bytes] = []
     # First what holds the bytes, be it a dataclass, a struct or a set, becomes lists and dicts.
-    plain = msgspec.to_builtins(packet.data, builtin_types=_BINARY_TYPES, str_keys=True)
+    plain = msgspec.to_builtins(packet.data, builtin_types=_BINARY_TYPES)
     body = _dump(_extract(plain, attachments))
     binary = f"{packet.type + _BINARY}{len(attachments)}-" if attachments else f"{packet.type:d}"
     return f"{binary}{_address(packet)}".encode() + body, attachments
