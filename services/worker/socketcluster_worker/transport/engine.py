@@ -18,6 +18,10 @@ from socketcluster_worker.connection import Outgoing, Receiver
 from socketcluster_worker.transport.websocket import WebSocket
 
 PROBE = "probe"
+PROBE_TIMEOUT = 10.0
+"""Seconds that a WebSocket has from its opening to taking the connection over."""
+PACKET_OVERHEAD = 100
+"""Bytes that a waiting packet takes beside its data."""
 NOOP = Packet(PacketType.NOOP)
 LAST_POLL = 5.0
 """Seconds that a connection which ended between two polls is kept, so that the next poll learns of it."""
@@ -56,6 +60,8 @@ class EngineSession:
         self._loop = asyncio.get_running_loop()
         self._websocket: WebSocket | None = None
         self._probing: WebSocket | None = None
+        self._probed = False  # has it asked, so that its client waits for the last poll to return?
+        self._probe_timer: asyncio.TimerHandle | None = None
         self._queue: list[Packet] = []  # what waits for the next poll
         self._queued_bytes = 0
         self._poll: asyncio.Future[list[Packet]] | None = None
@@ -130,13 +136,20 @@ class EngineSession:
         future = self._poll
         if self._queue or self._closed:
             self._flush()
-        elif self._probing is not None:
+        elif self._probed:
             self._release_poll()
         return future
 
-    def abandon_poll(self) -> None:
-        """Note that the client of a waiting polling request is gone; what it would have got waits for the next."""
-        self._poll = None
+    def abandon_poll(self, future: asyncio.Future[list[Packet]]) -> None:
+        """Note that the client of a polling request is gone; what it would have got waits for the next."""
+        if not future.done():
+            self._poll = None
+        elif not self._closed:
+            unsent = [packet for packet in future.result() if packet is not NOOP]
+            self._queue[:0] = unsent
+            self._queued_bytes += sum(len(packet.data) + PACKET_OVERHEAD for packet in unsent)
+            if self._poll is not None and unsent:
+                self._flush()
 
     def post(self, packets: list[Packet]) -> None:
         """Take the packets of a polling request's body."""
@@ -158,6 +171,14 @@ class EngineSession:
     def probe(self, websocket: WebSocket) -> None:
         """A WebSocket is there that may take over."""
         self._probing = websocket
+        self._probe_timer = self._loop.call_later(
+            PROBE_TIMEOUT, websocket.close, CloseCode.POLICY_VIOLATION, "no upgrade in time"
+        )
+
+    def _probe_over(self) -> None:
+        self._probing, self._probed = None, False
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
 
     def from_websocket(self, websocket: WebSocket, message: str | bytes) -> None:
         """Take a message of one of the connection's WebSockets."""
@@ -179,14 +200,15 @@ class EngineSession:
         if websocket is self._websocket:
             self._end(code, reason)
         elif websocket is self._probing:
-            self._probing = None  # polling goes on
+            self._probe_over()  # polling goes on
 
     def _probe_packet(self, websocket: WebSocket, packet: Packet) -> None:
         if packet.type is PacketType.PING and packet.data == PROBE:
+            self._probed = True
             websocket.send_text(b"3probe")
             self._release_poll()  # the client waits for its poll to return before it goes over
         elif packet.type is PacketType.UPGRADE:
-            self._probing = None
+            self._probe_over()
             self._websocket = websocket
             self._release_poll()
             queue, self._queue, self._queued_bytes = self._queue, [], 0
@@ -237,7 +259,7 @@ class EngineSession:
         if self._closed:
             return
         self._queue.append(packet)
-        self._queued_bytes += len(packet.data)
+        self._queued_bytes += len(packet.data) + PACKET_OVERHEAD
         if self._queued_bytes > self._options.max_buffered_bytes:
             self._queue, self._queued_bytes = [Packet(PacketType.CLOSE)], 0
             self._end(CloseCode.TOO_SLOW, "too much is waiting for a client that does not read")

@@ -114,8 +114,8 @@ class EngineServer:
                 await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 gone.cancel()
-            if not future.done():
-                session.abandon_poll()
+            if not future.done() or gone.done():
+                session.abandon_poll(future)
                 return None
         body = wire.encode_payload(future.result())
         headers = {"cache-control": "no-store"}
