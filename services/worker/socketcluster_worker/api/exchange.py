@@ -56,9 +56,13 @@ class Exchange:
             EventError: the channel's name is empty or too long.
         """
         check_name(channel)
-        sent = self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=pack(data))
+        sent = self.publish_for_client(channel, data)
         self._tasks.watch(sent, f"publishing to {channel!r}")
         return sent
+
+    def publish_for_client(self, channel: str, data: Any) -> asyncio.Future[bytes]:
+        """Publish what a client sent; the caller checked the name, and tells the client of whatever is raised."""
+        return self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=pack(data))
 
     async def subscribe(self, channel: str, handler: Callable[..., Any]) -> Channel:
         """Call ``handler(data)``, plain or async, with whatever is published to a channel from now on.
@@ -83,7 +87,7 @@ class Exchange:
             EventError: the name is malformed, or the client has too many channels.
         """
         check_name(channel)
-        if channel in socket.channels:
+        if channel in socket.channels or not socket.connected:  # nobody would ever take a closed socket out again
             return
         if len(socket.channels) >= self._limit:
             raise EventError(f"a client may have {self._limit} channels", name="LimitError")

@@ -24,6 +24,8 @@ MAX_WAITING = 1000
 """Events of one socket that may wait for a middleware; a client that sends more is disconnected."""
 CATCH_ALL = "*"
 """The event whose handlers get every event, with its name first."""
+OWN_EVENTS = frozenset({"disconnect", CATCH_ALL})
+"""What a socket's handlers hear from the server itself; a client that sends it has nobody to hear it."""
 
 
 class Answerer(Protocol):
@@ -88,7 +90,7 @@ class Dispatch:
         """Publish what the client sent, if the middleware lets it.
 
         Raises:
-            EventError: it does not, or the channel cannot be.
+            EventError: it does not, or the channel or the data cannot be.
             LinkError: the store did not answer.
         """
         check_name(channel)
@@ -96,7 +98,10 @@ class Dispatch:
             action = Action("publish_in", self._socket, channel=channel, data=data)
             await self._namespace.middleware.run(action)
             data = action.data
-        await self._namespace.exchange.publish(channel, data)
+        try:
+            await self._namespace.exchange.publish_for_client(channel, data)
+        except NotSerializableError as error:  # an integer beyond 64 bits, say
+            raise EventError(str(error), name="NotSerializableError") from None
 
     def raised(self, error: Exception, name: str, call_id: CallId | None) -> None:
         """Tell the client, and where it is the server's fault the log, what a handler or middleware raised."""
@@ -109,7 +114,14 @@ class Dispatch:
             answer = "InternalServerError", f"the handler of {name!r} failed"
             self._namespace.handler_failed(error, f"a handler of {name!r}")
         if call_id is not None:
-            self._answerer.fail(call_id, *answer)
+            self._fail(call_id, *answer)
+
+    def _fail(self, call_id: CallId, name: str, message: str) -> None:
+        try:
+            self._answerer.fail(call_id, name, message)
+        except (TypeError, ValueError) as error:  # name and message are whatever a handler put into its error
+            self._namespace.handler_failed(error, "an error's way to the client")
+            self._answerer.fail(call_id, "InternalServerError", "the error could not be sent")
 
     def _release(self) -> None:
         if self._namespace.middleware.active("event"):
@@ -134,7 +146,7 @@ class Dispatch:
         self._waiting = None
 
     def _start(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
-        handlers = self._socket.handlers(name)
+        handlers = self._socket.handlers(name) if name not in OWN_EVENTS else ()
         for handler in self._socket.handlers(CATCH_ALL):
             self._namespace.run(handler, ((name, *args),), f"a handler of {CATCH_ALL!r}")
         if call_id is None:
@@ -154,7 +166,7 @@ class Dispatch:
         except Exception as error:
             self.raised(error, name, call_id)
             return
-        if inspect.iscoroutine(result):
+        if inspect.isawaitable(result):
             self._namespace.run(self._finish, (result, name, call_id), f"a handler of {name!r}")
         else:
             self._respond(result, name, call_id)
@@ -162,6 +174,9 @@ class Dispatch:
     async def _finish(self, pending: Any, name: str, call_id: CallId) -> None:
         try:
             result = await pending
+        except asyncio.CancelledError:
+            self._answerer.fail(call_id, "InternalServerError", f"the handler of {name!r} was cancelled")
+            raise
         except Exception as error:
             self.raised(error, name, call_id)
         else:

@@ -70,6 +70,8 @@ class SocketClusterPeer:
             self.close(CloseCode.INVALID_DATA, f"message format was incorrect: {error}")
             return
         for one in messages:
+            if self._socket is not None and not self._socket.connected:  # the one before ended the connection
+                return
             if isinstance(one, wire.Response):
                 self._answered(one)
             elif self._dispatch is not None:
