@@ -42,6 +42,7 @@ class Service:
         identity = Identity(settings.name)
         self._tasks = Tasks(self._handler_failed)
         self._background = Tasks(self._handler_failed)  # what repeats for ever, and is not waited for
+        self._reports = Tasks(_report_failed)  # async handlers of "error", whose own errors are only logged
         self._client = StoreClient(
             settings.stores,
             worker_id=identity.worker_id,
@@ -73,7 +74,8 @@ class Service:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._client.close)
             await self._client.start()
-            await run_controller(self._settings.controller, self._worker)
+            if not await _unless(lifecycle.stopping, run_controller(self._settings.controller, self._worker)):
+                return
             if not await _unless(lifecycle.stopping, self._client.wait_ready()):
                 return
             await self._server.start()
@@ -89,6 +91,7 @@ class Service:
             self._endpoints.close_all(CloseCode.SERVICE_RESTART, "this worker is being replaced")
             await self._tasks.drain(self._settings.drain_timeout)  # the handlers of "disconnect"
             await self._background.drain(0)
+            await self._reports.drain(self._settings.drain_timeout)
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> Control:
         settings = self._settings
@@ -123,10 +126,11 @@ class Service:
     def _handler_failed(self, error: BaseException, what: str) -> None:
         log.error(f"{what} failed", exc_info=error)
         for handler in self._ws_server.handlers("error"):
-            try:
-                handler((error, what))
-            except Exception:
-                log.exception("a handler of 'error' failed")
+            self._reports.run(handler, ((error, what),), "a handler of 'error'")
+
+
+def _report_failed(error: BaseException, what: str) -> None:
+    log.error(f"{what} failed", exc_info=error)
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

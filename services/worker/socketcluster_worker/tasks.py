@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -42,7 +43,7 @@ class Tasks:
         """Call a plain or async function and wait for its end; what it raises goes to ``on_error``."""
         try:
             result = function()
-            if asyncio.iscoroutine(result):
+            if inspect.isawaitable(result):
                 await result
         except Exception as error:
             self._on_error(error, what)
