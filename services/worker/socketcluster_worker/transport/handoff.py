@@ -98,7 +98,12 @@ class HandoffServer:
                 os.close(descriptor)
             log.warning("a handoff packet without a descriptor")
             return False
-        client = socket.socket(fileno=descriptors[0])
+        try:
+            client = socket.socket(fileno=descriptors[0])
+        except OSError as error:
+            os.close(descriptors[0])
+            log.warning("a descriptor that is no socket", error=str(error))
+            return False
         try:
             handoff = wire.decode(packet)
             balancer.send(wire.encode_ack(handoff.id))
