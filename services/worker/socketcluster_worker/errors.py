@@ -7,11 +7,15 @@
     ├── NotSerializableError    a value has no JSON or MessagePack form
     ├── SocketClosedError       the client is gone
     ├── CallTimeoutError        the client did not answer a call in time
-    └── RemoteError             the client answered a call with an error
+    ├── RemoteError             the client answered a call with an error
+    └── UnsupportedError        the client's protocol, or this server's options, do not have it
     EventError                  raised by a handler: its name and message reach the client
+    └── AuthTokenError          an auth token is not accepted
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from socketcluster_runtime.errors import ServiceError
 
@@ -50,6 +54,10 @@ class RemoteError(WorkerError):
         self.data = data
 
 
+class UnsupportedError(WorkerError):
+    """The client's protocol, or this server's options, do not have what was asked for."""
+
+
 class EventError(Exception):
     """What a handler or middleware raises to tell the client what went wrong: name, message and data travel to it.
 
@@ -61,3 +69,28 @@ class EventError(Exception):
         self.name = name
         self.message = message
         self.data = data
+
+
+class AuthTokenError(EventError):
+    """An auth token is not accepted; a middleware of the stage ``authenticate`` may raise it too.
+
+    The names are SocketCluster's: ``AuthTokenExpiredError``, ``AuthTokenInvalidError`` (malformed, or its signature is
+    wrong), ``AuthTokenNotBeforeError`` and, for the rest, ``AuthTokenError``.
+
+    Attributes:
+        is_bad_token: will it never be accepted? Then the client is told to throw it away.
+        details: what else the client gets: ``expiry`` or ``date``, as JavaScript writes a time.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str = "AuthTokenError",
+        data: object = None,
+        is_bad_token: bool = True,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message, name=name, data=data)
+        self.is_bad_token = is_bad_token
+        self.details = details or {}

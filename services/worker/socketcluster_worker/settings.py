@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from socketcluster_runtime.settings import ServiceSettings, wiring
 
 CLIENT_FILES = Path(__file__).parents[3] / "clients" / "js"
 """Where the browser client lies in a checkout; the image says otherwise."""
+Algorithm: TypeAlias = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+"""How auth tokens are signed (RFC 7518, section 3.1); ``none`` is no choice."""
 
 
 class WorkerSettings(ServiceSettings):
@@ -40,6 +42,22 @@ class WorkerSettings(ServiceSettings):
     """Where plain Engine.IO clients connect."""
     origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins beside the server's own whose pages may connect, comma-separated; ``*`` means all, without cookies."""
+    protocol_version: int = Field(2, ge=1, le=2)
+    """Version of SocketCluster's protocol at ``path``: 1 for clients before version 15."""
+    strict_handshake: bool = True
+    """Is a SocketCluster client disconnected whose first message is no handshake? If not, its messages wait for it."""
+    batch_interval: float = Field(0.0, ge=0, le=60)
+    """Seconds for which what goes to one SocketCluster client is collected, to be sent at once; 0 means not at all."""
+    auth_algorithm: Algorithm = "HS256"
+    """The algorithm of auth tokens; those of another are refused."""
+    auth_key: SecretStr | None = None
+    """The key of auth tokens for HS256, HS384 and HS512; without it, one that is derived from the cluster's secret."""
+    auth_public_key: Path | None = None
+    """File (PEM) of the key that RS256, RS384, RS512, ES256, ES384 and ES512 verify auth tokens with."""
+    auth_private_key: Path | None = None
+    """File (PEM) of the key that they sign auth tokens with; without it, none can be made here."""
+    auth_default_expiry: float = Field(86400.0, gt=0)
+    """Seconds that an auth token is good for unless the controller says otherwise."""
     heartbeat_interval: float = Field(25.0, gt=0, le=3600)
     """Seconds between two pings to a client."""
     heartbeat_timeout: float = Field(20.0, gt=0, le=3600)
