@@ -5,6 +5,8 @@
     WireError
     ├── MalformedPacketError    an Engine.IO packet or payload, or a Socket.IO packet
     ├── MalformedMessageError   a SocketCluster message
+    ├── InflateError            compressed bytes of a WebSocket message
+    │   └── InflatedTooBigError     they inflate to more than the limit
     ├── MalformedHandoffError   a packet of a descriptor's handover
     ├── ProxyError              a PROXY protocol header
     │   ├── MalformedProxyError     it cannot be read
@@ -27,6 +29,14 @@ class MalformedPacketError(WireError):
 
 class MalformedMessageError(WireError):
     """A SocketCluster message that cannot be read."""
+
+
+class InflateError(WireError):
+    """Compressed bytes of a WebSocket message that cannot be inflated."""
+
+
+class InflatedTooBigError(InflateError):
+    """They inflate to more than the limit."""
 
 
 class MalformedHandoffError(WireError):

@@ -15,6 +15,8 @@ from typing import TypeAlias
 from websockets.utils import apply_mask as apply_mask_slowly
 
 from socketcluster_wire.close_codes import CloseCode, may_be_sent
+from socketcluster_wire.deflate import Inflater, deflate
+from socketcluster_wire.errors import InflatedTooBigError, InflateError
 
 try:
     from websockets.speedups import apply_mask
@@ -23,6 +25,7 @@ except ImportError:  # the library was installed without its C extension
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FIN, MASKED = 0x80, 0x80
+RSV1, RSV2_AND_3 = 0x40, 0x30
 MAX_CONTROL_PAYLOAD = 125
 MAX_CLOSE_REASON = 123
 
@@ -74,23 +77,30 @@ class FrameReader:
     """Turns what a client sends after its handshake into events.
 
     Args:
-        max_message_bytes: the largest message, over all its fragments.
+        max_message_bytes: the largest message, over all its fragments; of a compressed one, both before and after
+            inflating.
+        inflater: if permessage-deflate was agreed on.
     """
 
-    __slots__ = ("_buffer", "_decoder", "_done", "_max", "_message", "_opcode")
+    __slots__ = ("_buffer", "_decoder", "_done", "_inflater", "_inflating", "_max", "_message", "_opcode", "_received")
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, inflater: Inflater | None = None) -> None:
         self._max = max_message_bytes
+        self._inflater = inflater
         self._buffer = bytearray()  # the beginning of a frame whose rest has not arrived
         self._opcode = CONTINUATION  # of the fragmented message under way; CONTINUATION: none
+        self._inflating: Inflater | None = None  # if it is compressed
+        self._received = 0  # the bytes of its fragments, before inflating
         self._message = bytearray()  # its fragments so far; one buffer, because fragments may be tiny, even empty
         self._decoder: codecs.IncrementalDecoder | None = None  # finds broken text before the message is whole
         self._done = False
 
     @property
     def clean(self) -> bool:
-        """Is nothing half-read: neither a frame nor a fragmented message?"""
-        return not self._buffer and self._opcode == CONTINUATION
+        """Is nothing half-read, neither a frame nor a fragmented message, nor kept for inflating the next message?"""
+        return (
+            not self._buffer and self._opcode == CONTINUATION and (self._inflater is None or self._inflater.stateless)
+        )
 
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes as they came from the network; return the events that they complete.
@@ -113,8 +123,10 @@ class FrameReader:
         events: list[Event] = []
         if self._done:
             return events
-        buffer = self._buffer
-        buffer += data
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
         start = 0
         try:
             while (end := self._frame(buffer, start, events)) is not None:
@@ -125,12 +137,14 @@ class FrameReader:
             self._done = True
             events.append(error.violation)
         if self._done:
-            buffer.clear()
+            self._buffer.clear()
+        elif buffer is self._buffer:
+            del self._buffer[:start]
         else:
-            del buffer[:start]
+            self._buffer += data[start:]
         return events
 
-    def _frame(self, buffer: bytearray, start: int, events: list[Event]) -> int | None:
+    def _frame(self, buffer: bytes | bytearray, start: int, events: list[Event]) -> int | None:
         """Read the frame at ``start``; return where it ends, or ``None`` if it is not all there."""
         available = len(buffer) - start
         if available < 2:
@@ -155,7 +169,7 @@ class FrameReader:
                 raise _ViolationError(CloseCode.PROTOCOL_ERROR, "length is not in its shortest form")
             if length >> 63:
                 raise _ViolationError(CloseCode.PROTOCOL_ERROR, "length is negative")
-        if opcode < CLOSE and len(self._message) + length > self._max:
+        if opcode < CLOSE and self._received + length > self._max:
             raise _ViolationError(CloseCode.TOO_BIG, f"message over {self._max} bytes")
         if available < header + length:
             return None
@@ -165,11 +179,11 @@ class FrameReader:
         if opcode >= CLOSE:
             events.append(self._control(opcode, payload))
         else:
-            self._data(opcode, final, payload, events)
+            self._data(opcode, final, self._inflater if first & RSV1 else None, payload, events)
         return end
 
     def _check_header(self, first: int, second: int, opcode: int, final: bool, length: int) -> None:
-        if first & 0x70:
+        if first & RSV2_AND_3 or (first & RSV1 and (self._inflater is None or opcode not in (TEXT, BINARY))):
             raise _ViolationError(CloseCode.PROTOCOL_ERROR, "reserved bits are set")
         if not second & MASKED:
             raise _ViolationError(CloseCode.PROTOCOL_ERROR, "frame is not masked")
@@ -192,22 +206,33 @@ class FrameReader:
         self._done = True
         return _parse_close(payload)
 
-    def _data(self, opcode: int, final: bool, payload: bytes, events: list[Event]) -> None:
-        if opcode == CONTINUATION:
-            opcode = self._opcode
-        elif final:
-            events.append(_text(payload) if opcode == TEXT else payload)
-            return
-        else:
-            self._opcode = opcode
+    def _data(self, opcode: int, final: bool, inflater: Inflater | None, payload: bytes, events: list[Event]) -> None:
+        if opcode != CONTINUATION:
+            if final:
+                if inflater is not None:
+                    payload = self._inflate(inflater, payload, final)
+                events.append(_text(payload) if opcode == TEXT else payload)
+                return
+            self._opcode, self._inflating = opcode, inflater
             self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
+        self._received += len(payload)
+        if self._inflating is not None:
+            payload = self._inflate(self._inflating, payload, final)
         if self._decoder is not None:
             _check_fragment(self._decoder, payload, final)
         self._message += payload
         if final:
             whole, self._message = self._message, bytearray()
-            self._opcode, self._decoder = CONTINUATION, None
-            events.append(str(whole, "utf-8") if opcode == TEXT else bytes(whole))
+            events.append(str(whole, "utf-8") if self._opcode == TEXT else bytes(whole))
+            self._opcode, self._decoder, self._inflating, self._received = CONTINUATION, None, None, 0
+
+    def _inflate(self, inflater: Inflater, payload: bytes, final: bool) -> bytes:
+        try:
+            return inflater.inflate(payload, final, self._max - len(self._message))
+        except InflatedTooBigError:
+            raise _ViolationError(CloseCode.TOO_BIG, f"message over {self._max} bytes") from None
+        except InflateError:
+            raise _ViolationError(CloseCode.INVALID_DATA, "compressed data is broken") from None
 
 
 def _check_fragment(decoder: codecs.IncrementalDecoder, payload: bytes, final: bool) -> None:
@@ -245,6 +270,20 @@ def text_frame(payload: bytes) -> bytes:
     if length < 126:
         return _SHORT_TEXT_HEADERS[length] + payload
     return _header(_FINAL_TEXT, length) + payload
+
+
+def deflated_frame(opcode: int, payload: bytes, window_bits: int) -> bytes:
+    """Return the frame of a whole message, compressed if that makes it shorter (RFC 7692, section 7.2.1).
+
+    Args:
+        opcode: ``TEXT`` or ``BINARY``.
+        payload: the message.
+        window_bits: the server's window, as it was agreed on.
+    """
+    compressed = deflate(payload, window_bits)
+    if len(compressed) >= len(payload):
+        return _header(FIN | opcode, len(payload)) + payload
+    return _header(FIN | RSV1 | opcode, len(compressed)) + compressed
 
 
 def binary_frame(payload: bytes) -> bytes:
