@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -22,12 +23,14 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._running)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
-        """Start a coroutine; ``what`` says in a few words what it is for."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=what)
-        self._running.add(task)
-        task.add_done_callback(self._done)
-        return task
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], what: str) -> None:
+        """Start a coroutine, at once where Python can; ``what`` says in a few words what it is for."""
+        task = _start(coroutine, what)
+        if task.done():
+            self._ended(task)
+        else:
+            self._running.add(task)
+            task.add_done_callback(self._done)
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
         """Call a plain or async function; what it raises goes to ``on_error``."""
@@ -74,5 +77,21 @@ class Tasks:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
+        self._ended(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_error(error, task.get_name())
+
+
+if sys.version_info >= (3, 12):
+
+    def _start(coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+        """Run the coroutine up to where it first waits: most handlers never do, and cost no turn of the loop then."""
+        return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), name=what, eager_start=True)
+
+else:
+
+    def _start(coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+        """Run the coroutine from the loop's next turn on."""
+        return asyncio.get_running_loop().create_task(coroutine, name=what)

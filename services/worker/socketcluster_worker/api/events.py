@@ -53,6 +53,7 @@ class Emitter:
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, ...]] = {}
+        self._once: set[str] = set()  # events with handlers that are called once; nearly always none
 
     @overload
     def on(self, event: str) -> Callable[[F], F]: ...
@@ -87,7 +88,8 @@ class Emitter:
         found = self._handlers.get(event)
         if found is None:
             return ()
-        if any(handler.once for handler in found):
+        if event in self._once:
+            self._once.discard(event)
             kept = tuple(handler for handler in found if not handler.once)
             if kept:
                 self._handlers[event] = kept
@@ -110,3 +112,5 @@ class Emitter:
 
     def _add(self, event: str, function: Callable[..., Any], once: bool) -> None:
         self._handlers[event] = (*self._handlers.get(event, ()), make_handler(function, once=once))
+        if once:
+            self._once.add(event)

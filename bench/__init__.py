@@ -1,0 +1,1 @@
+"""Benchmarks: they print what they measure, as ratios to a floor that is measured in the same run."""

@@ -1,0 +1,114 @@
+"""What an acknowledged event costs the server, by protocol, beside a bare echo: ``python -m bench.acknowledge``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import uvloop
+
+from bench.load import Dialect, Load
+
+CONNECTIONS = 200
+SECONDS = 4.0
+ROUNDS = 3
+
+SOCKETCLUSTER_HANDSHAKE = '{"event":"#handshake","data":{"authToken":null},"cid":0}'
+DIALECTS = {
+    "SocketCluster": Dialect(
+        "/socketcluster/",
+        (SOCKETCLUSTER_HANDSHAKE,),
+        b'"pingTimeout"',
+        lambda n: f'{{"event":"echo","data":{{"n":{n}}},"cid":{n}}}',
+        b'{"rid"',
+    ),
+    "SocketCluster on Engine.IO": Dialect(
+        "/socketcluster/engine/?EIO=4&transport=websocket",
+        ("4" + SOCKETCLUSTER_HANDSHAKE,),
+        b'"pingTimeout":45',
+        lambda n: f'4{{"event":"echo","data":{{"n":{n}}},"cid":{n}}}',
+        b'4{"rid"',
+    ),
+    "Socket.IO": Dialect(
+        "/socket.io/?EIO=4&transport=websocket",
+        ("40",),
+        b'40{"sid"',
+        lambda n: f'42{n}["echo",{{"n":{n}}}]',
+        b"43",
+    ),
+    "Engine.IO": Dialect(
+        "/engine.io/?EIO=4&transport=websocket",
+        (),
+        b"",
+        lambda n: f'4{{"n":{n},"text":"hello"}}',
+        b'4{"n"',
+    ),
+}
+FLOOR = Dialect("/", (), b"", lambda n: f'{{"event":"echo","data":{{"n":{n}}},"cid":{n}}}', b"{")
+
+
+async def start(*argv: str, environ: dict[str, str] | None = None) -> tuple[asyncio.subprocess.Process, str]:
+    """Start a server; return it and the first line that it prints."""
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, **(environ or {})}
+    )
+    assert process.stdout is not None  # noqa: S101  # it is a pipe
+    return process, (await process.stdout.readline()).decode().strip()
+
+
+def cpu_of(pid: int) -> Callable[[], float]:
+    """Return what tells how many CPU seconds a process has used."""
+    process = psutil.Process(pid)
+
+    def used() -> float:
+        times = process.cpu_times()
+        return times.user + times.system
+
+    return used
+
+
+async def main() -> None:
+    """Measure and print."""
+    here = Path(__file__).parent
+    floor, floor_port = await start(sys.executable, "-m", "bench.floor")
+    with tempfile.TemporaryDirectory() as data:
+        options = ("--port", "0", "--workers", "1", "--data-dir", data)
+        cluster, ready = await start(
+            sys.executable, "-m", "socketcluster", "run", str(here / "controller.py"), *options
+        )
+        try:
+            port = int(ready.rpartition(":")[2])
+            worker = next(
+                child for child in psutil.Process(cluster.pid).children() if "socketcluster_worker" in child.cmdline()
+            )
+            servers = {"bare asyncio echo": (int(floor_port), FLOOR, cpu_of(floor.pid))}
+            servers |= {name: (port, dialect, cpu_of(worker.pid)) for name, dialect in DIALECTS.items()}
+            figures: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
+            for _ in range(ROUNDS):
+                for name, (where, dialect, cpu) in servers.items():
+                    figures[name].append(await Load(where, dialect, CONNECTIONS).run(SECONDS, cpu))
+            report(figures)
+        finally:
+            for process in (cluster, floor):
+                process.terminate()
+                await process.wait()
+
+
+def report(figures: dict[str, list[tuple[float, float]]]) -> None:
+    """Print the medians, and their ratios to the floor."""
+    print(f"{CONNECTIONS} connections, one request at a time each, {ROUNDS} rounds of {SECONDS:g} s; medians")  # noqa: T201
+    print(f"{'':28} {'server CPU':>12} {'ratio':>7} {'requests/s':>12}")  # noqa: T201
+    base = sorted(cost for cost, _ in figures["bare asyncio echo"])[ROUNDS // 2]
+    for name, rounds in figures.items():
+        cost = sorted(cost for cost, _ in rounds)[ROUNDS // 2]
+        rate = sorted(rate for _, rate in rounds)[ROUNDS // 2]
+        print(f"{name:28} {cost * 1e6:9.1f} µs {cost / base:7.2f} {rate:12,.0f}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
