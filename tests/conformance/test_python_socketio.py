@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import socketio
-
 from support.local import LocalCluster
 
 pytestmark = pytest.mark.timeout(120)
