@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 
@@ -36,6 +36,14 @@ class Handshake:
             separator = "; " if name == "cookie" else ", "
             collected[name] = collected[name] + separator + value if name in collected else value
         return cls(unquote(path), dict(parse_qsl(query)), collected, address, secure, raw_query=query)
+
+
+SlowConsumer: TypeAlias = Literal["disconnect", "drop_oldest", "latest_only"]
+"""What becomes of a message for a client that does not read, once too much waits for it.
+
+``disconnect``: it may not be lost; the client is disconnected. ``drop_oldest``: the oldest that may be lost is dropped.
+``latest_only``: as that, and of those with one key (a channel's name, say) only the newest ever waits.
+"""
 
 
 class Receiver(Protocol):

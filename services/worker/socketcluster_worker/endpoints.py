@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from socketcluster_wire.close_codes import CloseCode
+from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_wire.engineio import ErrorCode
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Connection, Handshake, Receiver
@@ -24,7 +25,7 @@ from socketcluster_worker.protocols.socketio import SocketIOPeer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.transport.engine import EngineOptions
 from socketcluster_worker.transport.polling import EngineServer, MakeReceiver, Refusal
-from socketcluster_worker.transport.websocket import WebSocket
+from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 
 CLIENT_FILES = ("socketcluster.js", "socketcluster.mjs", "socketcluster.d.ts")
 MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".ts": "text/plain"}
@@ -53,6 +54,16 @@ class Endpoints:
             ),
         )
         self.open_websockets: set[WebSocket] = set()
+        self._websocket_options = WebSocketOptions(
+            settings.max_http_buffer_size,
+            settings.max_buffered_bytes,
+            settings.slow_consumer,
+            DeflateOptions(
+                settings.deflate_threshold, settings.client_no_context_takeover, settings.deflate_window_bits
+            )
+            if settings.per_message_deflate
+            else None,
+        )
         self._origins = OriginPolicy(settings.origins)
         self._raw_path = settings.path
         options = EngineOptions(
@@ -133,11 +144,7 @@ class Endpoints:
         self, transport: asyncio.Transport, handshake: Handshake, raw_headers: list[tuple[bytes, bytes]]
     ) -> WebSocket | None:
         """Answer a request to open a WebSocket; return it if it is open."""
-        websocket = WebSocket(
-            max_message_bytes=self._settings.max_http_buffer_size,
-            max_buffered_bytes=self._settings.max_buffered_bytes,
-            opened=self.open_websockets,
-        )
+        websocket = WebSocket(self._websocket_options, opened=self.open_websockets)
         session_id = self._cookies.read(handshake.headers.get("cookie", ""))
         extra_headers: list[tuple[str, str]] = []
         if session_id is None:

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from socketcluster_runtime.settings import ServiceSettings, wiring
+from socketcluster_worker.connection import SlowConsumer
 
 CLIENT_FILES = Path(__file__).parents[3] / "clients" / "js"
 """Where the browser client lies in a checkout; the image says otherwise."""
@@ -64,12 +65,24 @@ class WorkerSettings(ServiceSettings):
     """Seconds that a client has to answer a ping."""
     handshake_timeout: float = Field(10.0, gt=0, le=3600)
     """Seconds that a client has from connecting to its handshake."""
+    recovery_window: float = Field(0, ge=0, le=86_400)
+    """Seconds for which a Socket.IO client that lost its connection may take up where it was; 0 means never."""
     ack_timeout: float = Field(10.0, gt=0, le=3600)
     """Seconds that ``socket.call`` waits for an answer unless it is told otherwise."""
     max_http_buffer_size: int = Field(1_000_000, ge=1000, le=100_000_000)
     """Bytes that one message, or one polling request, may have."""
     max_buffered_bytes: int = Field(1_048_576, ge=1000)
-    """Bytes that may wait for one client that reads slowly; then it is disconnected."""
+    """Bytes that may wait for one client that reads slowly; a single longer message may wait alone."""
+    slow_consumer: SlowConsumer = "disconnect"
+    """What happens then: ``disconnect`` the client, ``drop_oldest`` messages, or keep the ``latest_only``."""
+    per_message_deflate: bool = False
+    """Compress WebSocket messages for clients that offer it (permessage-deflate)."""
+    deflate_threshold: int = Field(1024, ge=0)
+    """Bytes below which a message is sent uncompressed."""
+    deflate_window_bits: int = Field(12, ge=9, le=15)
+    """The largest window for compression, as a power of two of bytes, each way."""
+    client_no_context_takeover: bool = True
+    """Have clients compress each message on its own; if not, a connection holds up to 40 KiB for it."""
     max_channels_per_socket: int = Field(1000, ge=1)
     """Channels that one client may be subscribed to at a time."""
     store_timeout: float = Field(10.0, gt=0, le=600)

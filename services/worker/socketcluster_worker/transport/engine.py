@@ -13,7 +13,6 @@ from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import Packet, PacketType
 from socketcluster_wire.errors import MalformedPacketError
-from socketcluster_wire.websocket import text_frame
 from socketcluster_worker.connection import Outgoing, Receiver
 from socketcluster_worker.transport.websocket import WebSocket
 
@@ -22,6 +21,8 @@ PROBE_TIMEOUT = 10.0
 """Seconds that a WebSocket has from its opening to taking the connection over."""
 PACKET_OVERHEAD = 100
 """Bytes that a waiting packet takes beside its data."""
+MESSAGE = b"4"
+"""What a message packet begins with in a WebSocket's text."""
 NOOP = Packet(PacketType.NOOP)
 LAST_POLL = 5.0
 """Seconds that a connection which ended between two polls is kept, so that the next poll learns of it."""
@@ -35,11 +36,6 @@ class EngineOptions:
     heartbeat_timeout: float
     max_http_buffer_size: int
     max_buffered_bytes: int
-
-
-def message_frame(text: bytes) -> bytes:
-    """Return the WebSocket frame of a message packet."""
-    return text_frame(b"4" + text)
 
 
 class EngineSession:
@@ -89,7 +85,7 @@ class EngineSession:
     def send_text(self, text: bytes) -> None:
         """Send a message."""
         if self._websocket is not None:
-            self._websocket.send_frame(message_frame(text))
+            self._websocket.send_text(MESSAGE + text)
         else:
             self._enqueue(Packet(PacketType.MESSAGE, text.decode()))
 
@@ -108,7 +104,7 @@ class EngineSession:
     def send_outgoing(self, outgoing: Outgoing) -> None:
         """Send a message that goes to other clients too."""
         if self._websocket is not None:
-            self._websocket.send_frame(outgoing.form(message_frame))
+            self._websocket.send_outgoing(outgoing, MESSAGE)
         else:
             self._enqueue(Packet(PacketType.MESSAGE, outgoing.text.decode()))
 
@@ -248,7 +244,7 @@ class EngineSession:
     def _ping(self) -> None:
         self._heartbeat = self._loop.call_later(self._options.heartbeat_timeout, self._pong_late)
         if self._websocket is not None:
-            self._websocket.send_text(b"2")
+            self._websocket.send_text(b"2", "disconnect")
         else:
             self._enqueue(Packet(PacketType.PING))
 

@@ -7,21 +7,33 @@ import contextlib
 import logging as stdlib_logging
 import os
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from socketcluster_runtime import logging
 from socketcluster_wire import websocket as wire
 from socketcluster_wire.close_codes import CloseCode
-from socketcluster_worker.connection import Handshake, Outgoing, Receiver
+from socketcluster_wire.deflate import Agreement, DeflateOptions, Inflater
+from socketcluster_worker.connection import Handshake, Outgoing, Receiver, SlowConsumer
+from socketcluster_worker.transport.send_queue import SendQueue
 
 log = logging.get_logger(__name__)
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that a client has to answer a close frame, and to take what was sent before it."""
+TRANSPORT_BUFFER = 65_536
+"""Bytes that asyncio's transport holds beside the kernel's buffer; what is in it is not dropped any more."""
+DROPS_LOGGED_EVERY = 1.0
+"""Seconds between two log lines about one client's dropped messages."""
+
+_PONG = object()  # the key under which pongs wait: only the latest ping needs an answer (RFC 6455, section 5.5.3)
 
 _library_log = stdlib_logging.getLogger("websockets.server")
 _library_log.setLevel(stdlib_logging.CRITICAL)  # its failed handshakes are the clients' doing
@@ -33,29 +45,67 @@ def end_for_all(transport: asyncio.BaseTransport) -> None:
         own.shutdown(socket.SHUT_RDWR)
 
 
+def _keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Have the kernel look after a connection on which nothing happens between two heartbeats."""
+    own = transport.get_extra_info("socket")
+    if own is not None and own.family != socket.AF_UNIX:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketOptions:
+    """What holds for all WebSockets of a worker."""
+
+    max_message_bytes: int
+    """The largest message that is accepted."""
+    max_buffered_bytes: int
+    """What may wait for a slow client."""
+    slow_consumer: SlowConsumer = "disconnect"
+    """What happens to messages beyond that, unless they say otherwise."""
+    deflate: DeflateOptions | None = None
+    """Compression, for clients that offer it."""
+
+
+@cache
+def _maker(prefix: bytes, window_bits: int) -> Callable[[bytes], bytes]:
+    """Return what frames a text behind a prefix, compressed unless ``window_bits`` is 0; the same thing each time."""
+    if window_bits:
+        return lambda text: wire.deflated_frame(wire.TEXT, prefix + text, window_bits)
+    return lambda text: wire.text_frame(prefix + text)
+
+
 class WebSocket(asyncio.Protocol):
     """One WebSocket connection; a ``Connection`` once it was accepted.
 
+    While its client reads, frames go straight to the transport, which gathers those of one loop turn into one write.
+    When the transport's buffer is full they wait here, where the slow-consumer policy applies.
+
     Args:
-        max_message_bytes: the largest message that is accepted.
-        max_buffered_bytes: what may wait for a slow client before it is disconnected.
+        options: what holds for all of them.
         opened: this worker's open WebSockets; the connection adds itself.
     """
 
     transport_name = "websocket"
     receiver: Receiver
 
-    def __init__(self, *, max_message_bytes: int, max_buffered_bytes: int, opened: set[WebSocket]) -> None:
-        self._reader = wire.FrameReader(max_message_bytes)
-        self._max_message_bytes = max_message_bytes
-        self._max_buffered = max_buffered_bytes
+    def __init__(self, options: WebSocketOptions, *, opened: set[WebSocket]) -> None:
+        self._options = options
+        self._reader = wire.FrameReader(options.max_message_bytes)
+        self._deflate_from = sys.maxsize  # length from which on messages are compressed
+        self._window_bits = 0
         self._opened = opened
         self._transport: asyncio.Transport
         self._accepted = False
         self._writable = False  # between the handshake and the close frame
+        self._paused = False  # is the transport's buffer full?
+        self._waiting: SendQueue | None = None  # what came since it was
+        self._drops_reported = 0
+        self._drops_report_due = 0.0
         self._ended = False  # has the receiver been told?
         self._close: tuple[int, str] = (CloseCode.ABNORMAL, "")
         self._close_timer: asyncio.TimerHandle | None = None
+        self.dropped = 0
+        """Messages that were dropped because the client read too slowly."""
 
     # The opening handshake.
 
@@ -73,7 +123,12 @@ class WebSocket(asyncio.Protocol):
         headers = Headers()
         for raw_name, raw_value in raw_headers:
             headers[raw_name.decode("latin-1")] = raw_value.decode("latin-1")
-        server = ServerProtocol(max_size=self._max_message_bytes, logger=_library_log)
+        deflate = self._options.deflate
+        server = ServerProtocol(
+            extensions=None if deflate is None else [deflate.factory()],
+            max_size=self._options.max_message_bytes,
+            logger=_library_log,
+        )
         response = server.accept(Request(handshake.path, headers))
         for name, value in extra_headers:
             response.headers[name] = value
@@ -85,6 +140,16 @@ class WebSocket(asyncio.Protocol):
             return False
         self._accepted = self._writable = True
         self._opened.add(self)
+        for extension in server.extensions:
+            if deflate is not None and isinstance(extension, PerMessageDeflate):
+                agreement = Agreement.of(extension)
+                self._reader = wire.FrameReader(self._options.max_message_bytes, Inflater(agreement))
+                self._deflate_from, self._window_bits = deflate.threshold, agreement.server_window_bits
+        high = min(TRANSPORT_BUFFER, self._options.max_buffered_bytes)
+        transport.set_write_buffer_limits(high)
+        if transport.get_write_buffer_size() > high:
+            self.pause_writing()  # the protocol before this one was told, this one was not
+        _keep_alive(transport)
         return True
 
     # What asyncio tells.
@@ -97,12 +162,29 @@ class WebSocket(asyncio.Protocol):
                     self.receiver.on_message(event)
             elif isinstance(event, wire.Ping):
                 if self._writable:
-                    self._write(wire.pong_frame(event.payload))
+                    self._send(wire.pong_frame(event.payload), "latest_only", _PONG)
             elif isinstance(event, wire.CloseReceived):
                 self._close_received(event)
             elif isinstance(event, wire.Violation):
                 self.close(event.code, event.reason)
                 self._finish()
+
+    def pause_writing(self) -> None:
+        """Let messages wait here: the transport's buffer is full."""
+        self._paused = True
+        if self._writable and self._waiting is None:
+            self._waiting = SendQueue()
+
+    def resume_writing(self) -> None:
+        """Send what waits, until the transport's buffer is full again."""
+        self._paused = False
+        waiting = self._waiting
+        if waiting is None:
+            return
+        while waiting and not self._paused:
+            self._transport.write(waiting.take(TRANSPORT_BUFFER))
+        if not self._paused:
+            self._waiting = None
 
     def eof_received(self) -> None:
         """Close: a WebSocket has no use for a half-open connection."""
@@ -112,6 +194,7 @@ class WebSocket(asyncio.Protocol):
         """Learn that the TCP connection has ended."""
         self._opened.discard(self)
         self._writable = False
+        self._waiting = None
         end_for_all(self._transport)
         if self._close_timer is not None:
             self._close_timer.cancel()
@@ -122,26 +205,45 @@ class WebSocket(asyncio.Protocol):
     @property
     def writable(self) -> bool:
         """Is nothing waiting to be sent?"""
-        return self._writable and self._transport.get_write_buffer_size() == 0
+        return self._writable and not self._paused and self._transport.get_write_buffer_size() == 0
 
-    def send_text(self, text: bytes) -> None:
-        """Send a text message."""
+    def send_text(self, text: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
+        """Send a text message.
+
+        Args:
+            text: UTF-8.
+            policy: what becomes of it if the client reads too slowly; by default what the options say.
+            key: of the messages with ``latest_only`` and one key, only the newest waits.
+        """
         if self._writable:
-            self._write(wire.text_frame(text))
+            if len(text) >= self._deflate_from:
+                self._send(wire.deflated_frame(wire.TEXT, text, self._window_bits), policy, key)
+            else:
+                self._send(wire.text_frame(text), policy, key)
 
-    def send_binary(self, data: bytes) -> None:
-        """Send a binary message."""
+    def send_binary(self, data: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
+        """Send a binary message; see ``send_text``."""
         if self._writable:
-            self._write(wire.binary_frame(data))
+            if len(data) >= self._deflate_from:
+                self._send(wire.deflated_frame(wire.BINARY, data, self._window_bits), policy, key)
+            else:
+                self._send(wire.binary_frame(data), policy, key)
 
-    def send_outgoing(self, outgoing: Outgoing) -> None:
-        """Send a text message that goes to other clients too."""
-        self.send_frame(outgoing.form(wire.text_frame))
+    def send_outgoing(
+        self, outgoing: Outgoing, prefix: bytes = b"", policy: SlowConsumer | None = None, key: Hashable = None
+    ) -> None:
+        """Send a text message that goes to other clients too, behind a ``prefix``; see ``send_text``.
 
-    def send_frame(self, frame: bytes) -> None:
-        """Send a whole frame that was made before."""
+        It is framed once, and compressed once for all clients with the same window.
+        """
         if self._writable:
-            self._write(frame)
+            compressed = len(outgoing.text) + len(prefix) >= self._deflate_from
+            self._send(outgoing.form(_maker(prefix, self._window_bits if compressed else 0)), policy, key)
+
+    def send_frame(self, frame: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
+        """Send a whole frame that was made before; see ``send_text``."""
+        if self._writable:
+            self._send(frame, policy, key)
 
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame and end; the receiver is told at once, with this code."""
@@ -149,7 +251,7 @@ class WebSocket(asyncio.Protocol):
             return
         self._writable = False
         self._close = (code, reason)
-        self._transport.write(wire.close_frame(code, reason))
+        self._write_last(wire.close_frame(code, reason))
         self._limit_close()
         self._end()
 
@@ -157,20 +259,43 @@ class WebSocket(asyncio.Protocol):
         """End at once, without a close frame."""
         self._transport.abort()
 
-    def _write(self, frame: bytes) -> None:
-        transport = self._transport
-        transport.write(frame)
-        if transport.get_write_buffer_size() > self._max_buffered:
-            self._writable = False
-            self._close = (CloseCode.TOO_SLOW, "too much is waiting for a client that does not read")
-            log.info("a slow client was disconnected", waiting_bytes=transport.get_write_buffer_size())
-            transport.abort()  # a close frame would only join the queue
+    def _send(self, frame: bytes, policy: SlowConsumer | None, key: Hashable) -> None:
+        if self._waiting is None:
+            self._transport.write(frame)
+        else:
+            self._wait(self._waiting, frame, policy, key)
+
+    def _wait(self, waiting: SendQueue, frame: bytes, policy: SlowConsumer | None, key: Hashable) -> None:
+        before = waiting.dropped
+        waiting.add(frame, policy or self._options.slow_consumer, key)
+        enough = waiting.trim(self._options.max_buffered_bytes - self._transport.get_write_buffer_size())
+        if waiting.dropped != before:
+            self.dropped += waiting.dropped - before
+            self._report_drops()
+        if not enough:
+            log.info("a slow client is disconnected", waiting_bytes=waiting.bytes)
+            self._waiting = None
+            # Behind what the transport holds: the client learns why if it reads again before the connection is aborted.
+            self.close(CloseCode.TOO_SLOW, "too much is waiting for a client that does not read")
+
+    def _report_drops(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._drops_report_due:
+            log.info("messages for a slow client were dropped", messages=self.dropped - self._drops_reported)
+            self._drops_reported, self._drops_report_due = self.dropped, now + DROPS_LOGGED_EVERY
+
+    def _write_last(self, close_frame: bytes) -> None:
+        """Hand everything that waits to the transport, and the close frame behind it."""
+        if self._waiting is not None:
+            self._transport.write(self._waiting.take(sys.maxsize))
+            self._waiting = None
+        self._transport.write(close_frame)
 
     def _close_received(self, event: wire.CloseReceived) -> None:
         if self._writable:
             self._writable = False
             self._close = (event.code, event.reason)
-            self._transport.write(wire.close_frame(event.code))
+            self._write_last(wire.close_frame(event.code))
         self._finish()
         self._end()
 
