@@ -16,7 +16,7 @@ CORES := $(shell nproc)
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test lint types format proto proto-check clean
+.PHONY: help install run up down test lint types format proto proto-check clean fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,3 +62,9 @@ proto-check: install ## Check that the committed gRPC stubs are fresh
 clean: ## Remove what was installed and cached; data and secrets stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build clients/js/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+fuzz: install ## Fuzz every decoder for long (FUZZ_SECONDS= each, 300)
+	@export PYTHONPATH=tests; for target in $$($(BIN)/python -c "from fuzz.targets import TARGETS; print(*TARGETS)"); do \
+	  mkdir -p build/fuzz/$$target; echo "== $$target"; \
+	  $(BIN)/python tests/fuzz/run_atheris.py $$target -max_total_time=$(or $(FUZZ_SECONDS),300) -max_len=4096 -timeout=10 \
+	    -artifact_prefix=build/fuzz/ build/fuzz/$$target 2>&1 | grep -E "^(Done|ERROR|==|SUMMARY)|Error|artifact" ; done
