@@ -1,8 +1,8 @@
-"""SocketCluster's message protocol, version 2: JSON objects that are events, procedure calls and their responses.
+"""SocketCluster's messages, versions 1 and 2: JSON objects that are events, procedure calls and their responses.
 
 https://github.com/SocketCluster/socketcluster/blob/master/socketcluster-protocol.md. An event is
 ``{"event", "data"}``; with a ``cid`` it is a call, answered by ``{"rid", "data"}`` or ``{"rid", "error"}``. Several
-messages may travel as one array. The empty string is a ping, and its answer.
+messages may travel as one array. The empty string is a ping, and its answer; in version 1 they are ``#1`` and ``#2``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from socketcluster_wire.errors import MalformedMessageError
 from socketcluster_wire.json_text import replace_lone_surrogates
 
 PING = PONG = ""
+PING_V1, PONG_V1 = "#1", "#2"
 
 HANDSHAKE = "#handshake"
 SUBSCRIBE = "#subscribe"
 UNSUBSCRIBE = "#unsubscribe"
 PUBLISH = "#publish"
 DISCONNECT = "#disconnect"
+KICK_OUT = "#kickOut"
+AUTHENTICATE = "#authenticate"
+SET_AUTH_TOKEN = "#setAuthToken"  # noqa: S105  # an event's name
+REMOVE_AUTH_TOKEN = "#removeAuthToken"  # noqa: S105
 
 MAX_BATCH = 1000
 """The most messages that one array may hold."""
@@ -59,11 +64,20 @@ class _Wire(msgspec.Struct):
     error: Any = None
 
 
-class ErrorData(msgspec.Struct, frozen=True):
-    """An error as it is sent; clients make an Error object of it."""
+class ErrorData(msgspec.Struct, frozen=True, rename="camel"):
+    """An error as it is sent; clients make an Error object of it, with all that is set here."""
 
     name: str
     message: str
+    data: Any = msgspec.UNSET
+    is_bad_token: bool | msgspec.UnsetType = msgspec.UNSET
+    """Of an auth token: is it never to be sent again?"""
+    expiry: str | msgspec.UnsetType | None = msgspec.UNSET
+    """When an auth token expired."""
+    date: str | msgspec.UnsetType | None = msgspec.UNSET
+    """When an auth token begins to be good."""
+    status_code: int | msgspec.UnsetType = msgspec.UNSET
+    """The close code that follows a refused handshake."""
 
 
 class HandshakeReply(msgspec.Struct, frozen=True, rename="camel"):
@@ -72,6 +86,20 @@ class HandshakeReply(msgspec.Struct, frozen=True, rename="camel"):
     id: str
     ping_timeout: int
     is_authenticated: bool = False
+    auth_error: ErrorData | msgspec.UnsetType = msgspec.UNSET
+
+
+class AuthReply(msgspec.Struct, frozen=True, rename="camel"):
+    """What a client learns from ``#authenticate``."""
+
+    is_authenticated: bool
+    auth_error: ErrorData | None = None
+
+
+class RefusedReply(msgspec.Struct, frozen=True):
+    """What a client of version 1 learns from a refused handshake: the close code."""
+
+    code: int
 
 
 class _OutEvent(msgspec.Struct):
@@ -86,8 +114,9 @@ class _OutResponse(msgspec.Struct):
 
 
 class _OutError(msgspec.Struct):
-    rid: CallId
-    error: Any
+    rid: CallId | msgspec.UnsetType
+    error: ErrorData
+    data: Any = msgspec.UNSET
 
 
 _decoder = msgspec.json.Decoder(_Wire | list[_Wire])
@@ -145,7 +174,7 @@ def encode_event(name: str, data: Any = msgspec.UNSET, cid: CallId | None = None
 
 
 def encode_response(rid: CallId | None, data: Any = msgspec.UNSET) -> bytes:
-    """Write the answer to the call whose ``cid`` was ``rid``; only that to a handshake may go without.
+    """Write the answer to the call whose ``cid`` was ``rid``; that to a handshake or ``#authenticate`` may go without.
 
     Raises:
         TypeError, ValueError, RecursionError: as those of :func:`encode_event`.
@@ -153,6 +182,15 @@ def encode_response(rid: CallId | None, data: Any = msgspec.UNSET) -> bytes:
     return _encode(_OutResponse(msgspec.UNSET if rid is None else rid, data))
 
 
-def encode_error(rid: CallId, name: str, message: str) -> bytes:
-    """Write that the call whose ``cid`` was ``rid`` failed."""
-    return _encode(_OutError(rid, ErrorData(name, message)))
+def encode_error(rid: CallId | None, error: ErrorData, data: Any = msgspec.UNSET) -> bytes:
+    """Write that the call whose ``cid`` was ``rid`` failed.
+
+    Raises:
+        TypeError, ValueError, RecursionError: as those of :func:`encode_event`.
+    """
+    return _encode(_OutError(msgspec.UNSET if rid is None else rid, error, data))
+
+
+def join(messages: list[bytes]) -> bytes:
+    """Write several messages as one array."""
+    return b"[" + b",".join(messages) + b"]"

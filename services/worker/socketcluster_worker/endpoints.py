@@ -18,11 +18,13 @@ from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.cookies import SessionCookies
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.origins import OriginPolicy
-from socketcluster_worker.protocols.context import Context, Timing
+from socketcluster_worker.protocols.context import Context, SocketClusterOptions, Timing
 from socketcluster_worker.protocols.plain import PlainPeer
 from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
+from socketcluster_worker.protocols.socketcluster_v1 import SocketClusterV1Peer
 from socketcluster_worker.protocols.socketio import SocketIOPeer
 from socketcluster_worker.settings import WorkerSettings
+from socketcluster_worker.tokens import Tokens
 from socketcluster_worker.transport.engine import EngineOptions
 from socketcluster_worker.transport.polling import EngineServer, MakeReceiver, Refusal
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
@@ -38,7 +40,9 @@ class Endpoints:
         open_websockets: the connections that are open by WebSocket.
     """
 
-    def __init__(self, worker: Worker, settings: WorkerSettings, identity: Identity, cookies: SessionCookies) -> None:
+    def __init__(
+        self, worker: Worker, settings: WorkerSettings, identity: Identity, cookies: SessionCookies, tokens: Tokens
+    ) -> None:
         self._worker = worker
         self._settings = settings
         self._identity = identity
@@ -52,7 +56,10 @@ class Endpoints:
                 settings.handshake_timeout,
                 settings.ack_timeout,
             ),
+            SocketClusterOptions(settings.strict_handshake, settings.batch_interval),
+            tokens,
         )
+        self._raw_peer = SocketClusterPeer if settings.protocol_version == 2 else SocketClusterV1Peer
         self.open_websockets: set[WebSocket] = set()
         self._websocket_options = WebSocketOptions(
             settings.max_http_buffer_size,
@@ -163,7 +170,7 @@ class Endpoints:
         if engine is not None:
             engine.attach(websocket, handshake, session_id)
         else:
-            websocket.receiver = SocketClusterPeer(websocket, self._context, handshake, session_id, pings=True)
+            websocket.receiver = self._raw_peer(websocket, self._context, handshake, session_id, pings=True)
         return websocket
 
     # Which message protocol goes with which endpoint.

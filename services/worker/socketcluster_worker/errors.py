@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from socketcluster_runtime.errors import ServiceError
 
@@ -89,7 +90,7 @@ class AuthTokenError(EventError):
         name: str = "AuthTokenError",
         data: object = None,
         is_bad_token: bool = True,
-        details: Mapping[str, object] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message, name=name, data=data)
         self.is_bad_token = is_bad_token

@@ -28,6 +28,7 @@ from socketcluster_worker.identity import Identity
 from socketcluster_worker.server import ClientServer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tasks import Tasks
+from socketcluster_worker.tokens import Tokens
 from socketcluster_worker.transport.handoff import HandoffServer
 
 log = logging.get_logger(__name__)
@@ -66,7 +67,15 @@ class Service:
             tasks=self._background,
         )
         cookies = SessionCookies(settings.app_name, self._secret)
-        self._endpoints = Endpoints(self._worker, settings, identity, cookies)
+        tokens = Tokens.from_options(
+            algorithm=settings.auth_algorithm,
+            key=None if settings.auth_key is None else settings.auth_key.get_secret_value(),
+            public_key=settings.auth_public_key,
+            private_key=settings.auth_private_key,
+            default_expiry=settings.auth_default_expiry,
+            secret=self._secret,
+        )
+        self._endpoints = Endpoints(self._worker, settings, identity, cookies, tokens)
         self._server = ClientServer(self._endpoints, self._worker.http_server, self._secret.encode())
 
     async def run(self, lifecycle: Lifecycle) -> None:

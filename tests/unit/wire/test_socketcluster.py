@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from socketcluster_wire import socketcluster
 from socketcluster_wire.errors import MalformedMessageError
-from socketcluster_wire.socketcluster import MAX_BATCH, Event, HandshakeReply, Message, Response
+from socketcluster_wire.socketcluster import MAX_BATCH, ErrorData, Event, HandshakeReply, Message, Response
 
 UNSET = msgspec.UNSET
 
@@ -247,7 +247,7 @@ def test_a_response_comes_back(rid: socketcluster.CallId, data: Any) -> None:
 
 @given(call_ids, st.text(), st.text())
 def test_an_error_comes_back(rid: socketcluster.CallId, name: str, message: str) -> None:
-    written = socketcluster.encode_error(rid, name, message)
+    written = socketcluster.encode_error(rid, ErrorData(name, message))
     assert json.loads(written) == {"rid": rid, "error": {"name": name, "message": message}}
     assert socketcluster.decode(written.decode()) == [Response(rid, error={"name": name, "message": message})]
 
@@ -300,7 +300,7 @@ def decode_or_refuse(text: str) -> list[Message] | None:
     for message in messages:
         check_fields(message)
         if isinstance(message, Event) and message.cid is not None:
-            socketcluster.encode_error(message.cid, "Error", "whatever can be asked can be answered")
+            socketcluster.encode_error(message.cid, ErrorData("Error", "whatever can be asked can be answered"))
         socketcluster.encode_event("echo", message.data)
     return messages
 

@@ -10,6 +10,7 @@ from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_wire import socketcluster
 from socketcluster_worker.api.events import Handler, make_handler
+from socketcluster_worker.api.outbox import Outbox
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.api.tree import pack, unpack
 from socketcluster_worker.connection import Outgoing
@@ -47,6 +48,7 @@ class Exchange:
         self._sockets: dict[str, dict[str, Socket]] = {}
         self._channels: dict[str, list[Channel]] = {}
         self._inside: dict[str, Callable[[bytes], None]] = {}
+        self.outbox: Outbox | None = None  # of the namespace to which clients with channels belong
 
     def publish(self, channel: str, data: Any) -> asyncio.Future[bytes]:
         """Publish ``data`` to every subscriber of a channel; awaiting the result means that the store has it.
@@ -80,24 +82,29 @@ class Exchange:
             raise
         return subscription
 
-    async def add(self, socket: Socket, channel: str) -> None:
-        """Subscribe a client.
+    def add(self, socket: Socket, channel: str) -> asyncio.Future[bytes]:
+        """Subscribe a client at once; awaiting the result means that the store sends what is published.
 
         Raises:
             EventError: the name is malformed, or the client has too many channels.
         """
         check_name(channel)
         if channel in socket.channels or not socket.connected:  # nobody would ever take a closed socket out again
-            return
+            done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            done.set_result(b"")
+            return done
         if len(socket.channels) >= self._limit:
             raise EventError(f"a client may have {self._limit} channels", name="LimitError")
         socket.channels.add(channel)
-        self._sockets.setdefault(channel, {})[socket.id] = socket  # at once, so that no message is missed
-        try:
-            await self._client.subscribe(channel)
-        except BaseException:
-            self.discard(socket, channel)
-            raise
+        self._sockets.setdefault(channel, {})[socket.id] = socket  # before the store does, so that nothing is missed
+
+        def finish(sent: asyncio.Future[bytes]) -> None:
+            if sent.cancelled() or sent.exception() is not None:
+                self.discard(socket, channel)
+
+        sent = self._client.subscribe(channel)
+        sent.add_done_callback(finish)
+        return sent
 
     def discard(self, socket: Socket, channel: str) -> bool:
         """Unsubscribe a client; return whether it was subscribed."""
@@ -134,7 +141,10 @@ class Exchange:
             return
         data = unpack(packed)
         members = self._sockets.get(channel)
-        if members:
+        if members and self.outbox is not None and self.outbox.active:
+            for socket in tuple(members.values()):
+                self.outbox.deliver(socket, channel, packed)
+        elif members:
             outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, {"channel": channel, "data": data}))
             for socket in tuple(members.values()):
                 socket.deliver(outgoing)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from socketcluster_wire import socketcluster
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.broadcast import Broadcast, Emission
 from socketcluster_worker.api.events import Emitter
 from socketcluster_worker.connection import Handshake, Outgoing
-from socketcluster_worker.errors import CallTimeoutError, SocketClosedError
+from socketcluster_worker.errors import CallTimeoutError, SocketClosedError, UnsupportedError
+from socketcluster_worker.tokens import Tokens
 
 if TYPE_CHECKING:
     from socketcluster_worker.api.namespace import Namespace
@@ -48,7 +50,8 @@ class Peer(Protocol):
 class Socket(Emitter):
     """One connected client: a tab of a browser, say.
 
-    Besides the events that the client sends, a socket emits ``disconnect(code, reason)``; handlers of ``*`` get every
+    Besides the events that the client sends, a socket emits ``disconnect(code, reason)`` and, where its protocol has
+    auth tokens, ``authenticate(claims)`` and ``deauthenticate(claims)``, the claims it had; handlers of ``*`` get every
     event that the client sends, with its name first.
 
     Attributes:
@@ -69,6 +72,7 @@ class Socket(Emitter):
         peer: Peer,
         *,
         ack_timeout: float,
+        tokens: Tokens | None = None,
     ) -> None:
         super().__init__()
         self.id = socket_id
@@ -84,6 +88,10 @@ class Socket(Emitter):
         """The channels that the client is subscribed to; kept by the exchange."""
         self._peer = peer
         self._ack_timeout = ack_timeout
+        self._tokens = tokens
+        self._auth_token: dict[str, Any] | None = None
+        self.token_expires: float | None = None
+        """When the auth token stops to be good, in seconds since 1970; the protocol looks before each event."""
 
     @property
     def protocol(self) -> str:
@@ -139,6 +147,54 @@ class Socket(Emitter):
         if self.connected:
             self._peer.close(code, reason)
 
+    # Authentication.
+
+    @property
+    def auth_token(self) -> dict[str, Any] | None:
+        """The claims of the client's auth token; ``None`` if it has none, or the time of it is over."""
+        return None if self._is_token_over() else self._auth_token
+
+    async def set_auth_token(self, claims: Mapping[str, Any], *, expires_in: float | None = None) -> None:
+        """Sign a token and give it to the client, which brings it along whenever it connects.
+
+        The socket is authenticated at once; handlers of ``authenticate`` are called.
+
+        Args:
+            claims: what the token says, readable by the client; with an ``exp`` of their own (seconds since 1970), that
+                is when it expires.
+            expires_in: seconds until it expires; ``None`` means the option ``auth_default_expiry``.
+
+        Raises:
+            UnsupportedError: the client's protocol has no auth tokens, or there is no key to sign with.
+            NotSerializableError: the claims have no JSON form.
+            SocketClosedError: the client is gone.
+            CallTimeoutError, RemoteError: the client did not confirm that it has the token.
+        """
+        if self._tokens is None:
+            raise UnsupportedError(f"a client that speaks {self.protocol} keeps no auth token")
+        if not self.connected:
+            raise SocketClosedError("the client is gone")
+        token, signed = self._tokens.sign(claims, expires_in)
+        self.token_accepted(signed)
+        await self.call(socketcluster.SET_AUTH_TOKEN, {"token": token})
+
+    def deauthenticate(self) -> None:
+        """Make the client throw its auth token away; handlers of ``deauthenticate`` are called if it had one.
+
+        Where the protocol has no auth tokens, nothing happens.
+        """
+        if self._tokens is not None:
+            self.token_removed()
+            if self.connected:
+                self._peer.emit(socketcluster.REMOVE_AUTH_TOKEN, ())
+
+    def kick_out(self, channel: str, message: str = "") -> bool:
+        """End the client's subscription to a channel and tell it why; return whether there was one."""
+        found = self.namespace.exchange.discard(self, channel)
+        if found and self.connected:
+            self._peer.emit(socketcluster.KICK_OUT, ({"channel": channel, "message": message},))
+        return found
+
     # To others.
 
     def to(self, *rooms: str | Iterable[str]) -> Broadcast:
@@ -186,6 +242,37 @@ class Socket(Emitter):
         """Send a message of a channel that the client is subscribed to."""
         if self.connected:
             self._peer.deliver(publication)
+
+    def token_accepted(self, claims: dict[str, Any], *, tell: bool = True) -> None:
+        """Note an auth token's claims; without ``tell`` the handlers are called later, by ``tell_authenticated``."""
+        self._auth_token = claims
+        expires = claims.get("exp")
+        self.token_expires = expires if isinstance(expires, int | float) else None
+        if tell:
+            self.tell_authenticated()
+
+    def tell_authenticated(self) -> None:
+        """Call the handlers of ``authenticate``."""
+        if self._auth_token is not None and self.connected:
+            self._run_all("authenticate", self._auth_token)
+
+    def token_removed(self) -> None:
+        """Note that the client has no auth token."""
+        old, self._auth_token, self.token_expires = self._auth_token, None, None
+        if old is not None:
+            self._run_all("deauthenticate", old)
+
+    def check_token(self) -> None:
+        """Deauthenticate the client if the time of its token is over."""
+        if self._is_token_over():
+            self.deauthenticate()
+
+    def _is_token_over(self) -> bool:
+        return self.token_expires is not None and self._tokens is not None and self._tokens.now() >= self.token_expires
+
+    def _run_all(self, event: str, claims: dict[str, Any]) -> None:
+        for handler in self.handlers(event):
+            self.namespace.run(handler, ((claims,),), f"a handler of a socket's {event!r}")
 
     def __repr__(self) -> str:
         return f"<Socket {self.id} {self.protocol}{'' if self.connected else ' closed'}>"

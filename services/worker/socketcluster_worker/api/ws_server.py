@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from socketcluster_worker.api.exchange import Exchange
 from socketcluster_worker.api.namespace import Namespace
+from socketcluster_worker.api.outbox import Outbox
 from socketcluster_worker.api.session import Sessions
 from socketcluster_worker.tasks import Tasks
 
@@ -28,6 +29,7 @@ class WSServer(Namespace):
     def __init__(self, worker_id: str, sessions: Sessions, exchange: Exchange, tasks: Tasks) -> None:
         super().__init__("/", worker_id, sessions, exchange, tasks)
         self._namespaces: dict[str, Namespace] = {"/": self}
+        exchange.outbox = Outbox(self.middleware, tasks)
 
     def of(self, name: str) -> Namespace:
         """Return the namespace of that name, made if there is none; only namespaces that were made can be joined.

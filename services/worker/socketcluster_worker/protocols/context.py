@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from socketcluster_worker.api.ws_server import WSServer
 from socketcluster_worker.identity import Identity
+from socketcluster_worker.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,19 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketClusterOptions:
+    """See the options of the same names."""
+
+    strict_handshake: bool
+    batch_interval: float
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What a new connection's protocol needs."""
 
     server: WSServer
     identity: Identity
     timing: Timing
+    socketcluster: SocketClusterOptions
+    tokens: Tokens

@@ -12,7 +12,6 @@ from socketcluster_runtime.errors import LinkError
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker.api.events import Handler
-from socketcluster_worker.api.exchange import check_name
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.namespace import Namespace
 from socketcluster_worker.api.socket import Socket
@@ -24,7 +23,7 @@ MAX_WAITING = 1000
 """Events of one socket that may wait for a middleware; a client that sends more is disconnected."""
 CATCH_ALL = "*"
 """The event whose handlers get every event, with its name first."""
-OWN_EVENTS = frozenset({"disconnect", CATCH_ALL})
+OWN_EVENTS = frozenset({"disconnect", "authenticate", "deauthenticate", CATCH_ALL})
 """What a socket's handlers hear from the server itself; a client that sends it has nobody to hear it."""
 
 
@@ -38,8 +37,12 @@ class Answerer(Protocol):
             NotSerializableError: it has no JSON form.
         """
 
-    def fail(self, call_id: CallId, name: str, message: str) -> None:
-        """Send that a call failed."""
+    def fail(self, call_id: CallId, name: str, message: str, data: object = None) -> None:
+        """Send that a call failed.
+
+        Raises:
+            TypeError, ValueError: one of these has no JSON form.
+        """
 
 
 class Dispatch:
@@ -74,39 +77,10 @@ class Dispatch:
         else:
             self._start(name, args, call_id)
 
-    async def subscribe(self, channel: Any, data: Any) -> None:
-        """Subscribe the client to a channel, if the middleware lets it.
-
-        Raises:
-            EventError: it does not, or the channel cannot be.
-            LinkError: the store did not answer.
-        """
-        check_name(channel)
-        if self._namespace.middleware.active("subscribe"):
-            await self._namespace.middleware.run(Action("subscribe", self._socket, channel=channel, data=data))
-        await self._namespace.exchange.add(self._socket, channel)
-
-    async def publish(self, channel: Any, data: Any) -> None:
-        """Publish what the client sent, if the middleware lets it.
-
-        Raises:
-            EventError: it does not, or the channel or the data cannot be.
-            LinkError: the store did not answer.
-        """
-        check_name(channel)
-        if self._namespace.middleware.active("publish_in"):
-            action = Action("publish_in", self._socket, channel=channel, data=data)
-            await self._namespace.middleware.run(action)
-            data = action.data
-        try:
-            await self._namespace.exchange.publish_for_client(channel, data)
-        except NotSerializableError as error:  # an integer beyond 64 bits, say
-            raise EventError(str(error), name="NotSerializableError") from None
-
     def raised(self, error: Exception, name: str, call_id: CallId | None) -> None:
         """Tell the client, and where it is the server's fault the log, what a handler or middleware raised."""
         if isinstance(error, EventError):
-            answer = error.name, error.message
+            answer: tuple[Any, ...] = error.name, error.message, error.data
         elif isinstance(error, LinkError):
             answer = type(error).__name__, "the store did not carry the operation out"
             log.warning("an operation on the store failed", event_name=name, error=str(error))
@@ -116,10 +90,10 @@ class Dispatch:
         if call_id is not None:
             self._fail(call_id, *answer)
 
-    def _fail(self, call_id: CallId, name: str, message: str) -> None:
+    def _fail(self, call_id: CallId, name: str, message: str, data: object = None) -> None:
         try:
-            self._answerer.fail(call_id, name, message)
-        except (TypeError, ValueError) as error:  # name and message are whatever a handler put into its error
+            self._answerer.fail(call_id, name, message, data)
+        except (TypeError, ValueError, RecursionError) as error:  # all three are whatever a handler put into its error
             self._namespace.handler_failed(error, "an error's way to the client")
             self._answerer.fail(call_id, "InternalServerError", "the error could not be sent")
 

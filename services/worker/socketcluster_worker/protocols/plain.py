@@ -101,7 +101,7 @@ class PlainPeer:
     def respond(self, call_id: CallId, result: Any) -> None:
         """Do nothing: there are no calls."""
 
-    def fail(self, call_id: CallId, name: str, message: str) -> None:
+    def fail(self, call_id: CallId, name: str, message: str, data: object = None) -> None:
         """Do nothing: there are no calls."""
 
     def deliver(self, publication: Outgoing) -> None:

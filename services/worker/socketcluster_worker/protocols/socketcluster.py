@@ -1,11 +1,13 @@
 """The SocketCluster protocol on one connection: the handshake, events, calls, channels, and over a raw WebSocket pings.
 
-https://github.com/SocketCluster/socketcluster/blob/master/socketcluster-protocol.md, version 2.
+https://github.com/SocketCluster/socketcluster/blob/master/socketcluster-protocol.md, version 2; what is different in
+version 1 is in ``socketcluster_v1``.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +20,12 @@ from socketcluster_worker.api.broadcast import Emission
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing
-from socketcluster_worker.errors import NotSerializableError, RemoteError, SocketClosedError
+from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError, SocketClosedError
+from socketcluster_worker.protocols import authentication
+from socketcluster_worker.protocols.batching import Batching
 from socketcluster_worker.protocols.context import Context
-from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.dispatch import MAX_WAITING, Dispatch
+from socketcluster_worker.protocols.requests import Requests
 
 
 class SocketClusterPeer:
@@ -35,19 +40,26 @@ class SocketClusterPeer:
     """
 
     protocol = "socketcluster"
+    PING = wire.PING
+    PONG = wire.PONG
+    ANSWERS_WITHOUT_CID = True
+    """Is a handshake answered that has no ``cid``?"""
 
     def __init__(
         self, connection: Connection, context: Context, handshake: Handshake, session_id: str, *, pings: bool
     ) -> None:
-        self._connection = connection
+        self._transport = connection
+        self._connection: Connection = connection  # or what collects batches for it
         self._context = context
         self._handshake = handshake
         self._session_id = session_id
         self._pings = pings
         self._server = context.server
         self._socket: Socket | None = None
-        self._dispatch: Dispatch | None = None  # once the handshake was let through
-        self._early: list[wire.Event] = []  # events that came while the handshake was being judged
+        self._dispatch: Dispatch | None = None  # None while events have to wait
+        self._ready: tuple[Dispatch, Requests] | None = None  # once the handshake was let through
+        self._waiting: deque[wire.Event] = deque()
+        self._reason = ""  # what the client said in its #disconnect
         self._last_call = 0
         self._calls: dict[wire.CallId, asyncio.Future[Any]] = {}
         self._heard = False  # anything since the last ping?
@@ -59,7 +71,9 @@ class SocketClusterPeer:
     def on_message(self, message: str | bytes) -> None:
         """Take a message from the client."""
         self._heard = True
-        if message == wire.PONG:
+        if message == self.PONG:
+            if self._socket is not None:
+                self._socket.check_token()
             return
         if isinstance(message, bytes):
             self.close(CloseCode.UNSUPPORTED_DATA, "binary messages are not understood here")
@@ -70,30 +84,42 @@ class SocketClusterPeer:
             self.close(CloseCode.INVALID_DATA, f"message format was incorrect: {error}")
             return
         for one in messages:
-            if self._socket is not None and not self._socket.connected:  # the one before ended the connection
-                return
             if isinstance(one, wire.Response):
                 self._answered(one)
             elif self._dispatch is not None:
                 self._event(self._dispatch, one)
-            elif self._socket is not None:
-                self._early.append(one)
-            elif one.name == wire.HANDSHAKE:
-                self._open(one)
-            else:
-                self.close(CloseCode.NO_HANDSHAKE, "a message came before the handshake")
+            elif not self._early(one):
                 return
+
+    def _early(self, event: wire.Event) -> bool:
+        """Take an event that cannot be handled yet; return whether the connection lives on."""
+        if self._socket is None and event.name == wire.HANDSHAKE:
+            return self._open(event)
+        if self._socket is not None and not self._socket.connected:  # the one before ended the connection
+            return False
+        if self._socket is None and self._context.socketcluster.strict_handshake:
+            self.close(CloseCode.NO_HANDSHAKE, "a message came before the handshake")
+            return False
+        if len(self._waiting) >= MAX_WAITING:
+            self.close(CloseCode.POLICY_VIOLATION, "too many events are waiting")
+            return False
+        self._waiting.append(event)
+        return True
 
     def on_close(self, code: int, reason: str) -> None:
         """Learn that the connection has ended."""
         self._timer.cancel()
+        self._dispatch = None
+        self._waiting.clear()
+        if isinstance(self._connection, Batching):
+            self._connection.flush()
         calls, self._calls = self._calls, {}
         for answer in calls.values():
             if not answer.done():
                 answer.set_exception(SocketClosedError(f"the client is gone ({code})"))
         if self._socket is not None:
             self._socket.connected = False
-            self._server.disconnected(self._socket, code, reason)
+            self._server.disconnected(self._socket, code, reason or self._reason)
 
     # What the socket asks.
 
@@ -135,9 +161,19 @@ class SocketClusterPeer:
 
     # The handshake.
 
-    def _open(self, event: wire.Event) -> None:
+    def _open(self, event: wire.Event) -> bool:
         self._timer.cancel()
-        auth = event.data if isinstance(event.data, dict) else None
+        if event.data is not msgspec.UNSET and event.data is not None and not isinstance(event.data, dict):
+            self.close(CloseCode.HANDSHAKE_REFUSED, "the handshake was malformed")
+            return False
+        auth: dict[str, Any] | None = event.data or None
+        claims: dict[str, Any] | None = None
+        refusal: AuthTokenError | None = None
+        if auth is not None and auth.get("authToken") is not None:
+            try:
+                claims = self._context.tokens.verify(auth["authToken"])
+            except AuthTokenError as error:
+                refusal = error
         socket = self._socket = Socket(
             self._context.identity.new_id(),
             self._server.sessions.get(self._session_id),
@@ -145,35 +181,78 @@ class SocketClusterPeer:
             replace(self._handshake, auth=auth),
             self,
             ack_timeout=self._context.timing.ack_timeout,
+            tokens=self._context.tokens,
         )
-        if self._server.middleware.active("handshake"):
-            self._server.run(self._judge, (socket, event), "middleware of the stage 'handshake'")
+        middleware = self._server.middleware
+        if middleware.active("handshake") or (claims is not None and middleware.active("authenticate")):
+            self._server.run(self._judge, (socket, event, claims, refusal), "middleware of the stage 'handshake'")
         else:
-            self._opened(socket, event)
+            self._opened(socket, event, claims, refusal)
+        return True
 
-    async def _judge(self, socket: Socket, event: wire.Event) -> None:
+    async def _judge(
+        self, socket: Socket, event: wire.Event, claims: dict[str, Any] | None, refusal: AuthTokenError | None
+    ) -> None:
         try:
-            await self._server.middleware.run(Action("handshake", socket))
+            await self._server.middleware.run(Action("handshake", socket, data=claims))
         except Exception as error:
-            Dispatch(self._server, socket, self).raised(error, wire.HANDSHAKE, event.cid)
-            self.close(CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
-        else:
-            if socket.connected:
-                self._opened(socket, event)
+            self._refuse(event, error)
+            return
+        if claims is not None:
+            try:
+                claims = await authentication.ask(self._server, socket, claims)
+            except AuthTokenError as error:
+                claims, refusal = None, error
+        if socket.connected:
+            self._opened(socket, event, claims, refusal)
 
-    def _opened(self, socket: Socket, event: wire.Event) -> None:
-        timing = self._context.timing
-        patience = round((timing.heartbeat_interval + timing.heartbeat_timeout) * 1000)
-        # A handshake is answered with or without a cid.
-        self._connection.send_text(wire.encode_response(event.cid, wire.HandshakeReply(socket.id, patience)))
+    def _refuse(self, event: wire.Event, error: Exception) -> None:
+        code = CloseCode.HANDSHAKE_REFUSED
+        if isinstance(error, EventError):
+            told = wire.ErrorData(error.name, error.message, status_code=code)
+        else:
+            self._server.handler_failed(error, "middleware of the stage 'handshake'")
+            told = wire.ErrorData("InternalServerError", "the middleware failed", status_code=code)
+        if event.cid is not None or self.ANSWERS_WITHOUT_CID:
+            data = error.data if isinstance(error, EventError) else None
+            reply = wire.RefusedReply(code)
+            self.answer(
+                authentication.encode_with_data(told, data, lambda told: wire.encode_error(event.cid, told, reply))
+            )
+        self.close(code, "the handshake was refused")
+
+    def _opened(
+        self, socket: Socket, event: wire.Event, claims: dict[str, Any] | None, refusal: AuthTokenError | None
+    ) -> None:
+        if claims is not None:
+            socket.token_accepted(claims, tell=False)
+        if refusal is not None and refusal.is_bad_token:
+            socket.deauthenticate()
+        if event.cid is not None or self.ANSWERS_WITHOUT_CID:
+            self.answer(self._handshake_reply(socket, event, refusal, authenticated=claims is not None))
+        if self._context.socketcluster.batch_interval:
+            self._connection = Batching(self._transport, self._context.socketcluster.batch_interval)
         if self._pings:
-            self._timer = self._loop.call_later(timing.heartbeat_interval, self._ping)
-        dispatch = self._dispatch = Dispatch(self._server, socket, self)
+            self._timer = self._loop.call_later(self._context.timing.heartbeat_interval, self._ping)
+        dispatch = Dispatch(self._server, socket, self)
+        self._ready = dispatch, Requests(self._server, socket, dispatch, self._context.tokens, self)
         self._server.connected(socket)
         dispatch.begin()
-        early, self._early = self._early, []
-        for waiting in early:
-            self._event(dispatch, waiting)
+        if claims is not None:
+            self._loop.call_soon(socket.tell_authenticated)  # by then the handlers of "connection" have begun
+        self.release()
+
+    def _handshake_reply(
+        self, socket: Socket, event: wire.Event, refusal: AuthTokenError | None, *, authenticated: bool
+    ) -> bytes:
+        timing = self._context.timing
+        patience = round((timing.heartbeat_interval + timing.heartbeat_timeout) * 1000)
+        reply = wire.HandshakeReply(socket.id, patience, authenticated)
+        if refusal is None:
+            return wire.encode_response(event.cid, reply)
+        return authentication.encode(
+            refusal, lambda told: wire.encode_response(event.cid, msgspec.structs.replace(reply, auth_error=told))
+        )
 
     def _handshake_late(self) -> None:
         self.close(CloseCode.HANDSHAKE_TIMEOUT, "no handshake in time")
@@ -182,7 +261,7 @@ class SocketClusterPeer:
 
     def _ping(self) -> None:
         self._heard = False
-        self._connection.send_text(b"")
+        self._transport.send_text(self.PING.encode())  # in no batch: it is not JSON
         self._timer = self._loop.call_later(self._context.timing.heartbeat_timeout, self._pong_due)
 
     def _pong_due(self) -> None:
@@ -195,10 +274,37 @@ class SocketClusterPeer:
     # Events and calls.
 
     def _event(self, dispatch: Dispatch, event: wire.Event) -> None:
+        socket = self._socket
+        if socket is not None and socket.token_expires is not None:
+            socket.check_token()
         if event.name.startswith("#"):
-            self._reserved(dispatch, event)
+            self._reserved(event)
         else:
             dispatch.event(event.name, () if event.data is msgspec.UNSET else (event.data,), event.cid)
+
+    def _reserved(self, event: wire.Event) -> None:
+        if event.name == wire.DISCONNECT:  # says why the close frame that follows is sent
+            told = event.data if isinstance(event.data, dict) else {}
+            reason = told.get("reason", told.get("data"))
+            self._reason = reason if isinstance(reason, str) else ""
+        elif self._ready is not None:
+            self._ready[1].take(event)
+
+    def answer(self, text: bytes) -> None:
+        """Send an answer."""
+        self._connection.send_text(text)
+
+    def hold(self) -> None:
+        """Let what the client sends wait."""
+        self._dispatch = None
+
+    def release(self) -> None:
+        """Take what has waited, and what comes."""
+        if self._ready is None or self._socket is None or not self._socket.connected:
+            return
+        dispatch = self._dispatch = self._ready[0]
+        while self._waiting and self._dispatch is not None:
+            self._event(dispatch, self._waiting.popleft())
 
     def respond(self, call_id: wire.CallId, result: Any) -> None:
         """Send what a handler returned.
@@ -212,13 +318,20 @@ class SocketClusterPeer:
             raise NotSerializableError(str(error)) from None
         self._connection.send_text(text)
 
-    def fail(self, call_id: wire.CallId, name: str, message: str) -> None:
-        """Send that a call failed."""
-        self._connection.send_text(wire.encode_error(call_id, name, message))
+    def fail(self, call_id: wire.CallId, name: str, message: str, data: object = None) -> None:
+        """Send that a call failed.
+
+        Raises:
+            TypeError, ValueError: one of these has no JSON form.
+        """
+        error = wire.ErrorData(name, message, msgspec.UNSET if data is None else data)
+        self._connection.send_text(wire.encode_error(call_id, error))
 
     def _answered(self, response: wire.Response) -> None:
         answer = self._calls.pop(response.rid, None)
         if answer is None or answer.done():
+            if self._socket is None and self._context.socketcluster.strict_handshake:
+                self.close(CloseCode.NO_HANDSHAKE, "a message came before the handshake")
             return
         error = response.error
         if error is None:
@@ -227,55 +340,6 @@ class SocketClusterPeer:
             answer.set_exception(RemoteError(str(error.get("name", "Error")), str(error.get("message", "")), error))
         else:
             answer.set_exception(RemoteError("Error", str(error), error))
-
-    # The protocol's own events.
-
-    def _reserved(self, dispatch: Dispatch, event: wire.Event) -> None:
-        match event.name:
-            case wire.SUBSCRIBE:
-                self._server.run(self._subscribe, (dispatch, event), "a subscription")
-            case wire.UNSUBSCRIBE:
-                self._unsubscribe(event)
-            case wire.PUBLISH:
-                self._server.run(self._publish, (dispatch, event), "a publication")
-            case wire.DISCONNECT:
-                pass  # says why the close frame that follows is sent
-            case _:
-                if event.cid is not None:
-                    self.fail(event.cid, "UnknownEventError", f"{event.name} is not understood")
-
-    async def _subscribe(self, dispatch: Dispatch, event: wire.Event) -> None:
-        data = event.data if isinstance(event.data, dict) else {"channel": event.data}
-        try:
-            await dispatch.subscribe(data.get("channel"), data.get("data"))
-        except Exception as error:
-            dispatch.raised(error, event.name, event.cid)
-        else:
-            self._done(event)
-
-    def _unsubscribe(self, event: wire.Event) -> None:
-        found = (
-            self._socket is not None
-            and isinstance(event.data, str)
-            and self._server.exchange.discard(self._socket, event.data)
-        )
-        if found:
-            self._done(event)
-        elif event.cid is not None:
-            self.fail(event.cid, "BrokerError", "the socket is not subscribed to that channel")
-
-    async def _publish(self, dispatch: Dispatch, event: wire.Event) -> None:
-        data = event.data if isinstance(event.data, dict) else {}
-        try:
-            await dispatch.publish(data.get("channel"), data.get("data"))
-        except Exception as error:
-            dispatch.raised(error, event.name, event.cid)
-        else:
-            self._done(event)
-
-    def _done(self, event: wire.Event) -> None:
-        if event.cid is not None:
-            self._connection.send_text(wire.encode_response(event.cid))
 
 
 def _encode(event: str, args: tuple[Any, ...], cid: int | None = None) -> bytes:

@@ -1,7 +1,7 @@
 """Socket.IO on one connection: namespaces, each with a socket of its own, events, acknowledgements and binary.
 
 https://github.com/socketio/socket.io-protocol, revision 5. Its acknowledgements carry no errors: where a handler fails,
-the acknowledgement is one object, ``{"error": {"name", "message"}}``.
+the acknowledgement is one object, ``{"error": {"name", "message", "data"}}``.
 """
 
 from __future__ import annotations
@@ -241,9 +241,10 @@ class Member:
             args = [] if result is None else list(result) if isinstance(result, tuple) else [result]
             self._peer.send(wire.ack(self.namespace.name, int(call_id), args))
 
-    def fail(self, call_id: CallId, name: str, message: str) -> None:
+    def fail(self, call_id: CallId, name: str, message: str, data: object = None) -> None:
         """Acknowledge an event whose handler failed."""
-        self.respond(call_id, {"error": {"name": name, "message": message}})
+        error = {"name": name, "message": message}
+        self.respond(call_id, {"error": error if data is None else error | {"data": data}})
 
 
 def _encode(packet: wire.Packet) -> tuple[bytes, list[bytes]]:

@@ -1,0 +1,70 @@
+"""Channels' messages on their way through the middleware of the stage ``publish_out``, to each subscriber in order."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from socketcluster_wire import socketcluster
+from socketcluster_wire.close_codes import CloseCode
+from socketcluster_worker.api.middleware import Action, Middleware
+from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.api.tree import unpack
+from socketcluster_worker.connection import Outgoing
+from socketcluster_worker.errors import EventError
+from socketcluster_worker.tasks import Tasks
+
+MAX_WAITING = 1000
+"""Messages that may wait for the middleware on their way to one socket; then it is disconnected."""
+
+
+class Outbox:
+    """Asks the middleware once for each message and subscriber; it may change what that subscriber gets.
+
+    Args:
+        middleware: whom to ask.
+        tasks: what it raises is reported here; the subscriber does not get the message then.
+    """
+
+    def __init__(self, middleware: Middleware, tasks: Tasks) -> None:
+        self._middleware = middleware
+        self._tasks = tasks
+        self._waiting: dict[str, deque[tuple[str, bytes]]] = {}
+
+    @property
+    def active(self) -> bool:
+        """Is there such a middleware?"""
+        return self._middleware.active("publish_out")
+
+    def deliver(self, socket: Socket, channel: str, packed: bytes) -> None:
+        """Send a message to a subscriber, after those that wait."""
+        waiting = self._waiting.get(socket.id)
+        if waiting is None:
+            waiting = self._waiting[socket.id] = deque([(channel, packed)])
+            self._tasks.run(self._work, (socket, waiting), "middleware of the stage 'publish_out'")
+        elif len(waiting) < MAX_WAITING:
+            waiting.append((channel, packed))
+        else:
+            socket.disconnect(CloseCode.TOO_SLOW, "too many messages are waiting for a middleware")
+
+    async def _work(self, socket: Socket, waiting: deque[tuple[str, bytes]]) -> None:
+        try:
+            while waiting and socket.connected:
+                channel, packed = waiting.popleft()
+                if channel in socket.channels:
+                    await self._send(socket, channel, packed)
+        finally:
+            del self._waiting[socket.id]
+
+    async def _send(self, socket: Socket, channel: str, packed: bytes) -> None:
+        action = Action("publish_out", socket, channel=channel, data=unpack(packed))  # a copy, which it may change
+        try:
+            await self._middleware.run(action)
+            data = {"channel": channel, "data": action.data}
+            outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, data))
+        except EventError:
+            return
+        except Exception as error:
+            self._tasks.report(error, "middleware of the stage 'publish_out'")
+            return
+        if channel in socket.channels:
+            socket.deliver(outgoing)

@@ -1,0 +1,196 @@
+"""What SocketCluster's own events ask for: subscriptions, publications, authentication."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import msgspec
+
+from socketcluster_wire import socketcluster as wire
+from socketcluster_worker.api.exchange import check_name
+from socketcluster_worker.api.middleware import Action
+from socketcluster_worker.api.namespace import Namespace
+from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError
+from socketcluster_worker.protocols import authentication
+from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.tokens import Tokens
+
+Start = Callable[[str, Any], asyncio.Future[bytes]]
+"""Begins an operation on a channel."""
+
+
+class Client(Protocol):
+    """The connection that requests come from."""
+
+    def answer(self, text: bytes) -> None:
+        """Send an answer."""
+
+    def hold(self) -> None:
+        """Let what the client sends wait."""
+
+    def release(self) -> None:
+        """Take what has waited, and what comes."""
+
+
+class Requests:
+    """Carries out the requests of one socket.
+
+    While a middleware is being asked about one, what the client sends after it waits, so that all of it happens in the
+    order in which it was sent. The store is not waited for: what reaches it keeps its order.
+
+    Args:
+        namespace: whose middleware is asked.
+        socket: whose requests these are.
+        dispatch: tells the client, or the log, what failed.
+        tokens: verifies auth tokens.
+        client: where answers go.
+    """
+
+    def __init__(
+        self, namespace: Namespace, socket: Socket, dispatch: Dispatch, tokens: Tokens, client: Client
+    ) -> None:
+        self._namespace = namespace
+        self._socket = socket
+        self._dispatch = dispatch
+        self._tokens = tokens
+        self._client = client
+
+    def take(self, event: wire.Event) -> None:
+        """Carry out one request."""
+        match event.name:
+            case wire.PUBLISH:
+                self._operate(event, "publish_in", event.data, self._publish)
+            case wire.SUBSCRIBE:
+                data = {"channel": event.data} if isinstance(event.data, str) else event.data
+                self._operate(event, "subscribe", data, self._subscribe)
+            case wire.UNSUBSCRIBE:
+                self._unsubscribe(event)
+            case wire.AUTHENTICATE:
+                self._authenticate(event)
+            case wire.REMOVE_AUTH_TOKEN:
+                self._socket.token_removed()
+                self._done(event)
+            case _:
+                self._fail(event, "InvalidActionError", f"{event.name} is not understood")
+
+    # Channels.
+
+    def _operate(self, event: wire.Event, stage: str, data: Any, start: Start) -> None:
+        given: dict[str, Any] = data if isinstance(data, dict) else {}
+        channel: Any = given.get("channel")
+        value = given.get("data")
+        try:
+            check_name(channel)
+        except EventError as error:
+            self._dispatch.raised(error, event.name, event.cid)
+            return
+        if self._namespace.middleware.active(stage):
+            action = Action(stage, self._socket, channel=channel, data=value)
+            self._ask(self._operate_if_allowed(event, action, start), f"middleware of the stage {stage!r}")
+        else:
+            self._begin(event, start, channel, value)
+
+    async def _operate_if_allowed(self, event: wire.Event, action: Action, start: Start) -> None:
+        channel = action.channel
+        try:
+            await self._namespace.middleware.run(action)
+        except Exception as error:
+            self._dispatch.raised(error, event.name, event.cid)
+        else:
+            if self._socket.connected:
+                self._begin(event, start, channel, action.data)
+
+    def _begin(self, event: wire.Event, start: Start, channel: str, value: Any) -> None:
+        try:
+            pending = start(channel, value)
+        except NotSerializableError as error:  # an integer beyond 64 bits, say
+            self._fail(event, "NotSerializableError", str(error))
+            return
+        except EventError as error:
+            self._dispatch.raised(error, event.name, event.cid)
+            return
+
+        def finish(done: asyncio.Future[bytes]) -> None:
+            if done.cancelled():
+                self._fail(event, "InternalServerError", "the operation was cancelled")
+            elif (error := done.exception()) is not None:
+                self._dispatch.raised(error, event.name, event.cid)  # type: ignore[arg-type]  # a LinkError
+            elif event.name == wire.SUBSCRIBE and channel not in self._socket.channels:
+                self._fail(event, "BrokerError", "the subscription has ended meanwhile")
+            else:
+                self._done(event)
+
+        pending.add_done_callback(finish)
+
+    def _subscribe(self, channel: str, _data: Any) -> asyncio.Future[bytes]:
+        return self._namespace.exchange.add(self._socket, channel)
+
+    def _publish(self, channel: str, data: Any) -> asyncio.Future[bytes]:
+        return self._namespace.exchange.publish_for_client(channel, data)
+
+    def _unsubscribe(self, event: wire.Event) -> None:
+        if isinstance(event.data, str) and self._namespace.exchange.discard(self._socket, event.data):
+            self._done(event)
+        else:
+            self._fail(event, "BrokerError", "the socket is not subscribed to that channel")
+
+    # Authentication.
+
+    def _authenticate(self, event: wire.Event) -> None:
+        try:
+            claims = self._tokens.verify(None if event.data is msgspec.UNSET else event.data)
+        except AuthTokenError as error:
+            self._not_authenticated(event, error)
+            return
+        if self._namespace.middleware.active("authenticate"):
+            self._ask(self._authenticate_if_allowed(event, claims), "middleware of the stage 'authenticate'")
+        else:
+            self._authenticated(event, claims)
+
+    async def _authenticate_if_allowed(self, event: wire.Event, claims: dict[str, Any]) -> None:
+        try:
+            allowed = await authentication.ask(self._namespace, self._socket, claims)
+        except AuthTokenError as error:
+            self._not_authenticated(event, error)
+        else:
+            self._authenticated(event, allowed)
+
+    def _authenticated(self, event: wire.Event, claims: dict[str, Any]) -> None:
+        if self._socket.connected:
+            self._socket.token_accepted(claims)
+            self._client.answer(wire.encode_response(event.cid, wire.AuthReply(is_authenticated=True)))
+
+    def _not_authenticated(self, event: wire.Event, error: AuthTokenError) -> None:
+        """A bad token fails the call, and the client throws it away; another may be good later."""
+        if error.is_bad_token:
+            self._socket.deauthenticate()
+            text = authentication.encode(error, lambda told: wire.encode_error(event.cid, told))
+        else:
+            self._socket.token_removed()
+            text = authentication.encode(
+                error, lambda told: wire.encode_response(event.cid, wire.AuthReply(False, told))
+            )
+        self._client.answer(text)
+
+    # Answers.
+
+    def _ask(self, question: Coroutine[Any, Any, None], what: str) -> None:
+        self._client.hold()
+        self._namespace.run(self._hold_until, (question,), what)
+
+    async def _hold_until(self, question: Coroutine[Any, Any, None]) -> None:
+        try:
+            await question
+        finally:
+            self._client.release()
+
+    def _done(self, event: wire.Event) -> None:
+        if event.cid is not None:
+            self._client.answer(wire.encode_response(event.cid))
+
+    def _fail(self, event: wire.Event, name: str, message: str) -> None:
+        if event.cid is not None:
+            self._client.answer(wire.encode_error(event.cid, wire.ErrorData(name, message)))
