@@ -150,9 +150,11 @@ class RawWebSocket:
                 return message
 
     async def next_close(self) -> tuple[int, str]:
-        """Return code and reason of the close frame that is next, and see the connection end."""
+        """Return code and reason of the close frame that is next, answer it, and see the connection end."""
         got = await self.next()
         assert got.opcode is Opcode.CLOSE, got
+        with contextlib.suppress(ConnectionError):
+            await self.send(frame(bytes(got.data), Opcode.CLOSE))
         assert await self.client.closed() == b""
         data = bytes(got.data)
         return int.from_bytes(data[:2]), data[2:].decode()

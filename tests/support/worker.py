@@ -17,6 +17,12 @@ StartWorker = Callable[..., Awaitable["RunningWorker"]]
 """``await start_worker(run, **options)``; a fixture."""
 
 
+async def until(true: Callable[[], Any]) -> None:
+    """Let the loop turn until the worker's inside is as a test wants it; the test's time-out bounds it."""
+    while not true():  # noqa: ASYNC110  # nothing tells
+        await asyncio.sleep(0.001)
+
+
 class Lifecycle(lifecycle.Lifecycle):
     """One that a test can wait for."""
 

@@ -10,6 +10,8 @@ from starlette.requests import Request
 from support.raw import HANDSHAKE, RawWebSocket, event, frame, upgrade
 from support.worker import Probe, RunningWorker, StartWorker
 
+from socketcluster_worker.api.worker import Worker
+
 HEALTH = "/socketcluster/health"
 
 
@@ -37,7 +39,7 @@ async def test_a_connection_serves_one_request_after_the_other(worker: RunningWo
 async def test_pipelined_requests_are_answered_in_order(start_worker: StartWorker) -> None:
     release = asyncio.Event()
 
-    def run(worker) -> None:  # type: ignore[no-untyped-def]
+    def run(worker: Worker) -> None:
         @worker.http_server.on("req")
         async def page(request: Request) -> str:
             if request.url.path == "/slow":
@@ -69,9 +71,8 @@ async def test_a_head_that_is_too_large_is_refused_though_another_request_went_w
 async def test_a_head_without_an_end_is_refused(worker: RunningWorker) -> None:
     client = await worker.connect()
     await client.send(b"GET / HTTP/1.1\r\nX-Endless: ")
-    with pytest.raises(ConnectionError):
-        while True:
-            await client.send(b"x" * 4096)
+    await client.send(b"x" * 400_000)
+    assert (await client.answer()).status_code == 431
 
 
 async def test_a_whole_head_that_is_too_large_is_refused(worker: RunningWorker) -> None:
@@ -124,7 +125,7 @@ async def test_a_handler_may_take_longer_than_a_head(
 ) -> None:
     monkeypatch.setattr("socketcluster_worker.transport.http.HEAD_TIMEOUT", 0.02)
 
-    def run(worker) -> None:  # type: ignore[no-untyped-def]
+    def run(worker: Worker) -> None:
         @worker.http_server.on("req")
         async def page(request: Request) -> bytes:
             body = await request.body()
@@ -175,7 +176,7 @@ async def test_a_websocket_begins_with_get_and_a_present_http(worker: RunningWor
 
 
 async def test_an_upgrade_behind_an_unanswered_request_is_refused(start_worker: StartWorker) -> None:
-    def run(worker) -> None:  # type: ignore[no-untyped-def]
+    def run(worker: Worker) -> None:
         worker.http_server.on("req", lambda _: asyncio.Event().wait())
 
     worker = await start_worker(run, drain_timeout=0)

@@ -1,0 +1,373 @@
+"""Engine.IO by long-polling, by WebSocket, and on the way from the one to the other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from support.raw import ENGINE, HANDSHAKE, Polling, event, frame, upgrade
+from support.worker import Probe, RunningWorker, StartWorker, until
+
+from socketcluster_wire.close_codes import CloseCode
+from socketcluster_worker.api.worker import Worker
+from socketcluster_worker.transport.engine import EngineSession
+from socketcluster_worker.transport.polling import EngineServer
+
+PATH = "/socketcluster/engine/"
+COUNT = 300
+
+
+def server(worker: RunningWorker) -> EngineServer:
+    return worker.service._endpoints._engines[PATH]
+
+
+def session(worker: RunningWorker, sid: str) -> EngineSession:
+    return server(worker)._sessions[sid]
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "code"),
+    [
+        ("GET", "", 0),
+        ("GET", "?EIO=4&transport=pigeon", 0),
+        ("GET", "?EIO=4&transport=polling&sid=unknown", 1),
+        ("POST", "?EIO=4&transport=polling&sid=unknown", 1),
+        ("POST", "?EIO=4&transport=polling", 2),
+        ("GET", "?EIO=4&transport=websocket", 3),
+        ("GET", "?transport=polling", 5),
+        ("GET", "?EIO=3&transport=polling", 5),
+    ],
+)
+async def test_errors_are_told_as_json(worker: RunningWorker, method: str, query: str, code: int) -> None:
+    client = await worker.connect()
+    answer = await client.request(method, PATH + query)
+    assert answer.status_code == 400
+    told = json.loads(answer.body)
+    assert told["code"] == code
+    assert told["message"]
+    assert len(server(worker)) == 0
+
+
+@pytest.mark.parametrize("query", ["?EIO=4&transport=websocket&sid=unknown", "?EIO=3&transport=websocket", "?EIO=4"])
+async def test_a_websocket_is_told_the_same_errors(worker: RunningWorker, query: str) -> None:
+    client = await worker.connect()
+    await client.send(upgrade(PATH + query))
+    answer = await client.answer()
+    assert answer.status_code == 400
+    assert json.loads(answer.body)["code"] == {"?EIO=4&": 1, "?EIO=3&": 5, "?EIO=4": 0}[query[:7]]
+
+
+async def test_the_opening_tells_times_and_sizes(start_worker: StartWorker) -> None:
+    worker = await start_worker(heartbeat_interval=2.5, heartbeat_timeout=1.5, max_http_buffer_size=12345)
+    client = await worker.engine()
+    assert client.opening == {
+        "sid": client.sid,
+        "upgrades": ["websocket"],
+        "pingInterval": 2500,
+        "pingTimeout": 1500,
+        "maxPayload": 12345,
+    }
+    assert client.sid.startswith(worker.worker.id)
+    websocket = await worker.websocket(ENGINE + "websocket")
+    opening = json.loads((await websocket.next_text())[1:])
+    assert opening["upgrades"] == []
+
+
+async def test_packets_are_joined(worker: RunningWorker, probe: Probe) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    socket = await probe.sockets.get()
+    socket.emit("one", 1)
+    socket.emit("two", 2)
+    assert [json.loads(packet[1:])["event"] for packet in await client.poll()] == ["one", "two"]
+    await client.post("4" + event("note", 1), "6", "4" + event("note", 2))
+    assert [await probe.events.get() for _ in range(2)] == [1, 2]
+    await client.post("1")
+    assert (await probe.ends.get())[1] == 1000
+
+
+async def test_two_polls_at_a_time_end_the_connection(worker: RunningWorker, probe: Probe) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    first = await client.start_poll()
+    await until(lambda: session(worker, client.sid)._poll is not None)
+    status, body = await client.request("GET")
+    assert (status, json.loads(body)["code"]) == (400, 3)
+    assert (await first.answer()).body.endswith(b"1")
+    assert (await probe.ends.get())[1] == 1002
+    assert len(server(worker)) == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"4a\x1e", b"b!", b"4\xff"])
+async def test_a_malformed_body_ends_the_connection(worker: RunningWorker, probe: Probe, body: bytes) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    assert (await client.request("POST", body))[0] == 400
+    assert (await probe.ends.get())[1] == 1002
+
+
+async def test_a_body_over_the_limit_is_refused(start_worker: StartWorker) -> None:
+    worker = await start_worker(max_http_buffer_size=1000)
+    client = await worker.engine()
+    assert (await client.request("POST", b"4" * 1001))[0] == 413
+    raw = await worker.connect()
+    await raw.send(f"POST {client.target} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    await raw.send(b"1f4\r\n%s\r\n" % (b"4" * 500) * 3)
+    assert (await raw.answer()).status_code == 413
+    await raw.closed()
+
+
+async def test_a_body_whose_client_leaves_does_nothing(worker: RunningWorker, probe: Probe) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    raw = await worker.connect()
+    body = ("4" + event("note", "whole")).encode()
+    await raw.send(
+        f"POST {client.target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body) + 1}\r\n\r\n".encode() + body
+    )
+    raw.abort()
+    await client.post("4" + event("note", "after"))
+    assert await probe.events.get() == "after"
+    await client.post("1")
+    await probe.ends.get()
+
+
+async def test_a_poll_whose_client_left_loses_nothing(worker: RunningWorker, probe: Probe) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    socket = await probe.sockets.get()
+    engine = session(worker, client.sid)
+    raw = await client.start_poll()
+    await until(lambda: engine._poll is not None)
+    raw.abort()
+    await until(lambda: engine._poll is None)
+    socket.emit("kept")
+    assert json.loads((await client.poll())[0][1:])["event"] == "kept"
+    await client.post("1")
+    await probe.ends.get()
+
+
+async def test_a_poll_that_is_answered_as_its_client_leaves_loses_nothing(worker: RunningWorker) -> None:
+    engine = server(worker)
+    opened = await worker.engine()
+    waiting = session(worker, opened.sid)
+    future = waiting.poll()
+    assert future is not None
+    waiting.send_text(b"kept")
+    assert future.done()
+    waiting.abandon_poll(future)
+    assert await opened.poll() == ["4kept"]
+    assert len(engine) == 1
+
+
+async def test_a_connection_may_end_while_a_poll_waits(worker: RunningWorker, probe: Probe) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    raw = await client.start_poll()
+    engine = session(worker, client.sid)
+    await until(lambda: engine._poll is not None)
+    (await probe.sockets.get()).disconnect(4321, "enough")
+    packets = (await raw.answer()).body.decode().split("\x1e")
+    assert json.loads(packets[0][1:]) == {"event": "#disconnect", "data": {"code": 4321, "reason": "enough"}}
+    assert (await probe.ends.get())[1:] == (4321, "enough")
+    # Whatever was not in that poll is told to the next one, and then the connection is unknown.
+    rest = packets[1:] or await client.poll()
+    assert rest == ["1"]
+    assert (await client.request("GET"))[0] == 400
+    assert len(server(worker)) == 0
+
+
+async def test_the_end_between_two_polls_is_told_to_the_next_or_forgotten(
+    worker: RunningWorker, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socketcluster_worker.transport.engine.LAST_POLL", 0.02)
+    client = await worker.engine()
+    await client.handshake()
+    (await probe.sockets.get()).disconnect()
+    await probe.ends.get()
+    await until(lambda: len(server(worker)) == 0)
+
+
+async def test_a_client_that_does_not_poll_is_disconnected_and_costs_little(
+    start_worker: StartWorker, probe: Probe
+) -> None:
+    worker = await start_worker(probe.run, max_buffered_bytes=10_000)
+    client = await worker.engine()
+    await client.handshake()
+    socket = await probe.sockets.get()
+    for _ in range(200):
+        socket.emit("")  # small messages cost more than their data
+    assert (await probe.ends.get())[1] == CloseCode.TOO_SLOW
+    assert await client.poll() == ["1"]
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+async def test_a_client_that_answers_no_ping_is_disconnected(
+    start_worker: StartWorker, probe: Probe, transport: str
+) -> None:
+    worker = await start_worker(probe.run, heartbeat_interval=0.1, heartbeat_timeout=0.3)
+    if transport == "polling":
+        client = await worker.engine()
+        await client.handshake()
+        for _ in range(2):
+            assert await client.poll() == ["2"]
+            await client.post("3")
+        assert await client.poll() == ["2"]
+        assert (await client.poll())[-1] == "1"
+    else:
+        websocket = await worker.websocket(ENGINE + "websocket")
+        await websocket.next()
+        await websocket.send_text("4" + HANDSHAKE)
+        await websocket.next()
+        for _ in range(2):
+            assert await websocket.next_text() == "2"
+            await websocket.send_text("3")
+        assert await websocket.next_text() == "2"
+        assert (await websocket.next_close())[0] == 4001
+    assert (await probe.ends.get())[1] == 4001
+    assert len(server(worker)) == 0
+
+
+@pytest.mark.parametrize("polls", [True, False])
+async def test_a_polling_client_without_a_handshake_is_not_kept(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, polls: bool
+) -> None:
+    monkeypatch.setattr("socketcluster_worker.transport.engine.LAST_POLL", 0.02)
+    worker = await start_worker(handshake_timeout=0.05)
+    client = await worker.engine()
+    if polls:
+        assert '"code":4005' in (await client.poll())[0]
+    await until(lambda: len(server(worker)) == 0)
+
+
+async def upgrade_of(worker: RunningWorker, client: Polling) -> Any:
+    websocket = await worker.websocket(f"{ENGINE}websocket&sid={client.sid}")
+    await websocket.send_text("2probe")
+    assert await websocket.next_text() == "3probe"
+    return websocket
+
+
+async def test_an_upgrade_loses_doubles_and_reorders_nothing(start_worker: StartWorker, probe: Probe) -> None:
+    sent = asyncio.Event()
+
+    def run(worker: Worker) -> None:
+        probe.run(worker)
+
+        @worker.ws_server.on("connection")
+        async def connected(socket: Any) -> None:
+            for number in range(COUNT):
+                socket.emit("number", number)
+                await asyncio.sleep(0.001)
+            sent.set()
+
+    worker = await start_worker(run)
+    client = await worker.engine()
+    await client.post("4" + HANDSHAKE)
+    got: list[str] = []
+    posted = 0
+
+    async def post() -> None:
+        nonlocal posted
+        await client.post(*("4" + event("note", number) for number in range(posted, posted + 10)))
+        posted += 10
+
+    async def poll() -> None:
+        got.extend(await client.poll())
+
+    for _ in range(5):
+        await asyncio.gather(poll(), post())
+    waiting = asyncio.create_task(poll())
+    websocket = await upgrade_of(worker, client)
+    await post()
+    await waiting  # the server lets the last poll return
+    await websocket.send_text("5")
+    for number in range(posted, COUNT):
+        await websocket.send_text("4" + event("note", number))
+    await sent.wait()
+    while not got or json.loads(got[-1][1:]).get("data") != COUNT - 1:
+        packet = await websocket.next_text()
+        if packet != "6":
+            got.append(packet)
+    numbers = [json.loads(packet[1:]) for packet in got if packet[0] == "4"]
+    assert [message["data"] for message in numbers if message.get("event") == "number"] == list(range(COUNT))
+    assert [await probe.events.get() for _ in range(COUNT)] == list(range(COUNT))
+    assert (await client.request("GET"))[0] == 400  # polling is over
+    await websocket.send_text("1")
+    assert (await websocket.next_close())[0] == 1000
+    assert (await probe.ends.get())[1] == 1000
+    assert len(server(worker)) == 0
+
+
+async def test_polling_goes_on_if_the_upgrade_does_not_come(worker: RunningWorker, probe: Probe) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    websocket = await upgrade_of(worker, client)
+    second = await worker.connect()
+    await second.send(upgrade(f"{ENGINE}websocket&sid={client.sid}"))
+    answer = await second.answer()
+    assert (answer.status_code, json.loads(answer.body)["code"]) == (400, 3)
+    assert await client.poll() == ["6"]
+    websocket.client.abort()
+    socket = await probe.sockets.get()
+    engine = session(worker, client.sid)
+    await until(lambda: engine._probing is None)
+    socket.emit("still here")
+    assert "still here" in (await client.poll())[0]
+    again = await upgrade_of(worker, client)
+    await again.send_text("5")
+    await again.send_text("1")
+    assert (await again.next_close())[0] == 1000
+    assert (await probe.ends.get())[1] == 1000
+
+
+async def test_a_websocket_that_never_asks_is_closed_and_delays_no_poll(
+    worker: RunningWorker, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socketcluster_worker.transport.engine.PROBE_TIMEOUT", 0.1)
+    client = await worker.engine()
+    await client.handshake()
+    websocket = await worker.websocket(f"{ENGINE}websocket&sid={client.sid}")
+    raw = await client.start_poll()
+    engine = session(worker, client.sid)
+    await until(lambda: engine._poll is not None)
+    assert (await websocket.next_close())[0] == 1008
+    assert engine._poll is not None  # it still waits
+    (await probe.sockets.get()).emit("late")
+    assert b"late" in (await raw.answer()).body
+    await client.post("1")
+    await probe.ends.get()
+
+
+@pytest.mark.parametrize("sent", ["4message", "x", "2", "5"])
+async def test_a_probe_that_breaks_the_protocol_is_closed(worker: RunningWorker, probe: Probe, sent: str) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    websocket = await worker.websocket(f"{ENGINE}websocket&sid={client.sid}")
+    await websocket.send_text(sent)
+    if sent == "5":  # without asking first: allowed, the client takes the risk
+        await websocket.send_text("1")
+        assert (await websocket.next_close())[0] == 1000
+    else:
+        assert (await websocket.next_close())[0] == 1002
+        await client.post("1")
+    assert (await probe.ends.get())[1] == 1000
+
+
+async def test_a_probe_ends_with_its_connection(worker: RunningWorker, probe: Probe) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    websocket = await upgrade_of(worker, client)
+    await client.post("1")
+    assert (await websocket.next_close())[0] == 1001
+    await probe.ends.get()
+
+
+@pytest.mark.parametrize("sent", [frame("x"), frame(""), frame("2probe"), frame("0{}"), frame("5")])
+async def test_what_engine_io_does_not_know_ends_a_websocket(worker: RunningWorker, sent: bytes) -> None:
+    websocket = await worker.websocket(ENGINE + "websocket")
+    await websocket.next()
+    await websocket.send(sent)
+    assert (await websocket.next_close())[0] == 1002
+    assert len(server(worker)) == 0
