@@ -31,6 +31,7 @@ class WorkerLink:
         self._bytes = 0
         self._items: list[store_pb2.Result | store_pb2.Event | store_pb2.Announcement] = []
         self._wake = asyncio.Event()
+        self._farewell: tuple[grpc.StatusCode, str] | None = None
 
     @property
     def open(self) -> bool:
@@ -60,6 +61,11 @@ class WorkerLink:
             self.closing.set_result((status, reason))
             self._items.clear()
 
+    def finish(self, status: grpc.StatusCode, reason: str) -> None:
+        """Ask for the stream's end once everything that waits is sent."""
+        self._farewell = (status, reason)
+        self._wake.set()
+
     async def write(self, write: Callable[[store_pb2.LinkReply], Awaitable[None]]) -> None:
         """Send what is to be sent, until cancelled."""
         while True:
@@ -69,6 +75,8 @@ class WorkerLink:
                 reply, size = self._gather()
                 await write(reply)
                 self._bytes -= size
+            if self._farewell is not None:
+                self.close(*self._farewell)
 
     def _gather(self) -> tuple[store_pb2.LinkReply, int]:
         """Take what fits one reply, in order."""

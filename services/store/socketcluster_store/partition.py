@@ -73,7 +73,7 @@ class Partition:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._ending: asyncio.Task[None] | None = None
-        self._closed = False
+        self._ends_sessions = True
 
     async def load(self) -> None:
         """Take over the sessions that the partition remembers; call it once, first."""
@@ -166,11 +166,16 @@ class Partition:
         """Force what was applied to the disk."""
         await self._engine.sync()
 
-    async def close(self) -> None:
-        """Give the partition up; what it holds is on the disk then."""
-        self._closed = True
+    def end_no_more(self) -> None:
+        """Leave the sessions whose end comes from now on to the partition's next owner."""
+        self._ends_sessions = False
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    async def close(self) -> None:
+        """Give the partition up; what it holds is on the disk then."""
+        self.end_no_more()
         if self._ending is not None:
             await asyncio.wait({self._ending})
         await self._engine.close()
@@ -241,7 +246,7 @@ class Partition:
     def _arm(self) -> None:
         """Have the timer fire when the next session is due."""
         deadline = self._sessions.next_deadline()
-        if deadline is None or self._ending is not None or self._closed:
+        if deadline is None or self._ending is not None or not self._ends_sessions:
             return
         if self._timer is not None:
             if self._timer_at <= deadline:

@@ -23,6 +23,9 @@ from socketcluster_store.settings import StoreSettings
 
 log = get_logger(__name__)
 
+DRAIN_TIMEOUT = 1.0
+"""Seconds that a stopping store gives its workers to take what waits for them."""
+
 _NOT_OWNED = NotOwnerError("this store does not own the partition")
 
 
@@ -83,9 +86,16 @@ class StoreService(store_pb2_grpc.StoreServicer):
             await context.abort(status, reason)
 
     async def close(self) -> None:
-        """End all links, then give up the partitions, whose data is on the disk then."""
+        """End all links, as soon as workers have what was to be sent to them."""
         self._stopping = True
-        for link in list(self._links):
+        for partition in self.partitions.owned.values():
+            partition.end_no_more()  # nobody would hear of it
+        links = list(self._links)
+        for link in links:
+            link.finish(grpc.StatusCode.UNAVAILABLE, "the store stops")
+        if links:
+            await asyncio.wait([link.closing for link in links], timeout=DRAIN_TIMEOUT)
+        for link in links:
             link.close(grpc.StatusCode.UNAVAILABLE, "the store stops")
         for timer in self._graces.values():
             timer.cancel()
@@ -104,6 +114,8 @@ class StoreService(store_pb2_grpc.StoreServicer):
     ) -> None:
         await self._apply(link, first)
         async for request in requests:
+            if not link.open:
+                return  # no answer could be sent: the worker asks the next store
             await self._apply(link, request)
 
     async def _apply(self, link: WorkerLink, request: store_pb2.LinkRequest) -> None:

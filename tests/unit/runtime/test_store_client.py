@@ -149,6 +149,7 @@ async def test_what_has_no_answer_is_sent_again_after_what_is_attached(start_sto
     assert await calls[0] == b"answered"
     stream.end.set()
     stream = await store.streams.get()
+    assert not client.ready
     await stream.announce(ALL, 2)
     again = await stream.take(4)
     assert [operation.verb for operation in again[:2]] == [
@@ -162,7 +163,8 @@ async def test_what_has_no_answer_is_sent_again_after_what_is_attached(start_sto
 
 async def test_a_partition_that_moves_takes_its_operations_along(start_store: Any, make_client: Any) -> None:
     (one_address, one), (two_address, two) = await start_store(), await start_store()
-    client = await make_client(one_address, two_address)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    client = await make_client(one_address, two_address, on_session_destroyed=heard.put_nowait)
     old, new = await one.streams.get(), await two.streams.get()
     await old.announce(ALL, 1)
     await new.announce([], 1)
@@ -170,6 +172,8 @@ async def test_a_partition_that_moves_takes_its_operations_along(start_store: An
     calls = [client.call(GET, session_id="s", keys=[str(number)]) for number in range(3)]
     taken = await old.take(3)
     await new.announce([partition_of("s")], 2)
+    await new.tell(store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="barrier")))
+    await heard.get()  # so the client knows of the new owner
     not_owner = store_pb2.Error(code=store_pb2.Error.CODE_NOT_OWNER)
     await old.answer(store_pb2.Result(id=taken[0].id, value=b"before"))
     assert await calls[0] == b"before"
