@@ -268,7 +268,8 @@ class WebSocket(asyncio.Protocol):
     def _wait(self, waiting: SendQueue, frame: bytes, policy: SlowConsumer | None, key: Hashable) -> None:
         before = waiting.dropped
         waiting.add(frame, policy or self._options.slow_consumer, key)
-        enough = waiting.trim(self._options.max_buffered_bytes - self._transport.get_write_buffer_size())
+        room = self._options.max_buffered_bytes - self._transport.get_write_buffer_size()
+        enough = waiting.trim(max(room, 0))  # below 0 behind a message that alone is over the limit
         if waiting.dropped != before:
             self.dropped += waiting.dropped - before
             self._report_drops()
