@@ -19,8 +19,9 @@ Drive = Callable[..., Awaitable[dict[str, Any]]]
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    async with LocalCluster(CONTROLLER, tmp_path / "data") as running:
+async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalCluster]:
+    marker = request.node.get_closest_marker("cluster_options")
+    async with LocalCluster(CONTROLLER, tmp_path / "data", *(marker.args if marker else ())) as running:
         yield running
 
 

@@ -48,3 +48,16 @@ async def test_socketio_client_4(drive: Callable[..., Awaitable[dict[str, Any]]]
     assert seen["ended"] == "io server disconnect"
     assert seen["active"] is False
     assert seen["again"] == "again"
+
+
+@pytest.mark.cluster_options("--recovery-window", "30")
+async def test_connection_state_recovery(drive: Callable[..., Awaitable[dict[str, Any]]]) -> None:
+    seen = await drive("socketio-recovery.mjs")
+    assert seen["fresh"] is False
+    assert seen["recovered"] is True
+    assert seen["sameId"] is True
+    assert seen["got"] == ["before", "missed 1", "missed 2", "after"]
+    assert seen["rooms"] == ["lobby"]
+    assert seen["remembered"] == "this"
+    assert seen["sameSession"] is True
+    assert seen["afterDisconnect"] is False

@@ -56,7 +56,9 @@ class Service:
         )
         self._sessions = Sessions(self._client, self._tasks)
         self._exchange = Exchange(self._client, self._tasks, max_channels_per_socket=settings.max_channels_per_socket)
-        self._ws_server = WSServer(identity.worker_id, self._sessions, self._exchange, self._tasks)
+        self._ws_server = WSServer(
+            identity.worker_id, self._sessions, self._exchange, self._tasks, recovery_window=settings.recovery_window
+        )
         self._worker = Worker(
             identity.worker_id,
             settings.name,
@@ -87,6 +89,8 @@ class Service:
                 return
             if not await _unless(lifecycle.stopping, self._client.wait_ready()):
                 return
+            for namespace in self._ws_server.everybody():
+                namespace.listen()
             await self._server.start()
             stack.push_async_callback(self._server.close, self._settings.drain_timeout)
             control = await self._listen(stack)
@@ -129,8 +133,8 @@ class Service:
     def _session_destroyed(self, session_id: str) -> None:
         self._ws_server.session_destroyed(session_id)
 
-    def _channel_message(self, channel: str, packed: bytes, _offset: int, _epoch: int) -> None:
-        self._exchange.deliver(channel, packed)
+    def _channel_message(self, channel: str, packed: bytes, offset: int, epoch: int) -> None:
+        self._exchange.deliver(channel, packed, (epoch, offset))
 
     def _handler_failed(self, error: BaseException, what: str) -> None:
         log.error(f"{what} failed", exc_info=error)

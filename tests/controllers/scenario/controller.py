@@ -128,6 +128,14 @@ def add_rooms(socket):
     def last():
         return socket.data["last"]
 
+    @socket.on("remember")
+    def keep(value):
+        socket.data["kept"] = value
+
+    @socket.on("remembered")
+    def kept():
+        return socket.data["kept"]
+
     @socket.on("message")
     def message(data):
         socket.send(data)

@@ -15,11 +15,13 @@ T = TypeVar("T")
 class Emission:
     """An event on its way to many sockets: what each message protocol makes of it is made once."""
 
-    __slots__ = ("_forms", "args", "event")
+    __slots__ = ("_forms", "args", "event", "offset")
 
-    def __init__(self, event: str, args: tuple[Any, ...]) -> None:
+    def __init__(self, event: str, args: tuple[Any, ...], offset: str | None = None) -> None:
         self.event = event
         self.args = args
+        self.offset = offset
+        """Where clients recover from after they got it; ``None`` where recovery is off."""
         self._forms: dict[object, Any] = {}
 
     def form(self, key: object, make: Callable[[str, tuple[Any, ...]], T]) -> T:

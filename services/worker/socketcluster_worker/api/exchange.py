@@ -10,6 +10,7 @@ from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_wire import socketcluster
 from socketcluster_worker.api.events import Handler, make_handler
+from socketcluster_worker.api.history import Position
 from socketcluster_worker.api.outbox import Outbox
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.api.tree import pack, unpack
@@ -47,7 +48,7 @@ class Exchange:
         self._limit = max_channels_per_socket
         self._sockets: dict[str, dict[str, Socket]] = {}
         self._channels: dict[str, list[Channel]] = {}
-        self._inside: dict[str, Callable[[bytes], None]] = {}
+        self._inside: dict[str, Callable[[bytes, Position], None]] = {}
         self.outbox: Outbox | None = None  # of the namespace to which clients with channels belong
 
     def publish(self, channel: str, data: Any) -> asyncio.Future[bytes]:
@@ -128,16 +129,16 @@ class Exchange:
         sent = self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=packed)
         self._tasks.watch(sent, "a broadcast to the other workers")
 
-    def listen_inside(self, channel: str, receive: Callable[[bytes], None]) -> None:
+    def listen_inside(self, channel: str, receive: Callable[[bytes, Position], None]) -> None:
         """Hear what workers publish to each other; for the namespaces."""
         self._inside[channel] = receive
         self._tasks.watch(self._client.subscribe(channel), "subscribing to the other workers' broadcasts")
 
-    def deliver(self, channel: str, packed: bytes) -> None:
+    def deliver(self, channel: str, packed: bytes, position: Position) -> None:
         """Send what the store says was published to all who are subscribed here."""
         inside = self._inside.get(channel)
         if inside is not None:
-            inside(packed)
+            inside(packed, position)
             return
         data = unpack(packed)
         members = self._sockets.get(channel)

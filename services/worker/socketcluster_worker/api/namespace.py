@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from socketcluster_worker.api.broadcast import Broadcast, Emission
 from socketcluster_worker.api.events import Emitter
+from socketcluster_worker.api.history import History, Position, write_position
 from socketcluster_worker.api.middleware import M, Middleware
 from socketcluster_worker.api.tree import pack, unpack
 from socketcluster_worker.tasks import Tasks
@@ -32,7 +33,16 @@ class Namespace(Emitter):
 
     EVENTS = frozenset({"connection", "disconnect"})
 
-    def __init__(self, name: str, worker_id: str, sessions: Sessions, exchange: Exchange, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        name: str,
+        worker_id: str,
+        sessions: Sessions,
+        exchange: Exchange,
+        tasks: Tasks,
+        *,
+        recovery_window: float = 0,
+    ) -> None:
         super().__init__()
         self.name = name
         self.middleware = Middleware()
@@ -43,6 +53,9 @@ class Namespace(Emitter):
         self._sockets: dict[str, Socket] = {}
         self._rooms: dict[str, dict[str, Socket]] = {}
         self._listening = False
+        self._recovery_window = recovery_window
+        self.history = History(recovery_window) if recovery_window else None
+        """Of the broadcasts; ``None`` where clients cannot recover."""
 
     @property
     def sockets(self) -> ValuesView[Socket]:
@@ -73,9 +86,13 @@ class Namespace(Emitter):
         return Broadcast(self).volatile
 
     def broadcast(self, choice: Broadcast, event: str, args: tuple[Any, ...]) -> None:
-        """Send an event to those of ``choice``: here at once, to the other workers through the store."""
+        """Send an event to those of ``choice``: here at once, to the other workers through the store.
+
+        Where clients can recover, it goes through the store to this worker too, which gives all workers one order.
+        """
         packed = pack((self._worker_id, list(choice.rooms), list(choice.excepted), choice.is_volatile, event, args))
-        self._deliver(choice, Emission(event, args))
+        if self.history is None:
+            self._deliver(choice, Emission(event, args))
         self.exchange.publish_inside(BUS + self.name, packed)
 
     def _deliver(self, choice: Broadcast, emission: Emission) -> None:
@@ -100,10 +117,15 @@ class Namespace(Emitter):
         own = self._sockets.get(room)
         return self._rooms.get(room, {}) if own is None else {room: own, **self._rooms.get(room, {})}
 
-    def _from_elsewhere(self, packed: bytes) -> None:
+    def _heard(self, packed: bytes, position: Position) -> None:
+        """Take a broadcast from the store."""
         origin, rooms, excepted, is_volatile, event, args = unpack(packed)
-        if origin != self._worker_id:
-            choice = Broadcast(self, frozenset(rooms), frozenset(excepted), is_volatile)
+        choice = Broadcast(self, frozenset(rooms), frozenset(excepted), is_volatile)
+        if self.history is not None:
+            emission = Emission(event, tuple(args), None if is_volatile else write_position(position))
+            self.history.append(position, choice, emission)
+            self._deliver(choice, emission)
+        elif origin != self._worker_id:
             self._deliver(choice, Emission(event, tuple(args)))
 
     # Rooms; for the sockets.
@@ -121,11 +143,15 @@ class Namespace(Emitter):
 
     # Coming and going; for the protocols.
 
-    def connected(self, socket: Socket) -> None:
-        """Note a new socket."""
+    def listen(self) -> None:
+        """Hear the broadcasts of the other workers; once is enough."""
         if not self._listening:
             self._listening = True
-            self.exchange.listen_inside(BUS + self.name, self._from_elsewhere)
+            self.exchange.listen_inside(BUS + self.name, self._heard)
+
+    def connected(self, socket: Socket) -> None:
+        """Note a new socket."""
+        self.listen()
         self._sockets[socket.id] = socket
         self.sessions.add(socket)
         self.run_all("connection", (socket,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from socketcluster_wire import socketcluster
@@ -86,6 +86,10 @@ class Socket(Emitter):
         """The rooms that were joined; kept by the namespace."""
         self.channels: set[str] = set()
         """The channels that the client is subscribed to; kept by the exchange."""
+        self.is_recoverable = False
+        """Is what the client misses while it is away kept for it? Set by its protocol."""
+        self.rooms_changed: Callable[[], None] | None = None
+        """Who is told of a change of rooms; set by its protocol."""
         self._peer = peer
         self._ack_timeout = ack_timeout
         self._tokens = tokens
@@ -106,7 +110,11 @@ class Socket(Emitter):
         Raises:
             NotSerializableError: an argument has no JSON form.
         """
-        if self.connected:
+        if not self.connected:
+            return
+        if self.is_recoverable:
+            self.namespace.to(self.id).emit(event, *args)
+        else:
             self._peer.emit(event, args)
 
     def send(self, *args: Any) -> None:
@@ -219,12 +227,16 @@ class Socket(Emitter):
             for room in rooms:
                 self.joined.add(room)
                 self.namespace.join(self, room)
+            if self.rooms_changed is not None:
+                self.rooms_changed()
 
     def leave(self, room: str) -> None:
         """Be a member of a room no longer."""
         if room in self.joined:
             self.joined.discard(room)
             self.namespace.leave(self, room)
+            if self.rooms_changed is not None:
+                self.rooms_changed()
 
     # For the rest of the worker.
 

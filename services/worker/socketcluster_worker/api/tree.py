@@ -73,9 +73,9 @@ class SessionTree(Tree):
     """The tree of one session."""
 
     async def get_all(self) -> dict[str, Any]:
-        """Return the whole tree."""
+        """Return the whole tree; keys that begin with a NUL are the worker's own, and left out."""
         found: dict[str, Any] = _decode(await self._call(pb.VERB_GET_ALL, ()))
-        return found
+        return {key: value for key, value in found.items() if not key.startswith("\0")}
 
     async def remove_all(self) -> None:
         """Empty the tree."""

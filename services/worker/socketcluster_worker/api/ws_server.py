@@ -26,8 +26,10 @@ class WSServer(Namespace):
 
     EVENTS = Namespace.EVENTS | {"session_destroy", "error"}
 
-    def __init__(self, worker_id: str, sessions: Sessions, exchange: Exchange, tasks: Tasks) -> None:
-        super().__init__("/", worker_id, sessions, exchange, tasks)
+    def __init__(
+        self, worker_id: str, sessions: Sessions, exchange: Exchange, tasks: Tasks, *, recovery_window: float = 0
+    ) -> None:
+        super().__init__("/", worker_id, sessions, exchange, tasks, recovery_window=recovery_window)
         self._namespaces: dict[str, Namespace] = {"/": self}
         exchange.outbox = Outbox(self.middleware, tasks)
 
@@ -41,7 +43,14 @@ class WSServer(Namespace):
             raise ValueError(f"a namespace's name begins with a slash: {name!r}")
         found = self._namespaces.get(name)
         if found is None:
-            found = Namespace(name, self._worker_id, self.sessions, self.exchange, self._tasks)
+            found = Namespace(
+                name,
+                self._worker_id,
+                self.sessions,
+                self.exchange,
+                self._tasks,
+                recovery_window=self._recovery_window,
+            )
             self._namespaces[name] = found
         return found
 

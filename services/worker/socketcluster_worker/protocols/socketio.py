@@ -7,6 +7,7 @@ the acknowledgement is one object, ``{"error": {"name", "message", "data"}}``.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import WireError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker.api.broadcast import Emission
+from socketcluster_worker.api.history import Entry
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.namespace import Namespace
 from socketcluster_worker.api.socket import Socket
@@ -23,6 +25,7 @@ from socketcluster_worker.connection import Connection, Handshake, Outgoing
 from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.recovery import Ticket
 
 log = logging.get_logger(__name__)
 
@@ -92,7 +95,7 @@ class SocketIOPeer:
         auth = packet.data if isinstance(packet.data, dict) else None
         member = Member(self, namespace, replace(self._handshake, auth=auth), self._session_id)
         self._members[namespace.name] = member
-        member.connect()
+        member.connect(packet.data if isinstance(packet.data, dict) else {})
 
     def _nobody_connected(self) -> None:
         self.connection.close(CloseCode.HANDSHAKE_TIMEOUT, "no namespace was connected to in time")
@@ -115,19 +118,21 @@ class Member:
             ack_timeout=peer.context.timing.ack_timeout,
         )
         self._dispatch = Dispatch(namespace, self._socket, self)
+        self._ticket: Ticket | None = None  # where clients can recover
+        self._saving = False
         self._last_call = -1
         self._calls: dict[int, asyncio.Future[Any]] = {}
 
     # Connecting.
 
-    def connect(self) -> None:
-        """Let the client in, if the middleware does."""
-        if self.namespace.middleware.active("handshake"):
-            self.namespace.run(self._judge, (), "middleware of the stage 'handshake'")
+    def connect(self, data: dict[str, Any]) -> None:
+        """Let the client in, if the middleware does; ``data`` is what its CONNECT packet carries."""
+        if self.namespace.middleware.active("handshake") or self.namespace.history is not None:
+            self.namespace.run(self._judge, (data,), "middleware of the stage 'handshake'")
         else:
             self._connected()
 
-    async def _judge(self) -> None:
+    async def _judge(self, data: dict[str, Any]) -> None:
         try:
             await self.namespace.middleware.run(Action("handshake", self._socket))
         except EventError as error:
@@ -136,7 +141,10 @@ class Member:
             self.namespace.handler_failed(error, "middleware of the stage 'handshake'")
             self._refuse("the middleware failed", None)
         else:
-            self._connected()
+            if self.namespace.history is None:
+                self._connected()
+            else:
+                await self._connect_recoverably(data)
 
     def _refuse(self, message: str, data: object) -> None:
         if self._socket.connected:
@@ -144,11 +152,55 @@ class Member:
             self._peer.send(wire.connect_error(self.namespace.name, message, data))
             self._peer.left(self)
 
-    def _connected(self) -> None:
+    def _connected(self, pid: str | None = None, missed: Sequence[Entry] = ()) -> None:
         if self._socket.connected:
-            self._peer.send(wire.connect(self.namespace.name, self._socket.id))
+            self._peer.send(wire.connect(self.namespace.name, self._socket.id, pid))
+            for entry in missed:
+                if entry.is_for(self._socket):
+                    self.emit_shared(entry.emission)
             self.namespace.connected(self._socket)
             self._dispatch.begin()
+
+    # Recovery.
+
+    async def _connect_recoverably(self, data: dict[str, Any]) -> None:
+        ticket = Ticket.read(data.get("pid"), self.namespace)
+        state = None if ticket is None else await ticket.load(self.namespace)
+        missed = None if ticket is None or state is None else ticket.missed(self.namespace, data.get("offset"))
+        if not self._socket.connected:
+            return
+        if ticket is None or state is None or missed is None:
+            ticket, missed = Ticket.new(self._socket.session), []
+            ticket.begin(self.namespace)
+        else:
+            self._take_up(ticket, state)
+        self._ticket = ticket
+        self._socket.is_recoverable = True
+        self._connected(ticket.pid, missed)
+        self._save()
+        self._socket.rooms_changed = self._save
+
+    def _take_up(self, ticket: Ticket, state: dict[str, Any]) -> None:
+        """Make the socket the one that it was."""
+        socket = self._socket
+        socket.id, socket.session, socket.data, socket.recovered = state["id"], ticket.session, state["data"], True
+        socket.join(*state["rooms"])
+
+    def _save(self) -> None:
+        if self._ticket is not None and not self._saving:
+            self._saving = True  # what else changes in this turn is saved along
+            self.namespace.run(self._save_once, (self._ticket,), "keeping a client's state")
+
+    async def _save_once(self, ticket: Ticket) -> None:
+        await asyncio.sleep(0)
+        self._saving = False
+        await ticket.save(self._socket)
+
+    def _forget(self) -> None:
+        """Drop the state of a client that is not to recover."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self.namespace.run(ticket.forget, (), "dropping a client's state")
 
     # What the client sends.
 
@@ -161,6 +213,7 @@ class Member:
             case wire.PacketType.ACK:
                 self._answered(packet)
             case wire.PacketType.DISCONNECT:
+                self._forget()
                 self.gone(CloseCode.NORMAL, "the client left the namespace")
                 self._peer.left(self)
             case _:
@@ -168,6 +221,7 @@ class Member:
 
     def gone(self, code: int, reason: str) -> None:
         """Learn that the client is gone."""
+        self._save()  # with the data as it is at the end
         calls, self._calls = self._calls, {}
         for answer in calls.values():
             if not answer.done():
@@ -194,11 +248,18 @@ class Member:
 
     def emit_shared(self, emission: Emission) -> None:
         """Send an event that goes to other sockets too."""
-        text, attachments = emission.form((self.protocol, self.namespace.name), self._encode_shared)
+        if emission.offset is None:
+            text, attachments = emission.form((self.protocol, self.namespace.name), self._encode_shared)
+        else:
+            text, attachments = emission.form((self.protocol, self.namespace.name), self._encode_with(emission.offset))
         connection = self._peer.connection
         connection.send_outgoing(text)
         for attachment in attachments:
             connection.send_binary(attachment)
+
+    def _encode_with(self, offset: str) -> Callable[[str, tuple[Any, ...]], tuple[Outgoing, list[bytes]]]:
+        """The offset travels as the last argument."""
+        return lambda event, args: self._encode_shared(event, (*args, offset))
 
     def _encode_shared(self, event: str, args: tuple[Any, ...]) -> tuple[Outgoing, list[bytes]]:
         text, attachments = _encode(wire.event(self.namespace.name, [event, *args]))
@@ -225,6 +286,7 @@ class Member:
         if code in CLOSES_EVERYTHING:
             self._peer.connection.close(code, reason)
             return
+        self._forget()
         self._peer.send(wire.disconnect(self.namespace.name))
         self.gone(code, reason)
         self._peer.left(self)
