@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import inspect
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
