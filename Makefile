@@ -16,7 +16,7 @@ CORES := $(shell nproc)
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test lint types format proto proto-check clean fuzz
+.PHONY: help install run up down test lint types format proto proto-check clean fuzz conformance
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: install ## Lint, types, and every test that this machine allows; CI=true: 
 	@$(MAKE) lint types
 	@scripts/test-node
 	@$(BIN)/pytest
+
+conformance: install ## The conformance tests with all cases of the Autobahn suite, twice those with compression (25 minutes)
+	@AUTOBAHN_ALL=1 $(BIN)/pytest tests/conformance
 
 lint: install proto-check ## Check style, and that the committed gRPC stubs are fresh
 	@$(BIN)/ruff check --quiet .

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
+from support import autobahn
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -33,7 +34,16 @@ def _node() -> str | None:
     return None if shutil.which("node") and shutil.which("npm") else "no Node.js with npm"
 
 
-REQUIREMENTS: dict[str, Callable[[], str | None]] = {"docker": _docker, "browser": _browser, "node": _node}
+def _autobahn() -> str | None:
+    return None if autobahn.runner() else "no runner of the Autobahn suite; AUTOBAHN may name one"
+
+
+REQUIREMENTS: dict[str, Callable[[], str | None]] = {
+    "docker": _docker,
+    "browser": _browser,
+    "node": _node,
+    "autobahn": _autobahn,
+}
 """By marker, what says what this machine lacks; ``None``: nothing."""
 
 
