@@ -77,7 +77,7 @@ def _maker(prefix: bytes, window_bits: int) -> Callable[[bytes], bytes]:
 class WebSocket(asyncio.Protocol):
     """One WebSocket connection; a ``Connection`` once it was accepted.
 
-    While its client reads, frames go straight to the transport, which gathers those of one loop turn into one write.
+    While its client reads, the frames of one loop turn go to the transport together, in one write.
     When the transport's buffer is full they wait here, where the slow-consumer policy applies.
 
     Args:
@@ -97,6 +97,10 @@ class WebSocket(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._accepted = False
         self._writable = False  # between the handshake and the close frame
+        self._corked: list[bytes] = []  # what was sent in this loop turn
+        self._corked_bytes = 0
+        self._chunk = min(TRANSPORT_BUFFER, options.max_buffered_bytes // 4)  # what is written at once, at most
+        self._reading = False  # is the receiver at work? What it sends is written when it is done
         self._paused = False  # is the transport's buffer full?
         self._waiting: SendQueue | None = None  # what came since it was
         self._drops_reported = 0
@@ -145,9 +149,8 @@ class WebSocket(asyncio.Protocol):
                 agreement = Agreement.of(extension)
                 self._reader = wire.FrameReader(self._options.max_message_bytes, Inflater(agreement))
                 self._deflate_from, self._window_bits = deflate.threshold, agreement.server_window_bits
-        high = min(TRANSPORT_BUFFER, self._options.max_buffered_bytes)
-        transport.set_write_buffer_limits(high)
-        if transport.get_write_buffer_size() > high:
+        transport.set_write_buffer_limits(self._chunk)
+        if transport.get_write_buffer_size() > self._chunk:
             self.pause_writing()  # the protocol before this one was told, this one was not
         _keep_alive(transport)
         return True
@@ -156,18 +159,23 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
-        for event in self._reader.receive(data):
-            if isinstance(event, str | bytes):
-                if self._writable:
-                    self.receiver.on_message(event)
-            elif isinstance(event, wire.Ping):
-                if self._writable:
-                    self._send(wire.pong_frame(event.payload), "latest_only", _PONG)
-            elif isinstance(event, wire.CloseReceived):
-                self._close_received(event)
-            elif isinstance(event, wire.Violation):
-                self.close(event.code, event.reason)
-                self._finish()
+        self._reading = True
+        try:
+            for event in self._reader.receive(data):
+                if isinstance(event, str | bytes):
+                    if self._writable:
+                        self.receiver.on_message(event)
+                elif isinstance(event, wire.Ping):
+                    if self._writable:
+                        self._send(wire.pong_frame(event.payload), "latest_only", _PONG)
+                elif isinstance(event, wire.CloseReceived):
+                    self._close_received(event)
+                elif isinstance(event, wire.Violation):
+                    self.close(event.code, event.reason)
+                    self._finish()
+        finally:
+            self._reading = False
+            self._uncork()
 
     def pause_writing(self) -> None:
         """Let messages wait here: the transport's buffer is full."""
@@ -182,12 +190,13 @@ class WebSocket(asyncio.Protocol):
         if waiting is None:
             return
         while waiting and not self._paused:
-            self._transport.write(waiting.take(TRANSPORT_BUFFER))
+            self._transport.write(waiting.take(self._chunk))
         if not self._paused:
             self._waiting = None
 
     def eof_received(self) -> None:
         """Close: a WebSocket has no use for a half-open connection."""
+        self._uncork()
         self._finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -195,6 +204,7 @@ class WebSocket(asyncio.Protocol):
         self._opened.discard(self)
         self._writable = False
         self._waiting = None
+        self._corked.clear()
         end_for_all(self._transport)
         if self._close_timer is not None:
             self._close_timer.cancel()
@@ -260,10 +270,22 @@ class WebSocket(asyncio.Protocol):
         self._transport.abort()
 
     def _send(self, frame: bytes, policy: SlowConsumer | None, key: Hashable) -> None:
-        if self._waiting is None:
-            self._transport.write(frame)
-        else:
+        if self._waiting is not None:
             self._wait(self._waiting, frame, policy, key)
+            return
+        if not self._corked and not self._reading:
+            asyncio.get_running_loop().call_soon(self._uncork)
+        self._corked.append(frame)
+        self._corked_bytes += len(frame)
+        if self._corked_bytes >= self._chunk:
+            self._uncork()  # may find that the client does not read, and have the rest wait
+
+    def _uncork(self) -> None:
+        """Write what was sent in this loop turn: a system call costs more than anything else that a message does."""
+        corked = self._corked
+        if corked:
+            self._corked, self._corked_bytes = [], 0
+            self._transport.write(corked[0] if len(corked) == 1 else b"".join(corked))
 
     def _wait(self, waiting: SendQueue, frame: bytes, policy: SlowConsumer | None, key: Hashable) -> None:
         before = waiting.dropped
@@ -287,6 +309,7 @@ class WebSocket(asyncio.Protocol):
 
     def _write_last(self, close_frame: bytes) -> None:
         """Hand everything that waits to the transport, and the close frame behind it."""
+        self._uncork()
         if self._waiting is not None:
             self._transport.write(self._waiting.take(sys.maxsize))
             self._waiting = None
