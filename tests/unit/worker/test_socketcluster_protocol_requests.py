@@ -153,8 +153,8 @@ async def test_kick_out_ends_a_subscription_and_says_so(worker: RunningWorker, p
 
 async def test_a_reserved_event_that_does_not_exist_is_an_error(worker: RunningWorker) -> None:
     websocket = await worker.socket()
-    assert (await websocket.call("#nothing"))["error"]["name"] == "InvalidActionError"
-    assert (await websocket.call("#handshake", {}))["error"]["name"] == "InvalidActionError"
+    assert (await websocket.call("#nothing"))["error"]["name"] == "UnknownEventError"
+    assert (await websocket.call("#handshake", {}))["error"]["name"] == "UnknownEventError"
 
 
 # Middleware.
@@ -207,8 +207,10 @@ async def test_async_middleware_keeps_the_order_of_what_a_client_sends(worker: R
 async def test_a_client_that_sends_too_much_while_a_middleware_is_asked_is_disconnected(
     worker: RunningWorker, probe: Probe
 ) -> None:
+    may_go_on = asyncio.Event()
+
     async def judge(action: Any) -> None:
-        await asyncio.Event().wait()
+        await may_go_on.wait()
 
     worker.worker.ws_server.middleware.use("subscribe", judge)
     websocket = await worker.socket()
@@ -217,6 +219,7 @@ async def test_a_client_that_sends_too_much_while_a_middleware_is_asked_is_disco
         await websocket.send_json([{"event": "a"}] * 600)
     assert (await websocket.next_close())[0] == CloseCode.POLICY_VIOLATION
     assert (await probe.ends.get())[1] == CloseCode.POLICY_VIOLATION
+    may_go_on.set()
 
 
 async def test_publish_out_is_asked_for_each_recipient(worker: RunningWorker, probe: Probe) -> None:
