@@ -153,8 +153,8 @@ async def test_kick_out_ends_a_subscription_and_says_so(worker: RunningWorker, p
 
 async def test_a_reserved_event_that_does_not_exist_is_an_error(worker: RunningWorker) -> None:
     websocket = await worker.socket()
-    assert (await websocket.call("#nothing"))["error"]["name"] == "UnknownEventError"
-    assert (await websocket.call("#handshake", {}))["error"]["name"] == "UnknownEventError"
+    assert (await websocket.call("#nothing"))["error"]["name"] == "InvalidActionError"
+    assert (await websocket.call("#handshake", {}))["error"]["name"] == "InvalidActionError"
 
 
 # Middleware.

@@ -74,7 +74,7 @@ class Requests:
                 self._socket.token_removed()
                 self._done(event)
             case _:
-                self._fail(event, "UnknownEventError", f"{event.name} is not understood")
+                self._fail(event, "InvalidActionError", f"{event.name} is not understood")
 
     # Channels.
 
