@@ -11,7 +11,7 @@ from typing import Self
 
 import psutil
 
-from support.cluster import Cluster
+from support.cluster import Cluster, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,10 +64,12 @@ class LocalCluster(Cluster):
         return [_name(child) for child in self._children("worker")]
 
     async def worker_url(self, name: str) -> str:
-        process = self._find("worker", name)
-        ports = [c.laddr.port for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-        assert len(ports) == 1, ports
-        return f"http://127.0.0.1:{ports[0]}"
+        async def ports() -> list[int]:
+            connections = self._find("worker", name).net_connections("tcp")
+            return [each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN]
+
+        (port,) = await until(ports, lambda found: len(found) == 1)
+        return f"http://127.0.0.1:{port}"
 
     async def kill(self, service: str, name: str | None = None) -> None:
         process = self._find(service, name)

@@ -177,7 +177,7 @@ async def test_a_client_that_does_not_read_is_disconnected(start_worker: StartWo
 async def test_a_client_that_pings_and_does_not_read_is_disconnected(start_worker: StartWorker, probe: Probe) -> None:
     async def ping(websocket: Any, _: Any) -> None:
         while probe.ends.empty():
-            websocket.client.writer.write(frame(b"x" * 125, Opcode.PING) * 100)
+            websocket.client.writer.write(frame(b"x" * 125, Opcode.PING) * 2000)
             await asyncio.wait({asyncio.ensure_future(websocket.client.writer.drain())}, timeout=0.01)
 
     worker = await start_worker(probe.run, max_buffered_bytes=10_000)
@@ -251,6 +251,6 @@ async def test_a_batch_ends_with_the_connection(start_worker: StartWorker) -> No
 async def test_a_second_handshake_is_refused(worker: RunningWorker, probe: Probe) -> None:
     websocket = await worker.socket()
     await websocket.send_text(HANDSHAKE)
-    assert (await websocket.next_json())["error"]["name"] == "UnknownEventError"
+    assert (await websocket.next_json())["error"]["name"] == "InvalidActionError"
     await websocket.end()
     await probe.ends.get()
