@@ -274,7 +274,7 @@ async def test_an_upgrade_loses_doubles_and_reorders_nothing(start_worker: Start
         posted += 10
 
     async def poll() -> None:
-        got.extend(await client.poll())
+        got.extend(packet for packet in await client.poll() if packet != "6")
 
     for _ in range(5):
         await asyncio.gather(poll(), post())
