@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl, unquote
@@ -69,14 +69,20 @@ class Connection(Protocol):
     def writable(self) -> bool:
         """Is nothing waiting to be sent?"""
 
-    def send_text(self, text: bytes) -> None:
-        """Send a text message, UTF-8; after the end of the connection nothing happens."""
+    def send_text(self, text: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
+        """Send a text message; after the end of the connection nothing happens.
 
-    def send_binary(self, data: bytes) -> None:
-        """Send a binary message."""
+        Args:
+            text: UTF-8.
+            policy: what becomes of it if the client reads too slowly; by default what the options say.
+            key: of the messages with ``latest_only`` and one key, only the newest waits.
+        """
 
-    def send_outgoing(self, outgoing: Outgoing) -> None:
-        """Send a text message that goes to other clients too."""
+    def send_binary(self, data: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
+        """Send a binary message; see ``send_text``."""
+
+    def send_outgoing(self, outgoing: Outgoing, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
+        """Send a text message that goes to other clients too; see ``send_text``."""
 
     def close(self, code: int, reason: str = "") -> None:
         """End the connection; ``on_close`` of the receiver follows."""

@@ -78,6 +78,7 @@ class Endpoints:
             settings.heartbeat_timeout,
             settings.max_http_buffer_size,
             settings.max_buffered_bytes,
+            settings.slow_consumer,
         )
         self._engines: dict[str, EngineServer] = {}
         makers: tuple[tuple[str, MakeReceiver], ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,21 +14,21 @@ from socketcluster_worker.transport.send_queue import SendQueue
 POLICIES: tuple[SlowConsumer, ...] = ("disconnect", "drop_oldest", "latest_only")
 
 
-def filled(*entries: tuple[bytes, SlowConsumer, str | None]) -> SendQueue:
-    queue = SendQueue()
+def filled(*entries: tuple[bytes, SlowConsumer, str | None]) -> SendQueue[bytes]:
+    queue: SendQueue[bytes] = SendQueue(len)
     for frame, policy, key in entries:
         queue.add(frame, policy, key)
     return queue
 
 
-def everything(queue: SendQueue) -> bytes:
-    return queue.take(1 << 30)
+def everything(queue: SendQueue[bytes]) -> bytes:
+    return b"".join(queue.take(1 << 30))
 
 
 def test_frames_are_taken_in_order_and_whole() -> None:
     queue = filled((b"aa", "disconnect", None), (b"bb", "drop_oldest", None), (b"cc", "latest_only", None))
     assert (len(queue), queue.bytes) == (3, 6)
-    assert queue.take(3) == b"aabb"
+    assert queue.take(3) == [b"aa", b"bb"]
     assert (len(queue), queue.bytes) == (1, 2)
     assert everything(queue) == b"cc"
     assert (len(queue), queue.bytes, queue.dropped) == (0, 0, 0)
@@ -69,10 +70,21 @@ def test_latest_only_without_a_key_keeps_one_message() -> None:
 
 def test_a_key_is_free_again_once_its_message_was_taken() -> None:
     queue = filled((b"a1", "latest_only", "a"))
-    assert queue.take(1) == b"a1"
+    assert queue.take(1) == [b"a1"]
     queue.add(b"a2", "latest_only", "a")
     assert queue.dropped == 0
     assert everything(queue) == b"a2"
+
+
+def test_what_is_put_back_goes_out_first_and_is_not_dropped() -> None:
+    queue = filled((b"1", "drop_oldest", None), (b"2", "drop_oldest", None))
+    taken = queue.take(1 << 30)
+    queue.add(b"3", "drop_oldest", None)
+    queue.put_back(taken)
+    assert not queue.trim(1)
+    assert (queue.bytes, queue.dropped) == (2, 1)
+    queue.add(b"4", "latest_only", "a")
+    assert everything(queue) == b"124"
 
 
 entries = st.tuples(st.binary(min_size=1, max_size=9), st.sampled_from(POLICIES), st.sampled_from(["a", "b", None]))
@@ -80,8 +92,8 @@ steps = st.lists(st.one_of(entries, st.integers(0, 40), st.tuples(st.integers(1,
 
 
 @given(steps)
-def test_the_queue_behaves_as_a_plain_list_would(script: list[object]) -> None:
-    queue = SendQueue()
+def test_the_queue_behaves_as_a_plain_list_would(script: list[Any]) -> None:
+    queue: SendQueue[bytes] = SendQueue(len)
     model: OrderedDict[int, tuple[bytes, SlowConsumer, str | None]] = OrderedDict()
     dropped = 0
     for number, step in enumerate(script):
@@ -104,7 +116,7 @@ def test_the_queue_behaves_as_a_plain_list_would(script: list[object]) -> None:
                 expected = b""
                 while model and len(expected) < size:
                     expected += model.popitem(last=False)[1][0]
-                assert queue.take(size) == expected
+                assert b"".join(queue.take(size)) == expected
         assert queue.bytes == sum(len(entry[0]) for entry in model.values())
         assert (len(queue), queue.dropped) == (len(model), dropped)
     assert everything(queue) == b"".join(entry[0] for entry in model.values())

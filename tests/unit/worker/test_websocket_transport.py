@@ -406,7 +406,7 @@ async def test_a_broadcast_is_compressed_once_for_each_window(
     outgoing, short = Outgoing(LONG), Outgoing(b"short")
     for websocket, client in everybody:
         websocket.send_outgoing(outgoing)
-        websocket.send_outgoing(outgoing, b"4")
+        websocket.send_outgoing(outgoing, prefix=b"4")
         websocket.send_outgoing(short)
         websocket.send_frame(wire.text_frame(LONG))
         frames = [await client.next() for _ in range(4)]

@@ -174,14 +174,22 @@ async def test_a_client_that_does_not_read_is_disconnected(start_worker: StartWo
     assert await flood(worker, probe, emit) < 2_000_000
 
 
-async def test_a_client_that_pings_and_does_not_read_is_disconnected(start_worker: StartWorker, probe: Probe) -> None:
-    async def ping(websocket: Any, _: Any) -> None:
-        while probe.ends.empty():
-            websocket.client.writer.write(frame(b"x" * 125, Opcode.PING) * 2000)
-            await asyncio.wait({asyncio.ensure_future(websocket.client.writer.drain())}, timeout=0.01)
-
+async def test_a_client_that_pings_and_does_not_read_gets_only_the_newest_pongs(
+    start_worker: StartWorker, probe: Probe
+) -> None:
+    """RFC 6455, section 5.5.3: of several pings only the most recent need be answered."""
     worker = await start_worker(probe.run, max_buffered_bytes=10_000)
-    await flood(worker, probe, ping)
+    websocket = await worker.socket()
+    writer = websocket.client.writer
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    socket = await probe.sockets.get()
+    (open_websocket,) = worker.service._endpoints.open_websockets
+    while not open_websocket.dropped:
+        writer.write(frame(b"x" * 125, Opcode.PING) * 2000)
+        await writer.drain()
+    assert socket.connected
+    assert open_websocket._waiting is not None
+    assert open_websocket._waiting.bytes < 10_000
 
 
 async def test_a_client_that_closes_and_does_not_read_is_not_waited_for(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, get_args
 
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.store_client import StoreClient
@@ -14,7 +15,7 @@ from socketcluster_worker.api.history import Position
 from socketcluster_worker.api.outbox import Outbox
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.api.tree import pack, unpack
-from socketcluster_worker.connection import Outgoing
+from socketcluster_worker.connection import Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError
 from socketcluster_worker.tasks import Tasks
 
@@ -49,6 +50,7 @@ class Exchange:
         self._sockets: dict[str, dict[str, Socket]] = {}
         self._channels: dict[str, list[Channel]] = {}
         self._inside: dict[str, Callable[[bytes, Position], None]] = {}
+        self._policies: list[tuple[str, SlowConsumer]] = []
         self.outbox: Outbox | None = None  # of the namespace to which clients with channels belong
 
     def publish(self, channel: str, data: Any) -> asyncio.Future[bytes]:
@@ -82,6 +84,29 @@ class Exchange:
             await subscription.unsubscribe()
             raise
         return subscription
+
+    def slow_consumer(self, pattern: str, policy: SlowConsumer) -> None:
+        """Say what becomes of a channel's messages for a client that reads too slowly.
+
+        Args:
+            pattern: a channel's name, or one with ``*`` and ``?``; of several that match, the first given counts.
+            policy: ``disconnect`` (the client may come back and ask what it missed), ``drop_oldest``, or
+                ``latest_only`` (of each channel only the newest message waits). Without any the option
+                ``slow_consumer`` counts.
+
+        Raises:
+            ValueError: there is no such policy.
+        """
+        if policy not in get_args(SlowConsumer):
+            raise ValueError(f"there is no policy {policy!r}, only {', '.join(get_args(SlowConsumer))}")
+        self._policies.append((pattern, policy))
+
+    def policy_of(self, channel: str) -> SlowConsumer | None:
+        """Return the policy that was given for a channel, if any was."""
+        for pattern, policy in self._policies:
+            if fnmatchcase(channel, pattern):
+                return policy
+        return None
 
     def add(self, socket: Socket, channel: str) -> asyncio.Future[bytes]:
         """Subscribe a client at once; awaiting the result means that the store sends what is published.
@@ -146,9 +171,10 @@ class Exchange:
             for socket in tuple(members.values()):
                 self.outbox.deliver(socket, channel, packed)
         elif members:
+            policy = self.policy_of(channel)
             outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, {"channel": channel, "data": data}))
             for socket in tuple(members.values()):
-                socket.deliver(outgoing)
+                socket.deliver(outgoing, policy, channel)
         for subscription in tuple(self._channels.get(channel, ())):
             self._tasks.run(subscription._handler, ((data,),), f"a handler of channel {channel!r}")
 

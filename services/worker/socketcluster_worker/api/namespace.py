@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, ValuesView
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from socketcluster_worker.api.broadcast import Broadcast, Emission
 from socketcluster_worker.api.events import Emitter
@@ -62,6 +62,10 @@ class Namespace(Emitter):
         """The sockets that are connected to this worker."""
         return self._sockets.values()
 
+    @overload
+    def use(self, stage: str) -> Callable[[M], M]: ...
+    @overload
+    def use(self, stage: str, function: M) -> M: ...
     def use(self, stage: str, function: M | None = None) -> M | Callable[[M], M]:
         """Add middleware; see :class:`~socketcluster_worker.api.middleware.Middleware`."""
         return self.middleware.use(stage) if function is None else self.middleware.use(stage, function)

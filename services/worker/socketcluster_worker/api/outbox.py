@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from socketcluster_wire import socketcluster
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.middleware import Action, Middleware
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.api.tree import unpack
-from socketcluster_worker.connection import Outgoing
+from socketcluster_worker.connection import Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError
 from socketcluster_worker.tasks import Tasks
 
@@ -23,9 +24,11 @@ class Outbox:
     Args:
         middleware: whom to ask.
         tasks: what it raises is reported here; the subscriber does not get the message then.
+        policy_of: tells what becomes of a channel's messages for a client that reads too slowly.
     """
 
-    def __init__(self, middleware: Middleware, tasks: Tasks) -> None:
+    def __init__(self, middleware: Middleware, tasks: Tasks, policy_of: Callable[[str], SlowConsumer | None]) -> None:
+        self._policy_of = policy_of
         self._middleware = middleware
         self._tasks = tasks
         self._waiting: dict[str, deque[tuple[str, bytes]]] = {}
@@ -67,4 +70,4 @@ class Outbox:
             self._tasks.report(error, "middleware of the stage 'publish_out'")
             return
         if channel in socket.channels:
-            socket.deliver(outgoing)
+            socket.deliver(outgoing, self._policy_of(channel), channel)

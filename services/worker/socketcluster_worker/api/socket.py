@@ -10,7 +10,7 @@ from socketcluster_wire import socketcluster
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.broadcast import Broadcast, Emission
 from socketcluster_worker.api.events import Emitter
-from socketcluster_worker.connection import Handshake, Outgoing
+from socketcluster_worker.connection import Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import CallTimeoutError, SocketClosedError, UnsupportedError
 from socketcluster_worker.tokens import Tokens
 
@@ -40,8 +40,8 @@ class Peer(Protocol):
     def forget(self, call_id: int) -> None:
         """Stop waiting for the answer to a call."""
 
-    def deliver(self, publication: Outgoing) -> None:
-        """Send a message of a channel."""
+    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
+        """Send a message of a channel; the policy says what becomes of it if the client reads too slowly."""
 
     def close(self, code: int, reason: str) -> None:
         """End the connection."""
@@ -250,10 +250,10 @@ class Socket(Emitter):
         if self.connected and (not volatile or self._peer.writable):
             self._peer.emit_shared(emission)
 
-    def deliver(self, publication: Outgoing) -> None:
+    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
         """Send a message of a channel that the client is subscribed to."""
         if self.connected:
-            self._peer.deliver(publication)
+            self._peer.deliver(publication, policy, channel)
 
     def token_accepted(self, claims: dict[str, Any], *, tell: bool = True) -> None:
         """Note an auth token's claims; without ``tell`` the handlers are called later, by ``tell_authenticated``."""

@@ -31,7 +31,7 @@ class WSServer(Namespace):
     ) -> None:
         super().__init__("/", worker_id, sessions, exchange, tasks, recovery_window=recovery_window)
         self._namespaces: dict[str, Namespace] = {"/": self}
-        exchange.outbox = Outbox(self.middleware, tasks)
+        exchange.outbox = Outbox(self.middleware, tasks, exchange.policy_of)
 
     def of(self, name: str) -> Namespace:
         """Return the namespace of that name, made if there is none; only namespaces that were made can be joined.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable
 
 from socketcluster_wire import socketcluster as wire
-from socketcluster_worker.connection import Connection, Outgoing, Receiver
+from socketcluster_worker.connection import Connection, Outgoing, Receiver, SlowConsumer
 
 MAX_BYTES = 65_536
 """So much is not made to wait."""
@@ -40,8 +41,8 @@ class Batching:
         """Is nothing waiting to be sent, but for the batch?"""
         return self._connection.writable
 
-    def send_text(self, text: bytes) -> None:
-        """Add a message."""
+    def send_text(self, text: bytes, _policy: SlowConsumer | None = None, _key: Hashable = None) -> None:
+        """Add a message; a batch holds answers too, so it is not dropped."""
         self._waiting.append(text)
         self._size += len(text)
         if len(self._waiting) >= wire.MAX_BATCH or self._size >= MAX_BYTES:
@@ -49,14 +50,14 @@ class Batching:
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval, self.flush)
 
-    def send_binary(self, data: bytes) -> None:
+    def send_binary(self, data: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
         """Send a binary message, which no array can hold, after what waits."""
         self.flush()
-        self._connection.send_binary(data)
+        self._connection.send_binary(data, policy, key)
 
-    def send_outgoing(self, outgoing: Outgoing) -> None:
+    def send_outgoing(self, outgoing: Outgoing, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
         """Add a message that goes to other clients too."""
-        self.send_text(outgoing.text)
+        self.send_text(outgoing.text, policy, key)
 
     def close(self, code: int, reason: str = "") -> None:
         """Send what waits, and end the connection."""
@@ -70,4 +71,4 @@ class Batching:
             self._timer = None
         waiting, self._waiting, self._size = self._waiting, [], 0
         if waiting:
-            self._connection.send_text(waiting[0] if len(waiting) == 1 else wire.join(waiting))
+            self._connection.send_text(waiting[0] if len(waiting) == 1 else wire.join(waiting), "disconnect")

@@ -10,7 +10,7 @@ from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker.api.broadcast import Emission
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.connection import Connection, Handshake, Outgoing
+from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import NotSerializableError
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
@@ -104,7 +104,7 @@ class PlainPeer:
     def fail(self, call_id: CallId, name: str, message: str, data: object = None) -> None:
         """Do nothing: there are no calls."""
 
-    def deliver(self, publication: Outgoing) -> None:
+    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
         """Do nothing: a client cannot subscribe."""
 
     def close(self, code: int, reason: str) -> None:

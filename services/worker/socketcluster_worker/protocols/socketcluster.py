@@ -19,7 +19,7 @@ from socketcluster_wire.errors import MalformedMessageError
 from socketcluster_worker.api.broadcast import Emission
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.connection import Connection, Handshake, Outgoing
+from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError, SocketClosedError
 from socketcluster_worker.protocols import authentication
 from socketcluster_worker.protocols.batching import Batching
@@ -142,21 +142,22 @@ class SocketClusterPeer:
         text = _encode(event, args, call_id)
         self._last_call = call_id
         answer = self._calls[call_id] = self._loop.create_future()
-        self._connection.send_text(text)
+        self._connection.send_text(text, "disconnect")
         return call_id, answer
 
     def forget(self, call_id: int) -> None:
         """Stop waiting for an answer."""
         self._calls.pop(call_id, None)
 
-    def deliver(self, publication: Outgoing) -> None:
+    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
         """Send a message of a channel."""
-        self._connection.send_outgoing(publication)
+        self._connection.send_outgoing(publication, policy, channel)
 
     def close(self, code: int, reason: str) -> None:
         """End the connection."""
         if self._connection.transport_name == "polling":  # which has no close frame to say why
-            self._connection.send_text(wire.encode_event(wire.DISCONNECT, {"code": code, "reason": reason}))
+            text = wire.encode_event(wire.DISCONNECT, {"code": code, "reason": reason})
+            self._connection.send_text(text, "disconnect")
         self._connection.close(code, reason)
 
     # The handshake.
@@ -292,7 +293,7 @@ class SocketClusterPeer:
 
     def answer(self, text: bytes) -> None:
         """Send an answer."""
-        self._connection.send_text(text)
+        self._connection.send_text(text, "disconnect")
 
     def hold(self) -> None:
         """Let what the client sends wait."""
@@ -316,7 +317,7 @@ class SocketClusterPeer:
             text = wire.encode_response(call_id, msgspec.UNSET if result is None else result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise NotSerializableError(str(error)) from None
-        self._connection.send_text(text)
+        self._connection.send_text(text, "disconnect")
 
     def fail(self, call_id: wire.CallId, name: str, message: str, data: object = None) -> None:
         """Send that a call failed.
@@ -325,7 +326,7 @@ class SocketClusterPeer:
             TypeError, ValueError: one of these has no JSON form.
         """
         error = wire.ErrorData(name, message, msgspec.UNSET if data is None else data)
-        self._connection.send_text(wire.encode_error(call_id, error))
+        self._connection.send_text(wire.encode_error(call_id, error), "disconnect")
 
     def _answered(self, response: wire.Response) -> None:
         answer = self._calls.pop(response.rid, None)

@@ -21,7 +21,7 @@ from socketcluster_worker.api.history import Entry
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.namespace import Namespace
 from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.connection import Connection, Handshake, Outgoing
+from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
@@ -74,9 +74,11 @@ class SocketIOPeer:
             NotSerializableError: its data has no JSON form.
         """
         text, attachments = _encode(packet)
-        self.connection.send_text(text)
+        # Nothing but an event may be dropped, nor one whose attachments follow it.
+        is_event = packet.type is wire.PacketType.EVENT and packet.ack_id is None
+        self.connection.send_text(text, None if is_event and not attachments else "disconnect")
         for attachment in attachments:
-            self.connection.send_binary(attachment)
+            self.connection.send_binary(attachment, "disconnect")
 
     def left(self, member: Member) -> None:
         """Forget a namespace's socket."""
@@ -253,9 +255,9 @@ class Member:
         else:
             text, attachments = emission.form((self.protocol, self.namespace.name), self._encode_with(emission.offset))
         connection = self._peer.connection
-        connection.send_outgoing(text)
+        connection.send_outgoing(text, "disconnect" if attachments else None)
         for attachment in attachments:
-            connection.send_binary(attachment)
+            connection.send_binary(attachment, "disconnect")
 
     def _encode_with(self, offset: str) -> Callable[[str, tuple[Any, ...]], tuple[Outgoing, list[bytes]]]:
         """The offset travels as the last argument."""
@@ -278,7 +280,7 @@ class Member:
         """Stop waiting for an answer."""
         self._calls.pop(call_id, None)
 
-    def deliver(self, publication: Outgoing) -> None:
+    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
         """Do nothing: a Socket.IO client has rooms, not channels."""
 
     def close(self, code: int, reason: str) -> None:

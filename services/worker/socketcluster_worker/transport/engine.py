@@ -6,14 +6,16 @@ https://github.com/socketio/engine.io-protocol, revision 4.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import Packet, PacketType
 from socketcluster_wire.errors import MalformedPacketError
-from socketcluster_worker.connection import Outgoing, Receiver
+from socketcluster_worker.connection import Outgoing, Receiver, SlowConsumer
+from socketcluster_worker.transport.send_queue import SendQueue
 from socketcluster_worker.transport.websocket import WebSocket
 
 PROBE = "probe"
@@ -36,6 +38,11 @@ class EngineOptions:
     heartbeat_timeout: float
     max_http_buffer_size: int
     max_buffered_bytes: int
+    slow_consumer: SlowConsumer
+
+
+def _size(packet: Packet) -> int:
+    return len(packet.data) + PACKET_OVERHEAD
 
 
 class EngineSession:
@@ -58,8 +65,7 @@ class EngineSession:
         self._probing: WebSocket | None = None
         self._probed = False  # has it asked, so that its client waits for the last poll to return?
         self._probe_timer: asyncio.TimerHandle | None = None
-        self._queue: list[Packet] = []  # what waits for the next poll
-        self._queued_bytes = 0
+        self._queue: SendQueue[Packet] = SendQueue(_size)  # what waits for the next poll
         self._poll: asyncio.Future[list[Packet]] | None = None
         self._closed = False
         self._heartbeat = self._loop.call_later(options.heartbeat_interval, self._ping)
@@ -82,31 +88,31 @@ class EngineSession:
 
     # What the layer above asks.
 
-    def send_text(self, text: bytes) -> None:
+    def send_text(self, text: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
         """Send a message."""
         if self._websocket is not None:
-            self._websocket.send_text(MESSAGE + text)
+            self._websocket.send_text(MESSAGE + text, policy, key)
         else:
-            self._enqueue(Packet(PacketType.MESSAGE, text.decode()))
+            self._enqueue(Packet(PacketType.MESSAGE, text.decode()), policy, key)
 
     @property
     def writable(self) -> bool:
         """Is nothing waiting to be sent?"""
         return self._poll is not None if self._websocket is None else self._websocket.writable
 
-    def send_binary(self, data: bytes) -> None:
+    def send_binary(self, data: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
         """Send a binary message."""
         if self._websocket is not None:
-            self._websocket.send_binary(data)
+            self._websocket.send_binary(data, policy, key)
         else:
-            self._enqueue(Packet(PacketType.MESSAGE, data))
+            self._enqueue(Packet(PacketType.MESSAGE, data), policy, key)
 
-    def send_outgoing(self, outgoing: Outgoing) -> None:
+    def send_outgoing(self, outgoing: Outgoing, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
         """Send a message that goes to other clients too."""
         if self._websocket is not None:
-            self._websocket.send_outgoing(outgoing, MESSAGE)
+            self._websocket.send_outgoing(outgoing, policy, key, prefix=MESSAGE)
         else:
-            self._enqueue(Packet(PacketType.MESSAGE, outgoing.text.decode()))
+            self._enqueue(Packet(PacketType.MESSAGE, outgoing.text.decode()), policy, key)
 
     def close(self, code: int, reason: str = "") -> None:
         """End the connection: a close packet by polling, a close frame by WebSocket."""
@@ -115,7 +121,7 @@ class EngineSession:
         if self._websocket is not None:
             self._websocket.close(code, reason)  # tells on_close in its turn
         else:
-            self._enqueue(Packet(PacketType.CLOSE))
+            self._enqueue(Packet(PacketType.CLOSE), "disconnect")
             self._end(code, reason)
 
     # Long-polling.
@@ -142,8 +148,7 @@ class EngineSession:
             self._poll = None
         elif not self._closed:
             unsent = [packet for packet in future.result() if packet is not NOOP]
-            self._queue[:0] = unsent
-            self._queued_bytes += sum(len(packet.data) + PACKET_OVERHEAD for packet in unsent)
+            self._queue.put_back(unsent)
             if self._poll is not None and unsent:
                 self._flush()
 
@@ -207,12 +212,11 @@ class EngineSession:
             self._probe_over()
             self._websocket = websocket
             self._release_poll()
-            queue, self._queue, self._queued_bytes = self._queue, [], 0
-            for waiting in queue:
+            for waiting in self._queue.take(sys.maxsize):
                 if isinstance(waiting.data, bytes):
-                    websocket.send_binary(waiting.data)
+                    websocket.send_binary(waiting.data, "disconnect")
                 else:
-                    websocket.send_text(wire.encode_packet(waiting).encode())
+                    websocket.send_text(wire.encode_packet(waiting).encode(), "disconnect")
         else:
             websocket.close(CloseCode.PROTOCOL_ERROR, "neither a probe nor an upgrade")
 
@@ -236,7 +240,7 @@ class EngineSession:
 
     def _closed_by_client(self) -> None:
         if self._websocket is None:
-            self._enqueue(NOOP)
+            self._enqueue(NOOP, "disconnect")
             self._end(CloseCode.NORMAL, "closed by the client")
         else:
             self._websocket.close(CloseCode.NORMAL, "closed by the client")
@@ -246,18 +250,18 @@ class EngineSession:
         if self._websocket is not None:
             self._websocket.send_text(b"2", "disconnect")
         else:
-            self._enqueue(Packet(PacketType.PING))
+            self._enqueue(Packet(PacketType.PING), "disconnect")
 
     def _pong_late(self) -> None:
         self.close(CloseCode.PING_TIMEOUT, "the client did not answer in time")
 
-    def _enqueue(self, packet: Packet) -> None:
+    def _enqueue(self, packet: Packet, policy: SlowConsumer | None, key: Hashable = None) -> None:
         if self._closed:
             return
-        self._queue.append(packet)
-        self._queued_bytes += len(packet.data) + PACKET_OVERHEAD
-        if self._queued_bytes > self._options.max_buffered_bytes:
-            self._queue, self._queued_bytes = [Packet(PacketType.CLOSE)], 0
+        self._queue.add(packet, policy or self._options.slow_consumer, key)
+        if not self._queue.trim(self._options.max_buffered_bytes):
+            self._queue = SendQueue(_size)
+            self._queue.add(Packet(PacketType.CLOSE), "disconnect")
             self._end(CloseCode.TOO_SLOW, "too much is waiting for a client that does not read")
         if self._poll is not None:
             self._flush()
@@ -267,8 +271,7 @@ class EngineSession:
         poll, self._poll = self._poll, None
         if poll is None or poll.done():
             return
-        queue, self._queue, self._queued_bytes = self._queue, [], 0
-        poll.set_result(queue or [NOOP])
+        poll.set_result(self._queue.take(sys.maxsize) or [NOOP])
         if self._closed:
             self._heartbeat.cancel()
             self._forget(self.sid)

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
 
 from socketcluster_worker.connection import SlowConsumer
 
+T = TypeVar("T")
 
-class SendQueue:
-    """Frames in the order in which they go out; each says by its policy whether it may be dropped.
+
+class SendQueue(Generic[T]):
+    """Frames or packets in the order in which they go out; each says by its policy whether it may be dropped.
+
+    Args:
+        size: tells how many bytes one takes.
 
     Attributes:
         bytes: what waits.
         dropped: messages that were dropped so far.
     """
 
-    __slots__ = ("_count", "_droppable", "_frames", "_latest", "bytes", "dropped")
+    __slots__ = ("_count", "_droppable", "_first", "_frames", "_latest", "_size", "bytes", "dropped")
 
-    def __init__(self) -> None:
+    def __init__(self, size: Callable[[T], int]) -> None:
+        self._size = size
+        self._first = 0  # numbers below it were put back
         self.bytes = 0
         self.dropped = 0
         self._count = 0
-        self._frames: OrderedDict[int, bytes] = OrderedDict()  # ordered, yet quick to take from anywhere
+        self._frames: OrderedDict[int, T] = OrderedDict()  # ordered, yet quick to take from anywhere
         self._droppable: OrderedDict[int, Hashable] = OrderedDict()  # numbers of frames that may go, and their keys
         self._latest: dict[Hashable, int] = {}  # the one frame of each key of ``latest_only``
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def add(self, frame: bytes, policy: SlowConsumer, key: Hashable = None) -> None:
+    def add(self, frame: T, policy: SlowConsumer, key: Hashable = None) -> None:
         """Let a frame wait; with ``latest_only`` it takes the place of the one that waits with the same key."""
         self._count += 1
         number = self._count
@@ -41,7 +49,7 @@ class SendQueue:
         if policy != "disconnect":
             self._droppable[number] = key
         self._frames[number] = frame
-        self.bytes += len(frame)
+        self.bytes += self._size(frame)
 
     def trim(self, limit: int) -> bool:
         """Drop the oldest of those that may be dropped until ``limit`` bytes wait; return whether that was enough."""
@@ -49,20 +57,28 @@ class SendQueue:
             self._drop(next(iter(self._droppable)))
         return self.bytes <= limit
 
-    def take(self, at_least: int) -> bytes:
-        """Take the first frames, ``at_least`` so many bytes of them or all."""
-        taken: list[bytes] = []
+    def take(self, at_least: int) -> list[T]:
+        """Take the first ones, ``at_least`` so many bytes of them or all."""
+        taken: list[T] = []
         size = 0
         while self._frames and size < at_least:
             number, frame = self._frames.popitem(last=False)
             self._forget(number)
             taken.append(frame)
-            size += len(frame)
+            size += self._size(frame)
         self.bytes -= size
-        return b"".join(taken)
+        return taken
+
+    def put_back(self, frames: Sequence[T]) -> None:
+        """Let what was taken, but did not reach the client, go out first; it is not dropped any more."""
+        for frame in reversed(frames):
+            self._first -= 1
+            self._frames[self._first] = frame
+            self._frames.move_to_end(self._first, last=False)
+            self.bytes += self._size(frame)
 
     def _drop(self, number: int) -> None:
-        self.bytes -= len(self._frames.pop(number))
+        self.bytes -= self._size(self._frames.pop(number))
         self._forget(number)
         self.dropped += 1
 

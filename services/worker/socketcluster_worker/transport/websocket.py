@@ -102,7 +102,7 @@ class WebSocket(asyncio.Protocol):
         self._chunk = min(TRANSPORT_BUFFER, options.max_buffered_bytes // 4)  # what is written at once, at most
         self._reading = False  # is the receiver at work? What it sends is written when it is done
         self._paused = False  # is the transport's buffer full?
-        self._waiting: SendQueue | None = None  # what came since it was
+        self._waiting: SendQueue[bytes] | None = None  # what came since it was
         self._drops_reported = 0
         self._drops_report_due = 0.0
         self._ended = False  # has the receiver been told?
@@ -181,7 +181,7 @@ class WebSocket(asyncio.Protocol):
         """Let messages wait here: the transport's buffer is full."""
         self._paused = True
         if self._writable and self._waiting is None:
-            self._waiting = SendQueue()
+            self._waiting = SendQueue(len)
 
     def resume_writing(self) -> None:
         """Send what waits, until the transport's buffer is full again."""
@@ -190,7 +190,7 @@ class WebSocket(asyncio.Protocol):
         if waiting is None:
             return
         while waiting and not self._paused:
-            self._transport.write(waiting.take(self._chunk))
+            self._transport.write(b"".join(waiting.take(self._chunk)))
         if not self._paused:
             self._waiting = None
 
@@ -240,7 +240,7 @@ class WebSocket(asyncio.Protocol):
                 self._send(wire.binary_frame(data), policy, key)
 
     def send_outgoing(
-        self, outgoing: Outgoing, prefix: bytes = b"", policy: SlowConsumer | None = None, key: Hashable = None
+        self, outgoing: Outgoing, policy: SlowConsumer | None = None, key: Hashable = None, prefix: bytes = b""
     ) -> None:
         """Send a text message that goes to other clients too, behind a ``prefix``; see ``send_text``.
 
@@ -287,7 +287,7 @@ class WebSocket(asyncio.Protocol):
             self._corked, self._corked_bytes = [], 0
             self._transport.write(corked[0] if len(corked) == 1 else b"".join(corked))
 
-    def _wait(self, waiting: SendQueue, frame: bytes, policy: SlowConsumer | None, key: Hashable) -> None:
+    def _wait(self, waiting: SendQueue[bytes], frame: bytes, policy: SlowConsumer | None, key: Hashable) -> None:
         before = waiting.dropped
         waiting.add(frame, policy or self._options.slow_consumer, key)
         room = self._options.max_buffered_bytes - self._transport.get_write_buffer_size()
@@ -311,7 +311,7 @@ class WebSocket(asyncio.Protocol):
         """Hand everything that waits to the transport, and the close frame behind it."""
         self._uncork()
         if self._waiting is not None:
-            self._transport.write(self._waiting.take(sys.maxsize))
+            self._transport.write(b"".join(self._waiting.take(sys.maxsize)))
             self._waiting = None
         self._transport.write(close_frame)
 
