@@ -54,4 +54,7 @@ class OriginPolicy:
 
 
 def _is_own(origin: str, handshake: Handshake) -> bool:
-    return urlsplit(origin).netloc == handshake.headers.get("host")
+    try:
+        return urlsplit(origin).netloc == handshake.headers.get("host")
+    except ValueError:  # no browser sends such an origin
+        return False
