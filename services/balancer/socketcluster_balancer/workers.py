@@ -250,4 +250,4 @@ def _report(worker: Worker, code: grpc.StatusCode | None, details: str | None) -
     if code is grpc.StatusCode.UNAUTHENTICATED:
         log.error("a worker refuses this balancer: their SOCKETCLUSTER_SECRET differs", address=worker.address)
     else:
-        log.info("no worker there yet", address=worker.address, code=code and code.name, details=details)
+        log.debug("no worker there yet", address=worker.address, code=code and code.name, details=details)
