@@ -9,7 +9,6 @@ payload are joined with the record separator, and binary is ``b`` and base64, wh
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -37,8 +36,7 @@ class PacketType(StrEnum):
 _TYPES = {str(kind): kind for kind in PacketType}
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(msgspec.Struct, frozen=True):
     """One packet; only a message's data may be bytes."""
 
     type: PacketType

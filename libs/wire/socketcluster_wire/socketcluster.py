@@ -7,7 +7,6 @@ messages may travel as one array. The empty string is a ping, and its answer; in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -35,8 +34,7 @@ CallId: TypeAlias = int | float | str
 """What pairs a call with its response: "any number/string", and JSON has one kind of number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Something happened, or with a ``cid``, something is asked."""
 
     name: str
@@ -44,8 +42,7 @@ class Event:
     cid: CallId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """The answer to a call."""
 
     rid: CallId

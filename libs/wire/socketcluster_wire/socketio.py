@@ -68,7 +68,7 @@ class Packet(msgspec.Struct, frozen=True):
 
 
 # What a payload begins with; the types whose payload is mandatory are those that have one, but for CONNECT.
-_OPENINGS = {_CONNECT: "{", _DISCONNECT: "", _EVENT: "[", _ACK: "[", _CONNECT_ERROR: '{"'}
+_OPENINGS = ["{", "", "[", "[", '{"']  # by type; a dict would ask the enum for its hash, which is slow
 
 _TYPES = {str(int(kind)): (kind, False) for kind in PacketType} | {
     str(kind + _BINARY): (kind, True) for kind in (_EVENT, _ACK)
@@ -107,8 +107,13 @@ class Decoder:
             return self._attach(self._packet, message)
         if not isinstance(message, str):
             raise MalformedPacketError("binary data without a packet that it is attached to")
-        if message[:2] == "2[":
-            return Packet(_EVENT, ROOT, _plain_payload(_EVENT, message[1:]))
+        if message[:1] == "2":  # an event of the root namespace, nearly always
+            start = message.find("[", 1, _DIGITS + 2)
+            if start == 1:
+                return Packet(_EVENT, ROOT, _plain_payload(_EVENT, message[1:]))
+            ack_id = message[1:start]
+            if start > 1 and ack_id.isdecimal() and ack_id.isascii() and len(ack_id) < _DIGITS:
+                return Packet(_EVENT, ROOT, _plain_payload(_EVENT, message[start:]), int(ack_id))
         return self._packet_of(message)
 
     def _packet_of(self, text: str) -> Packet | None:
@@ -233,8 +238,8 @@ def encode(packet: Packet) -> tuple[bytes, list[bytes]]:
     if (kind is _EVENT or kind is _ACK) and _may_hold_binary(data):
         return _encode_binary(packet)
     body = b"" if data is None else _dump(data)
-    if packet.namespace == ROOT and packet.ack_id is None:
-        return b"%d%b" % (kind, body), []
+    if packet.namespace == ROOT:
+        return _DIGIT[kind] + (b"" if packet.ack_id is None else b"%d" % packet.ack_id) + body, []
     return f"{kind:d}{_address(packet)}".encode() + body, []
 
 
@@ -261,6 +266,7 @@ def _may_hold_binary(values: Iterable[Any]) -> bool:
     return False
 
 
+_DIGIT = [b"%d" % kind for kind in PacketType]
 _BINARY_TYPES = (bytes, bytearray, memoryview)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
+from types import CoroutineType
 from typing import Any
 
 
@@ -39,7 +40,7 @@ class Tasks:
         except Exception as error:
             self._on_error(error, what)
             return
-        if asyncio.iscoroutine(result):
+        if type(result) is CoroutineType or asyncio.iscoroutine(result):
             self.spawn(result, what)
 
     async def run_and_wait(self, function: Callable[[], Any], what: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
+from types import CoroutineType
 from typing import Any, Protocol
 
 from socketcluster_runtime import logging
@@ -140,7 +141,7 @@ class Dispatch:
         except Exception as error:
             self.raised(error, name, call_id)
             return
-        if inspect.isawaitable(result):
+        if type(result) is CoroutineType or inspect.isawaitable(result):
             self._namespace.run(self._finish, (result, name, call_id), f"a handler of {name!r}")
         else:
             self._respond(result, name, call_id)
