@@ -24,14 +24,24 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._running)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any], what: str) -> None:
-        """Start a coroutine, at once where Python can; ``what`` says in a few words what it is for."""
+    def start(self, coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+        """Start a coroutine, at once where Python can; whoever calls this looks at how it ends.
+
+        ``what`` says in a few words what it is for.
+        """
         task = _start(coroutine, what)
+        if not task.done():
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return task
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], what: str) -> None:
+        """Start a coroutine; what it raises goes to ``on_error``."""
+        task = self.start(coroutine, what)
         if task.done():
             self._ended(task)
         else:
-            self._running.add(task)
-            task.add_done_callback(self._done)
+            task.add_done_callback(self._ended)
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
         """Call a plain or async function; what it raises goes to ``on_error``."""
@@ -75,10 +85,6 @@ class Tasks:
     def report(self, error: BaseException, what: str) -> None:
         """Pass an error on that was caught elsewhere."""
         self._on_error(error, what)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
-        self._ended(task)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, ValuesView
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, ValuesView
 from typing import TYPE_CHECKING, Any, overload
 
 from socketcluster_worker.api.broadcast import Broadcast, Emission
@@ -180,6 +181,10 @@ class Namespace(Emitter):
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
         """Call a plain or async function in the background."""
         self._tasks.run(function, args, what)
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+        """Start a coroutine whose end the caller looks at."""
+        return self._tasks.start(coroutine, what)
 
     def handler_failed(self, error: BaseException, where: str) -> None:
         """Report what a handler raised."""

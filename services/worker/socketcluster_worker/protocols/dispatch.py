@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
+from collections.abc import Awaitable
+from functools import partial
 from types import CoroutineType
 from typing import Any, Protocol
 
@@ -141,24 +143,35 @@ class Dispatch:
         except Exception as error:
             self.raised(error, name, call_id)
             return
-        if type(result) is CoroutineType or inspect.isawaitable(result):
-            self._namespace.run(self._finish, (result, name, call_id), f"a handler of {name!r}")
+        if type(result) is CoroutineType:
+            task = self._namespace.start(result, f"a handler of {name!r}")
+            if task.done():
+                self._finished(name, call_id, task)
+            else:
+                task.add_done_callback(partial(self._finished, name, call_id))
+        elif inspect.isawaitable(result):
+            self._namespace.start(_wait(result), f"a handler of {name!r}").add_done_callback(
+                partial(self._finished, name, call_id)
+            )
         else:
             self._respond(result, name, call_id)
 
-    async def _finish(self, pending: Any, name: str, call_id: CallId) -> None:
-        try:
-            result = await pending
-        except asyncio.CancelledError:
+    def _finished(self, name: str, call_id: CallId, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
             self._answerer.fail(call_id, "InternalServerError", f"the handler of {name!r} was cancelled")
-            raise
-        except Exception as error:
+            return
+        error = task.exception()
+        if error is None:
+            self._respond(task.result(), name, call_id)
+        elif isinstance(error, Exception):
             self.raised(error, name, call_id)
-        else:
-            self._respond(result, name, call_id)
 
     def _respond(self, result: Any, name: str, call_id: CallId) -> None:
         try:
             self._answerer.respond(call_id, result)
         except NotSerializableError as error:
             self.raised(error, name, call_id)
+
+
+async def _wait(pending: Awaitable[Any]) -> Any:
+    return await pending
