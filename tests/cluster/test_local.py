@@ -1,0 +1,58 @@
+"""Shapes of a cluster of local processes: several stores and balancers, byte splicing, two applications on one host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.clients import Browser
+from support.local import LocalCluster
+
+CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
+
+
+async def test_two_stores_and_two_balancers_share_the_work_and_survive_kills(tmp_path: Path) -> None:
+    async with LocalCluster(CONTROLLER, tmp_path / "data", "--stores", "2", "--balancers", "2") as cluster:
+        browsers = [cluster.browser() for _ in range(8)]  # their sessions lie in both stores, all but surely
+        for number, browser in enumerate(browsers):
+            assert (await browser.http.get("/set", params={"key": "n", "value": str(number)})).text == "ok"
+        await cluster.kill("store", "store-0")
+        await cluster.kill("store", "store-1")
+        await cluster.kill("balancer", "balancer-1")
+        for number, browser in enumerate(browsers):
+            assert (await browser.http.get("/get", params={"key": "n"})).json() == {"value": str(number)}
+            async with browser.polling() as socket:
+                assert await socket.call("get", "n") == str(number)
+            await browser.http.aclose()
+
+
+async def test_spliced_connections_know_their_client_and_carry_everything(tmp_path: Path) -> None:
+    async with LocalCluster(CONTROLLER, tmp_path / "data", "--handoff", "false") as cluster:
+        await cluster.serving_workers(at_least=2)
+        async with cluster.browser() as browser:
+            page = (await browser.http.get("/who")).json()
+            assert page["address"] == "127.0.0.1"
+            body = bytes(range(256)) * 4096
+            assert (await browser.http.post("/echo", content=body)).content == body
+            async with browser.raw() as raw, browser.engine() as engine, browser.polling() as polling:
+                answers = [await socket.call("who") for socket in (raw, engine, polling)]
+                large = "x" * 300_000
+                assert [await socket.call("echo", large) for socket in (raw, engine, polling)] == [large] * 3
+            assert {answer["session"] for answer in answers} == {page["session"]}
+            assert {answer["worker"] for answer in answers} == {page["worker"]}
+            assert {answer["address"] for answer in answers} == {"127.0.0.1"}
+
+
+async def test_two_applications_on_one_host_keep_their_sessions_apart(tmp_path: Path) -> None:
+    data = tmp_path / "data"  # even the folder, and with it the secret, is the same
+    one = LocalCluster(CONTROLLER, data, "--app-name", "one", workers=1)
+    other = LocalCluster(CONTROLLER, data, "--app-name", "other", workers=1)
+    async with one, other, one.browser() as browser:
+        await browser.http.get("/set", params={"key": "name", "value": "Ada"})
+        mine = (await browser.http.get("/who")).json()["session"]
+        async with Browser(other.url) as same_cookies:
+            for cookie in browser.http.cookies.jar:
+                same_cookies.http.cookies.set(cookie.name, cookie.value or "")
+                same_cookies.http.cookies.set(cookie.name.replace("one", "other"), cookie.value or "")
+            assert (await same_cookies.http.get("/who")).json()["session"] != mine
+            assert (await same_cookies.http.get("/get", params={"key": "name"})).json() == {"value": None}
+        assert (await browser.http.get("/get", params={"key": "name"})).json() == {"value": "Ada"}
