@@ -144,7 +144,7 @@ class Dispatch:
             self.raised(error, name, call_id)
             return
         if type(result) is CoroutineType:
-            task = self._namespace.start(result, f"a handler of {name!r}")
+            task = self._namespace.start(result, name)
             if task.done():
                 self._finished(name, call_id, task)
             else:
