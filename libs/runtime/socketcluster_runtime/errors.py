@@ -7,7 +7,6 @@
     └── AddressInUseError       somebody else listens there
     LinkError                   what a caller of the store link may meet
     ├── StoreUnavailableError   no store answered within ``store_timeout``
-    ├── StoreRejectedError      the store refuses this caller: wrong secret or application name
     └── OperationError          the store answered: it will not carry the operation out
         ├── InvalidOperationError   the operation can never succeed as it stands
         ├── WrongTypeError          a value of another type stands at the key chain
@@ -44,10 +43,6 @@ class LinkError(Exception):
 
 class StoreUnavailableError(LinkError, TimeoutError):
     """No store answered within ``store_timeout`` seconds; the operation may or may not have been applied."""
-
-
-class StoreRejectedError(LinkError):
-    """The store refuses this caller: wrong secret or application name."""
 
 
 class OperationError(LinkError):

@@ -291,15 +291,6 @@ def binary_frame(payload: bytes) -> bytes:
     return _header(_FINAL_BINARY, len(payload)) + payload
 
 
-def ping_frame(payload: bytes = b"") -> bytes:
-    """Return a ping; the peer answers with the same payload.
-
-    Raises:
-        ValueError: ``payload`` is over 125 bytes.
-    """
-    return _control_frame(PING, payload)
-
-
 def pong_frame(payload: bytes) -> bytes:
     """Return the answer to a ping.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
@@ -22,7 +22,6 @@ class Handshake:
     """Did the client come by TLS?"""
     auth: Any = None
     """What the client sent with its message protocol's handshake."""
-    raw_query: str = field(default="", repr=False)
 
     @classmethod
     def parse(
@@ -35,7 +34,7 @@ class Handshake:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
             separator = "; " if name == "cookie" else ", "
             collected[name] = collected[name] + separator + value if name in collected else value
-        return cls(unquote(path), dict(parse_qsl(query)), collected, address, secure, raw_query=query)
+        return cls(unquote(path), dict(parse_qsl(query)), collected, address, secure)
 
 
 SlowConsumer: TypeAlias = Literal["disconnect", "drop_oldest", "latest_only"]

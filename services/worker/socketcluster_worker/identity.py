@@ -6,7 +6,6 @@ import base64
 import hashlib
 import secrets
 
-WORKER_ID_LENGTH = 8
 _RANDOM_BYTES = 18  # 144 bits
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from socketcluster_worker.api.events import Emitter, Handler
-
-H = TypeVar("H", bound=Callable[..., Any])
 
 
 class HTTPServer(Emitter):

@@ -250,11 +250,6 @@ class WebSocket(asyncio.Protocol):
             compressed = len(outgoing.text) + len(prefix) >= self._deflate_from
             self._send(outgoing.form(_maker(prefix, self._window_bits if compressed else 0)), policy, key)
 
-    def send_frame(self, frame: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
-        """Send a whole frame that was made before; see ``send_text``."""
-        if self._writable:
-            self._send(frame, policy, key)
-
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame and end; the receiver is told at once, with this code."""
         if not self._writable:
