@@ -110,7 +110,8 @@ class StoreLink:
         writer = None
         try:
             try:
-                await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT)
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await channel.channel_ready()
             except TimeoutError:
                 return grpc.StatusCode.UNAVAILABLE
             stub = store_pb2_grpc.StoreStub(channel)

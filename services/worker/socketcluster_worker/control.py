@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -51,9 +52,8 @@ class Control(rpc.WorkerServicer):
                 if now != told:
                     yield now
                     told = now
-                try:
-                    await asyncio.wait_for(changed.wait(), LOAD_INTERVAL)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOAD_INTERVAL):
+                        await changed.wait()
         finally:
             self._changed.discard(changed)

@@ -144,7 +144,8 @@ class Socket(Emitter):
         call_id, answer = self._peer.call(event, args)
         limit = self._ack_timeout if timeout is None else timeout
         try:
-            return await asyncio.wait_for(answer, limit)
+            async with asyncio.timeout(limit):
+                return await answer
         except TimeoutError:
             raise CallTimeoutError(f"no answer to {event!r} within {limit} s") from None
         finally:
