@@ -57,7 +57,12 @@ class Service:
         self._sessions = Sessions(self._client, self._tasks)
         self._exchange = Exchange(self._client, self._tasks, max_channels_per_socket=settings.max_channels_per_socket)
         self._ws_server = WSServer(
-            identity.worker_id, self._sessions, self._exchange, self._tasks, recovery_window=settings.recovery_window
+            identity.worker_id,
+            self._sessions,
+            self._exchange,
+            self._tasks,
+            recovery_window=settings.recovery_window,
+            serial=settings.serial,
         )
         self._worker = Worker(
             identity.worker_id,

@@ -59,6 +59,8 @@ class WorkerSettings(ServiceSettings):
     """File (PEM) of the key that they sign auth tokens with; without it, none can be made here."""
     auth_default_expiry: float = Field(86400.0, gt=0)
     """Seconds that an auth token is good for unless the controller says otherwise."""
+    serial: bool = False
+    """Does each event of a client wait until the handlers of the one before have ended?"""
     heartbeat_interval: float = Field(25.0, gt=0, le=3600)
     """Seconds between two pings to a client."""
     heartbeat_timeout: float = Field(20.0, gt=0, le=3600)

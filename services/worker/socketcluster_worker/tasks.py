@@ -9,6 +9,9 @@ from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
 
+BEGIN_AT_ONCE = sys.version_info >= (3, 12)
+"""Does a coroutine run up to where it first waits when it is started? If not, it begins in the loop's next turn."""
+
 
 class Tasks:
     """The tasks of one worker.
@@ -53,10 +56,10 @@ class Tasks:
         if type(result) is CoroutineType or asyncio.iscoroutine(result):
             self.spawn(result, what)
 
-    async def run_and_wait(self, function: Callable[[], Any], what: str) -> None:
+    async def run_and_wait(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
         """Call a plain or async function and wait for its end; what it raises goes to ``on_error``."""
         try:
-            result = function()
+            result = function(*args)
             if inspect.isawaitable(result):
                 await result
         except Exception as error:

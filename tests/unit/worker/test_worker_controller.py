@@ -205,7 +205,7 @@ async def test_tasks_lose_no_error_and_end() -> None:
     tasks.run(fail, (), "one")
     tasks.run(fail_at_once, (), "two")
     await tasks.drain(5)
-    await tasks.run_and_wait(fail, "three")
+    await tasks.run_and_wait(fail, (), "three")
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     tasks.watch(future, "four")
     future.set_exception(ValueError("watched"))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_SERIAL_CALLS = 1000
+"""Calls of one serial handler that may be under way or waiting."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +49,43 @@ def make_handler(function: Callable[..., Any], *, once: bool = False) -> Handler
     return Handler(function, once, least, most)
 
 
+class Serial:
+    """A function, plain or async, that is called again only after its call before has ended, in the order of the calls.
+
+    Args:
+        function: what is called.
+        overflow: is called instead while ``MAX_SERIAL_CALLS`` are under way or waiting.
+    """
+
+    __slots__ = ("__wrapped__", "_calls", "_overflow", "_turn")
+
+    def __init__(self, function: Callable[..., Any], overflow: Callable[[], None]) -> None:
+        self.__wrapped__ = function  # whose signature is looked at
+        self._overflow = overflow
+        self._turn = asyncio.Lock()  # those who wait for it get it in their order
+        self._calls = 0
+
+    def __call__(self, *args: Any) -> Coroutine[Any, Any, Any] | None:
+        """Call the function when it is this call's turn."""
+        if self._calls >= MAX_SERIAL_CALLS:
+            self._overflow()
+            return None
+        self._calls += 1
+        return self._call(args)
+
+    async def _call(self, args: tuple[Any, ...]) -> Any:
+        try:
+            async with self._turn:
+                result = self.__wrapped__(*args)
+                return await result if inspect.isawaitable(result) else result
+        finally:
+            self._calls -= 1
+
+
+def _is(function: Callable[..., Any], wanted: Callable[..., Any]) -> bool:
+    return function == wanted or (isinstance(function, Serial) and function.__wrapped__ == wanted)
+
+
 class Emitter:
     """Keeps the handlers of events, in the order in which they were added."""
 
@@ -77,7 +118,7 @@ class Emitter:
 
     def off(self, event: str, handler: Callable[..., Any] | None = None) -> None:
         """Forget a handler of ``event``, or all of them."""
-        kept = tuple(h for h in self._handlers.get(event, ()) if handler is not None and h.function != handler)
+        kept = tuple(h for h in self._handlers.get(event, ()) if handler is not None and not _is(h.function, handler))
         if kept:
             self._handlers[event] = kept
         else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from socketcluster_worker.api.events import Handler, make_handler
@@ -36,11 +36,17 @@ class Action:
     """What is published; at ``subscribe`` the subscription's data; at ``authenticate`` the token's claims."""
 
 
-@dataclass(slots=True)
 class Middleware:
-    """The middleware of a namespace, by stage, in the order in which it was added."""
+    """The middleware of a namespace, by stage, in the order in which it was added.
 
-    _stages: dict[str, tuple[Handler, ...]] = field(default_factory=dict)
+    Args:
+        always_asked: stages that are active even without any.
+    """
+
+    __slots__ = ("_stages",)
+
+    def __init__(self, always_asked: Iterable[str] = ()) -> None:
+        self._stages: dict[str, tuple[Handler, ...]] = dict.fromkeys(always_asked, ())
 
     @overload
     def use(self, stage: str) -> Callable[[M], M]: ...
@@ -68,7 +74,7 @@ class Middleware:
         return function
 
     def active(self, stage: str) -> bool:
-        """Is there any middleware of that stage?"""
+        """Is that stage's middleware to be asked?"""
         return stage in self._stages
 
     async def run(self, action: Action) -> None:

@@ -30,6 +30,7 @@ class Namespace(Emitter):
     Attributes:
         name: begins with a slash.
         middleware: what was added by ``use``.
+        serial: does each event of a socket wait until the handlers of the one before have ended?
     """
 
     EVENTS = frozenset({"connection", "disconnect"})
@@ -43,10 +44,12 @@ class Namespace(Emitter):
         tasks: Tasks,
         *,
         recovery_window: float = 0,
+        serial: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
-        self.middleware = Middleware()
+        self.serial = serial
+        self.middleware = Middleware(always_asked=("event",) if serial else ())  # whose turn it is, is asked there too
         self.sessions = sessions
         self.exchange = exchange
         self._worker_id = worker_id
@@ -181,6 +184,15 @@ class Namespace(Emitter):
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
         """Call a plain or async function in the background."""
         self._tasks.run(function, args, what)
+
+    @property
+    def running(self) -> int:
+        """How many async functions are running on this worker."""
+        return len(self._tasks)
+
+    async def run_and_wait(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
+        """Call a plain or async function and wait for its end."""
+        await self._tasks.run_and_wait(function, args, what)
 
     def start(self, coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
         """Start a coroutine whose end the caller looks at."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from socketcluster_wire import socketcluster
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.broadcast import Broadcast, Emission
-from socketcluster_worker.api.events import Emitter
+from socketcluster_worker.api.events import Emitter, F, Serial
 from socketcluster_worker.connection import Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import CallTimeoutError, SocketClosedError, UnsupportedError
 from socketcluster_worker.tokens import Tokens
@@ -101,6 +101,33 @@ class Socket(Emitter):
     def protocol(self) -> str:
         """The message protocol that the client speaks: ``socketcluster``, ``socket.io`` or ``engine.io``."""
         return self._peer.protocol
+
+    # From this client.
+
+    @overload
+    def on(self, event: str, *, serial: bool = False) -> Callable[[F], F]: ...
+    @overload
+    def on(self, event: str, handler: F, *, serial: bool = False) -> F: ...
+    def on(self, event: str, handler: F | None = None, *, serial: bool = False) -> F | Callable[[F], F]:
+        """Call ``handler`` whenever the client sends ``event``; without a handler, a decorator.
+
+        Args:
+            event: its name; ``*`` is every event.
+            handler: plain or async; what it returns is the answer to a call.
+            serial: does each call of it wait until the one before has ended? The option of that name has all events of
+                a client wait for each other. A client for which more than 1000 events wait is disconnected.
+        """
+        if not serial:
+            return super().on(event) if handler is None else super().on(event, handler)
+
+        def decorate(function: F) -> F:
+            super(Socket, self).on(event, Serial(function, self._too_many))
+            return function
+
+        return decorate if handler is None else decorate(handler)
+
+    def _too_many(self) -> None:
+        self.disconnect(CloseCode.POLICY_VIOLATION, "too many events are waiting")
 
     # To this client.
 
@@ -197,12 +224,18 @@ class Socket(Emitter):
             if self.connected:
                 self._peer.emit(socketcluster.REMOVE_AUTH_TOKEN, ())
 
-    def kick_out(self, channel: str, message: str = "") -> bool:
-        """End the client's subscription to a channel and tell it why; return whether there was one."""
-        found = self.namespace.exchange.discard(self, channel)
-        if found and self.connected:
-            self._peer.emit(socketcluster.KICK_OUT, ({"channel": channel, "message": message},))
-        return found
+    def kick_out(self, channels: str | Iterable[str] | None = None, message: str = "") -> bool:
+        """End the client's subscriptions to one channel or several, ``None``: to all, and tell it why.
+
+        Returns:
+            Whether there was any.
+        """
+        names = sorted(self.channels) if channels is None else [channels] if isinstance(channels, str) else channels
+        kicked = [channel for channel in names if self.namespace.exchange.discard(self, channel)]
+        if self.connected:
+            for channel in kicked:
+                self._peer.emit(socketcluster.KICK_OUT, ({"channel": channel, "message": message},))
+        return bool(kicked)
 
     # To others.
 

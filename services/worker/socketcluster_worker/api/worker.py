@@ -67,7 +67,7 @@ class Worker:
         due = loop.time() + seconds
         while True:
             await asyncio.sleep(due - loop.time())
-            await self._tasks.run_and_wait(function, f"every({seconds}) {_name(function)}")
+            await self._tasks.run_and_wait(function, (), f"every({seconds}) {_name(function)}")
             due = max(due + seconds, loop.time())
 
 

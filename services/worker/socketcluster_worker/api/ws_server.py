@@ -27,9 +27,16 @@ class WSServer(Namespace):
     EVENTS = Namespace.EVENTS | {"session_destroy", "error"}
 
     def __init__(
-        self, worker_id: str, sessions: Sessions, exchange: Exchange, tasks: Tasks, *, recovery_window: float = 0
+        self,
+        worker_id: str,
+        sessions: Sessions,
+        exchange: Exchange,
+        tasks: Tasks,
+        *,
+        recovery_window: float = 0,
+        serial: bool = False,
     ) -> None:
-        super().__init__("/", worker_id, sessions, exchange, tasks, recovery_window=recovery_window)
+        super().__init__("/", worker_id, sessions, exchange, tasks, recovery_window=recovery_window, serial=serial)
         self._namespaces: dict[str, Namespace] = {"/": self}
         exchange.outbox = Outbox(self.middleware, tasks, exchange.policy_of)
 
@@ -50,6 +57,7 @@ class WSServer(Namespace):
                 self.exchange,
                 self._tasks,
                 recovery_window=self._recovery_window,
+                serial=self.serial,
             )
             self._namespaces[name] = found
         return found

@@ -19,6 +19,7 @@ from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.namespace import Namespace
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.errors import EventError, NotSerializableError
+from socketcluster_worker.tasks import BEGIN_AT_ONCE
 
 log = logging.get_logger(__name__)
 
@@ -48,19 +49,33 @@ class Answerer(Protocol):
         """
 
 
+class Gate(Protocol):
+    """Lets what a client sends through, or has it wait; for protocols whose clients send more than events."""
+
+    def hold(self) -> None:
+        """Let what the client sends wait."""
+
+    def release(self) -> None:
+        """Take what has waited, and what comes."""
+
+
 class Dispatch:
     """Starts the handlers of one socket's events, in the order in which they arrived.
+
+    While a middleware is asked about an event, or in serial mode its handlers run, what comes after it waits.
 
     Args:
         namespace: whose middleware is asked.
         socket: whose handlers are called.
         answerer: carries answers back.
+        gate: is closed meanwhile, so that nothing else that the client sends overtakes an event; closed at first.
     """
 
-    def __init__(self, namespace: Namespace, socket: Socket, answerer: Answerer) -> None:
+    def __init__(self, namespace: Namespace, socket: Socket, answerer: Answerer, gate: Gate | None = None) -> None:
         self._namespace = namespace
         self._socket = socket
         self._answerer = answerer
+        self._gate = gate
         self._waiting: deque[tuple[str, tuple[Any, ...], CallId | None]] | None = deque()
 
     def begin(self) -> None:
@@ -76,9 +91,13 @@ class Dispatch:
             self._waiting.append((name, args, call_id))
         elif self._namespace.middleware.active("event"):
             self._waiting = deque([(name, args, call_id)])
+            if self._gate is not None:
+                self._gate.hold()
             self._release()
-        else:
+        elif BEGIN_AT_ONCE:
             self._start(name, args, call_id)
+        else:
+            self._start_late(name, args, call_id)
 
     def raised(self, error: Exception, name: str, call_id: CallId | None) -> None:
         """Tell the client, and where it is the server's fault the log, what a handler or middleware raised."""
@@ -101,26 +120,69 @@ class Dispatch:
             self._answerer.fail(call_id, "InternalServerError", "the error could not be sent")
 
     def _release(self) -> None:
-        if self._namespace.middleware.active("event"):
-            self._namespace.run(self._ask, (), "middleware of the stage 'event'")
+        if self._namespace.middleware.active("event") and self._waiting:
+            self._namespace.run(self._take_turns, (), "middleware of the stage 'event'")
             return
-        waiting, self._waiting = self._waiting, None
-        for event in waiting or ():
-            self._start(*event)
-
-    async def _ask(self) -> None:
-        """Ask the middleware about one event after the other."""
-        while self._waiting:
-            name, args, call_id = self._waiting.popleft()
-            action = Action("event", self._socket, event=name, args=args)
-            try:
-                await self._namespace.middleware.run(action)
-            except Exception as error:
-                self.raised(error, name, call_id)
+        waiting, self._waiting = self._waiting or deque(), None
+        while waiting and self._waiting is None:
+            if BEGIN_AT_ONCE:
+                self._start(*waiting.popleft())
             else:
-                if self._socket.connected:
+                self._start_late(*waiting.popleft())
+        if self._waiting is not None:
+            self._waiting = waiting
+        elif self._gate is not None:
+            self._gate.release()
+
+    def _start_late(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
+        """Start handlers, and have what comes next wait until those have begun that are async."""
+        before = self._namespace.running
+        self._start(name, args, call_id)
+        if self._namespace.running > before:
+            self._waiting = deque()
+            if self._gate is not None:
+                self._gate.hold()
+            asyncio.get_running_loop().call_soon(self._release)
+
+    async def _take_turns(self) -> None:
+        """Ask the middleware about one event after the other; in serial mode each waits for the handlers too."""
+        try:
+            while self._waiting:
+                name, args, call_id = self._waiting.popleft()
+                action = Action("event", self._socket, event=name, args=args)
+                try:
+                    await self._namespace.middleware.run(action)
+                except Exception as error:
+                    self.raised(error, name, call_id)
+                    continue
+                if not self._socket.connected:
+                    continue
+                if self._namespace.serial:
+                    await self._carry_out(action.event, action.args, call_id)
+                else:
                     self._start(action.event, action.args, call_id)
-        self._waiting = None
+                    if not BEGIN_AT_ONCE:
+                        await asyncio.sleep(0)
+        finally:
+            self._waiting = None
+            if self._gate is not None:
+                self._gate.release()
+
+    async def _carry_out(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
+        """Call the handlers of an event one after the other; each may take its time."""
+        handlers = self._socket.handlers(name) if name not in OWN_EVENTS else ()
+        for handler in self._socket.handlers(CATCH_ALL):
+            await self._namespace.run_and_wait(handler, ((name, *args),), f"a handler of {CATCH_ALL!r}")
+        if call_id is not None:
+            if not handlers:
+                self._answerer.fail(call_id, "NoHandlerError", f"nobody handles {name!r}")
+                return
+            task = self._namespace.start(_result(handlers[0], args), name)
+            await asyncio.wait((task,))
+            self._finished(name, call_id, task)
+            handlers = handlers[1:]
+        for handler in handlers:
+            await self._namespace.run_and_wait(handler, (args,), f"a handler of {name!r}")
 
     def _start(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
         handlers = self._socket.handlers(name) if name not in OWN_EVENTS else ()
@@ -175,3 +237,9 @@ class Dispatch:
 
 async def _wait(pending: Awaitable[Any]) -> Any:
     return await pending
+
+
+async def _result(handler: Handler, args: tuple[Any, ...]) -> Any:
+    """Return what a plain or async handler returns."""
+    result = handler(args)
+    return await result if inspect.isawaitable(result) else result

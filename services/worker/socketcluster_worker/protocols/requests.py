@@ -15,24 +15,18 @@ from socketcluster_worker.api.namespace import Namespace
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError
 from socketcluster_worker.protocols import authentication
-from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.dispatch import Dispatch, Gate
 from socketcluster_worker.tokens import Tokens
 
 Start = Callable[[str, Any], asyncio.Future[bytes]]
 """Begins an operation on a channel."""
 
 
-class Client(Protocol):
+class Client(Gate, Protocol):
     """The connection that requests come from."""
 
     def answer(self, text: bytes) -> None:
         """Send an answer."""
-
-    def hold(self) -> None:
-        """Let what the client sends wait."""
-
-    def release(self) -> None:
-        """Take what has waited, and what comes."""
 
 
 class Requests:

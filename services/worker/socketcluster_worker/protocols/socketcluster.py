@@ -59,6 +59,7 @@ class SocketClusterPeer:
         self._dispatch: Dispatch | None = None  # None while events have to wait
         self._ready: tuple[Dispatch, Requests] | None = None  # once the handshake was let through
         self._waiting: deque[wire.Event] = deque()
+        self._releasing = False
         self._reason = ""  # what the client said in its #disconnect
         self._last_call = 0
         self._calls: dict[wire.CallId, asyncio.Future[Any]] = {}
@@ -235,13 +236,12 @@ class SocketClusterPeer:
             self._connection = Batching(self._transport, self._context.socketcluster.batch_interval)
         if self._pings:
             self._timer = self._loop.call_later(self._context.timing.heartbeat_interval, self._ping)
-        dispatch = Dispatch(self._server, socket, self)
+        dispatch = Dispatch(self._server, socket, self, gate=self)
         self._ready = dispatch, Requests(self._server, socket, dispatch, self._context.tokens, self)
         self._server.connected(socket)
         dispatch.begin()
         if claims is not None:
             self._loop.call_soon(socket.tell_authenticated)  # by then the handlers of "connection" have begun
-        self.release()
 
     def _handshake_reply(
         self, socket: Socket, event: wire.Event, refusal: AuthTokenError | None, *, authenticated: bool
@@ -304,8 +304,14 @@ class SocketClusterPeer:
         if self._ready is None or self._socket is None or not self._socket.connected:
             return
         dispatch = self._dispatch = self._ready[0]
-        while self._waiting and self._dispatch is not None:
-            self._event(dispatch, self._waiting.popleft())
+        if self._releasing:  # called by the loop below, which goes on: a middleware may answer at once
+            return
+        self._releasing = True
+        try:
+            while self._waiting and self._dispatch is not None:
+                self._event(dispatch, self._waiting.popleft())
+        finally:
+            self._releasing = False
 
     def respond(self, call_id: wire.CallId, result: Any) -> None:
         """Send what a handler returned.
