@@ -169,8 +169,9 @@ class RawWebSocket:
 class Polling:
     """An Engine.IO connection by polling; each request has a connection of its own."""
 
-    def __init__(self, connect: Callable[[], Awaitable[RawClient]]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[RawClient]], endpoint: str = ENGINE) -> None:
         self._connect = connect
+        self._endpoint = endpoint
         self.opening: dict[str, Any] = {}
         self.sid = ""
         self.cookie = ""
@@ -178,7 +179,7 @@ class Polling:
     async def open(self) -> None:
         """Make Engine.IO's handshake."""
         client = await self._connect()
-        answer = await client.request("GET", ENGINE + "polling")
+        answer = await client.request("GET", self._endpoint + "polling")
         client.close()
         assert answer.status_code == 200, answer
         body = bytes(answer.body or b"").decode()
@@ -189,7 +190,7 @@ class Polling:
     @property
     def target(self) -> str:
         """Path and query of its requests."""
-        return f"{ENGINE}polling&sid={self.sid}"
+        return f"{self._endpoint}polling&sid={self.sid}"
 
     async def start_poll(self) -> RawClient:
         """Send a polling request."""

@@ -11,7 +11,7 @@ from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.service import Service
 from socketcluster_worker.settings import WorkerSettings
 from support.clients import Browser
-from support.raw import Polling, RawClient, RawWebSocket, connect, upgrade
+from support.raw import ENGINE, Polling, RawClient, RawWebSocket, connect, upgrade
 
 StartWorker = Callable[..., Awaitable["RunningWorker"]]
 """``await start_worker(run, **options)``; a fixture."""
@@ -121,9 +121,9 @@ class RunningWorker(Running):
         websocket.handshake = (await websocket.next_json())["data"]
         return websocket
 
-    async def engine(self) -> Polling:
+    async def engine(self, endpoint: str = ENGINE) -> Polling:
         """Open an Engine.IO connection by polling."""
-        client = Polling(self.connect)
+        client = Polling(self.connect, endpoint)
         await client.open()
         return client
 

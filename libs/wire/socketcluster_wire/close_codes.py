@@ -53,7 +53,7 @@ class CloseCode(IntEnum):
     TOO_SLOW = 4008
     """The client did not read what was sent to it, and too much was waiting; the reason tells it from a refusal."""
     NO_HANDSHAKE = 4009
-    """The client sent something else before ``#handshake``."""
+    """The client sent something else before its handshake: SocketCluster's ``#handshake``, Socket.IO's CONNECT."""
 
 
 def may_be_sent(code: int) -> bool:

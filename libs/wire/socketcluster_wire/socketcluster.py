@@ -27,6 +27,21 @@ AUTHENTICATE = "#authenticate"
 SET_AUTH_TOKEN = "#setAuthToken"  # noqa: S105  # an event's name
 REMOVE_AUTH_TOKEN = "#removeAuthToken"  # noqa: S105
 
+RESERVED = frozenset(
+    {
+        HANDSHAKE,
+        SUBSCRIBE,
+        UNSUBSCRIBE,
+        PUBLISH,
+        DISCONNECT,
+        KICK_OUT,
+        AUTHENTICATE,
+        SET_AUTH_TOKEN,
+        REMOVE_AUTH_TOKEN,
+    }
+)
+"""The protocol's own events in version 2; in version 1 they are all whose names begin with ``#``."""
+
 MAX_BATCH = 1000
 """The most messages that one array may hold."""
 

@@ -127,7 +127,10 @@ async def test_a_body_whose_client_leaves_does_nothing(worker: RunningWorker, pr
     await raw.send(
         f"POST {client.target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body) + 1}\r\n\r\n".encode() + body
     )
+    engine = session(worker, client.sid)
+    await until(lambda: engine._posting)
     raw.abort()
+    await until(lambda: not engine._posting)
     await client.post("4" + event("note", "after"))
     assert await probe.events.get() == "after"
     await client.post("1")

@@ -56,7 +56,7 @@ class Middleware:
         """Call ``function(action)``, plain or async, before what its stage names; without a function, a decorator.
 
         It lets the action happen by returning, and refuses it by raising ``EventError``, whose name, message and data
-        the client gets. At the stage ``publish_out`` a refusal means that the socket does not get the message.
+        the client gets, or by returning ``False`` (``SilentMiddlewareBlockedError``). At the stage ``publish_out`` a refusal means that the socket does not get the message.
 
         Raises:
             ValueError: there is no such stage.
@@ -88,4 +88,5 @@ class Middleware:
             if inspect.isawaitable(result):
                 result = await result
             if result is False:
-                raise EventError(f"refused at the stage {action.stage}", name="RefusedError")
+                text = f"the action was blocked by middleware of the stage {action.stage!r}"
+                raise EventError(text, name="SilentMiddlewareBlockedError")

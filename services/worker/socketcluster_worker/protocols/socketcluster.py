@@ -44,6 +44,8 @@ class SocketClusterPeer:
     PONG = wire.PONG
     ANSWERS_WITHOUT_CID = True
     """Is a handshake answered that has no ``cid``?"""
+    RESERVES_ALL = False
+    """Are all events the protocol's own whose names begin with ``#``, and not only those that it knows?"""
 
     def __init__(
         self, connection: Connection, context: Context, handshake: Handshake, session_id: str, *, pings: bool
@@ -75,6 +77,8 @@ class SocketClusterPeer:
         if message == self.PONG:
             if self._socket is not None:
                 self._socket.check_token()
+            elif self._context.socketcluster.strict_handshake:
+                self.close(CloseCode.NO_HANDSHAKE, "a message came before the handshake")
             return
         if isinstance(message, bytes):
             self.close(CloseCode.UNSUPPORTED_DATA, "binary messages are not understood here")
@@ -278,18 +282,20 @@ class SocketClusterPeer:
         socket = self._socket
         if socket is not None and socket.token_expires is not None:
             socket.check_token()
-        if event.name.startswith("#"):
-            self._reserved(event)
-        else:
+        if not (event.name.startswith("#") and self._reserved(event)):
             dispatch.event(event.name, () if event.data is msgspec.UNSET else (event.data,), event.cid)
 
-    def _reserved(self, event: wire.Event) -> None:
+    def _reserved(self, event: wire.Event) -> bool:
+        """Take one of the protocol's own events; return whether it is one."""
+        if event.name not in wire.RESERVED and not self.RESERVES_ALL:
+            return False
         if event.name == wire.DISCONNECT:  # says why the close frame that follows is sent
             told = event.data if isinstance(event.data, dict) else {}
             reason = told.get("reason", told.get("data"))
             self._reason = reason if isinstance(reason, str) else ""
         elif self._ready is not None:
             self._ready[1].take(event)
+        return True
 
     def answer(self, text: bytes) -> None:
         """Send an answer."""

@@ -1,6 +1,7 @@
 """What is different in version 1 of SocketCluster's protocol, which clients before version 15 speak.
 
-Its pings are texts, a handshake without ``cid`` has no answer, and ``#disconnect`` goes ahead of a close frame.
+Its pings are texts, a handshake without ``cid`` has no answer, ``#disconnect`` goes ahead of a close frame, and all names
+that begin with ``#`` are the protocol's own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ class SocketClusterV1Peer(SocketClusterPeer):
     PING = wire.PING_V1
     PONG = wire.PONG_V1
     ANSWERS_WITHOUT_CID = False
+    RESERVES_ALL = True
 
     def close(self, code: int, reason: str) -> None:
         """End the connection."""

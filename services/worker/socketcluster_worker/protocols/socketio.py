@@ -44,6 +44,7 @@ class SocketIOPeer:
         self._session_id = session_id
         self._decoder = wire.Decoder()
         self._members: dict[str, Member] = {}
+        self._greeted = False  # has the client asked for a namespace?
         self._timer = asyncio.get_running_loop().call_later(context.timing.handshake_timeout, self._nobody_connected)
 
     def on_message(self, message: str | bytes) -> None:
@@ -61,6 +62,8 @@ class SocketIOPeer:
                 self._connect(packet)
         elif member is not None:
             member.on_packet(packet)
+        elif not self._greeted:  # else it may be late, for a namespace from which the client was sent away
+            self.connection.close(CloseCode.NO_HANDSHAKE, "a packet came before CONNECT")
 
     def on_close(self, code: int, reason: str) -> None:
         """Learn that the connection has ended."""
@@ -90,6 +93,7 @@ class SocketIOPeer:
             )
 
     def _connect(self, packet: wire.Packet) -> None:
+        self._greeted = True
         namespace = self.context.server.find(packet.namespace)
         if namespace is None:
             self.send(wire.connect_error(packet.namespace, "Invalid namespace"))

@@ -69,12 +69,18 @@ class EngineSession:
         self._queue: SendQueue[Packet] = SendQueue(_size)  # what waits for the next poll
         self._poll: asyncio.Future[list[Packet]] | None = None
         self._closed = False
+        self._posting = False
         self._heartbeat = self._loop.call_later(options.heartbeat_interval, self._ping)
 
     @property
     def transport_name(self) -> str:
         """``"websocket"`` or ``"polling"``."""
         return "polling" if self._websocket is None else "websocket"
+
+    @property
+    def closed(self) -> bool:
+        """Has it ended? Then it is only kept for the next poll to learn of it."""
+        return self._closed
 
     def opening(self, *, upgrades: list[str]) -> Packet:
         """Return the packet that opens the connection."""
@@ -125,6 +131,14 @@ class EngineSession:
             self._enqueue(Packet(PacketType.CLOSE), "disconnect")
             self._end(code, reason)
 
+    def fail(self, code: int, reason: str) -> None:
+        """End the connection of a client that broke the protocol, or is silent; its next request finds nothing."""
+        if self._websocket is None and self._poll is None:
+            self._queue = SendQueue(_size)
+            self._end(code, reason)
+        else:
+            self.close(code, reason)
+
     # Long-polling.
 
     def poll(self) -> asyncio.Future[list[Packet]] | None:
@@ -133,7 +147,7 @@ class EngineSession:
         A second request at the same time breaks the protocol, and ends the connection.
         """
         if self._poll is not None:
-            self.close(CloseCode.PROTOCOL_ERROR, "two polling requests at a time")
+            self.fail(CloseCode.PROTOCOL_ERROR, "two polling requests at a time")
             return None
         self._poll = self._loop.create_future()
         future = self._poll
@@ -152,6 +166,21 @@ class EngineSession:
             self._queue.put_back(unsent)
             if self._poll is not None and unsent:
                 self._flush()
+
+    def begin_post(self) -> bool:
+        """Note that a request with packets is being read; return whether they may come.
+
+        A second request at the same time breaks the protocol, and ends the connection.
+        """
+        if self._posting:
+            self.fail(CloseCode.PROTOCOL_ERROR, "two requests with packets at a time")
+            return False
+        self._posting = True
+        return True
+
+    def end_post(self) -> None:
+        """Note that the request was read, or that its client is gone."""
+        self._posting = False
 
     def post(self, packets: list[Packet]) -> None:
         """Take the packets of a polling request's body."""
@@ -239,7 +268,7 @@ class EngineSession:
             case PacketType.CLOSE:
                 self._closed_by_client()
             case PacketType.PING | PacketType.OPEN | PacketType.UPGRADE:
-                self.close(CloseCode.PROTOCOL_ERROR, f"unexpected packet type {packet.type}")
+                self.fail(CloseCode.PROTOCOL_ERROR, f"unexpected packet type {packet.type}")
             case PacketType.NOOP:
                 pass
 
@@ -258,7 +287,7 @@ class EngineSession:
             self._enqueue(Packet(PacketType.PING), "disconnect")
 
     def _pong_late(self) -> None:
-        self.close(CloseCode.PING_TIMEOUT, "the client did not answer in time")
+        self.fail(CloseCode.PING_TIMEOUT, "the client did not answer in time")
 
     def _enqueue(self, packet: Packet, policy: SlowConsumer | None, key: Hashable = None) -> None:
         if self._closed:

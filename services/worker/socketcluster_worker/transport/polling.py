@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from socketcluster_wire import engineio as wire
+from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import ErrorCode
 from socketcluster_wire.errors import MalformedPacketError
 from socketcluster_worker.connection import Connection, Handshake, Receiver
@@ -125,8 +126,15 @@ class EngineServer:
         return Response(body, media_type=PLAIN, headers=headers)
 
     async def _post(self, session: EngineSession, receive: Receive, handshake: Handshake) -> Response | None:
+        if session.closed:
+            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
+        if not session.begin_post():
+            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
         limit = self._options.max_http_buffer_size
-        body = await _read(receive, limit, handshake.headers.get("content-length", ""))
+        try:
+            body = await _read(receive, limit, handshake.headers.get("content-length", ""))
+        finally:
+            session.end_post()
         if body is None:
             return Response(status_code=413, headers={"connection": "close"})
         if isinstance(body, str):
@@ -134,8 +142,10 @@ class EngineServer:
         try:
             packets = wire.decode_payload(body)
         except MalformedPacketError:
-            session.close(1002, "a polling request was malformed")
+            session.fail(CloseCode.PROTOCOL_ERROR, "a polling request was malformed")
             return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
+        if session.closed:  # it ended while the body was read
+            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
         session.post(packets)
         return Response("ok", media_type="text/html")
 
