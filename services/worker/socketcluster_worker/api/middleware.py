@@ -56,7 +56,8 @@ class Middleware:
         """Call ``function(action)``, plain or async, before what its stage names; without a function, a decorator.
 
         It lets the action happen by returning, and refuses it by raising ``EventError``, whose name, message and data
-        the client gets, or by returning ``False`` (``SilentMiddlewareBlockedError``). At the stage ``publish_out`` a refusal means that the socket does not get the message.
+        the client gets, or by returning ``False`` (``SilentMiddlewareBlockedError``). At the stage ``publish_out`` a
+        refusal means that the socket does not get the message.
 
         Raises:
             ValueError: there is no such stage.

@@ -1,7 +1,7 @@
 """What is different in version 1 of SocketCluster's protocol, which clients before version 15 speak.
 
-Its pings are texts, a handshake without ``cid`` has no answer, ``#disconnect`` goes ahead of a close frame, and all names
-that begin with ``#`` are the protocol's own.
+Its pings are texts, a handshake without ``cid`` has no answer, ``#disconnect`` goes ahead of a close frame, and all
+events whose names begin with ``#`` are the protocol's own.
 """
 
 from __future__ import annotations

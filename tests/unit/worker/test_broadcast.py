@@ -1,0 +1,124 @@
+"""Emits to many, on two workers: rooms, with and without the sender, by socket id, in every namespace and protocol."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.raw import RawWebSocket
+from support.worker import Probe, RunningWorker, StartWorker
+
+from socketcluster_worker.api.worker import Worker
+
+PATH = "/socket.io/?EIO=4&transport=websocket"
+
+
+async def socketio(worker: RunningWorker, probe: Probe) -> tuple[RawWebSocket, Any]:
+    websocket = await worker.websocket(PATH)
+    await websocket.next()
+    await websocket.send_text("40")
+    await websocket.next()
+    return websocket, await probe.sockets.get()
+
+
+class Two:
+    """Two workers with a Socket.IO client each."""
+
+    def __init__(self, workers: list[RunningWorker], pairs: list[tuple[RawWebSocket, Any]]) -> None:
+        self.servers = [worker.worker.ws_server for worker in workers]
+        self.workers = workers
+        self.clients = [client for client, _ in pairs]
+        self.sockets = [socket for _, socket in pairs]
+
+    async def heard(self, worker: int = 0) -> list[list[str]]:
+        """Return the events that each client got of those that a worker has sent."""
+        self.servers[worker].emit("end")
+        heard: list[list[str]] = []
+        for client in self.clients:
+            events: list[str] = []
+            while not events or events[-1] != "end":
+                events.append(json.loads((await client.next_text())[2:])[0])
+            heard.append(events[:-1])
+        return heard
+
+
+@pytest.fixture
+async def two(start_worker: StartWorker, probe: Probe) -> Two:
+    workers = [await start_worker(probe.run) for _ in range(2)]
+    return Two(workers, [await socketio(worker, probe) for worker in workers])
+
+
+async def test_an_emit_of_the_server_reaches_every_socket_on_every_worker(two: Two) -> None:
+    for worker in range(2):
+        two.servers[worker].emit("all")
+        assert await two.heard(worker) == [["all"], ["all"]]
+
+
+async def test_an_emit_to_a_room_reaches_its_members_on_every_worker_once(two: Two) -> None:
+    one, other = two.sockets
+    one.join("a", "b")
+    other.join("b")
+    server = two.servers[0]
+    server.to("a").emit("to a")
+    server.to("a", "b").emit("to a or b")
+    server.to(["a", "b"]).except_("a").emit("to b without a")
+    server.except_("a").emit("to all without a")
+    server.to("nobody").emit("to nobody")
+    assert await two.heard() == [["to a", "to a or b"], ["to a or b", "to b without a", "to all without a"]]
+    one.leave("a")
+    server.to("a").emit("to a")
+    assert await two.heard() == [[], []]
+
+
+async def test_a_socket_s_broadcast_leaves_the_socket_out(two: Two) -> None:
+    one, other = two.sockets
+    one.join("a")
+    other.join("a")
+    one.broadcast.emit("else")
+    one.to("a").emit("else in a")
+    one.broadcast.except_("a").emit("else without a")
+    two.servers[0].to("a").emit("all in a")
+    assert await two.heard() == [["all in a"], ["else", "else in a", "all in a"]]
+
+
+async def test_a_socket_is_reached_by_its_id_from_every_worker(two: Two) -> None:
+    one, other = two.sockets
+    two.servers[0].to(other.id).emit("other")
+    two.servers[0].to(one.id).emit("one")
+    assert await two.heard() == [["one"], ["other"]]
+
+
+async def test_binary_data_reach_the_other_worker(two: Two) -> None:
+    two.servers[0].emit("bytes", {"a": b"\1\2"})
+    for client in two.clients:
+        assert await client.next_text() == '451-["bytes",{"a":{"_placeholder":true,"num":0}}]'
+        assert bytes((await client.next()).data) == b"\1\2"
+
+
+async def test_namespaces_do_not_hear_each_other(start_worker: StartWorker, probe: Probe) -> None:
+    def run(worker: Worker) -> None:
+        probe.run(worker)
+        worker.ws_server.of("/custom")
+
+    workers = [await start_worker(run) for _ in range(2)]
+    client, _ = await socketio(workers[1], probe)
+    await client.send_text("40/custom,")
+    assert (await client.next_text()).startswith("40/custom,")
+    server = workers[0].worker.ws_server
+    server.of("/custom").emit("custom")
+    assert await client.next_text() == '42/custom,["custom"]'
+    server.emit("main")
+    assert await client.next_text() == '42["main"]'
+
+
+async def test_an_emit_reaches_clients_of_every_protocol(start_worker: StartWorker, probe: Probe) -> None:
+    worker = await start_worker(probe.run)
+    plain = await worker.websocket("/engine.io/?EIO=4&transport=websocket")
+    await plain.next()
+    raw = await worker.socket()
+    client, _ = await socketio(worker, probe)
+    worker.worker.ws_server.emit("message", "hello")
+    assert await client.next_text() == '42["message","hello"]'
+    assert await raw.next_json() == {"event": "message", "data": "hello"}
+    assert await plain.next_text() == "4hello"
