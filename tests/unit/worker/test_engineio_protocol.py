@@ -277,7 +277,7 @@ async def test_a_session_has_one_websocket(worker: RunningWorker, probe: Probe) 
 # Closing, in each state.
 
 
-async def test_a_client_that_closes_has_its_pending_poll_answered_with_noop(
+async def test_the_pending_poll_of_a_client_that_closes_is_answered_with_noop(
     worker: RunningWorker, probe: Probe
 ) -> None:
     client = await worker.engine(ENDPOINT)
