@@ -307,10 +307,8 @@ async def test_polling_goes_on_if_the_upgrade_does_not_come(worker: RunningWorke
     client = await worker.engine()
     await client.handshake()
     websocket = await upgrade_of(worker, client)
-    second = await worker.connect()
-    await second.send(upgrade(f"{ENGINE}websocket&sid={client.sid}"))
-    answer = await second.answer()
-    assert (answer.status_code, json.loads(answer.body)["code"]) == (400, 3)
+    second = await worker.websocket(f"{ENGINE}websocket&sid={client.sid}")
+    assert (await second.next_close())[0] == 1002
     assert await client.poll() == ["6"]
     websocket.client.abort()
     socket = await probe.sockets.get()

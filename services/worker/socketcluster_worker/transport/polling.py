@@ -181,10 +181,7 @@ class EngineServer:
         sid = handshake.query.get("sid")
         if sid is None:
             return None
-        session = self._sessions.get(sid)
-        if session is None:
-            return Refusal(400, ErrorCode.UNKNOWN_SID)
-        return None if session.can_upgrade else Refusal(400, ErrorCode.BAD_REQUEST)
+        return None if sid in self._sessions else Refusal(400, ErrorCode.UNKNOWN_SID)
 
     def attach(self, websocket: WebSocket, handshake: Handshake, session_id: str) -> None:
         """Take an open WebSocket that ``check_upgrade`` had nothing against: to take over, or as a new connection."""
@@ -192,7 +189,10 @@ class EngineServer:
         if sid is not None:
             session = self._sessions[sid]
             websocket.receiver = EngineWebSocket(websocket, session)
-            session.probe(websocket)
+            if session.can_upgrade:
+                session.probe(websocket)
+            else:  # closed, not refused: so the reference does it, and clients count on the opening handshake
+                websocket.close(CloseCode.PROTOCOL_ERROR, "the session has a WebSocket already, or has ended")
             return
         session = EngineSession(self._identity.new_id(), self._options, self._forget)
         websocket.receiver = EngineWebSocket(websocket, session)
