@@ -105,16 +105,9 @@ class Decoder:
         """
         if self._packet is not None:
             return self._attach(self._packet, message)
-        if not isinstance(message, str):
+        if type(message) is not str:
             raise MalformedPacketError("binary data without a packet that it is attached to")
-        if message[:1] == "2":  # an event of the root namespace, nearly always
-            start = message.find("[", 1, _DIGITS + 2)
-            if start == 1:
-                return Packet(_EVENT, ROOT, _plain_payload(_EVENT, message[1:]))
-            ack_id = message[1:start]
-            if start > 1 and ack_id.isdecimal() and ack_id.isascii() and len(ack_id) < _DIGITS:
-                return Packet(_EVENT, ROOT, _plain_payload(_EVENT, message[start:]), int(ack_id))
-        return self._packet_of(message)
+        return _short_event(message) or self._packet_of(message)
 
     def _packet_of(self, text: str) -> Packet | None:
         head = _HEAD.match(text)
@@ -149,6 +142,24 @@ class Decoder:
             container[key] = self._attachments[number]
         self._packet, self._slots, self._attachments = None, {}, []
         return packet
+
+
+def _short_event(text: str) -> Packet | None:
+    """Read an event of the root namespace without attachments, as nearly all are; ``None`` is no answer."""
+    if text[:1] != "2" or '"_placeholder"' in text:
+        return None
+    start = text.find("[", 1, _DIGITS + 1)
+    digits = text[1:start]
+    try:
+        data = _load(text[start:])
+        number = int(digits) if start > 1 else None
+    except (msgspec.DecodeError, RecursionError, ValueError):  # UnicodeEncodeError is a ValueError
+        return None
+    if start < 1 or not data or type(data[0]) is not str or data[0] in RESERVED_EVENTS:
+        return None
+    if number is not None and not (digits.isdecimal() and digits.isascii()):  # int() takes " 1_0" for a number
+        return None
+    return Packet(_EVENT, ROOT, data, number)
 
 
 def _integer(digits: str, most: int, what: str) -> int:
@@ -241,6 +252,20 @@ def encode(packet: Packet) -> tuple[bytes, list[bytes]]:
     if packet.namespace == ROOT:
         return _DIGIT[kind] + (b"" if packet.ack_id is None else b"%d" % packet.ack_id) + body, []
     return f"{kind:d}{_address(packet)}".encode() + body, []
+
+
+def ack_prefix(namespace: str) -> bytes:
+    """Return what every ACK without attachments of a namespace begins with, for :func:`encode_ack`."""
+    return b"3" if namespace == ROOT else f"3{namespace},".encode()
+
+
+def encode_ack(prefix: bytes, ack_id: int, args: Sequence[Any]) -> bytes | None:
+    """Write an ACK without attachments; ``None``: ``args`` may need some, ask :func:`encode`.
+
+    Raises:
+        TypeError, ValueError, RecursionError: as those of :func:`encode`.
+    """
+    return None if _may_hold_binary(args) else b"%b%d%b" % (prefix, ack_id, _dump(args))
 
 
 def _address(packet: Packet) -> str:

@@ -82,7 +82,18 @@ class FrameReader:
         inflater: if permessage-deflate was agreed on.
     """
 
-    __slots__ = ("_buffer", "_decoder", "_done", "_inflater", "_inflating", "_max", "_message", "_opcode", "_received")
+    __slots__ = (
+        "_buffer",
+        "_decoder",
+        "_done",
+        "_idle",
+        "_inflater",
+        "_inflating",
+        "_max",
+        "_message",
+        "_opcode",
+        "_received",
+    )
 
     def __init__(self, max_message_bytes: int, inflater: Inflater | None = None) -> None:
         self._max = max_message_bytes
@@ -94,6 +105,7 @@ class FrameReader:
         self._message = bytearray()  # its fragments so far; one buffer, because fragments may be tiny, even empty
         self._decoder: codecs.IncrementalDecoder | None = None  # finds broken text before the message is whole
         self._done = False
+        self._idle = True  # between two messages, and not done?
 
     @property
     def clean(self) -> bool:
@@ -107,19 +119,24 @@ class FrameReader:
 
         A :class:`CloseReceived` or :class:`Violation` is the last event of a connection: later bytes are ignored.
         """
-        size = len(data)
-        if not self._buffer and 6 <= size < 126 + 6 and self._opcode == CONTINUATION and not self._done:
-            # One whole short text frame: nearly every read of a busy server.
-            length = data[1] & 0x7F
-            if data[0] == _FINAL_TEXT and data[1] & MASKED and length + 6 == size and length <= self._max:
-                try:
-                    return [str(apply_mask(data[6:], data[2:6]), "utf-8")]
-                except UnicodeDecodeError:
-                    self._done = True
-                    return [Violation(CloseCode.INVALID_DATA, "text is not UTF-8")]
-        return self._receive_slowly(data)
+        text = self.short_text(data)
+        return self.receive_any(data) if text is None else [text]
 
-    def _receive_slowly(self, data: bytes) -> list[Event]:
+    def short_text(self, data: bytes) -> str | None:
+        """Return the text if ``data`` is one whole short text frame, as nearly every read of a busy server is.
+
+        Otherwise nothing has happened, and ``data`` is for ``receive_any``.
+        """
+        size = len(data)
+        if 6 <= size < 126 + 6 and data[0] == _FINAL_TEXT and data[1] == size + (MASKED - 6) and self._idle:
+            try:
+                return str(apply_mask(data[6:], data[2:6]), "utf-8") if size - 6 <= self._max else None
+            except UnicodeDecodeError:
+                return None
+        return None
+
+    def receive_any(self, data: bytes) -> list[Event]:
+        """Do what ``receive`` does, for bytes of which ``short_text`` knows nothing."""
         events: list[Event] = []
         if self._done:
             return events
@@ -142,6 +159,7 @@ class FrameReader:
             del self._buffer[:start]
         else:
             self._buffer += data[start:]
+        self._idle = not self._buffer and self._opcode == CONTINUATION and not self._done
         return events
 
     def _frame(self, buffer: bytes | bytearray, start: int, events: list[Event]) -> int | None:

@@ -6,11 +6,18 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import CoroutineType
 from typing import Any
 
 BEGIN_AT_ONCE = sys.version_info >= (3, 12)
 """Does a coroutine run up to where it first waits when it is started? If not, it begins in the loop's next turn."""
+
+
+# Run a coroutine up to where it first waits: most handlers never do, and cost no turn of the loop then.
+# On Python 3.11, which cannot do that, it begins in the loop's next turn.
+_EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+_start: Callable[..., asyncio.Task[Any]] = partial(asyncio.Task, **_EAGERLY)
 
 
 class Tasks:
@@ -32,7 +39,7 @@ class Tasks:
 
         ``what`` says in a few words what it is for.
         """
-        task = _start(coroutine, what)
+        task = _start(coroutine, loop=asyncio.get_running_loop(), name=what)
         if not task.done():
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -92,16 +99,3 @@ class Tasks:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_error(error, task.get_name())
-
-
-if sys.version_info >= (3, 12):
-
-    def _start(coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
-        """Run the coroutine up to where it first waits: most handlers never do, and cost no turn of the loop then."""
-        return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), name=what, eager_start=True)
-
-else:
-
-    def _start(coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
-        """Run the coroutine from the loop's next turn on."""
-        return asyncio.get_running_loop().create_task(coroutine, name=what)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterable, ValuesView
+from collections.abc import Callable, Iterable, ValuesView
 from typing import TYPE_CHECKING, Any, overload
 
 from socketcluster_worker.api.broadcast import Broadcast, Emission
@@ -53,7 +52,7 @@ class Namespace(Emitter):
         self.sessions = sessions
         self.exchange = exchange
         self._worker_id = worker_id
-        self._tasks = tasks
+        self.tasks = tasks
         self._sockets: dict[str, Socket] = {}
         self._rooms: dict[str, dict[str, Socket]] = {}
         self._listening = False
@@ -173,31 +172,27 @@ class Namespace(Emitter):
         self.exchange.discard_all(socket)
         self.sessions.discard(socket)
         for handler in socket.handlers("disconnect"):
-            self._tasks.run(handler, ((code, reason),), "a handler of a socket's 'disconnect'")
+            self.tasks.run(handler, ((code, reason),), "a handler of a socket's 'disconnect'")
         self.run_all("disconnect", (socket, code, reason))
 
     def run_all(self, event: str, args: tuple[Any, ...]) -> None:
         """Call every handler of one of the namespace's own events."""
         for handler in self.handlers(event):
-            self._tasks.run(handler, (args,), f"a handler of {event!r}")
+            self.tasks.run(handler, (args,), f"a handler of {event!r}")
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
         """Call a plain or async function in the background."""
-        self._tasks.run(function, args, what)
+        self.tasks.run(function, args, what)
 
     @property
     def running(self) -> int:
         """How many async functions are running on this worker."""
-        return len(self._tasks)
+        return len(self.tasks)
 
     async def run_and_wait(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
         """Call a plain or async function and wait for its end."""
-        await self._tasks.run_and_wait(function, args, what)
-
-    def start(self, coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
-        """Start a coroutine whose end the caller looks at."""
-        return self._tasks.start(coroutine, what)
+        await self.tasks.run_and_wait(function, args, what)
 
     def handler_failed(self, error: BaseException, where: str) -> None:
         """Report what a handler raised."""
-        self._tasks.report(error, where)
+        self.tasks.report(error, where)

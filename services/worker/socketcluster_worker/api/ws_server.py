@@ -55,7 +55,7 @@ class WSServer(Namespace):
                 self._worker_id,
                 self.sessions,
                 self.exchange,
-                self._tasks,
+                self.tasks,
                 recovery_window=self._recovery_window,
                 serial=self.serial,
             )

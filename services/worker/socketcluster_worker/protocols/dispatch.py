@@ -76,6 +76,7 @@ class Dispatch:
         self._socket = socket
         self._answerer = answerer
         self._gate = gate
+        self._start_task = namespace.tasks.start
         self._waiting: deque[tuple[str, tuple[Any, ...], CallId | None]] | None = deque()
 
     def begin(self) -> None:
@@ -177,7 +178,7 @@ class Dispatch:
             if not handlers:
                 self._answerer.fail(call_id, "NoHandlerError", f"nobody handles {name!r}")
                 return
-            task = self._namespace.start(_result(handlers[0], args), name)
+            task = self._start_task(_result(handlers[0], args), name)
             await asyncio.wait((task,))
             self._finished(name, call_id, task)
             handlers = handlers[1:]
@@ -193,8 +194,9 @@ class Dispatch:
                 self._namespace.run(handler, (args,), f"a handler of {name!r}")
         elif handlers:
             self._procedure(handlers[0], args, name, call_id)
-            for handler in handlers[1:]:
-                self._namespace.run(handler, (args,), f"a handler of {name!r}")
+            if len(handlers) > 1:
+                for handler in handlers[1:]:
+                    self._namespace.run(handler, (args,), f"a handler of {name!r}")
         else:
             self._answerer.fail(call_id, "NoHandlerError", f"nobody handles {name!r}")
 
@@ -206,26 +208,24 @@ class Dispatch:
             self.raised(error, name, call_id)
             return
         if type(result) is CoroutineType:
-            task = self._namespace.start(result, name)
-            if task.done():
-                self._finished(name, call_id, task)
-            else:
+            task = self._start_task(result, name)
+            if not task.done():
                 task.add_done_callback(partial(self._finished, name, call_id))
+                return
+            self._finished(name, call_id, task)
         elif inspect.isawaitable(result):
-            self._namespace.start(_wait(result), f"a handler of {name!r}").add_done_callback(
+            self._start_task(_wait(result), f"a handler of {name!r}").add_done_callback(
                 partial(self._finished, name, call_id)
             )
         else:
             self._respond(result, name, call_id)
 
     def _finished(self, name: str, call_id: CallId, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
+        try:
+            self._answerer.respond(call_id, task.result())
+        except asyncio.CancelledError:
             self._answerer.fail(call_id, "InternalServerError", f"the handler of {name!r} was cancelled")
-            return
-        error = task.exception()
-        if error is None:
-            self._respond(task.result(), name, call_id)
-        elif isinstance(error, Exception):
+        except Exception as error:
             self.raised(error, name, call_id)
 
     def _respond(self, result: Any, name: str, call_id: CallId) -> None:

@@ -30,6 +30,8 @@ from socketcluster_worker.protocols.recovery import Ticket
 log = logging.get_logger(__name__)
 
 _CONNECT, _DISCONNECT, _EVENT, _ACK, _ = wire.PacketType  # an attribute of an enum costs more than a global
+UNSERIALIZABLE = (TypeError, ValueError, OverflowError, RecursionError)
+"""What data without a JSON form raises."""
 CLOSES_EVERYTHING = frozenset((CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART))
 """Codes that end the whole connection: its client reconnects, as it does not after a disconnect from a namespace."""
 
@@ -127,6 +129,7 @@ class Member:
         self._dispatch = Dispatch(namespace, self._socket, self)
         self._ticket: Ticket | None = None  # where clients can recover
         self._saving = False
+        self._ack_prefix = wire.ack_prefix(namespace.name)
         self._last_call = -1
         self._calls: dict[int, asyncio.Future[Any]] = {}
 
@@ -214,8 +217,8 @@ class Member:
     def on_packet(self, packet: wire.Packet) -> None:
         """Take a packet for this namespace."""
         if packet.type is _EVENT:
-            data = packet.data
-            self._dispatch.event(str(data[0]), tuple(data[1:]), packet.ack_id)
+            name, *args = packet.data
+            self._dispatch.event(name if type(name) is str else str(name), tuple(args), packet.ack_id)
         elif packet.type is _ACK:
             self._answered(packet)
         elif packet.type is _DISCONNECT:
@@ -306,8 +309,15 @@ class Member:
             NotSerializableError: the result has no JSON form.
         """
         if self._socket.connected:
-            args = [] if result is None else list(result) if isinstance(result, tuple) else [result]
-            self._peer.send(wire.ack(self.namespace.name, int(call_id), args))
+            args = [] if result is None else list(result) if type(result) is tuple else [result]
+            try:
+                text = wire.encode_ack(self._ack_prefix, int(call_id), args)
+            except UNSERIALIZABLE as error:
+                raise NotSerializableError(str(error)) from None
+            if text is None:
+                self._peer.send(wire.ack(self.namespace.name, int(call_id), args))
+            else:
+                self._peer.connection.send_text(text, "disconnect")
 
     def fail(self, call_id: CallId, name: str, message: str, data: object = None) -> None:
         """Acknowledge an event whose handler failed."""
@@ -318,5 +328,5 @@ class Member:
 def _encode(packet: wire.Packet) -> tuple[bytes, list[bytes]]:
     try:
         return wire.encode(packet)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except UNSERIALIZABLE as error:
         raise NotSerializableError(str(error)) from None

@@ -9,6 +9,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 
 from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
@@ -335,10 +336,8 @@ class EngineWebSocket:
     def __init__(self, websocket: WebSocket, session: EngineSession) -> None:
         self._websocket = websocket
         self._session = session
-
-    def on_message(self, message: str | bytes) -> None:
-        """Pass a message on."""
-        self._session.from_websocket(self._websocket, message)
+        self.on_message = partial(session.from_websocket, websocket)
+        """Passes a message on; without a Python function of its own, because every message comes by here."""
 
     def on_close(self, code: int, reason: str) -> None:
         """Pass the end on."""

@@ -161,7 +161,12 @@ class WebSocket(asyncio.Protocol):
         """Take bytes from the client."""
         self._reading = True
         try:
-            for event in self._reader.receive(data):
+            text = self._reader.short_text(data)
+            if text is not None:
+                if self._writable:
+                    self.receiver.on_message(text)
+                return
+            for event in self._reader.receive_any(data):
                 if type(event) is str or type(event) is bytes:  # isinstance takes thrice as long
                     if self._writable:
                         self.receiver.on_message(event)
