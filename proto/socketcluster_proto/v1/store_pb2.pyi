@@ -62,7 +62,9 @@ class _VerbEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verb.ValueType],
     VERB_SESSION_EMIT: _Verb.ValueType  # 34
     """name, value: to every other worker that has the session attached"""
     VERB_WATCH: _Verb.ValueType  # 48
-    """Watching: the changes of a key chain, as DataChange events."""
+    """Watching: the changes of a key chain, as DataChange events.
+    value: a tag, any few bytes
+    """
     VERB_UNWATCH: _Verb.ValueType  # 49
     VERB_CHANNEL_SUBSCRIBE: _Verb.ValueType  # 64
     """Channels."""
@@ -107,7 +109,9 @@ VERB_SESSION_DETACH: Verb.ValueType  # 33
 VERB_SESSION_EMIT: Verb.ValueType  # 34
 """name, value: to every other worker that has the session attached"""
 VERB_WATCH: Verb.ValueType  # 48
-"""Watching: the changes of a key chain, as DataChange events."""
+"""Watching: the changes of a key chain, as DataChange events.
+value: a tag, any few bytes
+"""
 VERB_UNWATCH: Verb.ValueType  # 49
 VERB_CHANNEL_SUBSCRIBE: Verb.ValueType  # 64
 """Channels."""
@@ -544,7 +548,9 @@ Global___ChannelMessage: _TypeAlias = ChannelMessage  # noqa: Y015
 
 @_typing.final
 class DataChange(_message.Message):
-    """What became of a watched key chain; the first one that answers a VERB_WATCH has no operation and says where it begins."""
+    """What became of a watched key chain. The first one, which answers VERB_WATCH, has no operation, the tag as its value, and
+    the count from which on changes are told.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -58,6 +58,9 @@ MAX_EXPIRY = 100 * 365 * 86400.0
 EXPIRED_AT_ONCE = 1000
 """Key chains whose values are removed by one EXPIRE_DUE; the rest stays due."""
 
+MAX_TAG_BYTES = 64
+"""Bytes of what a watch's first change repeats."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 _check = msgspec.msgpack.Decoder(msgspec.Raw).decode
@@ -338,7 +341,9 @@ class Trees:
     def _watch(self, kv: KeyValue, command: Command) -> bytes:
         if not command.keys and not command.session_id:
             raise InvalidError(f"{name_of(command)}: the application's tree is watched by key")
-        self.watches.watch(kv, command.session_id, command)
+        if len(command.value) > MAX_TAG_BYTES:
+            raise TooLargeError(f"{name_of(command)}: a watch's tag has at most {MAX_TAG_BYTES} bytes")
+        self.watches.watch(kv, command.session_id, command, command.value)
         return b""
 
     def _unwatch(self, kv: KeyValue, command: Command) -> bytes:

@@ -167,7 +167,7 @@ class Partition:
                     key = owner, tuple(operation.keys)
                     watches.append((place, key))
                     self._watchers.add(link, key)
-                    commands.append(Command(verb, owner, key[1]))
+                    commands.append(Command(verb, owner, key[1], operation.value))
                 elif verb == _UNWATCH:
                     key = owner, tuple(operation.keys)
                     keep = self._watchers.others(link, key)

@@ -65,7 +65,7 @@ class Procedures:
         procedure = self._procedures.get(name)
         if procedure is None:
             known = ", ".join(sorted(self._procedures)) or "it has none"
-            raise UnknownProcedureError(f"RUN {name}: the store's controller has no such procedure ({known})")
+            raise UnknownProcedureError(f"RUN {name[:100]}: the store's controller has no such procedure ({known})")
         return procedure
 
     def add(self, procedure: Procedure) -> None:

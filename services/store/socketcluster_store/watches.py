@@ -87,8 +87,8 @@ class Watches:
             for watch in group.values()
         ]
 
-    def watch(self, kv: KeyValue, session_id: bytes, command: Addressed) -> None:
-        """Count the changes of a key chain from now on, if they are not counted yet.
+    def watch(self, kv: KeyValue, session_id: bytes, command: Addressed, tag: bytes) -> None:
+        """Count the changes of a key chain from now on, if they are not counted yet; ``tag`` comes back in the first.
 
         Raises:
             TooLargeError: the key chain is too long, or too many are watched.
@@ -104,7 +104,7 @@ class Watches:
             watch = _Watch(session_id, chain, record, secrets.randbits(63), 0)
             self._add(watch)
             kv.put(record, _NUMBERS.pack(watch.generation, 0) + encoded)
-        self._tell(watch, chain, BEGIN, NIL, counts=False)
+        self._tell(watch, chain, BEGIN, tag, counts=False)
 
     def unwatch(self, kv: KeyValue, session_id: bytes, chain: Chain, *, keep: bool) -> None:
         """Count no longer, unless others watch too."""
