@@ -12,20 +12,10 @@ from secrets import token_hex
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.addresses import is_name, resolve, split_host_port
-from socketcluster_runtime.errors import (
-    ChainTooDeepError,
-    InvalidOperationError,
-    LinkError,
-    OperationError,
-    ProcedureError,
-    SessionTooLargeError,
-    StoreUnavailableError,
-    TooLargeError,
-    UnknownProcedureError,
-    WrongTypeError,
-)
+from socketcluster_runtime.errors import InvalidOperationError, LinkError, StoreUnavailableError, TooLargeError
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 
 log = get_logger(__name__)
@@ -39,14 +29,6 @@ MAX_OPERATION_BYTES = 32 * 1024 * 1024
 RESOLVE_INTERVAL = 1.0
 """Seconds between two look-ups of a name."""
 
-_ERRORS: dict[int, type[OperationError]] = {
-    store_pb2.Error.CODE_INVALID: InvalidOperationError,
-    store_pb2.Error.CODE_WRONG_TYPE: WrongTypeError,
-    store_pb2.Error.CODE_TOO_LARGE: TooLargeError,
-    store_pb2.Error.CODE_CHAIN_TOO_DEEP: ChainTooDeepError,
-    store_pb2.Error.CODE_SESSION_TOO_LARGE: SessionTooLargeError,
-    store_pb2.Error.CODE_UNKNOWN_PROCEDURE: UnknownProcedureError,
-}
 _CHANNEL_VERBS = frozenset(
     (store_pb2.VERB_CHANNEL_SUBSCRIBE, store_pb2.VERB_CHANNEL_UNSUBSCRIBE, store_pb2.VERB_CHANNEL_PUBLISH)
 )
@@ -384,7 +366,7 @@ class StoreClient:
                 self._lose(route)
             self._park(route, pending)
         else:
-            self._fail(pending, _error(pending.operation, result.error))
+            self._fail(pending, error_of(pending.operation, result.error))
         if route.parked or route.renew:
             self._release(route)
 
@@ -481,22 +463,3 @@ def _partition(verb: int, session_id: str, keys: Sequence[str], name: str) -> in
     if keys:
         return partition_of(keys[0])
     raise ValueError("neither a session, nor a key, nor a partition is named")
-
-
-def operation_name(verb: int) -> str:
-    """Return what an operation is called by its callers: ``get_range``."""
-    known = store_pb2.Verb.DESCRIPTOR.values_by_number.get(verb)
-    return known.name.removeprefix("VERB_").lower() if known else f"verb {verb}"
-
-
-def described(operation: store_pb2.Operation) -> str:
-    """Return what an operation does and where, for people."""
-    return f"{operation_name(operation.verb).upper()} {operation.name or list(operation.keys)}"
-
-
-def _error(operation: store_pb2.Operation, error: store_pb2.Error) -> OperationError:
-    """Return the exception for a store's refusal."""
-    name = operation_name(operation.verb)
-    if error.code == store_pb2.Error.CODE_PROCEDURE_FAILED:
-        return ProcedureError(error.message, name=error.name, operation=name, keys=operation.keys)
-    return _ERRORS.get(error.code, OperationError)(error.message, operation=name, keys=operation.keys)

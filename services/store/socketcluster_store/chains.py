@@ -123,8 +123,10 @@ def child(parent: Any, key: str) -> Any:
 
 
 def is_index(key: object) -> bool:
-    """Say whether a key is the decimal index of an item."""
-    return isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) < 10
+    """Say whether a key is the decimal index of an item: each item has one, so it has no leading zeros."""
+    if not isinstance(key, str) or not key.isascii() or not key.isdecimal() or len(key) >= 10:
+        return False
+    return key == "0" or key[0] != "0"
 
 
 def walk(root: Any, keys: Sequence[str]) -> Any:

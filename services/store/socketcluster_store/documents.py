@@ -204,10 +204,10 @@ class Trees:
     def _set(self, kv: KeyValue, command: Command) -> bytes:
         keys = command.keys
         value = command.value
-        if len(value) > self.common.max_value_bytes:
-            raise self._too_large(command, len(value))
         if len(keys) == 1:
             key = record_key(command.session_id, keys, command)
+            if len(value) > self.common.max_value_bytes:
+                raise self._too_large(command, len(value))
             try:
                 _check(value)
             except (msgspec.DecodeError, RecursionError) as error:
@@ -220,6 +220,8 @@ class Trees:
                 self._note(command, "set", value, None)
             return b""
         holder, key, before = self._holder(kv, command)
+        if len(value) > self.common.max_value_bytes:
+            raise self._too_large(command, len(value))
         put(holder, command, parsed(value, command))
         self._put(kv, command, key, _encode(holder[keys[0]]), before)
         if self.watches.any:
@@ -291,6 +293,7 @@ class Trees:
     # Expiry
 
     def _expire(self, kv: KeyValue, command: Command) -> bytes:
+        record_key(command.session_id, command.keys, command)
         seconds = parsed(command.value, command)
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_EXPIRY:
             raise InvalidError(
@@ -361,7 +364,9 @@ class Trees:
             there = walk(_decode(value), chain[1:]) if holder is None else walk(holder, chain)
             return None if there is NOTHING else _encode(there)
 
-        self.watches.note(command.session_id, tuple(command.keys), operation, value, found)
+        keys = tuple(command.keys)
+        moved = operation in ("remove", "expire") and isinstance(walk(holder, keys[:-1]), list)
+        self.watches.note(command.session_id, keys, operation, value, found, moved=moved)
 
     # Sessions
 

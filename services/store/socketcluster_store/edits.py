@@ -125,15 +125,15 @@ def pop(holder: dict[str, Any], command: Addressed, _value: bytes) -> Edit:
 
 def get_range(holder: dict[str, Any], command: Addressed, value: bytes) -> bytes:
     """Return the items of a list from the first index up to, not including, the second; of nothing, none."""
-    found = _list(holder, command)
-    return _encode(found[_slice(command, value)] if found else [])
+    part = _slice(command, value)
+    return _encode(_list(holder, command)[part])
 
 
 def remove_range(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
     """Remove and return the items of a list from the first index up to, not including, the second."""
     part = _slice(command, value)
     found = _list(holder, command)
-    removed = found[part] if found else []
+    removed = found[part]
     if not removed:
         return Edit(_encode([]))
     start, stop, _step = part.indices(len(found))

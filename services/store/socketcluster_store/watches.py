@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from socketcluster_store.chains import Addressed, encode_chain, name_of
+from socketcluster_store.chains import Addressed, encode_chain, is_index, name_of
 from socketcluster_store.edits import NIL
 from socketcluster_store.engines.base import KeyValue
 from socketcluster_store.errors import TooLargeError
@@ -115,9 +115,19 @@ class Watches:
                 self._remove(kv, watch)
 
     def note(
-        self, session_id: bytes, keys: Chain, operation: str, value: bytes, found: Callable[[Chain], bytes | None]
+        self,
+        session_id: bytes,
+        keys: Chain,
+        operation: str,
+        value: bytes,
+        found: Callable[[Chain], bytes | None],
+        *,
+        moved: bool,
     ) -> None:
-        """Note a change at a key chain, which is done; ``found`` returns what stands at one now."""
+        """Note a change at a key chain, which is done.
+
+        ``found`` returns what stands at one now. ``moved``: an item of a list was removed, and those after it moved up.
+        """
         tree = self._trees.get(session_id)
         if tree is None or keys[0].startswith("\0"):
             return
@@ -126,9 +136,14 @@ class Watches:
             self._tell(whole[()], keys, operation, value)
         depth = len(keys)
         for chain, watch in tree.get(keys[0], {}).items():
-            if keys[: len(chain)] == chain:
+            if moved and len(chain) >= depth and chain[: depth - 1] == keys[:-1]:
+                affected = is_index(chain[depth - 1]) and int(chain[depth - 1]) >= int(keys[-1])
+            elif keys[: len(chain)] == chain:
                 self._tell(watch, keys, operation, value)
-            elif chain[:depth] == keys:
+                continue
+            else:
+                affected = chain[:depth] == keys
+            if affected:
                 there = found(chain)
                 self._tell(watch, chain, "remove" if there is None else "set", NIL if there is None else there)
 

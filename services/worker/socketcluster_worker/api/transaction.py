@@ -9,8 +9,9 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.errors import CrossPartitionError, InvalidOperationError
+from socketcluster_runtime.operations import operation_name
 from socketcluster_runtime.routing import partition_of
-from socketcluster_runtime.store_client import StoreClient, operation_name
+from socketcluster_runtime.store_client import StoreClient
 from socketcluster_worker.api.values import FALSE, TRUE, Keys, chain_of, pack
 
 MAX_STEPS = 1000
