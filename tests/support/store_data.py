@@ -39,10 +39,14 @@ class Data:
         self.partition = partition
         self.clock = clock
         self.procedure = Store(procedures).procedure
+        self._told: list[Change] = []
 
     async def apply(self, *commands: Command) -> list[Outcome]:
         """Apply commands."""
-        return await self.partition.apply(commands)
+        *outcomes, told = await self.partition.apply([*commands, Command(CHANGES, b"")])
+        assert isinstance(told, bytes)
+        self._told += decode_changes(told)
+        return outcomes
 
     async def do(self, verb: str, *keys: str, value: Any = b"", name: str = "", session: bytes = b"s") -> Any:
         """Apply one verb; return its decoded result, or raise its refusal."""
@@ -57,13 +61,14 @@ class Data:
         value = [(number(verb), keys, encode(value[0]) if value else b"") for verb, keys, *value in steps]
         return await self.do("transaction", value=value, session=session)
 
-    async def changes(self) -> list[tuple[Any, ...]]:
-        """Return what watchers are to be told of what was done in this batch."""
-        (told,) = await self.apply(Command(CHANGES, b""))
-        assert isinstance(told, bytes)
-        return [
-            (change.watched, change.keys, change.operation, decode(change.value)) for change in decode_changes(told)
-        ]
+    def changes(self) -> list[tuple[Any, ...]]:
+        """Return what watchers were to be told since the last call."""
+        return [(change.watched, change.keys, change.operation, decode(change.value)) for change in self.numbered()]
+
+    def numbered(self) -> list[Change]:
+        """Return the same with everything about them."""
+        told, self._told = self._told, []
+        return told
 
 
 def number(verb: str) -> int:
@@ -75,5 +80,5 @@ async def watch(data: Data, *chains: tuple[str, ...], session: bytes = b"s") -> 
     """Watch key chains."""
     for chain in chains:
         assert await data.do("watch", *chain, value="tag", session=session) is None
-    begun = await data.changes()
+    begun = data.changes()
     assert begun == [(chain, chain, "", "tag") for chain in chains]

@@ -143,6 +143,8 @@ class Trees:
                 outcomes.append(refusal)
             except RecursionError:
                 outcomes.append(InvalidError(f"{name_of(command)}: the value is nested too deeply"))
+        if self.watches.any and batch[-1].verb != CHANGES:
+            self.watches.take(kv)  # counted, but not told: watchers will know that they have missed it
         return outcomes
 
     def forget(self) -> None:

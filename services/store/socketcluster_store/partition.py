@@ -356,7 +356,9 @@ class Partition:
         forgotten = self._watchers.due(clock())
         if forgotten:
             try:
-                await self._engine.apply([Command(_UNWATCH, session_id, chain) for session_id, chain in forgotten])
+                commands = [Command(_UNWATCH, session_id, chain) for session_id, chain in forgotten]
+                *_done, changes = await self._engine.apply([*commands, Command(CHANGES, b"")])
+                self._tell(changes, None)
             except EngineError as error:
                 log.error("watches could not be ended", partition=self.number, error=str(error))
                 self._watchers.load(forgotten, clock())

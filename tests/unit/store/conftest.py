@@ -46,6 +46,7 @@ class Worker:
         self.session_messages: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue()
         self.destroyed: asyncio.Queue[str] = asyncio.Queue()
         self.channel_messages: asyncio.Queue[tuple[str, bytes, int, int]] = asyncio.Queue()
+        self.data_changes: asyncio.Queue[store_pb2.DataChange] = asyncio.Queue()
         self.client = StoreClient(
             addresses,
             worker_id=worker_id,
@@ -55,6 +56,7 @@ class Worker:
             on_session_message=lambda *message: self.session_messages.put_nowait(message),
             on_session_destroyed=self.destroyed.put_nowait,
             on_channel_message=lambda *message: self.channel_messages.put_nowait(message),
+            on_data_change=self.data_changes.put_nowait,
         )
 
     async def get(self, session_id: str, *keys: str) -> bytes:

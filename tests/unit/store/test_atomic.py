@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.store_data import ELSEWHERE, HERE, MAX_VALUE, Data, number
+from support.store_data import ELSEWHERE, HERE, MAX_VALUE, Data, watch
 
-from socketcluster_store.engines.base import CHANGES, Command
 from socketcluster_store.errors import (
     InvalidError,
     ProcedureError,
@@ -33,7 +32,7 @@ async def test_a_transaction_that_is_refused_changes_nothing(data: Data) -> None
     await data.do("set", "k", value=[1])
     await data.do("set", "l", value={"a": 1})
     await data.do("expire", "l", value=50)
-    await data.apply(Command(number("watch"), b"s"), Command(CHANGES, b""))
+    await watch(data, ())
     with pytest.raises(WrongTypeError, match=r"operation 4 of a transaction: SET \['k', 'x'\]"):
         await data.transaction(
             ("add", ["k"], 2), ("remove", ["l"]), ("set", ["n"], 1), ("expire", ["k"], 1), ("set", ["k", "x"], 1)
@@ -42,7 +41,7 @@ async def test_a_transaction_that_is_refused_changes_nothing(data: Data) -> None
     assert await data.do("get_expiry", "l") == 50
     assert await data.do("get_expiry", "k") is None
     assert data.partition.next_expiry() == data.clock.now + 50
-    assert await data.changes() == []
+    assert data.changes() == []
 
 
 @pytest.mark.parametrize("verb", ["transaction", "run", "watch", "unwatch", "session_attach", "channel_publish"])
