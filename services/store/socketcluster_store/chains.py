@@ -86,10 +86,7 @@ def encode_chain(command: Addressed) -> bytes:
         )
     encoded = _encode(tuple(keys))
     if len(encoded) > MAX_CHAIN_BYTES:
-        raise TooLargeError(
-            f"{store_pb2.Verb.Name(store_pb2.Verb.ValueType(command.verb))}: the key chain has {len(encoded)} bytes, "
-            f"{MAX_CHAIN_BYTES} are allowed"
-        )
+        raise TooLargeError(f"{_verb(command)}: the key chain has {len(encoded)} bytes, {MAX_CHAIN_BYTES} are allowed")
     return encoded
 
 
@@ -109,7 +106,7 @@ def parsed(value: bytes, command: Addressed) -> Any:
     """
     try:
         return _decode(value)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidError(f"{name_of(command)}: the value is no MessagePack: {error}") from None
 
 
@@ -216,8 +213,12 @@ _TYPE_NAMES: dict[type, str] = {
 
 def name_of(command: Addressed) -> str:
     """Return operation and key chain, for people."""
-    verb = store_pb2.Verb.Name(store_pb2.Verb.ValueType(command.verb)).removeprefix("VERB_")
-    return f"{verb} {_chain(command, len(command.keys))}"
+    return f"{_verb(command)} {_chain(command, len(command.keys))}"
+
+
+def _verb(command: Addressed) -> str:
+    known = store_pb2.Verb.DESCRIPTOR.values_by_number.get(command.verb)
+    return known.name.removeprefix("VERB_") if known else f"verb {command.verb}"
 
 
 def _chain(command: Addressed, depth: int) -> str:

@@ -23,7 +23,6 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store import atomic, edits
 from socketcluster_store.chains import (
     NOTHING,
-    cut,
     name_of,
     parsed,
     put,
@@ -114,6 +113,7 @@ class Trees:
             store_pb2.VERB_GET_EXPIRY: self._get_expiry,
             store_pb2.VERB_UPDATE: self._update,
             **dict.fromkeys(edits.EDITS, self._edit),
+            store_pb2.VERB_REMOVE: self._remove,
         }
         """The verbs that a transaction may have."""
         self._all_verbs = self.verbs | {
@@ -143,7 +143,9 @@ class Trees:
                 outcomes.append(refusal)
             except RecursionError:
                 outcomes.append(InvalidError(f"{name_of(command)}: the value is nested too deeply"))
-        if self.watches.any and batch[-1].verb != CHANGES:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:  # it was put as a whole, unread
+                outcomes.append(InvalidError(f"{name_of(command)}: the value that stands there is malformed: {error}"))
+        if self.watches.any and batch and batch[-1].verb != CHANGES:
             self.watches.take(kv)  # counted, but not told: watchers will know that they have missed it
         return outcomes
 
@@ -232,6 +234,23 @@ class Trees:
 
     def _edit(self, kv: KeyValue, command: Command) -> bytes:
         return self._change(kv, command, edits.EDITS[command.verb])
+
+    def _remove(self, kv: KeyValue, command: Command, operation: str = "remove") -> bytes:
+        wanted = command.value == TRUE
+        keys = command.keys
+        if len(keys) != 1:
+            return self._change(kv, command, edits.remove if operation == "remove" else edits.expire)
+        session_id = command.session_id
+        key = record_key(session_id, keys, command)
+        raw = kv.get(key)
+        if raw is None:
+            return NIL if wanted else FALSE
+        self.sizes.remove(session_id, len(key) + len(raw))
+        kv.delete(key)
+        self._forget_expiries(kv, session_id, tuple(keys), itself=True)
+        if self.watches.any:
+            self._note(command, operation, NIL, {})
+        return raw if wanted else TRUE
 
     def _update(self, kv: KeyValue, command: Command) -> bytes:
         """Set a value if what stands there is what the caller has seen; return whether, and else what it is."""
@@ -327,7 +346,7 @@ class Trees:
                 break
             session_id, chain = due
             self._forget_expiry(kv, session_id, chain)
-            self._change(kv, Command(store_pb2.VERB_REMOVE, session_id, chain), _expired)
+            self._remove(kv, Command(store_pb2.VERB_REMOVE, session_id, chain), "expire")
         return b""
 
     def _forget_expiry(self, kv: KeyValue, session_id: bytes, chain: Chain) -> int:
@@ -409,8 +428,3 @@ def _own(kv: KeyValue, session_id: bytes) -> Iterator[tuple[bytes, bytes]]:
     prefix = tree_prefix(b"d", session_id)
     services = prefix + b"\0"
     return ((key, value) for key, value in kv.scan(prefix) if not key.startswith(services))
-
-
-def _expired(holder: dict[str, Any], command: Command, _value: bytes) -> Edit:
-    found = cut(holder, command.keys)
-    return Edit(b"") if found is NOTHING else Edit(b"", "expire", NIL, tuple(command.keys))

@@ -44,6 +44,12 @@ def remove(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
     return Edit(_encode(found) if wanted else TRUE, "remove", NIL, tuple(command.keys))
 
 
+def expire(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
+    """Remove the value at the key chain, because its time has come."""
+    done = remove(holder, command, value)
+    return done._replace(operation="expire") if done.operation else done
+
+
 def remove_all(holder: dict[str, Any], command: Addressed, _value: bytes) -> Edit:
     """Empty the map at the key chain."""
     found = walk(holder, command.keys)
@@ -168,10 +174,9 @@ def _slice(command: Addressed, value: bytes) -> slice:
 
 
 EDITS: dict[int, Callable[[dict[str, Any], Addressed, bytes], Edit]] = {
-    store_pb2.VERB_REMOVE: remove,
     store_pb2.VERB_ADD: add,
     store_pb2.VERB_CONCAT: concat,
     store_pb2.VERB_REMOVE_RANGE: remove_range,
     store_pb2.VERB_POP: pop,
 }
-"""The verbs that change what stands at a key chain, except SET and REMOVE_ALL."""
+"""The verbs that change what stands at a key chain, except SET, REMOVE and REMOVE_ALL."""

@@ -214,6 +214,7 @@ def load(path: Path | None) -> Procedures:
         if not DEFAULT_CONTROLLER.is_file():
             return procedures
         path = DEFAULT_CONTROLLER
+    path = path.absolute()
     run = controllers.load_run(path, MODULE_NAME, "run(store)")
     try:
         result = run(Store(procedures))

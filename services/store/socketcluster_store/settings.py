@@ -37,7 +37,7 @@ class StoreSettings(ServiceSettings):
     max_session_bytes: int = Field(8 * MIB, ge=1024, le=1024 * MIB)
     """The most data that a session may hold: bytes of its keys and of its values' MessagePack."""
     store_controller: Path | None = None
-    """The Python file with ``run(store)``, for procedures; else ``/controller/store_controller.py``, if it exists."""
+    """The Python file with ``run(store)``, for procedures; default: ``store_controller.py`` beside the other."""
     max_link_bytes: int = Field(64 * MIB, ge=MIB)
     """Bytes that may wait for a worker that does not read before its link is closed."""
 

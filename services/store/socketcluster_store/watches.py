@@ -31,6 +31,7 @@ END = "end"
 """The operation of the last change of a session."""
 
 _NUMBERS = struct.Struct(">QQ")
+_encode = msgspec.msgpack.Encoder().encode
 _decode_chain = msgspec.msgpack.Decoder(Chain).decode
 
 
@@ -205,6 +206,3 @@ class Watches:
             del self._trees[watch.session_id]
         self._count -= 1
         self.any = self._count > 0
-
-
-_encode = msgspec.msgpack.Encoder().encode

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.store_data import MAX_VALUE, Data, encode, number
 
-from socketcluster_store.engines.base import Command
+from socketcluster_store.engines.base import EXPIRE_DUE, Command
 from socketcluster_store.errors import (
     ChainTooDeepError,
     InvalidError,
@@ -262,6 +262,20 @@ async def test_what_is_no_messagepack(data: Data, verb: str, value: bytes) -> No
     (outcome,) = await data.apply(Command(number(verb), b"s", keys, value[:MAX_VALUE], "p"))
     assert isinstance(outcome, InvalidError)
     assert await data.do("get_all") == {"k": 1}
+
+
+@pytest.mark.parametrize("value", [b"\x81\x81\x01\x01\x01", b"\x81\xa1\xff\x01"])
+async def test_what_only_looks_like_messagepack(data: Data, value: bytes) -> None:
+    (outcome,) = await data.apply(Command(number("set"), b"s", ("k",), value))
+    assert outcome == b""  # a whole value is not read when it is put
+    for verb in ("get", "add", "expire"):
+        (outcome,) = await data.apply(Command(number(verb), b"s", ("k", "l"), encode(1)))
+        assert isinstance(outcome, InvalidError)
+    (outcome,) = await data.apply(Command(number("add"), b"s", ("n",), value))
+    assert isinstance(outcome, InvalidError)
+    await data.do("expire", "k", value=0)
+    await data.apply(Command(EXPIRE_DUE, b""))
+    assert await data.do("exists", "k") is False
 
 
 # Compare and set

@@ -173,6 +173,17 @@ async def test_watchers_are_told_of_expiries_and_the_session_s_end(data: Data) -
     assert data.changes() == []
 
 
+async def test_what_is_gone_does_not_expire(data: Data) -> None:
+    await data.do("set", "a", value={"b": 1})
+    await data.do("expire", "a", "b", value=1)
+    await data.do("set", "a", value={})  # leaves the expiry
+    await watch(data, ("a",))
+    data.clock.now += 1
+    await data.apply(Command(EXPIRE_DUE, b""))
+    assert data.changes() == []
+    assert data.partition.next_expiry() is None
+
+
 async def test_changes_are_counted_until_nobody_watches(data: Data) -> None:
     await watch(data, ("a",))
     await data.do("set", "a", value=1)
