@@ -89,11 +89,21 @@ def plan(settings: ClusterSettings, run_dir: Path, listen_fds: Sequence[int]) ->
                     "listen": address,
                     "data_dir": str(store_path(settings)),
                     "share": f"{index + 1}/{len(stores)}",
+                    **_store_controller(settings),
                 },
             )
             for index, address in enumerate(stores)
         ),
     )
+
+
+def _store_controller(settings: ClusterSettings) -> dict[str, str]:
+    """Return the store controller: the one that was named, else the one beside the worker controller, if any."""
+    given = settings.service_options.get("store_controller")
+    beside = settings.worker_controller.absolute().with_name("store_controller.py")
+    if given is not None:
+        return {"store_controller": str(Path(given).absolute())}
+    return {"store_controller": str(beside)} if beside.is_file() else {}
 
 
 def notify_path(run_dir: Path) -> Path:

@@ -108,6 +108,21 @@ async def test_data_of_the_application_is_shared_by_all_workers(cluster: Cluster
         assert await other.call("app get", ["scores", "ada"]) == 7
 
 
+async def test_a_procedure_s_changes_are_watched_from_another_worker_through_a_kill(cluster: Cluster) -> None:
+    urls = [await cluster.worker_url(name) for name in await cluster.worker_names()]
+    async with cluster.browser() as browser, browser.raw(urls[0]) as one, browser.raw(urls[-1]) as other:
+        watching = asyncio.ensure_future(one.call("app watch", ["deposit", 2]))
+        assert await one.next("watching") == "deposit"
+        assert await other.call("app run", ["deposit", "ada", 5]) == 5
+        await cluster.kill("store")
+        with pytest.raises(CallError):
+            await other.call("app run", ["deposit", "ada", -6])
+        assert await other.call("app run", ["deposit", "ada", -2]) == 3
+        (first, second) = await watching
+        assert first == ["set", 5]
+        assert second in (["set", 3], ["missed", 1])  # the caller's worker may find the store before the watcher's
+
+
 async def test_every_worker_hears_of_a_session_s_end_after_the_timeout(cluster: Cluster) -> None:
     workers = set(await cluster.worker_names())
     async with cluster.browser() as witness, witness.raw() as socket:

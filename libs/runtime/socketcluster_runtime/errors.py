@@ -4,16 +4,26 @@
 
     ServiceError                what ends a service, with a line for its user
     ├── SettingsError           a setting is unknown, malformed or missing: no restart will help
-    └── AddressInUseError       somebody else listens there
-    LinkError                   what a caller of the store link may meet
+    ├── AddressInUseError       somebody else listens there
+    └── ControllerError         a controller is missing, has no ``run``, or raised
+    LinkError                   what a caller of the store link may meet; names operation and key chain
     ├── StoreUnavailableError   no store answered within ``store_timeout``
-    └── OperationError          the store answered: it will not carry the operation out
+    ├── WatchOverflowError      changes came faster than their watcher took them
+    └── OperationError          the operation was not carried out
         ├── InvalidOperationError   the operation can never succeed as it stands
+        │   ├── ChainTooDeepError       the key chain has more than 32 keys
+        │   ├── CrossPartitionError     a transaction's keys do not lie together
+        │   └── UnknownProcedureError   the store's controller has no such procedure
         ├── WrongTypeError          a value of another type stands at the key chain
-        └── TooLargeError           a value, key chain or session exceeds its limit
+        ├── TooLargeError           a value, key or name exceeds its limit
+        │   └── SessionTooLargeError    the session's data would exceed ``max_session_bytes``
+        ├── ProcedureError          a procedure raised
+        └── UpdateConflictError     others changed the value again and again
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 EX_CONFIG = 78
 """Exit status of a service that no restart will mend (sysexits.h)."""
@@ -37,20 +47,50 @@ class AddressInUseError(ServiceError):
     exit_status = EX_CONFIG
 
 
+class ControllerError(ServiceError):
+    """A controller is missing, has no ``run``, or raised; the text names file and line."""
+
+
 class LinkError(Exception):
-    """An operation on the store did not succeed."""
+    """An operation on the store did not succeed.
+
+    Attributes:
+        operation: its name, as the method that was called; empty if it has none.
+        keys: its key chain.
+    """
+
+    def __init__(self, message: str, *, operation: str = "", keys: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.keys = tuple(keys)
 
 
 class StoreUnavailableError(LinkError, TimeoutError):
     """No store answered within ``store_timeout`` seconds; the operation may or may not have been applied."""
 
 
+class WatchOverflowError(LinkError):
+    """Changes came faster than their watcher took them: it has ended."""
+
+
 class OperationError(LinkError):
-    """The store answered that it will not carry the operation out."""
+    """The operation was not carried out."""
 
 
 class InvalidOperationError(OperationError):
     """The operation can never succeed as it stands."""
+
+
+class ChainTooDeepError(InvalidOperationError):
+    """The key chain has more than 32 keys."""
+
+
+class CrossPartitionError(InvalidOperationError):
+    """The keys of a transaction on the application's tree lie in different partitions."""
+
+
+class UnknownProcedureError(InvalidOperationError):
+    """The store's controller has no procedure of that name."""
 
 
 class WrongTypeError(OperationError):
@@ -58,4 +98,24 @@ class WrongTypeError(OperationError):
 
 
 class TooLargeError(OperationError):
-    """A value, key chain or session exceeds its limit."""
+    """A value, key or name exceeds its limit; a value's is the store's ``max_value_bytes``."""
+
+
+class SessionTooLargeError(TooLargeError):
+    """The session's data would exceed the store's ``max_session_bytes``."""
+
+
+class ProcedureError(OperationError):
+    """A procedure raised, and nothing that it did holds; the text is what it raised.
+
+    Attributes:
+        name: the class of what it raised.
+    """
+
+    def __init__(self, message: str, *, name: str = "", operation: str = "", keys: Sequence[str] = ()) -> None:
+        super().__init__(message, operation=operation, keys=keys)
+        self.name = name
+
+
+class UpdateConflictError(OperationError):
+    """Others changed the value between each reading and writing; nothing was written."""

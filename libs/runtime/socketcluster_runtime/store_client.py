@@ -12,16 +12,10 @@ from secrets import token_hex
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.addresses import is_name, resolve, split_host_port
-from socketcluster_runtime.errors import (
-    InvalidOperationError,
-    LinkError,
-    OperationError,
-    StoreUnavailableError,
-    TooLargeError,
-    WrongTypeError,
-)
+from socketcluster_runtime.errors import InvalidOperationError, LinkError, StoreUnavailableError, TooLargeError
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 
 log = get_logger(__name__)
@@ -35,11 +29,6 @@ MAX_OPERATION_BYTES = 32 * 1024 * 1024
 RESOLVE_INTERVAL = 1.0
 """Seconds between two look-ups of a name."""
 
-_ERRORS: dict[int, type[OperationError]] = {
-    store_pb2.Error.CODE_INVALID: InvalidOperationError,
-    store_pb2.Error.CODE_WRONG_TYPE: WrongTypeError,
-    store_pb2.Error.CODE_TOO_LARGE: TooLargeError,
-}
 _CHANNEL_VERBS = frozenset(
     (store_pb2.VERB_CHANNEL_SUBSCRIBE, store_pb2.VERB_CHANNEL_UNSUBSCRIBE, store_pb2.VERB_CHANNEL_PUBLISH)
 )
@@ -60,7 +49,7 @@ class _Pending:
 class _Route:
     """Where the operations of one partition go."""
 
-    __slots__ = ("channels", "epoch", "in_flight", "owner", "parked", "renew", "sent_to", "sessions")
+    __slots__ = ("channels", "epoch", "in_flight", "owner", "parked", "renew", "sent_to", "sessions", "watches")
 
     def __init__(self) -> None:
         self.owner: StoreLink | None = None
@@ -71,6 +60,7 @@ class _Route:
         self.parked: dict[int, _Pending] = {}  # until there is an owner and nothing is in flight elsewhere
         self.sessions: dict[str, None] = {}  # attached
         self.channels: dict[str, None] = {}  # subscribed
+        self.watches: dict[tuple[str, tuple[str, ...]], bytes] = {}  # by session id and key chain, their tags
 
     @property
     def clear(self) -> bool:
@@ -92,6 +82,7 @@ class StoreClient:
         on_session_message: Callable[[str, str, bytes], None],
         on_session_destroyed: Callable[[str], None],
         on_channel_message: Callable[[str, bytes, int, int], None],
+        on_data_change: Callable[[store_pb2.DataChange], None] = lambda _change: None,
     ) -> None:
         """Prepare the links; ``start`` opens them.
 
@@ -104,6 +95,7 @@ class StoreClient:
             on_session_message: called with session id, event name and MessagePack of the list of arguments.
             on_session_destroyed: called with the session id.
             on_channel_message: called with channel, MessagePack, offset and epoch.
+            on_data_change: called with what became of a watched key chain.
 
         Raises:
             SettingsError: an address is malformed.
@@ -118,6 +110,7 @@ class StoreClient:
         self._on_session_message = on_session_message
         self._on_session_destroyed = on_session_destroyed
         self._on_channel_message = on_channel_message
+        self._on_data_change = on_data_change
         self._links: dict[str, StoreLink] = {}
         self._named: set[str] = set()  # addresses of links that were found by name
         self._unresolved: set[str] = set()
@@ -194,15 +187,18 @@ class StoreClient:
             )
             route = self._routes[partition]
         except (AttributeError, TypeError, ValueError, IndexError) as error:
-            future.set_exception(InvalidOperationError(str(error)))
+            future.set_exception(InvalidOperationError(str(error), operation=operation_name(verb)))
             return future
         size = len(value)
         if self._closed:
-            future.set_exception(StoreUnavailableError("the link to the stores was closed"))
+            refused: type[LinkError] = StoreUnavailableError
+            why = "the link to the stores was closed"
         elif size > MAX_OPERATION_BYTES:
-            future.set_exception(TooLargeError(f"a value of {size} bytes is too large to be sent"))
+            refused = TooLargeError
+            why = f"a value of {size} bytes is too large to be sent"
         elif len(self._pending) >= MAX_PENDING or self._pending_bytes + size > MAX_PENDING_BYTES:
-            future.set_exception(StoreUnavailableError("too many operations wait for the stores"))
+            refused = StoreUnavailableError
+            why = "too many operations wait for the stores"
         else:
             deadline = asyncio.get_running_loop().time() + self._timeout
             pending = _Pending(operation, future, deadline)
@@ -211,6 +207,9 @@ class StoreClient:
             if self._timer is None:
                 self._arm(deadline)
             self._dispatch(route, pending)
+            return future
+        text = f"{described(operation)}: {why}"
+        future.set_exception(refused(text, operation=operation_name(verb), keys=keys))
         return future
 
     def attach(self, session_id: str) -> asyncio.Future[bytes]:
@@ -236,6 +235,22 @@ class StoreClient:
         if (route := self._route_of(channel)) is not None:
             route.channels.pop(channel, None)
         return self.call(store_pb2.VERB_CHANNEL_UNSUBSCRIBE, name=channel)
+
+    def watch(self, session_id: str, keys: tuple[str, ...], tag: bytes) -> asyncio.Future[bytes]:
+        """Get the changes of a key chain, on every later link too, until ``unwatch``.
+
+        The first one on each link has no operation, says where the watch begins, and has ``tag`` as its value.
+        """
+        future = self.call(store_pb2.VERB_WATCH, session_id=session_id, keys=keys, value=tag)
+        if (route := self._route_of(session_id or next(iter(keys), ""))) is not None:
+            route.watches[session_id, keys] = tag
+        return future
+
+    def unwatch(self, session_id: str, keys: tuple[str, ...]) -> asyncio.Future[bytes]:
+        """Get the changes of a key chain no longer."""
+        if (route := self._route_of(session_id or next(iter(keys), ""))) is not None:
+            route.watches.pop((session_id, keys), None)
+        return self.call(store_pb2.VERB_UNWATCH, session_id=session_id, keys=keys)
 
     # What a link tells its owner
 
@@ -315,6 +330,10 @@ class StoreClient:
                 self._send_own(route, store_pb2.Operation(verb=store_pb2.VERB_SESSION_ATTACH, session_id=session_id))
             for channel in route.channels:
                 self._send_own(route, store_pb2.Operation(verb=store_pb2.VERB_CHANNEL_SUBSCRIBE, name=channel))
+            for (session_id, keys), tag in route.watches.items():
+                self._send_own(
+                    route, store_pb2.Operation(verb=store_pb2.VERB_WATCH, session_id=session_id, keys=keys, value=tag)
+                )
         if route.parked:
             parked = sorted(route.parked.items())
             route.parked.clear()
@@ -347,7 +366,7 @@ class StoreClient:
                 self._lose(route)
             self._park(route, pending)
         else:
-            self._fail(pending, _ERRORS.get(result.error.code, OperationError)(result.error.message))
+            self._fail(pending, error_of(pending.operation, result.error))
         if route.parked or route.renew:
             self._release(route)
 
@@ -360,6 +379,8 @@ class StoreClient:
             self._on_session_message(
                 event.session_message.session_id, event.session_message.name, event.session_message.value
             )
+        elif kind == "data_change":
+            self._on_data_change(event.data_change)
         elif kind == "session_destroyed":
             self._on_session_destroyed(event.session_destroyed.session_id)
 
@@ -391,8 +412,10 @@ class StoreClient:
                 break
             overdue.append(pending)
         for pending in overdue:
-            verb = store_pb2.Verb.Name(pending.operation.verb)
-            self._fail(pending, StoreUnavailableError(f"no store answered {verb} within {self._timeout:g} s"))
+            operation = pending.operation
+            text = f"no store answered {described(operation)} within {self._timeout:g} s"
+            name = operation_name(operation.verb)
+            self._fail(pending, StoreUnavailableError(text, operation=name, keys=operation.keys))
 
     # Links
 

@@ -35,6 +35,24 @@ class _VerbEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verb.ValueType],
     VERB_EXISTS: _Verb.ValueType  # 4
     VERB_GET_ALL: _Verb.ValueType  # 5
     VERB_REMOVE_ALL: _Verb.ValueType  # 6
+    VERB_ADD: _Verb.ValueType  # 7
+    VERB_CONCAT: _Verb.ValueType  # 8
+    VERB_REMOVE_RANGE: _Verb.ValueType  # 9
+    """value: [start, stop or nil]"""
+    VERB_POP: _Verb.ValueType  # 10
+    VERB_GET_RANGE: _Verb.ValueType  # 11
+    """value: [start, stop or nil]"""
+    VERB_COUNT: _Verb.ValueType  # 12
+    VERB_EXPIRE: _Verb.ValueType  # 13
+    """value: seconds"""
+    VERB_UNEXPIRE: _Verb.ValueType  # 14
+    VERB_GET_EXPIRY: _Verb.ValueType  # 15
+    VERB_UPDATE: _Verb.ValueType  # 16
+    """compare and set; value: [BLAKE2b-128 of the MessagePack that VERB_GET answered, the new value]"""
+    VERB_TRANSACTION: _Verb.ValueType  # 17
+    """value: a list of [verb, keys, value as bytes], applied wholly or not at all"""
+    VERB_RUN: _Verb.ValueType  # 18
+    """name: a procedure of the store's controller; value: the list of its arguments"""
     VERB_SESSION_ATTACH: _Verb.ValueType  # 32
     """Sessions.
     this worker has at least one socket of session_id
@@ -43,6 +61,11 @@ class _VerbEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verb.ValueType],
     """this worker has no socket of session_id any more"""
     VERB_SESSION_EMIT: _Verb.ValueType  # 34
     """name, value: to every other worker that has the session attached"""
+    VERB_WATCH: _Verb.ValueType  # 48
+    """Watching: the changes of a key chain, as DataChange events.
+    value: a tag, any few bytes
+    """
+    VERB_UNWATCH: _Verb.ValueType  # 49
     VERB_CHANNEL_SUBSCRIBE: _Verb.ValueType  # 64
     """Channels."""
     VERB_CHANNEL_UNSUBSCRIBE: _Verb.ValueType  # 65
@@ -59,6 +82,24 @@ VERB_REMOVE: Verb.ValueType  # 3
 VERB_EXISTS: Verb.ValueType  # 4
 VERB_GET_ALL: Verb.ValueType  # 5
 VERB_REMOVE_ALL: Verb.ValueType  # 6
+VERB_ADD: Verb.ValueType  # 7
+VERB_CONCAT: Verb.ValueType  # 8
+VERB_REMOVE_RANGE: Verb.ValueType  # 9
+"""value: [start, stop or nil]"""
+VERB_POP: Verb.ValueType  # 10
+VERB_GET_RANGE: Verb.ValueType  # 11
+"""value: [start, stop or nil]"""
+VERB_COUNT: Verb.ValueType  # 12
+VERB_EXPIRE: Verb.ValueType  # 13
+"""value: seconds"""
+VERB_UNEXPIRE: Verb.ValueType  # 14
+VERB_GET_EXPIRY: Verb.ValueType  # 15
+VERB_UPDATE: Verb.ValueType  # 16
+"""compare and set; value: [BLAKE2b-128 of the MessagePack that VERB_GET answered, the new value]"""
+VERB_TRANSACTION: Verb.ValueType  # 17
+"""value: a list of [verb, keys, value as bytes], applied wholly or not at all"""
+VERB_RUN: Verb.ValueType  # 18
+"""name: a procedure of the store's controller; value: the list of its arguments"""
 VERB_SESSION_ATTACH: Verb.ValueType  # 32
 """Sessions.
 this worker has at least one socket of session_id
@@ -67,6 +108,11 @@ VERB_SESSION_DETACH: Verb.ValueType  # 33
 """this worker has no socket of session_id any more"""
 VERB_SESSION_EMIT: Verb.ValueType  # 34
 """name, value: to every other worker that has the session attached"""
+VERB_WATCH: Verb.ValueType  # 48
+"""Watching: the changes of a key chain, as DataChange events.
+value: a tag, any few bytes
+"""
+VERB_UNWATCH: Verb.ValueType  # 49
 VERB_CHANNEL_SUBSCRIBE: Verb.ValueType  # 64
 """Channels."""
 VERB_CHANNEL_UNSUBSCRIBE: Verb.ValueType  # 65
@@ -274,7 +320,9 @@ class Operation(_message.Message):
     partition: _builtins.int
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The key chain, outermost key first; an index into a list is written in decimal."""
+        """The key chain, outermost key first; an index into a list is written in decimal. A VERB_RUN on the application's
+        tree has one, which tells the partition.
+        """
 
     def __init__(
         self,
@@ -342,6 +390,12 @@ class Error(_message.Message):
         CODE_TOO_LARGE: Error._Code.ValueType  # 4
         CODE_INTERNAL: Error._Code.ValueType  # 5
         """The store's fault."""
+        CODE_CHAIN_TOO_DEEP: Error._Code.ValueType  # 6
+        CODE_SESSION_TOO_LARGE: Error._Code.ValueType  # 7
+        CODE_UNKNOWN_PROCEDURE: Error._Code.ValueType  # 8
+        """The store's controller has no procedure of that name."""
+        CODE_PROCEDURE_FAILED: Error._Code.ValueType  # 9
+        """A procedure raised; name says what."""
 
     class Code(_Code, metaclass=_CodeEnumTypeWrapper): ...
     CODE_UNSPECIFIED: Error.Code.ValueType  # 0
@@ -354,20 +408,30 @@ class Error(_message.Message):
     CODE_TOO_LARGE: Error.Code.ValueType  # 4
     CODE_INTERNAL: Error.Code.ValueType  # 5
     """The store's fault."""
+    CODE_CHAIN_TOO_DEEP: Error.Code.ValueType  # 6
+    CODE_SESSION_TOO_LARGE: Error.Code.ValueType  # 7
+    CODE_UNKNOWN_PROCEDURE: Error.Code.ValueType  # 8
+    """The store's controller has no procedure of that name."""
+    CODE_PROCEDURE_FAILED: Error.Code.ValueType  # 9
+    """A procedure raised; name says what."""
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     code: Global___Error.Code.ValueType
     message: _builtins.str
+    name: _builtins.str
+    """The class of the exception that a procedure raised."""
     def __init__(
         self,
         *,
         code: Global___Error.Code.ValueType = ...,
         message: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,24 +444,28 @@ class Event(_message.Message):
     SESSION_MESSAGE_FIELD_NUMBER: _builtins.int
     SESSION_DESTROYED_FIELD_NUMBER: _builtins.int
     CHANNEL_MESSAGE_FIELD_NUMBER: _builtins.int
+    DATA_CHANGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session_message(self) -> Global___SessionMessage: ...
     @_builtins.property
     def session_destroyed(self) -> Global___SessionDestroyed: ...
     @_builtins.property
     def channel_message(self) -> Global___ChannelMessage: ...
+    @_builtins.property
+    def data_change(self) -> Global___DataChange: ...
     def __init__(
         self,
         *,
         session_message: Global___SessionMessage | None = ...,
         session_destroyed: Global___SessionDestroyed | None = ...,
         channel_message: Global___ChannelMessage | None = ...,
+        data_change: Global___DataChange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["channel_message", b"channel_message", "kind", b"kind", "session_destroyed", b"session_destroyed", "session_message", b"session_message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["channel_message", b"channel_message", "data_change", b"data_change", "kind", b"kind", "session_destroyed", b"session_destroyed", "session_message", b"session_message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_message", b"channel_message", "kind", b"kind", "session_destroyed", b"session_destroyed", "session_message", b"session_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_message", b"channel_message", "data_change", b"data_change", "kind", b"kind", "session_destroyed", b"session_destroyed", "session_message", b"session_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_message", "session_destroyed", "channel_message"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_message", "session_destroyed", "channel_message", "data_change"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -477,3 +545,55 @@ class ChannelMessage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChannelMessage: _TypeAlias = ChannelMessage  # noqa: Y015
+
+@_typing.final
+class DataChange(_message.Message):
+    """What became of a watched key chain. The first one, which answers VERB_WATCH, has no operation, the tag as its value, and
+    the count from which on changes are told.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    WATCHED_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Empty: the application's tree."""
+    operation: _builtins.str
+    """A data verb in lower case; "expire": the time of the value has come; "end": the session has."""
+    value: _builtins.bytes
+    """MessagePack: what the operation was given."""
+    count: _builtins.int
+    """Consecutive within a generation, over all owners of the partition."""
+    generation: _builtins.int
+    """Differs whenever counting began anew, because nobody had watched for a while."""
+    @_builtins.property
+    def watched(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The key chain that was given to VERB_WATCH."""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the change is: at the watched key chain, or below it."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        watched: _abc.Iterable[_builtins.str] | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        operation: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+        count: _builtins.int = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "generation", b"generation", "keys", b"keys", "operation", b"operation", "session_id", b"session_id", "value", b"value", "watched", b"watched"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataChange: _TypeAlias = DataChange  # noqa: Y015

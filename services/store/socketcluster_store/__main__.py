@@ -10,6 +10,7 @@ from socketcluster_proto.v1 import store_pb2_grpc
 from socketcluster_runtime import rpc
 from socketcluster_runtime.lifecycle import Lifecycle, run
 from socketcluster_runtime.logging import get_logger
+from socketcluster_store import procedures
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Engine
 from socketcluster_store.engines.lmdb import LmdbEngine
@@ -25,7 +26,11 @@ STOP_GRACE = 2.0
 
 def make_engine(settings: StoreSettings) -> Engine:
     """Make the engine that the settings name."""
-    trees = Documents(settings.max_value_bytes)
+    trees = Documents(
+        settings.max_value_bytes,
+        max_session_bytes=settings.max_session_bytes,
+        procedures=procedures.load(settings.store_controller),
+    )
     if settings.engine == "memory":
         return MemoryEngine(trees)
     folder = settings.data_dir / settings.app_name / "partitions"

@@ -6,8 +6,12 @@
     └── PartitionLockedError    another process owns the partition
     Refusal                     the answer to an operation that is not carried out; carries its code on the wire
     ├── InvalidError            the operation can never succeed as it stands
+    │   ├── ChainTooDeepError       the key chain has too many keys
+    │   └── UnknownProcedureError   the store's controller has no such procedure
     ├── WrongTypeError          a value of another type stands at the key chain
     ├── TooLargeError           a value, key or name exceeds its limit
+    │   └── SessionTooLargeError    the session's data would exceed ``max_session_bytes``
+    ├── ProcedureError          a procedure raised
     ├── NotOwnerError           this store does not own the operation's partition
     └── InternalError           the store's fault; its log says more
 """
@@ -29,6 +33,8 @@ class PartitionLockedError(EngineError):
 class Refusal(Exception):  # noqa: N818  # an answer; only its subclasses name errors
     """An operation is not carried out."""
 
+    name = ""
+    """The class of what a procedure raised."""
     code: store_pb2.Error.Code.ValueType = store_pb2.Error.CODE_UNSPECIFIED
 
 
@@ -36,6 +42,18 @@ class InvalidError(Refusal):
     """The operation can never succeed as it stands."""
 
     code = store_pb2.Error.CODE_INVALID
+
+
+class ChainTooDeepError(InvalidError):
+    """The key chain has too many keys."""
+
+    code = store_pb2.Error.CODE_CHAIN_TOO_DEEP
+
+
+class UnknownProcedureError(InvalidError):
+    """The store's controller has no such procedure."""
+
+    code = store_pb2.Error.CODE_UNKNOWN_PROCEDURE
 
 
 class WrongTypeError(Refusal):
@@ -48,6 +66,26 @@ class TooLargeError(Refusal):
     """A value, key or name exceeds its limit."""
 
     code = store_pb2.Error.CODE_TOO_LARGE
+
+
+class SessionTooLargeError(TooLargeError):
+    """The session's data would exceed ``max_session_bytes``."""
+
+    code = store_pb2.Error.CODE_SESSION_TOO_LARGE
+
+
+class ProcedureError(Refusal):
+    """A procedure raised; nothing that it did holds.
+
+    Attributes:
+        name: the class of what it raised.
+    """
+
+    code = store_pb2.Error.CODE_PROCEDURE_FAILED
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class NotOwnerError(Refusal):

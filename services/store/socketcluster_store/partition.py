@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Sequence
 from zlib import crc32
 
@@ -12,12 +11,27 @@ import msgspec
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.routing import PARTITION_COUNT
+from socketcluster_store.alarm import Alarm
+from socketcluster_store.chains import check_value
 from socketcluster_store.channels import Channels
-from socketcluster_store.documents import check_value
-from socketcluster_store.engines.base import END_SESSION, PUT_RECORD, Command, EnginePartition, Outcome
+from socketcluster_store.clock import clock
+from socketcluster_store.edits import TRUE
+from socketcluster_store.engines.base import (
+    CHANGES,
+    END_SESSION,
+    EXPIRE_DUE,
+    PUT_RECORD,
+    READS,
+    WATCHED,
+    Command,
+    EnginePartition,
+    Outcome,
+)
 from socketcluster_store.errors import EngineError, InternalError, InvalidError, Refusal, TooLargeError
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.sessions import Sessions
+from socketcluster_store.watchers import Key, Watchers
+from socketcluster_store.watches import Change
 
 log = get_logger(__name__)
 
@@ -35,8 +49,27 @@ MAX_NAME_BYTES = 1024
 
 _GET = store_pb2.VERB_GET
 _SET = store_pb2.VERB_SET
-_WRITES = (store_pb2.VERB_REMOVE, store_pb2.VERB_REMOVE_ALL)
-_READS = (store_pb2.VERB_EXISTS, store_pb2.VERB_GET_ALL)
+_BEGIN_SESSION = frozenset(
+    (
+        store_pb2.VERB_SET,
+        store_pb2.VERB_ADD,
+        store_pb2.VERB_CONCAT,
+        store_pb2.VERB_UPDATE,
+        store_pb2.VERB_TRANSACTION,
+        store_pb2.VERB_RUN,
+    )
+)
+"""The writes with which a session begins that does not exist."""
+_WRITES = _BEGIN_SESSION | {
+    store_pb2.VERB_REMOVE,
+    store_pb2.VERB_REMOVE_ALL,
+    store_pb2.VERB_REMOVE_RANGE,
+    store_pb2.VERB_POP,
+    store_pb2.VERB_EXPIRE,
+    store_pb2.VERB_UNEXPIRE,
+}
+_WATCH = store_pb2.VERB_WATCH
+_UNWATCH = store_pb2.VERB_UNWATCH
 _ATTACH = store_pb2.VERB_SESSION_ATTACH
 _DETACH = store_pb2.VERB_SESSION_DETACH
 _EMIT = store_pb2.VERB_SESSION_EMIT
@@ -44,12 +77,8 @@ _CHANNEL = frozenset(
     (store_pb2.VERB_CHANNEL_SUBSCRIBE, store_pb2.VERB_CHANNEL_UNSUBSCRIBE, store_pb2.VERB_CHANNEL_PUBLISH)
 )
 _encode = msgspec.msgpack.Encoder().encode
-_WALL_CLOCK_AHEAD = time.time() - time.monotonic()
-
-
-def clock() -> float:
-    """Return seconds since the Unix epoch, by a clock that nobody sets while the process runs."""
-    return time.monotonic() + _WALL_CLOCK_AHEAD
+_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
+_decode_watched = msgspec.msgpack.Decoder(list[tuple[bytes, tuple[str, ...]]]).decode
 
 
 class Partition:
@@ -68,6 +97,9 @@ class Partition:
         self._engine = engine
         self._sessions = Sessions(session_timeout)
         self._channels: Channels[WorkerLink] = Channels()
+        self._watchers = Watchers()
+        self._expiry = Alarm(self._expire_due)
+        self._watch_end = Alarm(self._forget_watches)
         self._max_value_bytes = max_value_bytes
         self._on_sessions_ended = on_sessions_ended
         self._timer: asyncio.TimerHandle | None = None
@@ -79,6 +111,12 @@ class Partition:
         """Take over the sessions that the partition remembers; call it once, first."""
         now = clock()
         self._sessions.load(await self._engine.records(), now, earliest=now + EXPIRY_GRACE)
+        (watched,) = await self._engine.apply([Command(WATCHED, b"")])
+        if isinstance(watched, bytes):
+            self._watchers.load(_decode_watched(watched), now)
+        due = self._engine.next_expiry()
+        if due is not None and due <= now:
+            await self._expire_due()
         self._arm()
 
     async def apply(self, link: WorkerLink, operations: Sequence[store_pb2.Operation]) -> list[Outcome]:
@@ -88,6 +126,8 @@ class Partition:
         places: list[int] = []  # of each command, the index of its outcome, or -1
         messages: list[tuple[int, store_pb2.Operation]] = []
         touched: set[str] = set()
+        writes = False
+        watches: list[tuple[int, Key]] = []
         now = clock()
         for place, operation in enumerate(operations):
             outcomes.append(b"")
@@ -98,11 +138,14 @@ class Partition:
                     messages.append((place, operation))
                     continue
                 owner = self._check_session_id(session_id, operation)
-                if verb == _GET or verb in _READS:
-                    commands.append(Command(verb, owner, operation.keys, b""))
-                elif verb == _SET or verb in _WRITES:
+                if verb == _GET:
+                    commands.append(Command(verb, owner, operation.keys))
+                elif verb in READS:
                     commands.append(Command(verb, owner, operation.keys, operation.value))
-                    if owner and session_id not in touched and (verb == _SET or session_id in self._sessions):
+                elif verb in _WRITES:
+                    writes = True
+                    commands.append(Command(verb, owner, operation.keys, operation.value, operation.name))
+                    if owner and session_id not in touched and (verb in _BEGIN_SESSION or session_id in self._sessions):
                         touched.add(session_id)
                         record = self._sessions.touch(session_id, now)
                         if record is not None:
@@ -120,19 +163,39 @@ class Partition:
                     if record is None:
                         continue
                     commands.append(Command(PUT_RECORD, owner, (), record))
+                elif verb == _WATCH:
+                    key = owner, tuple(operation.keys)
+                    watches.append((place, key))
+                    self._watchers.add(link, key)
+                    commands.append(Command(verb, owner, key[1], operation.value))
+                elif verb == _UNWATCH:
+                    key = owner, tuple(operation.keys)
+                    keep = self._watchers.others(link, key)
+                    commands.append(Command(verb, owner, key[1], TRUE if keep else b""))
                 else:
                     raise InvalidError(f"no verb has the number {verb}")
                 places.append(place)
             except Refusal as refusal:
                 outcomes[place] = refusal
         if commands:
+            tells = bool(self._watchers) and (writes or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
+            if tells:
+                commands.append(Command(CHANGES, b""))
             try:
-                for place, outcome in zip(places, await self._engine.apply(commands), strict=True):
-                    if place >= 0:
-                        outcomes[place] = outcome
+                answers = await self._engine.apply(commands)
             except EngineError as error:
                 log.error("a batch could not be applied", partition=self.number, error=str(error))
-                return [InternalError(str(error))] * len(outcomes)
+                outcomes = [InternalError(str(error))] * len(outcomes)
+                messages.clear()
+                answers = []
+            for place, answer in zip(places, answers, strict=False):  # CHANGES has no place
+                if place >= 0:
+                    outcomes[place] = answer
+            for place, key in watches:
+                if not isinstance(outcomes[place], bytes):
+                    self._watchers.refused(link, key)
+            if tells and answers:
+                self._tell(answers[-1], link)
             self._arm()
         for place, operation in messages:
             try:
@@ -162,6 +225,11 @@ class Partition:
         for channel in channels:
             self._channels.unsubscribe(channel, link)
 
+    def unwatch(self, link: WorkerLink) -> None:
+        """Remove a link that has ended from the key chains that it watches."""
+        self._watchers.remove(link, clock())
+        self._watch_end.set(self._watchers.next())
+
     async def sync(self) -> None:
         """Force what was applied to the disk."""
         await self._engine.sync()
@@ -169,6 +237,8 @@ class Partition:
     def end_no_more(self) -> None:
         """Leave the sessions whose end comes from now on to the partition's next owner."""
         self._ends_sessions = False
+        self._expiry.off()
+        self._watch_end.off()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -178,6 +248,8 @@ class Partition:
         self.end_no_more()
         if self._ending is not None:
             await asyncio.wait({self._ending})
+        await self._expiry.close()
+        await self._watch_end.close()
         await self._engine.close()
 
     def _message(self, link: WorkerLink, operation: store_pb2.Operation) -> bytes:
@@ -244,7 +316,10 @@ class Partition:
         check_value(operation.value, lambda: f"message {operation.name!r}")
 
     def _arm(self) -> None:
-        """Have the timer fire when the next session is due."""
+        """Have the timers fire when the next session, key chain or watch is due."""
+        self._expiry.set(self._engine.next_expiry())
+        if self._watchers:
+            self._watch_end.set(self._watchers.next())
         deadline = self._sessions.next_deadline()
         if deadline is None or self._ending is not None or not self._ends_sessions:
             return
@@ -259,11 +334,43 @@ class Partition:
         self._timer = None
         self._ending = asyncio.create_task(self._end_due())
 
+    def _tell(self, changes: Outcome, link: WorkerLink | None) -> None:
+        if isinstance(changes, bytes):
+            self._watchers.tell(_decode_changes(changes), link, clock())
+
+    async def _expire_due(self) -> None:
+        """Remove the values whose time has come; the alarm's."""
+        try:
+            expired, changes = await self._engine.apply([Command(EXPIRE_DUE, b""), Command(CHANGES, b"")])
+        except EngineError as error:
+            log.error("values could not be expired", partition=self.number, error=str(error))
+            self._expiry.set(clock() + RETRY_PAUSE)
+            return
+        if isinstance(expired, Refusal):
+            log.error("a value could not be expired", partition=self.number, error=str(expired))
+        self._tell(changes, None)
+        self._expiry.set(self._engine.next_expiry())
+
+    async def _forget_watches(self) -> None:
+        """Count no longer what nobody has watched for a while; the alarm's."""
+        forgotten = self._watchers.due(clock())
+        if forgotten:
+            try:
+                commands = [Command(_UNWATCH, session_id, chain) for session_id, chain in forgotten]
+                *_done, changes = await self._engine.apply([*commands, Command(CHANGES, b"")])
+                self._tell(changes, None)
+            except EngineError as error:
+                log.error("watches could not be ended", partition=self.number, error=str(error))
+                self._watchers.load(forgotten, clock())
+        self._watch_end.set(self._watchers.next())
+
     async def _end_due(self) -> None:
         ended = self._sessions.due(clock(), ENDED_AT_ONCE)
         try:
             if ended:
-                await self._engine.apply([Command(END_SESSION, session_id.encode()) for session_id in ended])
+                commands = [Command(END_SESSION, session_id.encode()) for session_id in ended]
+                answers = await self._engine.apply([*commands, Command(CHANGES, b"")])
+                self._tell(answers[-1], None)
                 self._on_sessions_ended(ended)
         except EngineError as error:
             log.error("sessions could not be ended", partition=self.number, error=str(error))

@@ -139,7 +139,7 @@ class StoreService(store_pb2_grpc.StoreServicer):
                 if isinstance(outcome, bytes):
                     link.send(store_pb2.Result(id=operation.id, value=outcome), len(outcome))
                 else:
-                    error = store_pb2.Error(code=outcome.code, message=str(outcome))
+                    error = store_pb2.Error(code=outcome.code, message=str(outcome), name=outcome.name)
                     link.send(store_pb2.Result(id=operation.id, error=error), len(error.message))
 
     def _lost(self, link: WorkerLink, status: grpc.StatusCode) -> None:
@@ -149,6 +149,8 @@ class StoreService(store_pb2_grpc.StoreServicer):
         for number, channels in _by_partition(link.channels).items():
             if (partition := self.partitions.owned.get(number)) is not None:
                 partition.unsubscribe(link, channels)
+        for partition in self.partitions.owned.values():
+            partition.unwatch(link)
         if self._stopping:
             return
         log.info("worker's link ended", worker=link.worker_id)

@@ -34,6 +34,10 @@ class StoreSettings(ServiceSettings):
     """Seconds that a worker whose link broke has to come back before its sessions count as left."""
     max_value_bytes: int = Field(MIB, ge=1024, le=16 * MIB)
     """The largest value at a top-level key, in bytes of MessagePack; also of an event and of a channel's message."""
+    max_session_bytes: int = Field(8 * MIB, ge=1024, le=1024 * MIB)
+    """The most data that a session may hold: bytes of its keys and of its values' MessagePack."""
+    store_controller: Path | None = None
+    """The Python file with ``run(store)``, for procedures; default: ``store_controller.py`` beside the other."""
     max_link_bytes: int = Field(64 * MIB, ge=MIB)
     """Bytes that may wait for a worker that does not read before its link is closed."""
 

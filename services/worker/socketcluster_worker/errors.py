@@ -3,7 +3,6 @@
 ::
 
     WorkerError
-    ├── ControllerError         the controller is missing, has no ``run``, or raised (ends the worker)
     ├── NotSerializableError    a value has no JSON or MessagePack form
     ├── SocketClosedError       the client is gone
     ├── CallTimeoutError        the client did not answer a call in time
@@ -18,15 +17,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from socketcluster_runtime.errors import ServiceError
-
 
 class WorkerError(Exception):
     """The root of what the worker raises."""
-
-
-class ControllerError(WorkerError, ServiceError):
-    """The controller is missing, has no ``run``, or raised; the text names file and line."""
 
 
 class NotSerializableError(WorkerError, TypeError):

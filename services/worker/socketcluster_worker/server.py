@@ -11,11 +11,10 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
 from socketcluster_runtime import logging
-from socketcluster_runtime.errors import AddressInUseError
+from socketcluster_runtime.errors import AddressInUseError, ControllerError
 from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
 from socketcluster_worker.endpoints import Endpoints
-from socketcluster_worker.errors import ControllerError
 from socketcluster_worker.transport.http import HTTPProtocol, Origin, ProxyProtocol
 
 log = logging.get_logger(__name__)

@@ -17,7 +17,8 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.exchange import Exchange
 from socketcluster_worker.api.http_server import HTTPServer
 from socketcluster_worker.api.session import Sessions
-from socketcluster_worker.api.tree import Tree
+from socketcluster_worker.api.tree import AppTree
+from socketcluster_worker.api.watch import Watches
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.api.ws_server import WSServer
 from socketcluster_worker.control import Control
@@ -53,8 +54,10 @@ class Service:
             on_session_message=self._session_message,
             on_session_destroyed=self._session_destroyed,
             on_channel_message=self._channel_message,
+            on_data_change=lambda change: self._watches.deliver(change),
         )
-        self._sessions = Sessions(self._client, self._tasks)
+        self._watches = Watches(self._client, self._tasks)
+        self._sessions = Sessions(self._client, self._tasks, self._watches)
         self._exchange = Exchange(self._client, self._tasks, max_channels_per_socket=settings.max_channels_per_socket)
         self._ws_server = WSServer(
             identity.worker_id,
@@ -70,7 +73,7 @@ class Service:
             settings.app_name,
             http_server=HTTPServer(),
             ws_server=self._ws_server,
-            store=Tree(self._client),
+            store=AppTree(self._client, self._watches),
             tasks=self._background,
         )
         cookies = SessionCookies(settings.app_name, self._secret)

@@ -63,6 +63,17 @@ def run(worker):
         async def app_get(keys):
             return await worker.store.get(keys)
 
+        @socket.on("app run")
+        async def app_run(call):
+            return await worker.store.run(*call)
+
+        @socket.on("app watch")
+        async def app_watch(what):
+            keys, number = what
+            async with worker.store.watch(keys) as changes:
+                socket.emit("watching", keys)
+                return [(await anext(changes))[1:] for _ in range(number)]
+
         @socket.on("tell session")
         def tell_session(data):
             session.emit("told", data)

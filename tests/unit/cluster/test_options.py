@@ -60,6 +60,17 @@ def test_workers_and_stores_as_ports(given: object) -> None:
     assert made.workers[1].environ["SOCKETCLUSTER_STORES"] == "127.0.0.1:9100,127.0.0.1:9101"
 
 
+def test_the_store_controller_is_the_one_named_or_beside_the_other(tmp_path: Path) -> None:
+    def found(**options: Any) -> str | None:
+        (store,) = planned(worker_controller=tmp_path / "controller.py", **options).stores
+        return store.environ.get("SOCKETCLUSTER_STORE_CONTROLLER")
+
+    assert found() is None
+    (tmp_path / "store_controller.py").touch()
+    assert found() == str(tmp_path / "store_controller.py")
+    assert found(store_controller="other.py") == str(Path("other.py").absolute())
+
+
 def test_the_processes_find_each_other() -> None:
     made = planned(workers=2, stores=2)
     assert made.balancers[0].environ["SOCKETCLUSTER_WORKERS"] == ",".join(

@@ -16,11 +16,17 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from support.store_data import MAX_SESSION, MAX_VALUE, PARTITION, Clock, Data
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_store.__main__ import serve
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.base import Engine
+from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.procedures import Procedures
 from socketcluster_store.settings import StoreSettings
 
 SECRET = "a secret of the tests"
@@ -40,6 +46,7 @@ class Worker:
         self.session_messages: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue()
         self.destroyed: asyncio.Queue[str] = asyncio.Queue()
         self.channel_messages: asyncio.Queue[tuple[str, bytes, int, int]] = asyncio.Queue()
+        self.data_changes: asyncio.Queue[store_pb2.DataChange] = asyncio.Queue()
         self.client = StoreClient(
             addresses,
             worker_id=worker_id,
@@ -49,6 +56,7 @@ class Worker:
             on_session_message=lambda *message: self.session_messages.put_nowait(message),
             on_session_destroyed=self.destroyed.put_nowait,
             on_channel_message=lambda *message: self.channel_messages.put_nowait(message),
+            on_data_change=self.data_changes.put_nowait,
         )
 
     async def get(self, session_id: str, *keys: str) -> bytes:
@@ -178,3 +186,30 @@ async def link_worker() -> AsyncIterator[Callable[..., Any]]:
             return worker
 
         yield link
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A time that the test sets."""
+    return Clock()
+
+
+@pytest.fixture
+def procedures() -> Procedures:
+    """What the partition has of procedures."""
+    return Procedures()
+
+
+@pytest.fixture(params=["memory", "lmdb"])
+def data_engine(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, procedures: Procedures) -> Engine:
+    """Each engine, with small limits."""
+    documents = Documents(MAX_VALUE, max_session_bytes=MAX_SESSION, procedures=procedures, clock=clock)
+    return MemoryEngine(documents) if request.param == "memory" else LmdbEngine(tmp_path, documents)
+
+
+@pytest.fixture
+async def data(data_engine: Engine, clock: Clock, procedures: Procedures) -> AsyncIterator[Data]:
+    """A partition."""
+    made = Data(await data_engine.open(PARTITION), clock, procedures)
+    yield made
+    await made.partition.close()

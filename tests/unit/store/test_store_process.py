@@ -67,6 +67,51 @@ async def test_a_successor_takes_over_from_a_killed_store(
     await heir.ready()
 
 
+async def test_what_is_watched_is_counted_on_after_a_kill(processes: Any, link_worker: Callable[..., Any]) -> None:
+    process = await processes.start()
+    watcher = await link_worker(processes.address, worker_id="worker01")
+    writer = await link_worker(processes.address, worker_id="worker02")
+    await watcher.client.watch("s", ("n",), b"tag")
+    begun = await watcher.data_changes.get()
+    acknowledged = told = 0
+    for _ in range(KILLS):
+        for _ in range(20):
+            acknowledged += 1
+            await writer.set("s", "n", value=encode(acknowledged))
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        process = await processes.start()
+        for _ in range(20):  # some of them before the watcher is back
+            acknowledged += 1
+            await writer.set("s", "n", value=encode(acknowledged))
+        while told < acknowledged:
+            change = await watcher.data_changes.get()
+            assert change.generation == begun.generation
+            if change.operation:
+                assert change.count == told + 1
+                assert change.value == encode(change.count)
+            else:
+                assert change.value == b"tag"
+            told = change.count
+
+
+async def test_a_controller_that_fails_is_named(processes: Any, folder: Path) -> None:
+    path = folder / "mine.py"
+    for source, text in (
+        (None, "mine.py: there is no such controller"),
+        ("x = 1\n", "has no function run(store)"),
+        ("def run(store):\n    raise ValueError('no')\n", "mine.py:2: ValueError: no"),
+        ("async def run(store): ...\n", "is a plain function"),
+        ("def run(store):\n    @store.procedure\n    async def p(tree): ...\n", "mine.py:2: TypeError: p: "),
+    ):
+        if source is not None:
+            path.write_text(source)
+        process = await processes.start(ready=False, SOCKETCLUSTER_STORE_CONTROLLER=str(path))
+        _out, error = await process.communicate()
+        assert text in error.decode().partition("\n")[0]
+        assert process.returncode == 1
+
+
 async def test_wrong_settings_are_named(processes: Any) -> None:
     for wrong, text in (
         ({"SOCKETCLUSTER_SHARE": "3/2"}, b"SOCKETCLUSTER_SHARE"),

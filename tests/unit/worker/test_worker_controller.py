@@ -15,12 +15,11 @@ from pydantic import SecretStr, ValidationError
 from starlette.responses import JSONResponse
 from support.worker import StartWorker
 
-from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.errors import ControllerError, SettingsError
 from socketcluster_worker.api.events import Emitter
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.controller import run_controller
-from socketcluster_worker.errors import ControllerError
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tasks import Tasks
 

@@ -24,19 +24,27 @@ PUT_RECORD = -1
 """Command: keep ``value`` as the record of the session."""
 END_SESSION = -2
 """Command: remove the session's record and its whole tree."""
+EXPIRE_DUE = -3
+"""Command: remove the values at key chains whose time has come, a bounded number of them."""
+CHANGES = -4
+"""Command: return what the commands before it did to watched key chains, a list of ``watches.Change``."""
+WATCHED = -5
+"""Command: return all watched key chains, a list of session id and key chain."""
 
 
 class Command(NamedTuple):
     """One step of a batch."""
 
     verb: int
-    """A data verb of the protocol, ``PUT_RECORD`` or ``END_SESSION``."""
+    """A data verb of the protocol, or one of the numbers above."""
     session_id: bytes
     """Whose tree; empty: the application's own."""
     keys: Sequence[str] = ()
     """The key chain."""
     value: bytes = b""
     """MessagePack; of ``PUT_RECORD``, any bytes."""
+    name: str = ""
+    """The procedure of ``VERB_RUN``."""
 
 
 Outcome = bytes | Refusal
@@ -58,6 +66,10 @@ class EnginePartition(abc.ABC):
         Raises:
             EngineError: nothing of the batch was applied.
         """
+
+    @abc.abstractmethod
+    def next_expiry(self) -> float | None:
+        """Return when ``EXPIRE_DUE`` is to be applied next (seconds since the Unix epoch); each batch may change it."""
 
     @abc.abstractmethod
     async def records(self) -> list[tuple[str, bytes]]:
@@ -103,5 +115,15 @@ class KeyValue(Protocol):
         """Yield the keys that begin with ``prefix``, and their values, in order; nothing may be changed meanwhile."""
 
 
-READS = frozenset((store_pb2.VERB_GET, store_pb2.VERB_EXISTS, store_pb2.VERB_GET_ALL))
+READS = frozenset(
+    (
+        store_pb2.VERB_GET,
+        store_pb2.VERB_EXISTS,
+        store_pb2.VERB_GET_ALL,
+        store_pb2.VERB_GET_RANGE,
+        store_pb2.VERB_COUNT,
+        store_pb2.VERB_GET_EXPIRY,
+        WATCHED,
+    )
+)
 """The verbs that change nothing."""

@@ -50,7 +50,7 @@ class LmdbEngine(Engine):
         except (lmdb.Error, OSError) as error:
             os.close(lock)
             raise EngineError(f"cannot open partition {number} in {path}: {error}") from None
-        return LmdbPartition(number, epoch, environment, lock, self._trees, self._sync_each_commit)
+        return LmdbPartition(number, epoch, environment, lock, self._trees.partition(number), self._sync_each_commit)
 
 
 class LmdbPartition(EnginePartition):
@@ -62,7 +62,7 @@ class LmdbPartition(EnginePartition):
         epoch: int,
         environment: lmdb.Environment,
         lock: int,
-        trees: documents.Documents,
+        trees: documents.Trees,
         sync_each_commit: bool,
     ) -> None:
         self.number = number
@@ -80,12 +80,16 @@ class LmdbPartition(EnginePartition):
             with self._environment.begin(write=write) as transaction:
                 outcomes = self._trees.apply(_Transaction(transaction), batch)
         except lmdb.Error as error:
+            self._trees.forget()
             raise EngineError(f"partition {self.number}: {error}") from error
         if write:
             self._dirty = True
             if self._sync_each_commit:
                 await self.sync()
         return outcomes
+
+    def next_expiry(self) -> float | None:
+        return self._trees.next_expiry()
 
     async def records(self) -> list[tuple[str, bytes]]:
         with self._environment.begin() as transaction:

@@ -19,13 +19,13 @@ class MemoryEngine(Engine):
         self._trees = trees
 
     async def open(self, number: int) -> EnginePartition:
-        return MemoryPartition(number, self._trees)
+        return MemoryPartition(number, self._trees.partition(number))
 
 
 class MemoryPartition(EnginePartition):
     """A partition in memory; nothing suspends within ``apply``, so a batch cannot be seen half applied."""
 
-    def __init__(self, number: int, trees: documents.Documents) -> None:
+    def __init__(self, number: int, trees: documents.Trees) -> None:
         self.number = number
         # nothing remembers the epoch of the process before; its opening lies milliseconds in the past at least
         self.epoch = time.time_ns() // 1_000_000
@@ -34,6 +34,9 @@ class MemoryPartition(EnginePartition):
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         return self._trees.apply(self._kv, batch)
+
+    def next_expiry(self) -> float | None:
+        return self._trees.next_expiry()
 
     async def records(self) -> list[tuple[str, bytes]]:
         return documents.records(self._kv)

@@ -14,7 +14,7 @@ from socketcluster_worker.api.events import Handler, make_handler
 from socketcluster_worker.api.history import Position
 from socketcluster_worker.api.outbox import Outbox
 from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.api.tree import pack, unpack
+from socketcluster_worker.api.values import pack, unpack
 from socketcluster_worker.connection import Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError
 from socketcluster_worker.tasks import Tasks

@@ -9,7 +9,7 @@ from socketcluster_worker.api.broadcast import Broadcast, Emission
 from socketcluster_worker.api.events import Emitter
 from socketcluster_worker.api.history import History, Position, write_position
 from socketcluster_worker.api.middleware import M, Middleware
-from socketcluster_worker.api.tree import pack, unpack
+from socketcluster_worker.api.values import pack, unpack
 from socketcluster_worker.tasks import Tasks
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from socketcluster_wire import socketcluster
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.middleware import Action, Middleware
 from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.api.tree import unpack
+from socketcluster_worker.api.values import unpack
 from socketcluster_worker.connection import Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError
 from socketcluster_worker.tasks import Tasks

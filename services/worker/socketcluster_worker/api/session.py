@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_worker.api.broadcast import Emission
-from socketcluster_worker.api.tree import SessionTree, pack, unpack
+from socketcluster_worker.api.tree import SessionTree
+from socketcluster_worker.api.values import pack, unpack
+from socketcluster_worker.api.watch import Watches
 from socketcluster_worker.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class Session(SessionTree):
     """
 
     def __init__(self, session_id: str, sessions: Sessions) -> None:
-        super().__init__(sessions.client, session_id)
+        super().__init__(sessions.client, sessions.watches, session_id)
         self.id = session_id
         self._sessions = sessions
         self._sockets: dict[str, Socket] = {}
@@ -56,8 +58,9 @@ class Session(SessionTree):
 class Sessions:
     """All sessions that this worker knows of."""
 
-    def __init__(self, client: StoreClient, tasks: Tasks) -> None:
+    def __init__(self, client: StoreClient, tasks: Tasks, watches: Watches) -> None:
         self.client = client
+        self.watches = watches
         self._tasks = tasks
         self._known: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from socketcluster_worker.api.http_server import HTTPServer
-from socketcluster_worker.api.tree import Tree
+from socketcluster_worker.api.tree import AppTree
 from socketcluster_worker.api.ws_server import WSServer
 from socketcluster_worker.tasks import Tasks
 
@@ -34,7 +34,7 @@ class Worker:
         *,
         http_server: HTTPServer,
         ws_server: WSServer,
-        store: Tree,
+        store: AppTree,
         tasks: Tasks,
     ) -> None:
         self.id = worker_id

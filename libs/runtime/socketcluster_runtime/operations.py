@@ -1,0 +1,43 @@
+"""How operations on a store are called, and what becomes of those that it refuses."""
+
+from __future__ import annotations
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.errors import (
+    ChainTooDeepError,
+    InvalidOperationError,
+    OperationError,
+    ProcedureError,
+    SessionTooLargeError,
+    TooLargeError,
+    UnknownProcedureError,
+    WrongTypeError,
+)
+
+_ERRORS: dict[int, type[OperationError]] = {
+    store_pb2.Error.CODE_INVALID: InvalidOperationError,
+    store_pb2.Error.CODE_WRONG_TYPE: WrongTypeError,
+    store_pb2.Error.CODE_TOO_LARGE: TooLargeError,
+    store_pb2.Error.CODE_CHAIN_TOO_DEEP: ChainTooDeepError,
+    store_pb2.Error.CODE_SESSION_TOO_LARGE: SessionTooLargeError,
+    store_pb2.Error.CODE_UNKNOWN_PROCEDURE: UnknownProcedureError,
+}
+
+
+def operation_name(verb: int) -> str:
+    """Return what an operation is called by its callers: ``get_range``."""
+    known = store_pb2.Verb.DESCRIPTOR.values_by_number.get(verb)
+    return known.name.removeprefix("VERB_").lower() if known else f"verb {verb}"
+
+
+def described(operation: store_pb2.Operation) -> str:
+    """Return what an operation does and where, for people."""
+    return f"{operation_name(operation.verb).upper()} {operation.name or list(operation.keys)}"
+
+
+def error_of(operation: store_pb2.Operation, error: store_pb2.Error) -> OperationError:
+    """Return the exception for a store's refusal."""
+    name = operation_name(operation.verb)
+    if error.code == store_pb2.Error.CODE_PROCEDURE_FAILED:
+        return ProcedureError(error.message, name=error.name, operation=name, keys=operation.keys)
+    return _ERRORS.get(error.code, OperationError)(error.message, operation=name, keys=operation.keys)

@@ -1,0 +1,504 @@
+"""Data as a controller sees it: sessions and ``worker.store``, on a store of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from pydantic import SecretStr
+from support.worker import Running, RunningWorker, StartWorker
+
+from socketcluster_proto.v1 import store_pb2 as pb
+from socketcluster_runtime.errors import (
+    ChainTooDeepError,
+    CrossPartitionError,
+    InvalidOperationError,
+    LinkError,
+    ProcedureError,
+    SessionTooLargeError,
+    StoreUnavailableError,
+    TooLargeError,
+    UnknownProcedureError,
+    UpdateConflictError,
+    WatchOverflowError,
+    WrongTypeError,
+)
+from socketcluster_runtime.routing import partition_of
+from socketcluster_store.__main__ import serve
+from socketcluster_store.settings import StoreSettings
+from socketcluster_worker.api.session import Session
+from socketcluster_worker.api.tree import AppTree, Tree
+from socketcluster_worker.api.watch import Change, Watch
+from socketcluster_worker.errors import NotSerializableError
+
+SECRET = "a secret of the tests"
+PROCEDURES = """
+def run(store):
+    @store.procedure
+    def take(tree, amount):
+        left = (tree.get("stock") or 0) - amount
+        tree.set("stock", left)
+        if left < 0:
+            raise ValueError("sold out")
+        return left
+
+    @store.procedure
+    def misuse(tree):
+        tree.set("n", 1)
+        tree.add(["n", "m"], 2)
+"""
+StartStore = Callable[[], Any]
+
+
+@pytest.fixture
+async def start_store(folder: Path) -> AsyncIterator[StartStore]:
+    """Start the store, or start it again."""
+    (folder / "store_controller.py").write_text(PROCEDURES)
+    settings = StoreSettings(
+        listen=f"unix:{folder}/store",
+        data_dir=folder / "data",
+        secret=SecretStr(SECRET),
+        max_session_bytes=4000,
+        max_value_bytes=2000,
+        store_controller=folder / "store_controller.py",
+    )
+    started: list[Running] = []
+
+    async def start() -> Running:
+        running = Running(lambda lifecycle: serve(settings, lifecycle))
+        started.append(running)
+        await running.ready()
+        return running
+
+    yield start
+    for running in started:
+        if not running.task.done():
+            await running.stop()
+
+
+@pytest.fixture
+async def running_store(start_store: StartStore) -> Running:
+    """The store that is there from the beginning."""
+    running: Running = await start_store()
+    return running
+
+
+@pytest.fixture
+async def store(running_store: Running, folder: Path) -> str:
+    """The address of it, for workers."""
+    return f"unix:{folder}/store"
+
+
+@pytest.fixture
+async def session(worker: RunningWorker) -> Session:
+    """A session."""
+    return worker.worker.ws_server.sessions.get("worker00some-session")
+
+
+@pytest.fixture(params=["session", "app"])
+def tree(request: pytest.FixtureRequest, worker: RunningWorker, session: Session) -> Tree:
+    """Both kinds of tree."""
+    return session if request.param == "session" else worker.worker.store
+
+
+async def test_the_vocabulary(tree: Tree) -> None:
+    assert await tree.get("k") is None
+    await tree.set(["k", "list"], [1, b"two"])
+    assert await tree.get(["k", "list", 1]) == b"two"
+    assert await tree.add(["k", "list"], {"three": None}) == 2
+    assert await tree.concat(["k", "list"], [4, 5]) == 5
+    assert await tree.get_range(["k", "list"], -2) == [4, 5]
+    assert await tree.get_range(["k", "list"], stop=1) == [1]
+    assert await tree.remove_range(["k", "list"], 0, 2) == [1, b"two"]
+    assert await tree.pop(["k", "list"]) == 5
+    assert await tree.count(["k", "list"]) == 2
+    assert await tree.exists(["k", "list", 0, "three"]) is True
+    assert await tree.has_key(["k", "list", 2]) is False
+    assert await tree.get_all("k") == {"list": [{"three": None}, 4]}
+    assert await tree.remove(["k", "list", 0]) is True
+    assert await tree.remove(["k", "list", 0], get_value=True) == 4
+    assert await tree.expire(["k", "list"], 100) is True
+    assert 99 < (await tree.get_expiry(["k", "list"]) or 0) <= 100
+    assert await tree.unexpire(["k", "list"]) is True
+    assert await tree.get_expiry(["k", "list"]) is None
+    await tree.remove_all("k")
+    assert await tree.get("k") == {}
+    assert await tree.remove("k") is True
+    assert await tree.remove("k") is False
+
+
+async def test_the_whole_tree(tree: Tree) -> None:
+    everything = {f"key{number}": number for number in range(50)}
+    await asyncio.gather(*(tree.set(key, value) for key, value in everything.items()))
+    await tree.set("\0own", 1)
+    assert await tree.get_all() == everything
+    assert await tree.count() == 50
+    await tree.remove_all()
+    assert await tree.get_all() == {}
+    assert await tree.get("\0own") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "operation", "keys", "call"),
+    [
+        (WrongTypeError, "pop", ("k", "l"), lambda tree: tree.pop(["k", "l"])),
+        (ChainTooDeepError, "get", ("k",) * 33, lambda tree: tree.get(["k"] * 33)),
+        (TooLargeError, "set", ("k",), lambda tree: tree.set("k", "x" * 3000)),
+        (TooLargeError, "get", ("k" * 300,), lambda tree: tree.get("k" * 300)),
+        (InvalidOperationError, "set", ("m", "5"), lambda tree: tree.set(["m", 5], 0)),
+        (InvalidOperationError, "expire", ("k",), lambda tree: tree.expire("k", -1)),
+        (InvalidOperationError, "get", (), lambda tree: tree.get([])),
+        (InvalidOperationError, "get_range", ("m",), lambda tree: tree.get_range("m", "0")),
+    ],
+)
+async def test_errors_name_operation_and_keys(
+    tree: Tree, error: type[LinkError], operation: str, keys: tuple[str, ...], call: Callable[[Tree], Any]
+) -> None:
+    await tree.set("k", {"l": 1})
+    await tree.set("m", [1])
+    with pytest.raises(error) as refused:
+        await call(tree)
+    assert type(refused.value) is error
+    assert (refused.value.operation, refused.value.keys) == (operation, keys)
+    assert operation.upper() in str(refused.value) or keys == ()
+    assert (await tree.get("k"), await tree.get("m")) == ({"l": 1}, [1])
+
+
+async def test_a_session_too_large(session: Session) -> None:
+    for key in "ab":
+        await session.set(key, "x" * 1900)
+    with pytest.raises(SessionTooLargeError, match=r"ADD \['c'\]: .* would exceed 4000 bytes") as refused:
+        await session.add("c", "x" * 500)
+    assert (refused.value.operation, refused.value.keys) == ("add", ("c",))
+
+
+async def test_a_store_that_does_not_answer(start_worker: StartWorker, running_store: Running) -> None:
+    worker = await start_worker(store_timeout=0.1)
+    await running_store.stop()
+    with pytest.raises(StoreUnavailableError, match=r"no store answered ADD \['k'\] within 0\.1 s") as failed:
+        await worker.worker.store.add("k", 1)
+    assert isinstance(failed.value, TimeoutError)
+    assert (failed.value.operation, failed.value.keys) == ("add", ("k",))
+
+
+async def test_what_is_no_value(tree: Tree) -> None:
+    with pytest.raises(NotSerializableError):
+        await tree.set("k", object())
+
+
+# Update
+
+
+async def test_updates_lose_nothing(start_worker: StartWorker, session: Session) -> None:
+    other = (await start_worker(name="other")).worker.ws_server.sessions.get(session.id)
+    calls = 0
+
+    def increase(value: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return (value or 0) + 1
+
+    async def increase_slowly(value: Any) -> Any:
+        await asyncio.sleep(0)
+        return increase(value)
+
+    await asyncio.gather(
+        *(one.update(["k", "n"], increase) for one in (session, other) for _ in range(20)),
+        *(one.update(["k", "n"], increase_slowly) for one in (session, other) for _ in range(5)),
+    )
+    assert await session.get("k") == {"n": 50}
+    assert calls > 50  # they did meet
+
+
+async def test_an_update_gives_up(session: Session) -> None:
+    calls = 0
+
+    async def meddle(value: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        await session.set("n", [calls])
+        return "mine"
+
+    with pytest.raises(UpdateConflictError, match=r"UPDATE \['n'\]: .* each of 3 times") as failed:
+        await session.update("n", meddle, attempts=3)
+    assert (failed.value.operation, failed.value.keys) == ("update", ("n",))
+    assert await session.get("n") == [3]
+
+
+async def test_an_update_that_raises_changes_nothing(session: Session) -> None:
+    await session.set("n", [1])
+
+    def fail(value: list[int]) -> None:
+        value.append(2)
+        raise LookupError("no")
+
+    with pytest.raises(LookupError):
+        await session.update("n", fail)
+    assert await session.get("n") == [1]
+
+
+# Transactions
+
+
+async def test_a_transaction(tree: Tree) -> None:
+    async with tree.transaction() as transaction:
+        transaction.set(["k", "a"], 1)
+        transaction.add(["k", "l"], "x")
+        transaction.concat(["k", "l"], ["y", "z"])
+        transaction.get_range(["k", "l"], 1)
+        transaction.remove_range(["k", "l"], 0, 1)
+        transaction.pop(["k", "l"])
+        transaction.count(["k", "l"])
+        transaction.get(["k", "a"])
+        transaction.exists("k")
+        transaction.has_key(["k", "b"])
+        transaction.get_all("k")
+        transaction.expire("k", 50)
+        transaction.unexpire("k")
+        transaction.get_expiry("k")
+        transaction.remove(["k", "a"])
+        transaction.remove(["k", "l"], get_value=True)
+        transaction.remove_all("k")
+    assert transaction.results == [
+        *(None, 0, 3, ["y", "z"], ["x"], "z", 1, 1, True, False),
+        *({"a": 1, "l": ["y"]}, True, True, None, True, ["y"], None),
+    ]
+    assert await tree.get_all() == {"k": {}}
+
+
+async def test_a_transaction_holds_as_a_whole_or_not_at_all(tree: Tree) -> None:
+    await tree.set("k", 1)
+    transaction = tree.transaction()
+
+    async def refused() -> None:
+        async with transaction:
+            transaction.set("k", 2)
+            transaction.set(["k", "l"], 3)
+
+    with pytest.raises(WrongTypeError, match=r"operation 1 of a transaction: SET \['k', 'l'\]") as error:
+        await refused()
+    assert error.value.operation == "transaction"
+    assert await tree.get("k") == 1
+    with pytest.raises(InvalidOperationError, match="is over"):
+        transaction.set("k", 4)
+
+
+async def test_a_transaction_that_is_given_up_is_not_sent(session: Session) -> None:
+    async def give_up() -> None:
+        async with session.transaction() as transaction:
+            transaction.set("k", 2)
+            raise LookupError("no")
+
+    with pytest.raises(LookupError):
+        await give_up()
+    assert await session.get("k") is None
+    async with session.transaction() as nothing:
+        pass
+    assert nothing.results == []
+
+
+async def test_a_transaction_s_keys_lie_together(worker: RunningWorker) -> None:
+    store = worker.worker.store
+    names = iter(f"key{number}" for number in range(1000))
+    here = next(names)
+    together = next(name for name in names if partition_of(name) == partition_of(here))
+    apart = next(name for name in names if partition_of(name) != partition_of(here))
+    async with store.transaction() as transaction:
+        transaction.set(here, 1)
+        transaction.set(together, 2)
+        with pytest.raises(CrossPartitionError, match=rf"SET \['{apart}'\]: .* lies in partition") as refused:
+            transaction.set(apart, 3)
+        with pytest.raises(CrossPartitionError, match="all partitions"):
+            transaction.get_all()
+    assert (refused.value.operation, refused.value.keys) == ("set", (apart,))
+    assert await store.get_all() == {here: 1, together: 2}
+
+
+# Procedures
+
+
+async def test_a_procedure_is_called_by_name(session: Session, worker: RunningWorker) -> None:
+    await session.set("stock", 5)
+    assert await session.run("take", 3) == 2
+    with pytest.raises(ProcedureError, match="RUN take: sold out") as raised:
+        await session.run("take", 3)
+    assert (raised.value.name, raised.value.operation) == ("ValueError", "run")
+    assert await session.get("stock") == 2
+    with pytest.raises(WrongTypeError, match=r"RUN misuse: ADD \['n', 'm'\]"):
+        await session.run("misuse")
+    assert await session.get("n") is None
+    with pytest.raises(UnknownProcedureError, match=r"RUN nothing: .* \(misuse, take\)"):
+        await session.run("nothing")
+    await worker.worker.store.set("stock", 10)
+    assert await worker.worker.store.run("take", 1, key="stock") == 9
+    with pytest.raises(InvalidOperationError, match="'stock' belongs to partition"):
+        await worker.worker.store.run("take", 1)
+
+
+async def test_procedures_of_many_callers_come_one_after_the_other(start_worker: StartWorker, session: Session) -> None:
+    other = (await start_worker(name="other")).worker.ws_server.sessions.get(session.id)
+    await session.set("stock", 30)
+    results = await asyncio.gather(
+        *(one.run("take", 1) for one in (session, other) for _ in range(20)), return_exceptions=True
+    )
+    assert sorted(left for left in results if isinstance(left, int)) == list(range(30))
+    assert sum(isinstance(result, ProcedureError) for result in results) == 10
+    assert await session.get("stock") == 0
+
+
+# Watching
+
+
+async def test_changes_of_every_worker_are_watched(start_worker: StartWorker, tree: Tree) -> None:
+    there = (await start_worker(name="other")).worker
+    other: Tree = there.store if isinstance(tree, AppTree) else there.ws_server.sessions.get(tree._session_id)
+    async with tree.watch("k") as changes:
+        await tree.set("k", {"l": [1]})
+        await other.add(["k", "l"], 2)
+        await other.set("another", 1)
+        await tree.remove("k")
+        assert [await anext(changes) for _ in range(3)] == [
+            Change(("k",), "set", {"l": [1]}),
+            Change(("k", "l"), "add", 2),
+            Change(("k",), "remove", None),
+        ]
+        await other.set("k", 5)
+        await other.expire("k", 0)
+        assert [(await anext(changes)).operation for _ in range(2)] == ["set", "expire"]
+
+
+async def test_several_watch_the_same(worker: RunningWorker, session: Session) -> None:
+    async with session.watch("k") as first:
+        await session.set("k", 1)
+        async with session.watch("k") as second, session.watch() as whole:
+            await session.set("k", [2])
+            assert await anext(second) == Change(("k",), "set", [2])
+            assert await anext(whole) == Change(("k",), "set", [2])
+        await session.set("k", 3)
+        assert [(await anext(first)).value for _ in range(3)] == [1, [2], 3]
+        with pytest.raises(StopAsyncIteration):
+            await anext(second)
+    await session.set("k", 4)
+    assert worker.service._watches._groups == {}
+    assert not any(route.watches for route in worker.service._client._routes)
+
+
+async def test_a_watch_that_is_lost_is_ended(worker: RunningWorker, session: Session) -> None:
+    changes = session.watch("k")
+    await changes.__aenter__()
+    del changes
+    async with session.watch() as others:
+        await session.set("k", 1)
+        assert (await anext(others)).value == 1
+        await session.get("k")
+    assert worker.service._watches._groups == {}
+
+
+async def test_a_watch_begins_anew_after_one_that_ended(session: Session) -> None:
+    for number in range(3):
+        async with session.watch("k") as changes:
+            await session.set("k", number)
+            assert await anext(changes) == Change(("k",), "set", number)
+        await session.set("k", "unseen")
+
+
+async def test_a_watcher_that_takes_nothing_is_ended(session: Session) -> None:
+    async with session.watch("k", max_waiting=3) as changes:
+        for number in range(5):
+            await session.set("k", number)
+        await session.get("k")
+        assert [(await anext(changes)).value for _ in range(3)] == [0, 1, 2]
+        for _ in range(2):
+            with pytest.raises(WatchOverflowError, match=r"WATCH \['k'\]: 3 changes wait") as ended:
+                await anext(changes)
+        assert (ended.value.operation, ended.value.keys) == ("watch", ("k",))
+
+
+async def test_a_watch_ends_with_its_session(worker: RunningWorker, session: Session) -> None:
+    async with session.watch("k") as changes:
+        told = pb.DataChange(session_id=session.id, watched=["k"], keys=["k"], operation="end", value=b"\xc0", count=1)
+        (group,) = worker.service._watches._groups.values()
+        told.generation = group.generation or 0
+        worker.service._watches.deliver(told)
+        assert [change async for change in changes] == [Change(("k",), "end", None)]
+    assert worker.service._watches._groups == {}
+
+
+async def test_a_watch_outlives_the_store(
+    start_store: StartStore, running_store: Running, session: Session, worker: RunningWorker
+) -> None:
+    async with session.watch("k") as changes:
+        await session.set("k", 1)
+        await running_store.stop()
+        writing = asyncio.ensure_future(session.set("k", 2))
+        await start_store()
+        await writing
+        await session.set("k", 3)
+        assert [await anext(changes) for _ in range(3)] == [Change(("k",), "set", number) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("told", "seen"),
+    [
+        ([(1, 1, "set")], ["set"]),
+        ([(1, 1, "set"), (1, 1, "set")], ["set"]),  # told twice
+        ([(1, 3, "set")], [("missed", 2), "set"]),
+        ([(1, 4, "")], [("missed", 4)]),
+        ([(1, 1, "set"), (1, 1, "")], ["set"]),
+        ([(1, 2, "set"), (2, 7, ""), (2, 8, "set")], [("missed", 1), "set", ("missed", None), "set"]),
+        ([(2, 8, "set")], []),  # of another watch
+    ],
+)
+async def test_what_was_missed_is_told_exactly(
+    worker: RunningWorker, session: Session, told: list[Any], seen: list[Any]
+) -> None:
+    watches = worker.service._watches
+    async with session.watch("k") as changes:
+        (group,) = watches._groups.values()
+        group.generation = 1
+        for generation, count, operation in told:
+            value = msgspec.msgpack.encode(count) if operation else group.tag
+            watches.deliver(
+                pb.DataChange(
+                    session_id=session.id,
+                    watched=["k"],
+                    keys=["k"] if operation else [],
+                    operation=operation,
+                    value=value,
+                    count=count,
+                    generation=generation,
+                )
+            )
+        changes.close()
+        found = [(c.operation, c.value) if c.operation == "missed" else c.operation async for c in changes]
+    assert found == seen
+
+
+async def test_a_watch_that_is_refused(worker: RunningWorker, session: Session) -> None:
+    watch = session.watch(["k"] * 33)
+    with pytest.raises(ChainTooDeepError):
+        await anext(watch)
+    with pytest.raises(StopAsyncIteration):
+        await anext(watch)
+    assert worker.service._watches._groups == {}
+    with pytest.raises(InvalidOperationError, match="watched by key"):
+        worker.worker.store.watch()
+
+
+async def test_a_watch_can_be_iterated_at_once(session: Session) -> None:
+    watch: Watch = session.watch("k")
+
+    async def first() -> Change:
+        async for change in watch:
+            return change
+        raise AssertionError("it ended")
+
+    waiting = asyncio.ensure_future(first())
+    while not waiting.done():
+        await session.set("k", 1)
+    assert await waiting == Change(("k",), "set", 1)
+    watch.close()
