@@ -16,7 +16,7 @@ from socketcluster_store.channels import Channels
 from socketcluster_store.documents import check_value
 from socketcluster_store.engines.base import END_SESSION, PUT_RECORD, Command, EnginePartition, Outcome
 from socketcluster_store.errors import EngineError, InternalError, InvalidError, Refusal, TooLargeError
-from socketcluster_store.links import WorkerLink
+from socketcluster_store.links import WorkerLink, pack_event
 from socketcluster_store.sessions import Sessions
 
 log = get_logger(__name__)
@@ -191,15 +191,11 @@ class Partition:
             if not self._check_session_id(operation.session_id, operation):
                 raise InvalidError("no session is named")
             self._check_message(operation)
-            event = store_pb2.Event(
-                session_message=store_pb2.SessionMessage(
-                    session_id=operation.session_id, name=name, value=operation.value
-                )
-            )
-            event_size = event.ByteSize()
+            message = store_pb2.SessionMessage(session_id=operation.session_id, name=name, value=operation.value)
+            packed = pack_event(store_pb2.Event(session_message=message))
             for holder in self._sessions.holders(operation.session_id):
                 if holder.worker_id != link.worker_id and isinstance(holder, WorkerLink):
-                    holder.send(event, event_size)
+                    holder.tell(packed)
             return b""
         self._check_partition(name.encode(), name)
         if verb == store_pb2.VERB_CHANNEL_SUBSCRIBE:
@@ -215,9 +211,9 @@ class Partition:
                 channel=name, value=operation.value, offset=offset, epoch=self.epoch
             )
         )
-        event_size = event.ByteSize()
+        packed = pack_event(event)
         for subscriber in self._channels.subscribers(name):
-            subscriber.send(event, event_size)
+            subscriber.tell(packed)
         return _encode({"offset": offset, "epoch": self.epoch})
 
     def _check_session_id(self, session_id: str, operation: store_pb2.Operation) -> bytes:
