@@ -44,10 +44,14 @@ class _VerbEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verb.ValueType],
     VERB_SESSION_EMIT: _Verb.ValueType  # 34
     """name, value: to every other worker that has the session attached"""
     VERB_CHANNEL_SUBSCRIBE: _Verb.ValueType  # 64
-    """Channels."""
+    """Channels.
+    answers with the channel's position: {epoch, offset, first}
+    """
     VERB_CHANNEL_UNSUBSCRIBE: _Verb.ValueType  # 65
     VERB_CHANNEL_PUBLISH: _Verb.ValueType  # 66
     """name, value: to every subscribed worker, the publishing one included"""
+    VERB_CHANNEL_HISTORY: _Verb.ValueType  # 67
+    """name, value {limit} or {limit, epoch, offset}: what came last, or what came after"""
 
 class Verb(_Verb, metaclass=_VerbEnumTypeWrapper): ...
 
@@ -68,10 +72,14 @@ VERB_SESSION_DETACH: Verb.ValueType  # 33
 VERB_SESSION_EMIT: Verb.ValueType  # 34
 """name, value: to every other worker that has the session attached"""
 VERB_CHANNEL_SUBSCRIBE: Verb.ValueType  # 64
-"""Channels."""
+"""Channels.
+answers with the channel's position: {epoch, offset, first}
+"""
 VERB_CHANNEL_UNSUBSCRIBE: Verb.ValueType  # 65
 VERB_CHANNEL_PUBLISH: Verb.ValueType  # 66
 """name, value: to every subscribed worker, the publishing one included"""
+VERB_CHANNEL_HISTORY: Verb.ValueType  # 67
+"""name, value {limit} or {limit, epoch, offset}: what came last, or what came after"""
 Global___Verb: _TypeAlias = Verb  # noqa: Y015
 
 @_typing.final
@@ -263,6 +271,7 @@ class Operation(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Rises by one with each operation of a worker's incarnation."""
     verb: Global___Verb.ValueType
@@ -272,6 +281,8 @@ class Operation(_message.Message):
     value: _builtins.bytes
     """MessagePack."""
     partition: _builtins.int
+    message_id: _builtins.str
+    """Of VERB_CHANNEL_PUBLISH: what names the message; published again within the window, it keeps its first offset."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The key chain, outermost key first; an index into a list is written in decimal."""
@@ -286,10 +297,11 @@ class Operation(_message.Message):
         name: _builtins.str = ...,
         value: _builtins.bytes = ...,
         partition: _builtins.int = ...,
+        message_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "keys", b"keys", "name", b"name", "partition", b"partition", "session_id", b"session_id", "value", b"value", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "keys", b"keys", "message_id", b"message_id", "name", b"name", "partition", b"partition", "session_id", b"session_id", "value", b"value", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store import channel_log
 from socketcluster_store.engines.base import END_SESSION, PUT_RECORD, Command, KeyValue, Outcome
 from socketcluster_store.errors import InvalidError, Refusal, TooLargeError, WrongTypeError
 
@@ -51,6 +52,7 @@ class Documents:
             store_pb2.VERB_REMOVE_ALL: self._remove_all,
             PUT_RECORD: self._put_record,
             END_SESSION: self._end_session,
+            **channel_log.VERBS,
         }
 
     def apply(self, kv: KeyValue, batch: Sequence[Command]) -> list[Outcome]:

@@ -14,6 +14,7 @@ from grpc import aio
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
+from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.engines.base import Engine, EnginePartition, Outcome
 from socketcluster_store.errors import EngineError, NotOwnerError
 from socketcluster_store.links import Links, WorkerLink
@@ -39,6 +40,7 @@ class StoreService:
         self._links = Links()
         self.partitions = Partitions(engine, self._make_partition, self._announce)
         self._graces: dict[WorkerLink, asyncio.TimerHandle] = {}
+        self._channel_rules = ChannelRules(settings.channel_history)
         self._releases: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -174,6 +176,8 @@ class StoreService:
             engine_partition,
             session_timeout=self._settings.session_timeout,
             max_value_bytes=self._settings.max_value_bytes,
+            channel_rules=self._channel_rules,
+            message_id_window=self._settings.message_id_window,
             on_sessions_ended=self._sessions_ended,
         )
 

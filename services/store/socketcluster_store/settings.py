@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
 
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_runtime.settings import ServiceSettings, wiring
+from socketcluster_store.channel_rules import HistoryRule, parse_rule
 
 MIB = 1024 * 1024
 
@@ -34,6 +36,10 @@ class StoreSettings(ServiceSettings):
     """Seconds that a worker whose link broke has to come back before its sessions count as left."""
     max_value_bytes: int = Field(MIB, ge=1024, le=16 * MIB)
     """The largest value at a top-level key, in bytes of MessagePack; also of an event and of a channel's message."""
+    channel_history: Annotated[tuple[HistoryRule, ...], NoDecode] = ()
+    """Which channels keep their messages: ``pattern: count, age`` and so on, by semicolons; age in seconds."""
+    message_id_window: float = Field(300.0, gt=0, le=86_400)
+    """Seconds within which what is published to a channel with the same id again is not published again."""
     max_link_bytes: int = Field(64 * MIB, ge=MIB)
     """Bytes that may wait for a worker that does not read before its link is closed."""
 
@@ -44,6 +50,11 @@ class StoreSettings(ServiceSettings):
         if not 1 <= index <= count <= PARTITION_COUNT:
             raise ValueError(f"must be I/N with 1 <= I <= N <= {PARTITION_COUNT}")
         return value
+
+    @field_validator("channel_history", mode="before")
+    @classmethod
+    def _parse_rules(cls, value: object) -> object:
+        return tuple(parse_rule(part) for part in value.split(";") if part.strip()) if isinstance(value, str) else value
 
     def wanted_partitions(self) -> frozenset[int]:
         """Return the partitions of this store's share."""

@@ -24,19 +24,25 @@ PUT_RECORD = -1
 """Command: keep ``value`` as the record of the session."""
 END_SESSION = -2
 """Command: remove the session's record and its whole tree."""
+CHANNEL_POSITION = -101
+"""Command: return where a channel with a history is; see ``channel_log``."""
+EXPIRE_CHANNELS = -102
+"""Command: remove from histories what is too old, as much as one batch bears, and return when to do so next."""
 
 
 class Command(NamedTuple):
     """One step of a batch."""
 
     verb: int
-    """A data verb of the protocol, ``PUT_RECORD`` or ``END_SESSION``."""
+    """A data verb of the protocol, VERB_CHANNEL_PUBLISH, VERB_CHANNEL_HISTORY, or one of those above."""
     session_id: bytes
     """Whose tree; empty: the application's own."""
     keys: Sequence[str] = ()
-    """The key chain."""
+    """The key chain; of a command on a channel, its name."""
     value: bytes = b""
     """MessagePack; of ``PUT_RECORD``, any bytes."""
+    detail: object = None
+    """Of a command on a channel: what ``channel_log`` says."""
 
 
 Outcome = bytes | Refusal
@@ -103,5 +109,13 @@ class KeyValue(Protocol):
         """Yield the keys that begin with ``prefix``, and their values, in order; nothing may be changed meanwhile."""
 
 
-READS = frozenset((store_pb2.VERB_GET, store_pb2.VERB_EXISTS, store_pb2.VERB_GET_ALL))
+READS = frozenset(
+    (
+        store_pb2.VERB_GET,
+        store_pb2.VERB_EXISTS,
+        store_pb2.VERB_GET_ALL,
+        store_pb2.VERB_CHANNEL_HISTORY,
+        CHANNEL_POSITION,
+    )
+)
 """The verbs that change nothing."""
