@@ -10,8 +10,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from secrets import token_hex
 
+import msgspec
+
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.addresses import is_name, resolve, split_host_port
+from socketcluster_runtime.channel_feed import ChannelFeed, ChannelPosition, Gap, HistoryPage, Position
 from socketcluster_runtime.errors import (
     InvalidOperationError,
     LinkError,
@@ -40,9 +43,19 @@ _ERRORS: dict[int, type[OperationError]] = {
     store_pb2.Error.CODE_WRONG_TYPE: WrongTypeError,
     store_pb2.Error.CODE_TOO_LARGE: TooLargeError,
 }
+_SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
 _CHANNEL_VERBS = frozenset(
-    (store_pb2.VERB_CHANNEL_SUBSCRIBE, store_pb2.VERB_CHANNEL_UNSUBSCRIBE, store_pb2.VERB_CHANNEL_PUBLISH)
+    (
+        _SUBSCRIBE,
+        store_pb2.VERB_CHANNEL_UNSUBSCRIBE,
+        store_pb2.VERB_CHANNEL_PUBLISH,
+        store_pb2.VERB_CHANNEL_HISTORY,
+    )
 )
+_encode = msgspec.msgpack.Encoder().encode
+_read_page = msgspec.msgpack.Decoder(HistoryPage).decode
+read_position = msgspec.msgpack.Decoder(ChannelPosition).decode
+"""Reads the result of ``subscribe``."""
 
 
 class _Pending:
@@ -70,7 +83,7 @@ class _Route:
         self.in_flight: dict[int, _Pending] = {}  # on sent_to, by id
         self.parked: dict[int, _Pending] = {}  # until there is an owner and nothing is in flight elsewhere
         self.sessions: dict[str, None] = {}  # attached
-        self.channels: dict[str, None] = {}  # subscribed
+        self.channels: dict[str, ChannelFeed] = {}  # subscribed
 
     @property
     def clear(self) -> bool:
@@ -92,6 +105,7 @@ class StoreClient:
         on_session_message: Callable[[str, str, bytes], None],
         on_session_destroyed: Callable[[str], None],
         on_channel_message: Callable[[str, bytes, int, int], None],
+        on_channel_gap: Callable[[Gap], None] = lambda _gap: None,
     ) -> None:
         """Prepare the links; ``start`` opens them.
 
@@ -103,7 +117,8 @@ class StoreClient:
             timeout: seconds that an operation waits for its answer.
             on_session_message: called with session id, event name and MessagePack of the list of arguments.
             on_session_destroyed: called with the session id.
-            on_channel_message: called with channel, MessagePack, offset and epoch.
+            on_channel_message: called with channel, MessagePack, offset and epoch, in order and once.
+            on_channel_gap: called with what the history of a channel no longer had after a break.
 
         Raises:
             SettingsError: an address is malformed.
@@ -118,6 +133,7 @@ class StoreClient:
         self._on_session_message = on_session_message
         self._on_session_destroyed = on_session_destroyed
         self._on_channel_message = on_channel_message
+        self._on_channel_gap = on_channel_gap
         self._links: dict[str, StoreLink] = {}
         self._named: set[str] = set()  # addresses of links that were found by name
         self._unresolved: set[str] = set()
@@ -149,6 +165,9 @@ class StoreClient:
         await asyncio.gather(*(link.close() for link in self._links.values()))
         self._links.clear()
         self._ready.clear()
+        for route in self._routes:
+            for feed in route.channels.values():
+                feed.close()
         for pending in list(self._pending.values()):
             self._fail(pending, StoreUnavailableError("the link to the stores was closed"))
 
@@ -170,6 +189,7 @@ class StoreClient:
         name: str = "",
         value: bytes = b"",
         partition: int | None = None,
+        message_id: str = "",
     ) -> asyncio.Future[bytes]:
         """Send an operation; its result is MessagePack, empty where the verb returns nothing.
 
@@ -191,6 +211,7 @@ class StoreClient:
                 name=name,
                 value=value,
                 partition=partition,
+                message_id=message_id,
             )
             route = self._routes[partition]
         except (AttributeError, TypeError, ValueError, IndexError) as error:
@@ -226,16 +247,42 @@ class StoreClient:
         return self.call(store_pb2.VERB_SESSION_DETACH, session_id=session_id)
 
     def subscribe(self, channel: str) -> asyncio.Future[bytes]:
-        """Get a channel's messages, on every later link too, until ``unsubscribe``."""
-        if (route := self._route_of(channel)) is not None:
-            route.channels[channel] = None
-        return self.call(store_pb2.VERB_CHANNEL_SUBSCRIBE, name=channel)
+        """Get a channel's messages, on every later link too, until ``unsubscribe``.
+
+        After a break those that were missed are read from the channel's history. The result is where the channel is.
+        """
+        if (route := self._route_of(channel)) is None:
+            return self.call(_SUBSCRIBE, name=channel)
+        feed = route.channels.get(channel)
+        is_new = feed is None
+        if feed is None:
+
+            def deliver(value: bytes, offset: int, epoch: int) -> None:
+                self._on_channel_message(channel, value, offset, epoch)
+
+            feed = route.channels[channel] = ChannelFeed(channel, self.history, deliver, self._on_channel_gap)
+        subscribed = self.call(_SUBSCRIBE, name=channel)
+        if is_new:
+            feed.reopen(self._last_id)
+        return subscribed
 
     def unsubscribe(self, channel: str) -> asyncio.Future[bytes]:
         """Get a channel's messages no longer."""
-        if (route := self._route_of(channel)) is not None:
-            route.channels.pop(channel, None)
+        if (route := self._route_of(channel)) is not None and (feed := route.channels.pop(channel, None)) is not None:
+            feed.close()
         return self.call(store_pb2.VERB_CHANNEL_UNSUBSCRIBE, name=channel)
+
+    async def history(self, channel: str, since: Position | None, limit: int) -> HistoryPage:
+        """Return at most ``limit`` messages of a channel: those after a position, or the newest.
+
+        Raises:
+            LinkError: as the futures of ``call``.
+        """
+        request = {"limit": limit}
+        if since is not None:
+            request |= since._asdict()
+        answer = await self.call(store_pb2.VERB_CHANNEL_HISTORY, name=channel, value=_encode(request))
+        return _read_page(answer)
 
     # What a link tells its owner
 
@@ -313,8 +360,9 @@ class StoreClient:
             route.renew = False
             for session_id in route.sessions:
                 self._send_own(route, store_pb2.Operation(verb=store_pb2.VERB_SESSION_ATTACH, session_id=session_id))
-            for channel in route.channels:
-                self._send_own(route, store_pb2.Operation(verb=store_pb2.VERB_CHANNEL_SUBSCRIBE, name=channel))
+            for channel, feed in route.channels.items():
+                self._send_own(route, store_pb2.Operation(verb=_SUBSCRIBE, name=channel))
+                feed.reopen(self._last_id)
         if route.parked:
             parked = sorted(route.parked.items())
             route.parked.clear()
@@ -340,6 +388,10 @@ class StoreClient:
             return  # it is on its way to another store
         if not result.HasField("error"):
             self._forget(pending)
+            if pending.operation.verb == _SUBSCRIBE:
+                feed = route.channels.get(pending.operation.name)
+                if feed is not None and feed.opening == result.id:
+                    feed.opened(read_position(result.value))
             if pending.future is not None and not pending.future.done():
                 pending.future.set_result(result.value)
         elif result.error.code == store_pb2.Error.CODE_NOT_OWNER:
@@ -355,7 +407,9 @@ class StoreClient:
         kind = event.WhichOneof("kind")
         if kind == "channel_message":
             message = event.channel_message
-            self._on_channel_message(message.channel, message.value, message.offset, message.epoch)
+            feed = self._routes[partition_of(message.channel)].channels.get(message.channel)
+            if feed is not None:  # else it was on its way while the subscription ended
+                feed.take(message.value, message.offset, message.epoch)
         elif kind == "session_message":
             self._on_session_message(
                 event.session_message.session_id, event.session_message.name, event.session_message.value

@@ -418,10 +418,12 @@ def test_the_longest_pattern_that_matches_counts() -> None:
     assert ChannelRules([]).find("x") is None
 
 
-@pytest.mark.parametrize("text", ["x", "x: 1", ": 1, 2", "x: a, 1", "x: 1, 2, 3, 4", "x: -1, 1", "x: 1, 0", "x: 1, nan"])
+@pytest.mark.parametrize(
+    "text", ["x", "x: 1", ": 1, 2", "x: a, 1", "x: 1, 2, 3, 4", "x: -1, 1", "x: 1, 0", "x: 1, nan"]
+)
 def test_a_malformed_rule_is_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="channel_history"):
-        StoreSettings(secret=SecretStr("s" * 16), channel_history=text)  # type: ignore[arg-type]
+        StoreSettings(secret=SecretStr("s" * 16), channel_history=text)
 
 
 @pytest.mark.parametrize(
