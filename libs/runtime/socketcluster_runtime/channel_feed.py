@@ -117,19 +117,20 @@ class ChannelFeed:
         """Take a message that the store sent."""
         if self._held is not None:
             self._hold(value, offset, epoch)
-        elif (offset == self._offset + 1 and epoch == self._epoch) or (epoch != self._epoch and offset == 1):
-            # a new epoch on an unbroken link: the old one came to its end
+        elif epoch == self._epoch and offset == self._offset + 1:
             self._pass_on(value, offset, epoch)
-        elif epoch != self._epoch or offset > self._offset:
+        elif self._is_far(offset, epoch):
             self._held = []
             self._hold(value, offset, epoch)
             self._catch_up()
+        elif epoch != self._epoch:
+            self._pass_on(value, offset, epoch)
 
     def reopen(self, operation: int) -> None:
         """Note that the store is told anew of the subscription, because the link is another."""
         self.opening = operation
-        if self._held is None:
-            self._held = []
+        self._held = []  # what was held for the old one counts as missed
+        self._held_bytes = 0
 
     def opened(self, position: ChannelPosition) -> None:
         """Learn where the channel was when the store took the subscription."""
@@ -165,6 +166,13 @@ class ChannelFeed:
     def position(self) -> Position:
         """Where the subscriber is."""
         return Position(self._epoch, self._offset)
+
+    def _is_far(self, offset: int, epoch: int) -> bool:
+        """Is something missing before that message?
+
+        Not before the first of a new epoch: on an unbroken link the old one came to its end.
+        """
+        return offset > self._offset + 1 if epoch == self._epoch else offset != 1
 
     def _pass_on(self, value: bytes, offset: int, epoch: int) -> None:
         self._epoch = epoch
@@ -213,7 +221,14 @@ class ChannelFeed:
                     _value, offset, epoch = self._held[0]
                     self._skip(Position(epoch, offset - 1))
                 break
-            if self._use(page) and not self._again:
+            before = self.position
+            if not self._use(page) or self._again:
+                continue
+            if not self._held or not self._is_far(*self._held[0][1:]):
+                break
+            if self.position == before:  # the history does not know either
+                _value, offset, epoch = self._held[0]
+                self._skip(Position(epoch, offset - 1))
                 break
         self._task = None
         if self.opening is None:

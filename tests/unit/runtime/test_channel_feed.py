@@ -106,9 +106,11 @@ steps = st.lists(
 )
 
 
-@given(kept=st.sampled_from([0, 2, 5, 1000]), steps=steps)
-@settings(max_examples=300, deadline=None, derandomize=True)
-def test_every_message_is_delivered_once_or_named_as_missing(kept: int, steps: list[tuple[str, int]]) -> None:
+@given(kept=st.sampled_from([0, 2, 5, 1000]), held=st.sampled_from([500, 1_000_000]), steps=steps)
+@settings(max_examples=400, deadline=None, derandomize=True)
+def test_every_message_is_delivered_once_or_named_as_missing(
+    kept: int, held: int, steps: list[tuple[str, int]]
+) -> None:
     async def play() -> None:
         channel = Channel(kept)
         for step, count in steps:
@@ -137,7 +139,8 @@ def test_every_message_is_delivered_once_or_named_as_missing(kept: int, steps: l
         if kept == 1000:
             assert channel.gaps == []
 
-    with asyncio.Runner() as runner:
+    with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
+        patch.setattr(channel_feed, "MAX_HELD_BYTES", held)
         runner.run(play())
 
 
@@ -251,6 +254,15 @@ async def test_a_history_that_cannot_be_read_is_a_gap() -> None:
     await channel.settle()
     assert channel.got == [(100, 2)]
     assert [gap.missing for gap in channel.gaps] == [range(1, 2)]
+
+
+async def test_a_message_of_which_the_history_knows_nothing_is_not_waited_for() -> None:
+    channel = Channel(kept=5)
+    channel.carry(1)
+    channel.feed.take(b"100-5", 5, 100)
+    await channel.answer()
+    assert channel.got == [(100, 5)]
+    assert [gap.missing for gap in channel.gaps] == [range(1, 5)]
 
 
 async def test_a_feed_that_starts_somewhere_else() -> None:
