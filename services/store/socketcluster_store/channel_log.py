@@ -9,6 +9,10 @@ whatever happens to the store, and offsets go on where they ended. Keys, ``#`` b
     c i <#channel> <#id>            an id that was published: its number, time, epoch and offset
     c j <number>                    #channel and #id of the ids, in the order in which they came
     c w                             the first and the next number of those
+    c b                             the boot of the machine in which the partition was opened last, or ``_CLEAN``
+
+A power cut may take what was not synced with it, unless ``fsync`` is ``always``, and offsets would be given twice. So
+every channel gets a new epoch when the machine was started anew and the store before had no time to sync.
 
 Nothing is held in memory, and time alone costs nothing: a channel has one entry in the queue of ``c x`` however often
 it is published to, which is moved on when its turn comes. An age is exact all the same, because what is too old is left
@@ -27,7 +31,14 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.channel_rules import HistoryRule
-from socketcluster_store.engines.base import CHANNEL_POSITION, EXPIRE_CHANNELS, Command, KeyValue
+from socketcluster_store.engines.base import (
+    CHANNEL_POSITION,
+    CLOSE_CHANNELS,
+    EXPIRE_CHANNELS,
+    OPEN_CHANNELS,
+    Command,
+    KeyValue,
+)
 
 OFFSET_AGE = 86_400.0
 """Seconds after its last message for which a channel's epoch and offset are kept, if its history is not kept longer."""
@@ -44,6 +55,7 @@ _MESSAGES_AT_ONCE = 2_000
 _REMOVED_AT_ONCE = 100
 """Messages that one publication may remove; usually it is one."""
 
+_CLEAN = b"clean"
 _U64 = Struct(">Q")
 _TIME = Struct(">d")
 _META = Struct(">QQQQddQ")
@@ -51,6 +63,15 @@ _ID = Struct(">QdQQ")
 _RING = Struct(">QQ")
 _POSITION = Struct(">QQ?")
 _encode = msgspec.msgpack.Encoder().encode
+
+
+class Opening(NamedTuple):
+    """The detail of the command OPEN_CHANNELS."""
+
+    boot_id: bytes
+    """Names the time since the machine was started; empty: it is not known."""
+    epoch: int
+    """Of every channel at least, if offsets may have been lost."""
 
 
 class Publication(NamedTuple):
@@ -133,6 +154,24 @@ def read_deadline(outcome: bytes) -> float | None:
 def channel_command(verb: int, channel: str, detail: object = None, value: bytes = b"") -> Command:
     """Return a command on a channel."""
     return Command(verb, b"", (channel,), value, detail)
+
+
+def _open(kv: KeyValue, command: Command) -> bytes:
+    opening = command.detail
+    assert isinstance(opening, Opening)  # noqa: S101
+    before = kv.get(b"cb")
+    if before not in (None, _CLEAN, opening.boot_id):
+        for key, raw in list(kv.scan(b"cm")):
+            meta = _Meta(*_META.unpack(raw))
+            meta.epoch = max(opening.epoch, meta.epoch + 1)
+            kv.put(key, meta.pack())
+    kv.put(b"cb", opening.boot_id)
+    return b""
+
+
+def _close(kv: KeyValue, _command: Command) -> bytes:
+    kv.put(b"cb", _CLEAN)
+    return b""
 
 
 def _publish(kv: KeyValue, command: Command) -> bytes:
@@ -316,6 +355,8 @@ VERBS: dict[int, Callable[[KeyValue, Command], bytes]] = {
     store_pb2.VERB_CHANNEL_PUBLISH: _publish,
     store_pb2.VERB_CHANNEL_HISTORY: _history,
     CHANNEL_POSITION: _position,
+    OPEN_CHANNELS: _open,
+    CLOSE_CHANNELS: _close,
     EXPIRE_CHANNELS: _expire,
 }
 """The commands on channels with a history."""

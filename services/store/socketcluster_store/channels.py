@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -21,13 +22,21 @@ from socketcluster_store.channel_log import (
     ChannelPosition,
     HistoryAnswer,
     HistoryQuery,
+    Opening,
     Publication,
     channel_command,
     read_deadline,
     read_outcome,
 )
 from socketcluster_store.channel_rules import ChannelRules
-from socketcluster_store.engines.base import CHANNEL_POSITION, EXPIRE_CHANNELS, Command, Outcome
+from socketcluster_store.engines.base import (
+    CHANNEL_POSITION,
+    CLOSE_CHANNELS,
+    EXPIRE_CHANNELS,
+    OPEN_CHANNELS,
+    Command,
+    Outcome,
+)
 from socketcluster_store.errors import EngineError, InvalidError
 from socketcluster_store.links import pack_event
 
@@ -37,6 +46,7 @@ IDLE_TIME = 300.0
 """Seconds for which the offset of a channel without subscribers and history is remembered."""
 MAX_IDLE = 4096
 """Such channels that are remembered in a partition; of more, those idle for longest are forgotten."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 RETRY_PAUSE = 1.0
 """Seconds until it is tried again to remove what is too old."""
 
@@ -126,20 +136,27 @@ class Channels(Generic[S]):
         self._closed = False
 
     async def load(self) -> None:
-        """Learn when something is too old next; call it once, first.
+        """Take over the channels that the partition remembers; call it once, first.
 
         Raises:
             EngineError: the engine failed.
         """
+        opening = Opening(boot_id(), self._next_epoch(self._clock()))
+        await self._apply([channel_command(OPEN_CHANNELS, "", opening)])
         await self._expire_due()
 
     async def close(self) -> None:
-        """Remove nothing more."""
+        """Give the channels up; the engine is to be synced then.
+
+        Raises:
+            EngineError: the engine failed.
+        """
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._expiring is not None:
             await asyncio.wait({self._expiring})
+        await self._apply([channel_command(CLOSE_CHANNELS, "")])
 
     def prepare(self, subscriber: S, operation: store_pb2.Operation, now: float) -> Command | None:
         """Begin an operation; return what the engine is to do for it.
@@ -295,6 +312,14 @@ class Channels(Generic[S]):
         self._expiring = self._timer = self._due = self._due_next = None
         if times:
             self._arm(min(times))
+
+
+def boot_id() -> bytes:
+    """Return what names the time since the machine was started; empty where the system does not tell."""
+    try:
+        return BOOT_ID.read_bytes().strip()
+    except OSError:
+        return b""
 
 
 def _request(operation: store_pb2.Operation) -> _HistoryRequest:

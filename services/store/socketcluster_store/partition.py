@@ -189,8 +189,10 @@ class Partition:
         self.end_no_more()
         if self._ending is not None:
             await asyncio.wait({self._ending})
-        await self._channels.close()
-        await self._engine.close()
+        try:
+            await self._channels.close()
+        finally:
+            await self._engine.close()
 
     def _emit(self, link: WorkerLink, operation: store_pb2.Operation) -> None:
         """Send an event to the other workers that have a session attached."""

@@ -46,7 +46,7 @@ async def test_offsets_are_consecutive_and_live_as_long_as_somebody_listens(benc
     }  # fmt: skip
     assert not (await bench.history("c", epoch=epoch, offset=4))["known"]
     assert not (await bench.history("c", epoch=epoch - 1, offset=1))["known"]
-    assert await bench.keys() == []
+    assert await bench.keys() in ([], [b"cb"])
 
 
 async def test_an_idle_channel_is_forgotten_and_comes_back_with_another_epoch(bench: Bench) -> None:
@@ -79,7 +79,7 @@ async def test_asking_makes_no_channel(bench: Bench) -> None:
         assert await bench.history(name) == answer
         assert await bench.history(name, epoch=5, offset=5) == answer | {"known": False}
     assert bench.channels._channels == {}
-    assert await bench.keys() == []
+    assert await bench.keys() in ([], [b"cb"])
 
 
 # With one.
@@ -91,6 +91,31 @@ async def test_a_history_goes_on_where_it_ended(bench: Bench) -> None:
     assert await bench.publish("kept", "b") == {"offset": 2, "epoch": before["epoch"]}
     answer = await bench.history("kept")
     assert (values(answer), answer["start"], answer["known"]) == (["a", "b"], 1, True)
+
+
+async def test_offsets_that_a_power_cut_may_have_taken_are_not_given_twice(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "boot_id"
+    monkeypatch.setattr(channels_module, "BOOT_ID", file)
+    file.write_bytes(b"first\n")
+    await bench.channels.load()
+    before = await bench.publish("kept", "a")
+    bench.start()
+    await bench.channels.load()  # killed
+    assert (await bench.publish("kept", "b"))["epoch"] == before["epoch"]
+    bench.start()
+    file.write_bytes(b"second\n")
+    await bench.channels.load()  # killed with the machine
+    after = await bench.publish("kept", "c")
+    assert (after["offset"], after["epoch"] > before["epoch"]) == (3, True)
+    answer = await bench.history("kept", epoch=before["epoch"], offset=2)
+    assert (values(answer), answer["known"]) == (["a", "b", "c"], False)
+    await bench.channels.close()
+    bench.start()
+    file.write_bytes(b"third\n")
+    await bench.channels.load()  # stopped well before
+    assert (await bench.publish("kept", "d"))["epoch"] == after["epoch"]
 
 
 async def test_a_history_is_bounded_in_number_bytes_and_age(bench: Bench) -> None:
@@ -176,6 +201,7 @@ async def test_what_is_told_comes_after_the_commit_and_only_then(bench: Bench) -
     with pytest.raises(EngineError):
         await bench.publish("kept", "b")
     assert len(listener.told) == 1
+    bench.apply = committed
 
 
 async def test_one_batch_is_carried_out_in_order(bench: Bench) -> None:
@@ -248,10 +274,10 @@ async def test_what_is_too_old_is_removed_and_then_forgotten(bench: Bench) -> No
         await bench.publish(f"kept{number}", "a")
         await bench.publish(f"kept{number}", "b")
     await bench.remove_old()
-    assert len(await bench.keys()) == 3 * (1 + 1 + 2)
+    assert len(await bench.keys()) == 1 + 3 * (1 + 1 + 2)
     bench.now += 11
     await bench.remove_old()
-    assert len(await bench.keys()) == 3 * (1 + 1)
+    assert len(await bench.keys()) == 1 + 3 * (1 + 1)
     assert (await bench.publish("kept0", "c"))["offset"] == 3
     bench.now += OFFSET_AGE - 1
     await bench.remove_old()
@@ -259,7 +285,7 @@ async def test_what_is_too_old_is_removed_and_then_forgotten(bench: Bench) -> No
     assert (await bench.history("kept1"))["epoch"] == 0
     bench.now += 2
     await bench.remove_old()
-    assert await bench.keys() == []
+    assert await bench.keys() in ([], [b"cb"])
     assert (await bench.publish("kept0", "d"))["offset"] == 1
 
 
@@ -281,7 +307,7 @@ async def test_many_old_messages_are_removed_in_several_batches(bench: Bench) ->
         bench.now += 0.01
         await bench.channels._expire()
     assert batches > 2
-    assert await bench.keys() == []
+    assert await bench.keys() in ([], [b"cb"])
 
 
 async def test_what_is_too_old_goes_by_itself(bench: Bench) -> None:

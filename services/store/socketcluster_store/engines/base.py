@@ -26,6 +26,10 @@ END_SESSION = -2
 """Command: remove the session's record and its whole tree."""
 CHANNEL_POSITION = -101
 """Command: return where a channel with a history is; see ``channel_log``."""
+OPEN_CHANNELS = -103
+"""Command: note that this process counts the channels' offsets from now on."""
+CLOSE_CHANNELS = -104
+"""Command: note that it does no more, and that a sync follows."""
 EXPIRE_CHANNELS = -102
 """Command: remove from histories what is too old, as much as one batch bears, and return when to do so next."""
 
