@@ -35,6 +35,8 @@ MAX_PENDING_BYTES = 256 * 1024 * 1024
 """Bytes of values in them."""
 MAX_OPERATION_BYTES = 32 * 1024 * 1024
 """The largest value that is sent at all; a store allows less."""
+MAX_HISTORIES = 16
+"""Answers of histories that may be on their way; each has a megabyte or so."""
 RESOLVE_INTERVAL = 1.0
 """Seconds between two look-ups of a name."""
 
@@ -142,6 +144,7 @@ class StoreClient:
         self._pending_bytes = 0
         self._last_id = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._histories = asyncio.Semaphore(MAX_HISTORIES)
         self._resolver: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._closed = False
@@ -281,7 +284,8 @@ class StoreClient:
         request = {"limit": limit}
         if since is not None:
             request |= since._asdict()
-        answer = await self.call(store_pb2.VERB_CHANNEL_HISTORY, name=channel, value=_encode(request))
+        async with self._histories:
+            answer = await self.call(store_pb2.VERB_CHANNEL_HISTORY, name=channel, value=_encode(request))
         return _read_page(answer)
 
     # What a link tells its owner
