@@ -88,7 +88,7 @@ class ChannelFeed:
     Args:
         channel: its name.
         ask: asks its history.
-        deliver: gets each message's MessagePack, offset and epoch.
+        deliver: gets each message: channel, MessagePack, offset and epoch.
         missed: is told of gaps.
     """
 
@@ -98,7 +98,7 @@ class ChannelFeed:
     )  # fmt: skip
 
     def __init__(
-        self, channel: str, ask: Ask, deliver: Callable[[bytes, int, int], None], missed: Callable[[Gap], None]
+        self, channel: str, ask: Ask, deliver: Callable[[str, bytes, int, int], None], missed: Callable[[Gap], None]
     ) -> None:
         self._channel = channel
         self._ask = ask
@@ -178,7 +178,7 @@ class ChannelFeed:
         self._epoch = epoch
         self._offset = offset
         try:
-            self._deliver(value, offset, epoch)
+            self._deliver(self._channel, value, offset, epoch)
         except Exception:
             log.exception("a channel's message could not be handled", channel=self._channel)
 

@@ -140,6 +140,7 @@ class StoreClient:
         self._named: set[str] = set()  # addresses of links that were found by name
         self._unresolved: set[str] = set()
         self._routes = [_Route() for _ in range(PARTITION_COUNT)]
+        self._feeds: dict[str, ChannelFeed] = {}  # of all routes
         self._pending: dict[int, _Pending] = {}  # in the order of their deadlines
         self._pending_bytes = 0
         self._last_id = 0
@@ -168,9 +169,8 @@ class StoreClient:
         await asyncio.gather(*(link.close() for link in self._links.values()))
         self._links.clear()
         self._ready.clear()
-        for route in self._routes:
-            for feed in route.channels.values():
-                feed.close()
+        for feed in self._feeds.values():
+            feed.close()
         for pending in list(self._pending.values()):
             self._fail(pending, StoreUnavailableError("the link to the stores was closed"))
 
@@ -259,11 +259,8 @@ class StoreClient:
         feed = route.channels.get(channel)
         is_new = feed is None
         if feed is None:
-
-            def deliver(value: bytes, offset: int, epoch: int) -> None:
-                self._on_channel_message(channel, value, offset, epoch)
-
-            feed = route.channels[channel] = ChannelFeed(channel, self.history, deliver, self._on_channel_gap)
+            feed = ChannelFeed(channel, self.history, self._on_channel_message, self._on_channel_gap)
+            route.channels[channel] = self._feeds[channel] = feed
         subscribed = self.call(_SUBSCRIBE, name=channel)
         if is_new:
             feed.reopen(self._last_id)
@@ -273,6 +270,7 @@ class StoreClient:
         """Get a channel's messages no longer."""
         if (route := self._route_of(channel)) is not None and (feed := route.channels.pop(channel, None)) is not None:
             feed.close()
+            del self._feeds[channel]
         return self.call(store_pb2.VERB_CHANNEL_UNSUBSCRIBE, name=channel)
 
     async def history(self, channel: str, since: Position | None, limit: int) -> HistoryPage:
@@ -411,7 +409,7 @@ class StoreClient:
         kind = event.WhichOneof("kind")
         if kind == "channel_message":
             message = event.channel_message
-            feed = self._routes[partition_of(message.channel)].channels.get(message.channel)
+            feed = self._feeds.get(message.channel)
             if feed is not None:  # else it was on its way while the subscription ended
                 feed.take(message.value, message.offset, message.epoch)
         elif kind == "session_message":

@@ -30,6 +30,7 @@ class WorkerLink:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._items: list[store_pb2.Result | store_pb2.Announcement | bytes] = []
+        self._only_events = True  # is there nothing else among the items?
         self._wake = asyncio.Event()
         self._farewell: tuple[grpc.StatusCode, str] | None = None
 
@@ -40,24 +41,35 @@ class WorkerLink:
 
     def tell(self, event: bytes) -> None:
         """Send an event that ``pack_event`` made, with whatever else is sent in this turn."""
-        self.send(event, len(event))
+        if self.closing.done():
+            return
+        if not self._items:
+            self._wake.set()
+        self._items.append(event)
+        self._bytes += len(event) + _ITEM_BYTES
+        if self._bytes > self._max_bytes:
+            self._overrun()
 
-    def send(self, item: store_pb2.Result | store_pb2.Announcement | bytes, size: int) -> None:
+    def send(self, item: store_pb2.Result | store_pb2.Announcement, size: int) -> None:
         """Send ``item``, whose payload has ``size`` bytes, with whatever else is sent in this turn."""
         if self.closing.done():
             return
         if not self._items:
             self._wake.set()
         self._items.append(item)
+        self._only_events = False
         self._bytes += size + _ITEM_BYTES
         if self._bytes > self._max_bytes:
-            log.error(
-                "a worker does not read, its link is closed",
-                worker=self.worker_id,
-                waiting_bytes=self._bytes,
-                setting="SOCKETCLUSTER_MAX_LINK_BYTES",
-            )
-            self.close(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {self._max_bytes} bytes wait for this worker")
+            self._overrun()
+
+    def _overrun(self) -> None:
+        log.error(
+            "a worker does not read, its link is closed",
+            worker=self.worker_id,
+            waiting_bytes=self._bytes,
+            setting="SOCKETCLUSTER_MAX_LINK_BYTES",
+        )
+        self.close(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {self._max_bytes} bytes wait for this worker")
 
     def close(self, status: grpc.StatusCode, reason: str) -> None:
         """Ask for the stream's end, without what still waits."""
@@ -96,6 +108,9 @@ class WorkerLink:
             self._items = items[count:]
             items = items[:count]
             size = self._bytes if not self._items else min(size, self._bytes)
+        if self._only_events:
+            return b"".join(items), size  # type: ignore[arg-type]
+        self._only_events = not self._items
         reply = store_pb2.LinkReply()
         results = []
         events = []

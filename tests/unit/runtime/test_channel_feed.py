@@ -56,7 +56,8 @@ class Channel:
             else:
                 self.feed.take(*item)
 
-    def deliver(self, value: bytes, offset: int, epoch: int) -> None:
+    def deliver(self, channel: str, value: bytes, offset: int, epoch: int) -> None:
+        assert channel == "c"
         assert value == f"{epoch}-{offset}".encode()
         self.got.append((epoch, offset))
 
@@ -293,8 +294,8 @@ async def test_a_handler_that_fails_harms_nothing() -> None:
     channel = Channel(kept=5)
     deliver = channel.feed._deliver
 
-    def fail(value: bytes, offset: int, epoch: int) -> None:
-        deliver(value, offset, epoch)
+    def fail(channel: str, value: bytes, offset: int, epoch: int) -> None:
+        deliver(channel, value, offset, epoch)
         raise RuntimeError("a handler's bug")
 
     channel.feed._deliver = fail

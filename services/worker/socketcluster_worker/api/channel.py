@@ -144,7 +144,7 @@ class Channel:
         else:
             self._run(data, offset, epoch)
 
-    def _fed(self, packed: bytes, offset: int, epoch: int) -> None:
+    def _fed(self, _channel: str, packed: bytes, offset: int, epoch: int) -> None:
         self._run(unpack(packed), offset, epoch)
 
     def _run(self, data: Any, offset: int, epoch: int) -> None:

@@ -283,7 +283,7 @@ class Exchange(Emitter):
             log.warning("messages of a channel are missing", channel=gap.channel, count=len(gap.missing))
 
     def make_feed(
-        self, channel: str, deliver: Callable[[bytes, int, int], None], missed: Callable[[Gap], None]
+        self, channel: str, deliver: Callable[[str, bytes, int, int], None], missed: Callable[[Gap], None]
     ) -> ChannelFeed:
         """Return what puts a channel's messages in order for one subscriber."""
         return ChannelFeed(channel, self._client.history, deliver, missed)

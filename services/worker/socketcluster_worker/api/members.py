@@ -55,7 +55,7 @@ class Follower:
         self._since = now
         self._tell()
 
-    def deliver(self, packed: bytes, offset: int, epoch: int) -> None:
+    def deliver(self, _channel: str, packed: bytes, offset: int, epoch: int) -> None:
         """Send one message; for the feed."""
         self._tell()
         self._send(self, packed, write_position((epoch, offset)))
