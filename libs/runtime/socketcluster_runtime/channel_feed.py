@@ -231,8 +231,7 @@ class ChannelFeed:
                 self._skip(Position(epoch, offset - 1))
                 break
         self._task = None
-        if self.opening is None:
-            self._release()
+        self._release()
 
     def _use(self, page: HistoryPage) -> bool:
         """Deliver a page; return whether it is the last."""

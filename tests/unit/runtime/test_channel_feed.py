@@ -174,6 +174,60 @@ async def test_what_is_not_kept_is_not_asked_for() -> None:
     assert [gap.missing for gap in channel.gaps] == [range(2, 3)]
 
 
+async def test_what_is_here_is_not_missing_though_it_is_not_kept() -> None:
+    channel = Channel(kept=0)
+    channel.carry(1)
+    channel.publish()
+    channel.link.clear()
+    channel.publish()
+    channel.carry(1)
+    await channel.answer()
+    assert channel.got == [(100, 2)]
+    assert [gap.missing for gap in channel.gaps] == [range(1, 2)]
+
+
+async def test_an_answer_from_before_a_break_is_not_the_last() -> None:
+    channel = Channel(kept=1000)
+    channel.carry(1)
+    channel.publish()
+    channel.link.clear()
+    channel.publish()
+    channel.carry(1)
+    since, limit, answer = await channel.asked.get()
+    page = channel.page(since, limit)
+    channel.linked = False
+    channel.publish()
+    channel.linked = True
+    channel.subscribe()
+    channel.carry(1)
+    answer.set_result(page)
+    await channel.answer()
+    assert channel.got == [(100, 1), (100, 2), (100, 3)]
+
+
+async def test_what_was_held_for_a_link_that_broke_counts_as_missed() -> None:
+    channel = Channel(kept=5)
+    channel.carry(1)
+    channel.publish()
+    channel.link.clear()
+    channel.publish()
+    channel.carry(1)
+    since, _limit, answer = await channel.asked.get()
+    assert since == Position(100, 0)
+    channel.epoch = 200
+    channel.messages.clear()
+    channel.publish()
+    channel.subscribe()
+    channel.carry(1)
+    answer.set_result(channel.page(since, 9))
+    await channel.answer()
+    channel.publish()
+    channel.carry(1)
+    assert channel.asked.empty()
+    assert channel.got == [(200, 1), (200, 2)]
+    assert channel.gaps == [Gap("c", Position(100, 0), Position(200, 0))]
+
+
 async def test_another_epoch_after_a_break_is_a_gap_of_unknown_length() -> None:
     channel = Channel(kept=5)
     channel.publish()

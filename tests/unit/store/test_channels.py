@@ -141,6 +141,19 @@ async def test_a_history_is_bounded_in_number_bytes_and_age(bench: Bench) -> Non
     assert (answer["messages"], answer["first"], answer["known"]) == ([], 14, True)
 
 
+async def test_times_rise_with_offsets_whatever_the_clock_does(bench: Bench) -> None:
+    await bench.publish("kept", 1)
+    bench.now -= 100
+    await bench.publish("kept", 2)
+    bench.now += 50
+    await bench.publish("kept", 3)
+    assert values(await bench.history("kept")) == [1, 2, 3]
+    bench.now += 59
+    assert values(await bench.history("kept")) == [1, 2, 3]  # 9 s after the time of the first, which they took over
+    bench.now += 2
+    assert values(await bench.history("kept")) == []
+
+
 async def test_since_an_offset(bench: Bench) -> None:
     for number in range(1, 9):
         published = await bench.publish("kept", number)
@@ -266,7 +279,45 @@ async def test_ids_are_bounded_in_number_and_time(bench: Bench, name: str, monke
     assert len([key for key in await bench.keys() if key.startswith(b"cj")]) in (0, 4)
 
 
+@pytest.mark.parametrize("name", ["c", "kept-long"])
+async def test_an_id_that_was_published_again_is_no_older_than_that(
+    bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socketcluster_store.channel_log.MAX_IDS", 4)
+    monkeypatch.setattr(channels_module, "MAX_IDS", 4)
+    await bench.publish(name, 0, "again")
+    bench.now += ID_WINDOW + 1
+    latest = await bench.publish(name, 1, "again")
+    for number in range(3):
+        await bench.publish(name, number, f"other {number}")
+    assert await bench.publish(name, 2, "again") == latest
+
+
 # What is too old.
+
+
+async def test_what_is_published_while_old_messages_are_removed_has_its_time_too(bench: Bench) -> None:
+    await bench.publish("kept", 1)
+    bench.now += OFFSET_AGE + 1
+    applied = bench.apply
+    removed, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(batch: list[Command]) -> list[Outcome]:
+        outcomes: list[Outcome] = await applied(batch)
+        removed.set()
+        await go_on.wait()
+        return outcomes
+
+    bench.apply = slow
+    bench.channels._on_timer()
+    await removed.wait()
+    bench.apply = applied
+    await bench.publish("kept", 2)
+    expiring = bench.channels._expiring
+    go_on.set()
+    assert expiring is not None
+    await expiring
+    assert bench.channels._due == bench.now + 10.25
 
 
 async def test_what_is_too_old_is_removed_and_then_forgotten(bench: Bench) -> None:

@@ -14,11 +14,12 @@ import pytest
 from support.raw import RawWebSocket
 from support.worker import RunningWorker, StartWorker, until
 
-from socketcluster_runtime.channel_feed import Gap
+from socketcluster_runtime.channel_feed import Gap, Position
 from socketcluster_runtime.errors import LinkError
 from socketcluster_worker.api.channel import Message, Offset
 from socketcluster_worker.api.exchange import Exchange
 from socketcluster_worker.api.middleware import Action
+from socketcluster_worker.api.namespace import BUS
 from socketcluster_worker.errors import EventError
 
 SECRET = "a secret of the tests"
@@ -201,6 +202,23 @@ async def test_an_exact_gap_is_told_or_logged(worker: RunningWorker) -> None:
     assert (await gaps.get()).missing == range(2, 5)
     with pytest.raises(ValueError, match="gap"):
         exchange.on("gaps", gaps.put_nowait)
+
+
+async def test_a_broadcast_that_this_worker_did_not_hear_ends_the_recovery_of_what_was_before(
+    start_worker: StartWorker,
+) -> None:
+    worker = await start_worker(recovery_window=60)
+    server = worker.worker.ws_server
+    assert server.history is not None
+    history = server.history
+    for number in range(2):
+        server.emit("e", number)
+    await until(lambda: history.latest is not None and history.latest[1] == 2)
+    epoch, offset = history.latest or (0, 0)
+    assert [entry.position for entry in history.since((epoch, offset - 1)) or ()] == [(epoch, offset)]
+    exchange_of(worker).missed(Gap(BUS + "/", Position(epoch, offset), Position(epoch, offset + 3)))
+    assert history.since((epoch, offset)) is None
+    assert history.since((epoch, offset + 3)) == []
 
 
 # A client's.
