@@ -53,6 +53,11 @@ export interface BuiltInEvents {
   upgrade: Transport;
   /** The server has ended a subscription. */
   kickOut: { channel: string; message?: string };
+  /**
+   * After a reconnection, messages of a channel are gone: those from the first to the last number of `missing`, or, where
+   * it is null, an unknown number, because the server began to count anew.
+   */
+  gap: { channel: string; missing: [number, number] | null };
 }
 
 /**
@@ -99,7 +104,10 @@ export class Socket {
   /** Send an event; resolves with its acknowledgement, rejects with a {@link CallError}. */
   call<T = any>(event: string, data?: unknown, options?: { timeout?: number }): Promise<T>;
 
-  /** Subscribe to a channel; the subscription is made again after a reconnection. */
+  /**
+   * Subscribe to a channel; the subscription is made again after a reconnection. If the channel has a history, what was
+   * published meanwhile comes first, in order and once.
+   */
   subscribe<T = any>(channel: string): Promise<Channel<T>>;
   unsubscribe(channel: string): Promise<void>;
   publish(channel: string, data?: unknown): Promise<unknown>;

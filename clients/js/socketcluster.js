@@ -21,7 +21,7 @@
     WebSocket: root.WebSocket,
     fetch: root.fetch,
   };
-  const BUILT_IN = new Set(["connect", "disconnect", "reconnecting", "error", "upgrade", "kickOut"]);
+  const BUILT_IN = new Set(["connect", "disconnect", "reconnecting", "error", "upgrade", "kickOut", "gap"]);
   const QUEUE_LIMIT = 1000; // messages that wait for a connection
   const SEPARATOR = "\x1e"; // between the packets of one polling payload
   const HANDSHAKE_CID = 1; // calls are numbered from the next on
@@ -118,6 +118,14 @@
     queueMicrotask(() => {
       throw error;
     });
+  }
+
+  /** @returns {boolean} whether a message of that offset is new to who has seen the other; without offsets any is */
+  function follows(seen, offset) {
+    if (!seen || !offset) return true;
+    const [epoch, number] = seen.split("-");
+    const [itsEpoch, itsNumber] = offset.split("-");
+    return epoch !== itsEpoch || Number(itsNumber) > Number(number);
   }
 
   function ignore() {}
@@ -467,12 +475,17 @@
 
     /** Send an event and wait for its acknowledgement. */
     call(event, data, { timeout = this.#options.ackTimeout } = {}) {
+      return this.#call(event, data, timeout);
+    }
+
+    /** Call; `answered` hears of the answer before any message that comes after it. */
+    #call(event, data, timeout, answered = ignore) {
       return new Promise((resolve, reject) => {
         checkNumber("timeout", timeout);
         const cid = ++this.#lastCid;
         const text = JSON.stringify({ event: checkName(event), data, cid });
         const late = () => this.#settle(cid, makeError("TimeoutError", `no answer to "${event}" in ${timeout} ms`));
-        this.#calls.set(cid, { resolve, reject, timer: setTimeout(late, timeout), sent: false });
+        this.#calls.set(cid, { resolve, reject, answered, timer: setTimeout(late, timeout), sent: false });
         this.#enqueue({ text, cid });
       });
     }
@@ -484,7 +497,7 @@
     /** Receive a channel's messages from now on, after reconnections too. */
     subscribe(name) {
       if (!this.#subscriptions.has(name)) {
-        const subscription = { active: false };
+        const subscription = { active: false, offset: null }; // offset: "epoch-number" of the last message
         subscription.channel = new Channel(this, name, (deliver) => (subscription.deliver = deliver));
         subscription.ready = new Promise((resolve, reject) => {
           const { ackTimeout } = this.#options;
@@ -666,7 +679,10 @@
       clearTimeout(call.timer);
       if (!call.sent) this.#queue = this.#queue.filter((item) => item.cid !== cid);
       if (error) call.reject(error);
-      else call.resolve(data);
+      else {
+        call.answered(Object(data));
+        call.resolve(data);
+      }
     }
 
     #receive(engine, text) {
@@ -689,7 +705,10 @@
         this.#settle(rid, error && remoteError(error), data);
       } else if (event === "#publish") {
         const subscription = this.#subscriptions.get(data.channel);
-        if (subscription) this.#watch(subscription.deliver(data.data));
+        if (subscription && follows(subscription.offset, data.offset)) {
+          if (data.offset) subscription.offset = data.offset;
+          this.#watch(subscription.deliver(data.data));
+        }
       } else if (event === "#kickOut") {
         this.#forget(data.channel, makeError("KickedOutError", data.message));
         this.#tell("kickOut", data);
@@ -724,11 +743,17 @@
 
     // -- subscriptions
 
+    /** Subscribe; what came after the last message comes first, and what of it is gone, the answer tells. */
     #requestSubscription(subscription) {
       const { name } = subscription.channel;
       const engine = this.#engine;
+      const { ackTimeout } = this.#options;
+      const told = ({ offset = null, missing = null, reset = false }) => {
+        if (missing || reset || !subscription.offset) subscription.offset = offset;
+        if (missing || reset) this.#tell("gap", { channel: name, missing });
+      };
       const current = () => this.#engine === engine && this.#subscriptions.get(name) === subscription;
-      this.call("#subscribe", { channel: name }).then(
+      this.#call("#subscribe", { channel: name, since: subscription.offset }, ackTimeout, told).then(
         () => {
           subscription.active = true;
           subscription.settle();

@@ -56,3 +56,32 @@ async def test_two_applications_on_one_host_keep_their_sessions_apart(tmp_path: 
             assert (await same_cookies.http.get("/who")).json()["session"] != mine
             assert (await same_cookies.http.get("/get", params={"key": "name"})).json() == {"value": None}
         assert (await browser.http.get("/get", params={"key": "name"})).json() == {"value": "Ada"}
+
+
+async def test_a_channel_with_a_history_reaches_a_client_whatever_is_killed(tmp_path: Path) -> None:
+    history = ("--channel-history", "news*: 1000, 3600", "--stores", "2")
+    async with LocalCluster(CONTROLLER, tmp_path / "data", *history) as cluster:
+        await cluster.serving_workers(at_least=2)
+        names = await cluster.worker_names()
+        urls = [await cluster.worker_url(name) for name in names]
+        async with cluster.browser() as browser, browser.raw(urls[0]) as publisher:
+            async with browser.raw(urls[1]) as subscriber:
+                at = (await subscriber.call("#subscribe", {"channel": "news", "since": None}))["offset"]
+                for number in range(50):
+                    await publisher.call("#publish", {"channel": "news", "data": number})
+                    if number == 20:
+                        await cluster.kill("store", "store-0")
+                        await cluster.kill("store", "store-1")
+                    if number == 40:
+                        await cluster.kill("worker", names[1])
+                await subscriber.closed.wait()
+                got = [data for event, data in subscriber.events if event == "#publish"]
+            async with browser.raw(urls[0]) as again:
+                since = got[-1]["offset"] if got else at
+                assert (await again.call("#subscribe", {"channel": "news", "since": since})) == {"offset": since}
+                await publisher.call("#publish", {"channel": "news", "data": "end"})
+                while await again.call("echo", 0) == 0:
+                    later = [data for event, data in again.events if event == "#publish"]
+                    if later and later[-1]["data"] == "end":
+                        break
+                assert [data["data"] for data in got + later] == [*range(50), "end"]

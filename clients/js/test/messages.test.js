@@ -251,6 +251,41 @@ describe("channels", () => {
     assert.equal(await got, "hello again");
   });
 
+  test("a channel with offsets goes on after its last message, in order and once", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    let answer = { offset: "7-2" };
+    server.handlers["#subscribe"] = () => answer;
+    const channel = await socket.subscribe("c");
+    const seen = [];
+    channel.on((data) => seen.push(data));
+    const publish = (to, offset, data) => to.emit("#publish", { channel: "c", data, offset });
+    for (const offset of ["7-2", "7-3", "7-3", "7-4"]) publish(connection, offset, offset);
+    const told = [];
+    socket.on("gap", (gap) => told.push(gap));
+    await socket.call("echo");
+    const connections = [connection];
+    for (const [next_, messages] of [
+      [{ offset: "7-4" }, ["7-4", "7-5"]],
+      [{ offset: "7-8", missing: [6, 8] }, ["7-8", "7-9", "7-10"]],
+      [{ offset: "8-0", reset: true }, ["8-1"]],
+      [undefined, [undefined]],
+    ]) {
+      answer = next_;
+      const again = server.next("connection");
+      connections.at(-1).drop();
+      connections.push(await again);
+      await next(socket, "connect");
+      await socket.call("echo"); // by then it is subscribed
+      for (const offset of messages) publish(connections.at(-1), offset, offset);
+      await socket.call("echo");
+    }
+    const asked = connections.map(({ received }) => received.find(({ event }) => event === "#subscribe").data.since);
+    assert.deepEqual(asked, [null, "7-4", "7-5", "7-10", "8-1"]);
+    assert.deepEqual(seen, ["7-3", "7-4", "7-5", "7-9", "7-10", "8-1", undefined]);
+    assert.deepEqual(told, [{ channel: "c", missing: [6, 8] }, { channel: "c", missing: null }]);
+  });
+
   test("a subscription that is refused after a reconnect is an error event", async (t) => {
     const server = await startServer(t);
     const { socket, connection } = await connected(server);

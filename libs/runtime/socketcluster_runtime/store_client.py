@@ -10,13 +10,17 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from secrets import token_hex
 
+import msgspec
+
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.addresses import is_name, resolve, split_host_port
+from socketcluster_runtime.channel_feed import ChannelFeed, ChannelPosition, Gap, HistoryPage, Position
 from socketcluster_runtime.errors import InvalidOperationError, LinkError, StoreUnavailableError, TooLargeError
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
+from socketcluster_runtime.store_routes import Pending, Route
 
 log = get_logger(__name__)
 
@@ -26,46 +30,24 @@ MAX_PENDING_BYTES = 256 * 1024 * 1024
 """Bytes of values in them."""
 MAX_OPERATION_BYTES = 32 * 1024 * 1024
 """The largest value that is sent at all; a store allows less."""
+MAX_HISTORIES = 16
+"""Answers of histories that may be on their way; each has a megabyte or so."""
 RESOLVE_INTERVAL = 1.0
 """Seconds between two look-ups of a name."""
 
+_SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
 _CHANNEL_VERBS = frozenset(
-    (store_pb2.VERB_CHANNEL_SUBSCRIBE, store_pb2.VERB_CHANNEL_UNSUBSCRIBE, store_pb2.VERB_CHANNEL_PUBLISH)
+    (
+        _SUBSCRIBE,
+        store_pb2.VERB_CHANNEL_UNSUBSCRIBE,
+        store_pb2.VERB_CHANNEL_PUBLISH,
+        store_pb2.VERB_CHANNEL_HISTORY,
+    )
 )
-
-
-class _Pending:
-    """An operation that has no answer yet."""
-
-    __slots__ = ("deadline", "future", "operation")
-
-    def __init__(self, operation: store_pb2.Operation, future: asyncio.Future[bytes] | None, deadline: float) -> None:
-        self.operation = operation
-        self.future = future
-        """``None``: the client's own; it is made anew for each stream."""
-        self.deadline = deadline
-
-
-class _Route:
-    """Where the operations of one partition go."""
-
-    __slots__ = ("channels", "epoch", "in_flight", "owner", "parked", "renew", "sent_to", "sessions", "watches")
-
-    def __init__(self) -> None:
-        self.owner: StoreLink | None = None
-        self.epoch = 0
-        self.renew = False  # has the owner still to be told what is attached and subscribed?
-        self.sent_to: StoreLink | None = None
-        self.in_flight: dict[int, _Pending] = {}  # on sent_to, by id
-        self.parked: dict[int, _Pending] = {}  # until there is an owner and nothing is in flight elsewhere
-        self.sessions: dict[str, None] = {}  # attached
-        self.channels: dict[str, None] = {}  # subscribed
-        self.watches: dict[tuple[str, tuple[str, ...]], bytes] = {}  # by session id and key chain, their tags
-
-    @property
-    def clear(self) -> bool:
-        """May operations be sent to the owner without overtaking others?"""
-        return self.owner is not None and (self.sent_to is self.owner or not self.in_flight)
+_encode = msgspec.msgpack.Encoder().encode
+_read_page = msgspec.msgpack.Decoder(HistoryPage).decode
+read_position = msgspec.msgpack.Decoder(ChannelPosition).decode
+"""Reads the result of ``subscribe``."""
 
 
 class StoreClient:
@@ -83,6 +65,7 @@ class StoreClient:
         on_session_destroyed: Callable[[str], None],
         on_channel_message: Callable[[str, bytes, int, int], None],
         on_data_change: Callable[[store_pb2.DataChange], None] = lambda _change: None,
+        on_channel_gap: Callable[[Gap], None] = lambda _gap: None,
     ) -> None:
         """Prepare the links; ``start`` opens them.
 
@@ -94,8 +77,9 @@ class StoreClient:
             timeout: seconds that an operation waits for its answer.
             on_session_message: called with session id, event name and MessagePack of the list of arguments.
             on_session_destroyed: called with the session id.
-            on_channel_message: called with channel, MessagePack, offset and epoch.
+            on_channel_message: called with channel, MessagePack, offset and epoch, in order and once.
             on_data_change: called with what became of a watched key chain.
+            on_channel_gap: called with what the history of a channel no longer had after a break.
 
         Raises:
             SettingsError: an address is malformed.
@@ -111,14 +95,17 @@ class StoreClient:
         self._on_session_destroyed = on_session_destroyed
         self._on_channel_message = on_channel_message
         self._on_data_change = on_data_change
+        self._on_channel_gap = on_channel_gap
         self._links: dict[str, StoreLink] = {}
         self._named: set[str] = set()  # addresses of links that were found by name
         self._unresolved: set[str] = set()
-        self._routes = [_Route() for _ in range(PARTITION_COUNT)]
-        self._pending: dict[int, _Pending] = {}  # in the order of their deadlines
+        self._routes = [Route() for _ in range(PARTITION_COUNT)]
+        self._feeds: dict[str, ChannelFeed] = {}  # of all routes
+        self._pending: dict[int, Pending] = {}  # in the order of their deadlines
         self._pending_bytes = 0
         self._last_id = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._histories = asyncio.Semaphore(MAX_HISTORIES)
         self._resolver: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._closed = False
@@ -142,6 +129,8 @@ class StoreClient:
         await asyncio.gather(*(link.close() for link in self._links.values()))
         self._links.clear()
         self._ready.clear()
+        for feed in self._feeds.values():
+            feed.close()
         for pending in list(self._pending.values()):
             self._fail(pending, StoreUnavailableError("the link to the stores was closed"))
 
@@ -163,6 +152,7 @@ class StoreClient:
         name: str = "",
         value: bytes = b"",
         partition: int | None = None,
+        message_id: str = "",
     ) -> asyncio.Future[bytes]:
         """Send an operation; its result is MessagePack, empty where the verb returns nothing.
 
@@ -184,6 +174,7 @@ class StoreClient:
                 name=name,
                 value=value,
                 partition=partition,
+                message_id=message_id,
             )
             route = self._routes[partition]
         except (AttributeError, TypeError, ValueError, IndexError) as error:
@@ -201,7 +192,7 @@ class StoreClient:
             why = "too many operations wait for the stores"
         else:
             deadline = asyncio.get_running_loop().time() + self._timeout
-            pending = _Pending(operation, future, deadline)
+            pending = Pending(operation, future, deadline)
             self._pending[operation.id] = pending
             self._pending_bytes += size
             if self._timer is None:
@@ -225,15 +216,27 @@ class StoreClient:
         return self.call(store_pb2.VERB_SESSION_DETACH, session_id=session_id)
 
     def subscribe(self, channel: str) -> asyncio.Future[bytes]:
-        """Get a channel's messages, on every later link too, until ``unsubscribe``."""
-        if (route := self._route_of(channel)) is not None:
-            route.channels[channel] = None
-        return self.call(store_pb2.VERB_CHANNEL_SUBSCRIBE, name=channel)
+        """Get a channel's messages, on every later link too, until ``unsubscribe``.
+
+        After a break those that were missed are read from the channel's history. The result is where the channel is.
+        """
+        if (route := self._route_of(channel)) is None:
+            return self.call(_SUBSCRIBE, name=channel)
+        feed = route.channels.get(channel)
+        is_new = feed is None
+        if feed is None:
+            feed = ChannelFeed(channel, self.history, self._on_channel_message, self._on_channel_gap)
+            route.channels[channel] = self._feeds[channel] = feed
+        subscribed = self.call(_SUBSCRIBE, name=channel)
+        if is_new:
+            feed.reopen(self._last_id)
+        return subscribed
 
     def unsubscribe(self, channel: str) -> asyncio.Future[bytes]:
         """Get a channel's messages no longer."""
-        if (route := self._route_of(channel)) is not None:
-            route.channels.pop(channel, None)
+        if (route := self._route_of(channel)) is not None and (feed := route.channels.pop(channel, None)) is not None:
+            feed.close()
+            del self._feeds[channel]
         return self.call(store_pb2.VERB_CHANNEL_UNSUBSCRIBE, name=channel)
 
     def watch(self, session_id: str, keys: tuple[str, ...], tag: bytes) -> asyncio.Future[bytes]:
@@ -251,6 +254,19 @@ class StoreClient:
         if (route := self._route_of(session_id or next(iter(keys), ""))) is not None:
             route.watches.pop((session_id, keys), None)
         return self.call(store_pb2.VERB_UNWATCH, session_id=session_id, keys=keys)
+
+    async def history(self, channel: str, since: Position | None, limit: int) -> HistoryPage:
+        """Return at most ``limit`` messages of a channel: those after a position, or the newest.
+
+        Raises:
+            LinkError: as the futures of ``call``.
+        """
+        request = {"limit": limit}
+        if since is not None:
+            request |= since._asdict()
+        async with self._histories:
+            answer = await self.call(store_pb2.VERB_CHANNEL_HISTORY, name=channel, value=_encode(request))
+        return _read_page(answer)
 
     # What a link tells its owner
 
@@ -294,33 +310,33 @@ class StoreClient:
         if not self._ready.is_set() and all(route.owner is not None for route in self._routes):
             self._ready.set()
 
-    def _lose(self, route: _Route) -> None:
+    def _lose(self, route: Route) -> None:
         route.owner = None
         self._ready.clear()
 
     # Operations on their way
 
-    def _dispatch(self, route: _Route, pending: _Pending) -> None:
+    def _dispatch(self, route: Route, pending: Pending) -> None:
         if route.clear and not route.parked and not route.renew:
             self._send(route, pending)
         else:
             route.parked[pending.operation.id] = pending
 
-    def _send(self, route: _Route, pending: _Pending) -> None:
+    def _send(self, route: Route, pending: Pending) -> None:
         owner = route.owner
         assert owner is not None  # noqa: S101  # the route is clear
         route.sent_to = owner
         route.in_flight[pending.operation.id] = pending
         owner.send(pending.operation)
 
-    def _park(self, route: _Route, pending: _Pending) -> None:
+    def _park(self, route: Route, pending: Pending) -> None:
         """Keep what was not answered for the next owner; the client's own operations are made anew for it."""
         if pending.future is None or pending.future.cancelled():
             self._forget(pending)
         else:
             route.parked[pending.operation.id] = pending
 
-    def _release(self, route: _Route) -> None:
+    def _release(self, route: Route) -> None:
         """Send what waits for an owner, if there is one now."""
         if not route.clear:
             return
@@ -328,8 +344,9 @@ class StoreClient:
             route.renew = False
             for session_id in route.sessions:
                 self._send_own(route, store_pb2.Operation(verb=store_pb2.VERB_SESSION_ATTACH, session_id=session_id))
-            for channel in route.channels:
-                self._send_own(route, store_pb2.Operation(verb=store_pb2.VERB_CHANNEL_SUBSCRIBE, name=channel))
+            for channel, feed in route.channels.items():
+                self._send_own(route, store_pb2.Operation(verb=_SUBSCRIBE, name=channel))
+                feed.reopen(self._last_id)
             for (session_id, keys), tag in route.watches.items():
                 self._send_own(
                     route, store_pb2.Operation(verb=store_pb2.VERB_WATCH, session_id=session_id, keys=keys, value=tag)
@@ -340,11 +357,11 @@ class StoreClient:
             for _id, pending in parked:
                 self._send(route, pending)
 
-    def _send_own(self, route: _Route, operation: store_pb2.Operation) -> None:
+    def _send_own(self, route: Route, operation: store_pb2.Operation) -> None:
         self._last_id += 1
         operation.id = self._last_id
         operation.partition = self._routes.index(route)
-        pending = _Pending(operation, None, asyncio.get_running_loop().time() + self._timeout)
+        pending = Pending(operation, None, asyncio.get_running_loop().time() + self._timeout)
         self._pending[operation.id] = pending
         if self._timer is None:
             self._arm(pending.deadline)
@@ -359,6 +376,10 @@ class StoreClient:
             return  # it is on its way to another store
         if not result.HasField("error"):
             self._forget(pending)
+            if pending.operation.verb == _SUBSCRIBE:
+                feed = route.channels.get(pending.operation.name)
+                if feed is not None and feed.opening == result.id:
+                    feed.opened(read_position(result.value))
             if pending.future is not None and not pending.future.done():
                 pending.future.set_result(result.value)
         elif result.error.code == store_pb2.Error.CODE_NOT_OWNER:
@@ -374,7 +395,9 @@ class StoreClient:
         kind = event.WhichOneof("kind")
         if kind == "channel_message":
             message = event.channel_message
-            self._on_channel_message(message.channel, message.value, message.offset, message.epoch)
+            feed = self._feeds.get(message.channel)
+            if feed is not None:  # else it was on its way while the subscription ended
+                feed.take(message.value, message.offset, message.epoch)
         elif kind == "session_message":
             self._on_session_message(
                 event.session_message.session_id, event.session_message.name, event.session_message.value
@@ -384,11 +407,11 @@ class StoreClient:
         elif kind == "session_destroyed":
             self._on_session_destroyed(event.session_destroyed.session_id)
 
-    def _forget(self, pending: _Pending) -> None:
+    def _forget(self, pending: Pending) -> None:
         del self._pending[pending.operation.id]
         self._pending_bytes -= len(pending.operation.value)
 
-    def _fail(self, pending: _Pending, error: LinkError) -> None:
+    def _fail(self, pending: Pending, error: LinkError) -> None:
         route = self._routes[pending.operation.partition]
         route.in_flight.pop(pending.operation.id, None)
         route.parked.pop(pending.operation.id, None)
@@ -419,7 +442,7 @@ class StoreClient:
 
     # Links
 
-    def _route_of(self, identifier: str) -> _Route | None:
+    def _route_of(self, identifier: str) -> Route | None:
         """Return where a session or channel belongs, unless it has no proper name: its operation is refused then."""
         try:
             return self._routes[partition_of(identifier)] if identifier else None

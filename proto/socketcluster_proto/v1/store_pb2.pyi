@@ -67,10 +67,14 @@ class _VerbEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verb.ValueType],
     """
     VERB_UNWATCH: _Verb.ValueType  # 49
     VERB_CHANNEL_SUBSCRIBE: _Verb.ValueType  # 64
-    """Channels."""
+    """Channels.
+    answers with the channel's position: {epoch, offset, first}
+    """
     VERB_CHANNEL_UNSUBSCRIBE: _Verb.ValueType  # 65
     VERB_CHANNEL_PUBLISH: _Verb.ValueType  # 66
     """name, value: to every subscribed worker, the publishing one included"""
+    VERB_CHANNEL_HISTORY: _Verb.ValueType  # 67
+    """name, value {limit} or {limit, epoch, offset}: what came last, or what came after"""
 
 class Verb(_Verb, metaclass=_VerbEnumTypeWrapper): ...
 
@@ -114,10 +118,14 @@ value: a tag, any few bytes
 """
 VERB_UNWATCH: Verb.ValueType  # 49
 VERB_CHANNEL_SUBSCRIBE: Verb.ValueType  # 64
-"""Channels."""
+"""Channels.
+answers with the channel's position: {epoch, offset, first}
+"""
 VERB_CHANNEL_UNSUBSCRIBE: Verb.ValueType  # 65
 VERB_CHANNEL_PUBLISH: Verb.ValueType  # 66
 """name, value: to every subscribed worker, the publishing one included"""
+VERB_CHANNEL_HISTORY: Verb.ValueType  # 67
+"""name, value {limit} or {limit, epoch, offset}: what came last, or what came after"""
 Global___Verb: _TypeAlias = Verb  # noqa: Y015
 
 @_typing.final
@@ -309,6 +317,7 @@ class Operation(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Rises by one with each operation of a worker's incarnation."""
     verb: Global___Verb.ValueType
@@ -318,6 +327,8 @@ class Operation(_message.Message):
     value: _builtins.bytes
     """MessagePack."""
     partition: _builtins.int
+    message_id: _builtins.str
+    """Of VERB_CHANNEL_PUBLISH: what names the message; published again within the window, it keeps its first offset."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The key chain, outermost key first; an index into a list is written in decimal. A VERB_RUN on the application's
@@ -334,10 +345,11 @@ class Operation(_message.Message):
         name: _builtins.str = ...,
         value: _builtins.bytes = ...,
         partition: _builtins.int = ...,
+        message_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "keys", b"keys", "name", b"name", "partition", b"partition", "session_id", b"session_id", "value", b"value", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "keys", b"keys", "message_id", b"message_id", "name", b"name", "partition", b"partition", "session_id", b"session_id", "value", b"value", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

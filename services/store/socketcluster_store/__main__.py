@@ -6,7 +6,6 @@ import asyncio
 
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from socketcluster_proto.v1 import store_pb2_grpc
 from socketcluster_runtime import rpc
 from socketcluster_runtime.lifecycle import Lifecycle, run
 from socketcluster_runtime.logging import get_logger
@@ -15,7 +14,7 @@ from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Engine
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
-from socketcluster_store.service import StoreService
+from socketcluster_store.service import StoreService, add_to_server
 from socketcluster_store.settings import StoreSettings
 
 log = get_logger(__name__)
@@ -41,7 +40,7 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
     """Serve until asked to stop; ready once every partition of the store's share is owned."""
     server, health = rpc.server(settings.shared_secret())
     service = StoreService(settings, make_engine(settings))
-    store_pb2_grpc.add_StoreServicer_to_server(service, server)
+    add_to_server(service, server)
     await health.set("", HealthCheckResponse.NOT_SERVING)
     port = rpc.listen(server, settings.listen)
     await server.start()

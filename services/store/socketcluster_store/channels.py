@@ -1,9 +1,62 @@
-"""Who is subscribed to a channel, and its next offset. In memory: a channel's offsets begin anew with each epoch."""
+"""The channels of one partition: who is subscribed, offsets, and what channels without a history keep, in memory.
+
+A channel that has a history, by the option ``channel_history``, is kept by ``channel_log``; its messages are told to
+subscribers after their commit. Any other channel has an epoch and an offset in memory for as long as it has
+subscribers, and ``IDLE_TIME`` longer; it begins a new epoch if it comes back after that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.logging import get_logger
+from socketcluster_store.channel_log import (
+    MAX_IDS,
+    MAX_LIMIT,
+    ChannelPosition,
+    HistoryAnswer,
+    HistoryQuery,
+    Opening,
+    Publication,
+    channel_command,
+    read_deadline,
+    read_outcome,
+)
+from socketcluster_store.channel_rules import ChannelRules
+from socketcluster_store.engines.base import (
+    CHANNEL_POSITION,
+    CLOSE_CHANNELS,
+    EXPIRE_CHANNELS,
+    OPEN_CHANNELS,
+    Command,
+    Outcome,
+)
+from socketcluster_store.errors import EngineError, InvalidError
+from socketcluster_store.links import pack_event
+
+log = get_logger(__name__)
+
+IDLE_TIME = 300.0
+"""Seconds for which the offset of a channel without subscribers and history is remembered."""
+MAX_IDLE = 4096
+"""Such channels that are remembered in a partition; of more, those idle for longest are forgotten."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+RETRY_PAUSE = 1.0
+"""Seconds until it is tried again to remove what is too old."""
+
+SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
+UNSUBSCRIBE = store_pb2.VERB_CHANNEL_UNSUBSCRIBE
+PUBLISH = store_pb2.VERB_CHANNEL_PUBLISH
+HISTORY = store_pb2.VERB_CHANNEL_HISTORY
+VERBS = frozenset((SUBSCRIBE, UNSUBSCRIBE, PUBLISH, HISTORY))
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Subscriber(Protocol):
@@ -12,37 +65,268 @@ class Subscriber(Protocol):
     channels: set[str]
     """The channels that it is subscribed to, of all partitions."""
 
+    def tell(self, event: bytes) -> None:
+        """Send a packed event."""
+
 
 S = TypeVar("S", bound=Subscriber)
 
 
+class _Channel(Generic[S]):
+    """A channel in memory."""
+
+    __slots__ = ("epoch", "offset", "subscribers")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch  # 0: it has a history, which knows better
+        self.offset = 0
+        self.subscribers: dict[S, None] = {}
+
+
+class _Published(msgspec.Struct, frozen=True):
+    """The answer to a publication."""
+
+    offset: int
+    epoch: int
+
+
+class _HistoryRequest(msgspec.Struct, frozen=True):
+    """The value of VERB_CHANNEL_HISTORY."""
+
+    limit: int
+    epoch: int = 0
+    offset: int | None = None
+
+
+_read_request = msgspec.msgpack.Decoder(_HistoryRequest).decode
+
+
 class Channels(Generic[S]):
-    """The channels of one partition."""
+    """The channels of one partition.
 
-    def __init__(self) -> None:
-        self._subscribers: dict[str, dict[S, None]] = {}
-        self._offsets: dict[str, int] = {}
+    An operation is carried out in two steps: ``prepare`` before the partition's batch is committed, which may add a
+    command to the batch, and ``finish`` after it, in the same order. Times are seconds since the Unix epoch.
 
-    def subscribe(self, channel: str, subscriber: S) -> None:
-        """Add a subscriber."""
-        subscriber.channels.add(channel)
-        self._subscribers.setdefault(channel, {})[subscriber] = None
+    Args:
+        rules: which channels have a history.
+        id_window: seconds for which ids of messages are remembered.
+        apply: applies a batch to the partition.
+        clock: tells the time.
+    """
 
-    def unsubscribe(self, channel: str, subscriber: S) -> None:
+    def __init__(
+        self,
+        rules: ChannelRules,
+        id_window: float,
+        apply: Callable[[Sequence[Command]], Awaitable[list[Outcome]]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._rules = rules
+        self._id_window = id_window
+        self._apply = apply
+        self._clock = clock
+        self._channels: dict[str, _Channel[S]] = {}
+        self._idle: dict[str, float] = {}  # since when, in that order; of channels without history
+        self._ids: dict[tuple[str, str], tuple[float, _Published]] = {}  # in the order of their times
+        self._last_epoch = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None  # when the timer fires
+        self._due_next: float | None = None  # what was published while the timer's work is done
+        self._expiring: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def load(self) -> None:
+        """Take over the channels that the partition remembers; call it once, first.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        opening = Opening(boot_id(), self._next_epoch(self._clock()))
+        await self._apply([channel_command(OPEN_CHANNELS, "", opening)])
+        await self._expire_due()
+
+    async def close(self) -> None:
+        """Give the channels up; the engine is to be synced then.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._expiring is not None:
+            await asyncio.wait({self._expiring})
+        await self._apply([channel_command(CLOSE_CHANNELS, "")])
+
+    def prepare(self, subscriber: S, operation: store_pb2.Operation, now: float) -> Command | None:
+        """Begin an operation; return what the engine is to do for it.
+
+        Raises:
+            InvalidError: the operation is malformed.
+        """
+        verb = operation.verb
+        name = operation.name
+        rule = self._rules.find(name)
+        if verb == PUBLISH:
+            if rule is None:
+                return None
+            self._arm(now + rule.age)
+            detail = Publication(rule, now, self._next_epoch(now), operation.message_id, self._id_window)
+            return channel_command(PUBLISH, name, detail, operation.value)
+        if verb == HISTORY:
+            request = _request(operation)
+            if rule is None:
+                return None
+            return channel_command(HISTORY, name, HistoryQuery(now, request.limit, request.epoch, request.offset))
+        if verb == UNSUBSCRIBE:
+            self.unsubscribe(name, subscriber, now)
+            return None
+        # before its position is read, so that nothing is told to nobody in between
+        subscriber.channels.add(name)
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = _Channel(0 if rule else self._next_epoch(now))
+        channel.subscribers[subscriber] = None
+        self._idle.pop(name, None)
+        return channel_command(CHANNEL_POSITION, name, now) if rule else None
+
+    def finish(self, operation: store_pb2.Operation, outcome: bytes, now: float) -> bytes:
+        """Complete an operation whose command, if it had one, had that outcome; return the answer."""
+        verb = operation.verb
+        name = operation.name
+        if verb == PUBLISH:
+            return self._publish(operation, outcome, now)
+        if outcome or verb == UNSUBSCRIBE:
+            return outcome
+        channel = self._channels.get(name)
+        epoch, offset = (0, 0) if channel is None else (channel.epoch, channel.offset)
+        if verb == SUBSCRIBE:
+            return _encode(ChannelPosition(epoch, offset, offset + 1))
+        request = _request(operation)
+        known = request.epoch in (0, epoch) and (request.offset is None or request.offset <= offset)
+        return _encode(HistoryAnswer(epoch, offset, offset + 1, offset + 1, known, []))
+
+    def unsubscribe(self, name: str, subscriber: S, now: float) -> None:
         """Remove a subscriber."""
-        subscriber.channels.discard(channel)
-        subscribers = self._subscribers.get(channel, {})
-        if subscriber in subscribers:
-            del subscribers[subscriber]
-            if not subscribers:
-                del self._subscribers[channel]
+        subscriber.channels.discard(name)
+        channel = self._channels.get(name)
+        if channel is None or subscriber not in channel.subscribers:
+            return
+        del channel.subscribers[subscriber]
+        if channel.subscribers:
+            return
+        if channel.epoch:
+            self._note_idle(name, now)
+        else:
+            del self._channels[name]
 
-    def next_offset(self, channel: str) -> int:
-        """Assign an offset: 1 for the first message of the epoch, then consecutive."""
-        offset = self._offsets.get(channel, 0) + 1
-        self._offsets[channel] = offset
-        return offset
+    def _publish(self, operation: store_pb2.Operation, outcome: bytes, now: float) -> bytes:
+        name = operation.name
+        channel = self._channels.get(name)
+        if outcome:
+            epoch, offset, is_new = read_outcome(outcome)
+            published = _Published(offset, epoch)
+            if not is_new:
+                return _encode(published)
+        else:
+            if operation.message_id and (first := self._published_before(operation, now)) is not None:
+                return _encode(first)
+            if channel is None:
+                channel = self._channels[name] = _Channel(self._next_epoch(now))
+            channel.offset += 1
+            published = _Published(channel.offset, channel.epoch)
+            if operation.message_id:
+                self._remember_id(operation, published, now)
+            if not channel.subscribers:
+                self._note_idle(name, now)
+        if channel is not None and channel.subscribers:
+            message = store_pb2.ChannelMessage(
+                channel=name, value=operation.value, offset=published.offset, epoch=published.epoch
+            )
+            packed = pack_event(store_pb2.Event(channel_message=message))
+            for subscriber in channel.subscribers:
+                subscriber.tell(packed)
+        return _encode(published)
 
-    def subscribers(self, channel: str) -> Collection[S]:
-        """Return who gets the channel's messages."""
-        return self._subscribers.get(channel, ())
+    def _note_idle(self, name: str, now: float) -> None:
+        """Note that a channel without subscribers was used, and forget those that were not for long."""
+        idle = self._idle
+        idle.pop(name, None)
+        idle[name] = now
+        while idle[oldest := next(iter(idle))] < now - IDLE_TIME or len(idle) > MAX_IDLE:
+            del idle[oldest]
+            del self._channels[oldest]
+
+    def _published_before(self, operation: store_pb2.Operation, now: float) -> _Published | None:
+        found = self._ids.get((operation.name, operation.message_id))
+        return found[1] if found is not None and found[0] + self._id_window > now else None
+
+    def _remember_id(self, operation: store_pb2.Operation, published: _Published, now: float) -> None:
+        """Remember an id, and forget up to two whose time is over, so that they never become more."""
+        ids = self._ids
+        key = (operation.name, operation.message_id)
+        ids.pop(key, None)
+        ids[key] = (now, published)
+        for _ in range(2):
+            oldest = next(iter(ids))
+            if ids[oldest][0] + self._id_window > now and len(ids) <= MAX_IDS:
+                return
+            del ids[oldest]
+
+    def _next_epoch(self, now: float) -> int:
+        """Return an epoch that no channel had before: microseconds since 1970, which JavaScript can count too."""
+        self._last_epoch = max(int(now * 1_000_000), self._last_epoch + 1)
+        return self._last_epoch
+
+    # What is too old.
+
+    def _arm(self, at: float) -> None:
+        if self._expiring is not None:
+            self._due_next = at if self._due_next is None else min(self._due_next, at)
+            return
+        if (self._due is not None and self._due <= at) or self._closed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = at
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._expiring = asyncio.create_task(self._expire())
+
+    async def _expire(self) -> None:
+        try:
+            await self._expire_due()
+        except EngineError as error:
+            log.error("messages that are too old could not be removed", error=str(error))
+            self._done_expiring(self._clock() + RETRY_PAUSE)
+
+    async def _expire_due(self) -> None:
+        (outcome,) = await self._apply([channel_command(EXPIRE_CHANNELS, "", self._clock())])
+        if not isinstance(outcome, bytes):
+            raise outcome
+        self._done_expiring(read_deadline(outcome))
+
+    def _done_expiring(self, next_time: float | None) -> None:
+        times = [time for time in (next_time, self._due_next) if time is not None]
+        self._expiring = self._timer = self._due = self._due_next = None
+        if times:
+            self._arm(min(times))
+
+
+def boot_id() -> bytes:
+    """Return what names the time since the machine was started; empty where the system does not tell."""
+    try:
+        return BOOT_ID.read_bytes().strip()
+    except OSError:
+        return b""
+
+
+def _request(operation: store_pb2.Operation) -> _HistoryRequest:
+    try:
+        request = _read_request(operation.value)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidError(f"history of {operation.name!r}: {error}") from None
+    if not 0 <= request.limit <= MAX_LIMIT or request.epoch < 0 or (request.offset is not None and request.offset < 0):
+        raise InvalidError(f"history of {operation.name!r}: the limit is 0 to {MAX_LIMIT}, numbers are not negative")
+    return request

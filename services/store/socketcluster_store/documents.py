@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store import atomic, edits
+from socketcluster_store import atomic, channel_log, edits
 from socketcluster_store.chains import (
     NOTHING,
     name_of,
@@ -126,6 +126,7 @@ class Trees:
             EXPIRE_DUE: self._expire_due,
             CHANGES: self._changes,
             WATCHED: self._watched,
+            **channel_log.VERBS,
         }
 
     def apply(self, kv: KeyValue, batch: Sequence[Command]) -> list[Outcome]:

@@ -29,7 +29,8 @@ class WorkerLink:
         """Done, with the stream's status, when the store is to end it."""
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._items: list[store_pb2.Result | store_pb2.Event | store_pb2.Announcement] = []
+        self._items: list[store_pb2.Result | store_pb2.Announcement | bytes] = []
+        self._only_events = True  # is there nothing else among the items?
         self._wake = asyncio.Event()
         self._farewell: tuple[grpc.StatusCode, str] | None = None
 
@@ -38,22 +39,37 @@ class WorkerLink:
         """May something still be sent?"""
         return not self.closing.done()
 
-    def send(self, item: store_pb2.Result | store_pb2.Event | store_pb2.Announcement, size: int) -> None:
+    def tell(self, event: bytes) -> None:
+        """Send an event that ``pack_event`` made, with whatever else is sent in this turn."""
+        if self.closing.done():
+            return
+        if not self._items:
+            self._wake.set()
+        self._items.append(event)
+        self._bytes += len(event) + _ITEM_BYTES
+        if self._bytes > self._max_bytes:
+            self._overrun()
+
+    def send(self, item: store_pb2.Result | store_pb2.Announcement, size: int) -> None:
         """Send ``item``, whose payload has ``size`` bytes, with whatever else is sent in this turn."""
         if self.closing.done():
             return
         if not self._items:
             self._wake.set()
         self._items.append(item)
+        self._only_events = False
         self._bytes += size + _ITEM_BYTES
         if self._bytes > self._max_bytes:
-            log.error(
-                "a worker does not read, its link is closed",
-                worker=self.worker_id,
-                waiting_bytes=self._bytes,
-                setting="SOCKETCLUSTER_MAX_LINK_BYTES",
-            )
-            self.close(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {self._max_bytes} bytes wait for this worker")
+            self._overrun()
+
+    def _overrun(self) -> None:
+        log.error(
+            "a worker does not read, its link is closed",
+            worker=self.worker_id,
+            waiting_bytes=self._bytes,
+            setting="SOCKETCLUSTER_MAX_LINK_BYTES",
+        )
+        self.close(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {self._max_bytes} bytes wait for this worker")
 
     def close(self, status: grpc.StatusCode, reason: str) -> None:
         """Ask for the stream's end, without what still waits."""
@@ -66,8 +82,8 @@ class WorkerLink:
         self._farewell = (status, reason)
         self._wake.set()
 
-    async def write(self, write: Callable[[store_pb2.LinkReply], Awaitable[None]]) -> None:
-        """Send what is to be sent, until cancelled."""
+    async def write(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Send what is to be sent, until cancelled; each reply is given as the bytes of a ``LinkReply``."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -78,33 +94,45 @@ class WorkerLink:
             if self._farewell is not None:
                 self.close(*self._farewell)
 
-    def _gather(self) -> tuple[store_pb2.LinkReply, int]:
+    def _gather(self) -> tuple[bytes, int]:
         """Take what fits one reply, in order."""
         items = self._items
-        reply = store_pb2.LinkReply()
         if self._bytes <= REPLY_BYTES:
             self._items = []
             size = self._bytes
         else:
             count, size = 0, 0
             while count < len(items) and size <= REPLY_BYTES:
-                size += items[count].ByteSize() + _ITEM_BYTES
+                size += _size(items[count]) + _ITEM_BYTES
                 count += 1
             self._items = items[count:]
             items = items[:count]
             size = self._bytes if not self._items else min(size, self._bytes)
+        if self._only_events:
+            return b"".join(items), size  # type: ignore[arg-type]
+        self._only_events = not self._items
+        reply = store_pb2.LinkReply()
         results = []
         events = []
         for item in items:
-            if isinstance(item, store_pb2.Result):
-                results.append(item)
-            elif isinstance(item, store_pb2.Event):
+            if isinstance(item, bytes):
                 events.append(item)
+            elif isinstance(item, store_pb2.Result):
+                results.append(item)
             else:
                 reply.announcement.CopyFrom(item)
         reply.results.extend(results)
-        reply.events.extend(events)
-        return reply, size
+        # the bytes of messages, one after the other, are those of the message that has the fields of all
+        return reply.SerializeToString() + b"".join(events), size
+
+
+def pack_event(event: store_pb2.Event) -> bytes:
+    """Return the bytes of a ``LinkReply`` with that one event: made once, however many links it goes to."""
+    return store_pb2.LinkReply(events=[event]).SerializeToString()
+
+
+def _size(item: store_pb2.Result | store_pb2.Announcement | bytes) -> int:
+    return len(item) if isinstance(item, bytes) else item.ByteSize()
 
 
 class Links:
@@ -129,9 +157,14 @@ class Links:
         if self._links.get(link.worker_id) is link:
             del self._links[link.worker_id]
 
-    def broadcast(self, items: Iterable[store_pb2.Event | store_pb2.Announcement]) -> None:
-        """Send to every link."""
-        sized = [(item, item.ByteSize()) for item in items]
+    def tell(self, events: Iterable[store_pb2.Event]) -> None:
+        """Tell every link of events."""
+        packed = [pack_event(event) for event in events]
         for link in list(self._links.values()):
-            for item, size in sized:
-                link.send(item, size)
+            for event in packed:
+                link.tell(event)
+
+    def announce(self, announcement: store_pb2.Announcement) -> None:
+        """Tell every link of the ownership."""
+        for link in list(self._links.values()):
+            link.send(announcement, announcement.ByteSize())

@@ -11,8 +11,10 @@ import msgspec
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.routing import PARTITION_COUNT
+from socketcluster_store import channels
 from socketcluster_store.alarm import Alarm
 from socketcluster_store.chains import check_value
+from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
 from socketcluster_store.clock import clock
 from socketcluster_store.edits import TRUE
@@ -28,7 +30,7 @@ from socketcluster_store.engines.base import (
     Outcome,
 )
 from socketcluster_store.errors import EngineError, InternalError, InvalidError, Refusal, TooLargeError
-from socketcluster_store.links import WorkerLink
+from socketcluster_store.links import WorkerLink, pack_event
 from socketcluster_store.sessions import Sessions
 from socketcluster_store.watchers import Key, Watchers
 from socketcluster_store.watches import Change
@@ -43,7 +45,7 @@ RETRY_PAUSE = 1.0
 ENDED_AT_ONCE = 1000
 """Sessions that are ended in one batch; operations come between two batches."""
 MAX_ID_BYTES = 128
-"""The longest session id."""
+"""The longest id of a session or message."""
 MAX_NAME_BYTES = 1024
 """The longest name of a channel or event."""
 
@@ -73,10 +75,7 @@ _UNWATCH = store_pb2.VERB_UNWATCH
 _ATTACH = store_pb2.VERB_SESSION_ATTACH
 _DETACH = store_pb2.VERB_SESSION_DETACH
 _EMIT = store_pb2.VERB_SESSION_EMIT
-_CHANNEL = frozenset(
-    (store_pb2.VERB_CHANNEL_SUBSCRIBE, store_pb2.VERB_CHANNEL_UNSUBSCRIBE, store_pb2.VERB_CHANNEL_PUBLISH)
-)
-_encode = msgspec.msgpack.Encoder().encode
+_PUBLISH = store_pb2.VERB_CHANNEL_PUBLISH
 _decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 _decode_watched = msgspec.msgpack.Decoder(list[tuple[bytes, tuple[str, ...]]]).decode
 
@@ -90,13 +89,15 @@ class Partition:
         *,
         session_timeout: float,
         max_value_bytes: int,
+        channel_rules: ChannelRules,
+        message_id_window: float,
         on_sessions_ended: Callable[[list[str]], None],
     ) -> None:
         self.number = engine.number
         self.epoch = engine.epoch
         self._engine = engine
         self._sessions = Sessions(session_timeout)
-        self._channels: Channels[WorkerLink] = Channels()
+        self._channels: Channels[WorkerLink] = Channels(channel_rules, message_id_window, engine.apply, clock)
         self._watchers = Watchers()
         self._expiry = Alarm(self._expire_due)
         self._watch_end = Alarm(self._forget_watches)
@@ -118,6 +119,7 @@ class Partition:
         if due is not None and due <= now:
             await self._expire_due()
         self._arm()
+        await self._channels.load()
 
     async def apply(self, link: WorkerLink, operations: Sequence[store_pb2.Operation]) -> list[Outcome]:
         """Apply operations of one link, and return what became of each; nothing is told to anyone before the commit."""
@@ -134,8 +136,17 @@ class Partition:
             verb = operation.verb
             session_id = operation.session_id
             try:
-                if verb in _CHANNEL or verb == _EMIT:
+                if verb == _EMIT:
+                    self._check_emit(operation)
                     messages.append((place, operation))
+                    continue
+                if verb in channels.VERBS:
+                    self._check_channel(operation)
+                    command = self._channels.prepare(link, operation, now)
+                    messages.append((place, operation))
+                    if command is not None:
+                        places.append(place)
+                        commands.append(command)
                     continue
                 owner = self._check_session_id(session_id, operation)
                 if verb == _GET:
@@ -198,10 +209,11 @@ class Partition:
                 self._tell(answers[-1], link)
             self._arm()
         for place, operation in messages:
-            try:
-                outcomes[place] = self._message(link, operation)
-            except Refusal as refusal:
-                outcomes[place] = refusal
+            outcome = outcomes[place]
+            if operation.verb == _EMIT:
+                self._emit(link, operation)
+            elif isinstance(outcome, bytes):
+                outcomes[place] = self._channels.finish(operation, outcome, now)
         return outcomes
 
     async def release(self, link: WorkerLink, session_ids: Iterable[str]) -> None:
@@ -220,10 +232,11 @@ class Partition:
         if commands:
             await self._engine.apply(commands)
 
-    def unsubscribe(self, link: WorkerLink, channels: Iterable[str]) -> None:
+    def unsubscribe(self, link: WorkerLink, names: Iterable[str]) -> None:
         """Remove a link from channels."""
-        for channel in channels:
-            self._channels.unsubscribe(channel, link)
+        now = clock()
+        for name in names:
+            self._channels.unsubscribe(name, link, now)
 
     def unwatch(self, link: WorkerLink) -> None:
         """Remove a link that has ended from the key chains that it watches."""
@@ -250,47 +263,31 @@ class Partition:
             await asyncio.wait({self._ending})
         await self._expiry.close()
         await self._watch_end.close()
-        await self._engine.close()
+        try:
+            await self._channels.close()
+        finally:
+            await self._engine.close()
 
-    def _message(self, link: WorkerLink, operation: store_pb2.Operation) -> bytes:
-        """Carry out an operation that concerns other links only, and memory."""
-        verb = operation.verb
-        name = operation.name
-        size = len(name.encode())
-        if not 1 <= size <= MAX_NAME_BYTES:
-            raise (TooLargeError if size else InvalidError)(f"a name has 1 to {MAX_NAME_BYTES} bytes, this one {size}")
-        if verb == _EMIT:
-            if not self._check_session_id(operation.session_id, operation):
-                raise InvalidError("no session is named")
-            self._check_message(operation)
-            event = store_pb2.Event(
-                session_message=store_pb2.SessionMessage(
-                    session_id=operation.session_id, name=name, value=operation.value
-                )
-            )
-            event_size = event.ByteSize()
-            for holder in self._sessions.holders(operation.session_id):
-                if holder.worker_id != link.worker_id and isinstance(holder, WorkerLink):
-                    holder.send(event, event_size)
-            return b""
-        self._check_partition(name.encode(), name)
-        if verb == store_pb2.VERB_CHANNEL_SUBSCRIBE:
-            self._channels.subscribe(name, link)
-            return b""
-        if verb == store_pb2.VERB_CHANNEL_UNSUBSCRIBE:
-            self._channels.unsubscribe(name, link)
-            return b""
+    def _emit(self, link: WorkerLink, operation: store_pb2.Operation) -> None:
+        """Send an event to the other workers that have a session attached."""
+        message = store_pb2.SessionMessage(session_id=operation.session_id, name=operation.name, value=operation.value)
+        packed = pack_event(store_pb2.Event(session_message=message))
+        for holder in self._sessions.holders(operation.session_id):
+            if holder.worker_id != link.worker_id and isinstance(holder, WorkerLink):
+                holder.tell(packed)
+
+    def _check_emit(self, operation: store_pb2.Operation) -> None:
+        _check_name(operation.name)
+        if not self._check_session_id(operation.session_id, operation):
+            raise InvalidError("no session is named")
         self._check_message(operation)
-        offset = self._channels.next_offset(name)
-        event = store_pb2.Event(
-            channel_message=store_pb2.ChannelMessage(
-                channel=name, value=operation.value, offset=offset, epoch=self.epoch
-            )
-        )
-        event_size = event.ByteSize()
-        for subscriber in self._channels.subscribers(name):
-            subscriber.send(event, event_size)
-        return _encode({"offset": offset, "epoch": self.epoch})
+
+    def _check_channel(self, operation: store_pb2.Operation) -> None:
+        self._check_partition(_check_name(operation.name), operation.name)
+        if operation.verb == _PUBLISH:
+            self._check_message(operation)
+            if operation.message_id and (size := len(operation.message_id.encode())) > MAX_ID_BYTES:
+                raise TooLargeError(f"a message's id has at most {MAX_ID_BYTES} bytes, this one has {size}")
 
     def _check_session_id(self, session_id: str, operation: store_pb2.Operation) -> bytes:
         """Return the session id as bytes, if it may be one and belongs here."""
@@ -378,3 +375,12 @@ class Partition:
         finally:
             self._ending = None
             self._arm()
+
+
+def _check_name(name: str) -> bytes:
+    """Return the name of a channel or event as bytes, if it may be one."""
+    encoded = name.encode()
+    if not 1 <= len(encoded) <= MAX_NAME_BYTES:
+        error = TooLargeError if encoded else InvalidError
+        raise error(f"a name has 1 to {MAX_NAME_BYTES} bytes, this one {len(encoded)}")
+    return encoded

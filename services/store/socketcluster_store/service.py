@@ -11,9 +11,10 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
+from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
+from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.engines.base import Engine, EnginePartition, Outcome
 from socketcluster_store.errors import EngineError, NotOwnerError
 from socketcluster_store.links import Links, WorkerLink
@@ -29,8 +30,8 @@ DRAIN_TIMEOUT = 1.0
 _NOT_OWNED = NotOwnerError("this store does not own the partition")
 
 
-class StoreService(store_pb2_grpc.StoreServicer):
-    """What workers talk to."""
+class StoreService:
+    """What workers talk to; ``add_to_server`` serves it."""
 
     def __init__(self, settings: StoreSettings, engine: Engine) -> None:
         self.store_id = f"{settings.name}-{token_hex(4)}"
@@ -39,6 +40,7 @@ class StoreService(store_pb2_grpc.StoreServicer):
         self._links = Links()
         self.partitions = Partitions(engine, self._make_partition, self._announce)
         self._graces: dict[WorkerLink, asyncio.TimerHandle] = {}
+        self._channel_rules = ChannelRules(settings.channel_history)
         self._releases: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -52,7 +54,7 @@ class StoreService(store_pb2_grpc.StoreServicer):
             partition_count=PARTITION_COUNT,
         )
 
-    async def Link(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+    async def Link(self, request_iterator: Any, context: Any) -> None:  # noqa: N802
         """Serve a worker's stream until one of both ends it."""
         requests: AsyncIterator[store_pb2.LinkRequest] = aiter(request_iterator)
         first = await anext(requests, store_pb2.LinkRequest())
@@ -176,17 +178,34 @@ class StoreService(store_pb2_grpc.StoreServicer):
             engine_partition,
             session_timeout=self._settings.session_timeout,
             max_value_bytes=self._settings.max_value_bytes,
+            channel_rules=self._channel_rules,
+            message_id_window=self._settings.message_id_window,
             on_sessions_ended=self._sessions_ended,
         )
 
     def _sessions_ended(self, session_ids: list[str]) -> None:
-        self._links.broadcast(
+        self._links.tell(
             store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=session_id))
             for session_id in session_ids
         )
 
     def _announce(self) -> None:
-        self._links.broadcast([self.partitions.announcement(self.store_id)])
+        self._links.announce(self.partitions.announcement(self.store_id))
+
+
+def add_to_server(service: StoreService, server: aio.Server) -> None:
+    """Serve ``service``: as the generated code would, but the replies of a link are packed before they are written."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Hello": grpc.unary_unary_rpc_method_handler(
+            service.Hello,
+            request_deserializer=store_pb2.HelloRequest.FromString,
+            response_serializer=store_pb2.HelloReply.SerializeToString,
+        ),
+        "Link": grpc.stream_stream_rpc_method_handler(
+            service.Link, request_deserializer=store_pb2.LinkRequest.FromString
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("socketcluster.v1.Store", handlers),))
 
 
 def _by_partition(names: set[str]) -> dict[int, list[str]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
 
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_runtime.settings import ServiceSettings, wiring
+from socketcluster_store.channel_rules import HistoryRule, parse_rule
 
 MIB = 1024 * 1024
 
@@ -38,6 +40,10 @@ class StoreSettings(ServiceSettings):
     """The most data that a session may hold: bytes of its keys and of its values' MessagePack."""
     store_controller: Path | None = None
     """The Python file with ``run(store)``, for procedures; default: ``store_controller.py`` beside the other."""
+    channel_history: Annotated[tuple[HistoryRule, ...], NoDecode] = ()
+    """Which channels keep their messages: ``pattern: count, age`` and so on, by semicolons; age in seconds."""
+    message_id_window: float = Field(300.0, gt=0, le=86_400)
+    """Seconds within which what is published to a channel with the same id again is not published again."""
     max_link_bytes: int = Field(64 * MIB, ge=MIB)
     """Bytes that may wait for a worker that does not read before its link is closed."""
 
@@ -48,6 +54,11 @@ class StoreSettings(ServiceSettings):
         if not 1 <= index <= count <= PARTITION_COUNT:
             raise ValueError(f"must be I/N with 1 <= I <= N <= {PARTITION_COUNT}")
         return value
+
+    @field_validator("channel_history", mode="before")
+    @classmethod
+    def _parse_rules(cls, value: object) -> object:
+        return tuple(parse_rule(part) for part in value.split(";") if part.strip()) if isinstance(value, str) else value
 
     def wanted_partitions(self) -> frozenset[int]:
         """Return the partitions of this store's share."""

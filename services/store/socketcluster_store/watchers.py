@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.expiries import Chain
-from socketcluster_store.links import WorkerLink
+from socketcluster_store.links import WorkerLink, pack_event
 from socketcluster_store.watches import BEGIN, END, STOP, Change
 
 GRACE = 60.0
@@ -71,27 +71,28 @@ class Watchers:
                 if link is not None:
                     self._discard(link, key, now)
                 continue
-            event = store_pb2.Event(
-                data_change=store_pb2.DataChange(
-                    session_id=change.session_id.decode(),
-                    watched=change.watched,
-                    keys=change.keys,
-                    operation=change.operation,
-                    value=change.value,
-                    count=change.number,
-                    generation=change.generation,
+            event = pack_event(
+                store_pb2.Event(
+                    data_change=store_pb2.DataChange(
+                        session_id=change.session_id.decode(),
+                        watched=change.watched,
+                        keys=change.keys,
+                        operation=change.operation,
+                        value=change.value,
+                        count=change.number,
+                        generation=change.generation,
+                    )
                 )
             )
-            size = event.ByteSize()
             links = self._links.get(key, {})
             if change.operation == BEGIN:
                 if link is not None and link in links:
                     links[link] = True
-                    link.send(event, size)
+                    link.tell(event)
                 continue
             for watcher, begun in links.items():
                 if begun:
-                    watcher.send(event, size)
+                    watcher.tell(event)
             if change.operation == END:
                 self._links.pop(key, None)
                 self._alone.pop(key, None)

@@ -11,6 +11,7 @@ from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1 import worker_pb2_grpc as rpc
 from socketcluster_runtime import logging
 from socketcluster_runtime import rpc as grpc_runtime
+from socketcluster_runtime.channel_feed import Gap
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_wire.close_codes import CloseCode
@@ -55,6 +56,7 @@ class Service:
             on_session_destroyed=self._session_destroyed,
             on_channel_message=self._channel_message,
             on_data_change=lambda change: self._watches.deliver(change),
+            on_channel_gap=self._channel_gap,
         )
         self._watches = Watches(self._client, self._tasks)
         self._sessions = Sessions(self._client, self._tasks, self._watches)
@@ -143,6 +145,9 @@ class Service:
 
     def _channel_message(self, channel: str, packed: bytes, offset: int, epoch: int) -> None:
         self._exchange.deliver(channel, packed, (epoch, offset))
+
+    def _channel_gap(self, gap: Gap) -> None:
+        self._exchange.missed(gap)
 
     def _handler_failed(self, error: BaseException, what: str) -> None:
         log.error(f"{what} failed", exc_info=error)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import pytest
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
@@ -21,6 +22,8 @@ from socketcluster_runtime.store_client import StoreClient
 SECRET = "a secret of the tests"
 GET = store_pb2.VERB_GET
 ALL = range(PARTITION_COUNT)
+POSITION = msgspec.msgpack.encode({"epoch": 4, "offset": 2, "first": 3})
+"""Where the channels of the scripted store are when somebody subscribes."""
 
 
 class Stream:
@@ -141,7 +144,7 @@ async def test_what_has_no_answer_is_sent_again_after_what_is_attached(start_sto
     await stream.announce(ALL, 1)
     await client.wait_ready()
     first = [client.attach("s"), client.subscribe("s"), client.attach("left"), client.detach("left")]
-    await stream.answer(*(store_pb2.Result(id=operation.id) for operation in await stream.take(4)))
+    await stream.answer(*(store_pb2.Result(id=o.id, value=POSITION) for o in await stream.take(4)))
     await asyncio.gather(*first)
     calls = [client.call(GET, session_id="s", keys=[str(number)]) for number in range(3)]
     taken = await stream.take(3)
@@ -157,8 +160,8 @@ async def test_what_has_no_answer_is_sent_again_after_what_is_attached(start_sto
         store_pb2.VERB_CHANNEL_SUBSCRIBE,
     ]
     assert again[2:] == taken[1:]
-    await stream.answer(*(store_pb2.Result(id=operation.id, value=b"again") for operation in again))
-    assert await asyncio.gather(*calls[1:]) == [b"again", b"again"]
+    await stream.answer(*(store_pb2.Result(id=operation.id, value=POSITION) for operation in again))
+    assert await asyncio.gather(*calls[1:]) == [POSITION, POSITION]
 
 
 async def test_a_partition_that_moves_takes_its_operations_along(start_store: Any, make_client: Any) -> None:
@@ -255,13 +258,18 @@ async def test_events_are_handed_on_and_a_failing_handler_harms_nobody(start_sto
         raise RuntimeError("a handler's bug")
 
     address, store = await start_store()
-    await make_client(
+    client = await make_client(
         address,
         on_session_message=fail,
         on_session_destroyed=heard.put_nowait,
         on_channel_message=lambda *message: heard.put_nowait(message),
     )
     stream = await store.streams.get()
+    await stream.announce(ALL, 1)
+    await client.wait_ready()
+    subscribed = client.subscribe("c")
+    await stream.answer(*(store_pb2.Result(id=operation.id, value=POSITION) for operation in await stream.take(1)))
+    assert await subscribed == POSITION
     await stream.tell(
         store_pb2.Event(session_message=store_pb2.SessionMessage(session_id="s", name="e", value=b"\x90")),
         store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="s")),

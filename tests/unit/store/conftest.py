@@ -14,11 +14,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import SecretStr
 from support.store_data import MAX_SESSION, MAX_VALUE, PARTITION, Clock, Data
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.channel_feed import Gap
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_store.__main__ import serve
@@ -47,6 +49,7 @@ class Worker:
         self.destroyed: asyncio.Queue[str] = asyncio.Queue()
         self.channel_messages: asyncio.Queue[tuple[str, bytes, int, int]] = asyncio.Queue()
         self.data_changes: asyncio.Queue[store_pb2.DataChange] = asyncio.Queue()
+        self.gaps: asyncio.Queue[Gap] = asyncio.Queue()
         self.client = StoreClient(
             addresses,
             worker_id=worker_id,
@@ -57,6 +60,7 @@ class Worker:
             on_session_destroyed=self.destroyed.put_nowait,
             on_channel_message=lambda *message: self.channel_messages.put_nowait(message),
             on_data_change=self.data_changes.put_nowait,
+            on_channel_gap=self.gaps.put_nowait,
         )
 
     async def get(self, session_id: str, *keys: str) -> bytes:
@@ -66,6 +70,15 @@ class Worker:
     async def set(self, session_id: str, *keys: str, value: bytes) -> None:
         """Store a value."""
         assert await self.client.call(store_pb2.VERB_SET, session_id=session_id, keys=keys, value=value) == b""
+
+    async def publish(self, channel: str, value: Any, message_id: str = "") -> tuple[int, int]:
+        """Publish; return epoch and offset."""
+        packed = msgspec.msgpack.encode(value)
+        answer = await self.client.call(
+            store_pb2.VERB_CHANNEL_PUBLISH, name=channel, value=packed, message_id=message_id
+        )
+        published = msgspec.msgpack.decode(answer)
+        return published["epoch"], published["offset"]
 
     async def barrier(self, session_id: str = "") -> None:
         """Return when everything that was told before has arrived: answers and events travel on one stream."""

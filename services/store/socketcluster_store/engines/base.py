@@ -30,21 +30,31 @@ CHANGES = -4
 """Command: return what the commands before it did to watched key chains, a list of ``watches.Change``."""
 WATCHED = -5
 """Command: return all watched key chains, a list of session id and key chain."""
+CHANNEL_POSITION = -101
+"""Command: return where a channel with a history is; see ``channel_log``."""
+OPEN_CHANNELS = -103
+"""Command: note that this process counts the channels' offsets from now on."""
+CLOSE_CHANNELS = -104
+"""Command: note that it does no more, and that a sync follows."""
+EXPIRE_CHANNELS = -102
+"""Command: remove from histories what is too old, as much as one batch bears, and return when to do so next."""
 
 
 class Command(NamedTuple):
     """One step of a batch."""
 
     verb: int
-    """A data verb of the protocol, or one of the numbers above."""
+    """A data verb of the protocol, VERB_CHANNEL_PUBLISH, VERB_CHANNEL_HISTORY, or one of the numbers above."""
     session_id: bytes
     """Whose tree; empty: the application's own."""
     keys: Sequence[str] = ()
-    """The key chain."""
+    """The key chain; of a command on a channel, its name."""
     value: bytes = b""
     """MessagePack; of ``PUT_RECORD``, any bytes."""
     name: str = ""
     """The procedure of ``VERB_RUN``."""
+    detail: object = None
+    """Of a command on a channel: what ``channel_log`` says."""
 
 
 Outcome = bytes | Refusal
@@ -124,6 +134,8 @@ READS = frozenset(
         store_pb2.VERB_COUNT,
         store_pb2.VERB_GET_EXPIRY,
         WATCHED,
+        store_pb2.VERB_CHANNEL_HISTORY,
+        CHANNEL_POSITION,
     )
 )
 """The verbs that change nothing."""

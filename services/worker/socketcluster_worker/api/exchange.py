@@ -3,83 +3,129 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from fnmatch import fnmatchcase
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from socketcluster_proto.v1 import store_pb2 as pb
-from socketcluster_runtime.store_client import StoreClient
-from socketcluster_wire import socketcluster
-from socketcluster_worker.api.events import Handler, make_handler
-from socketcluster_worker.api.history import Position
+from socketcluster_runtime import logging
+from socketcluster_runtime.channel_feed import ChannelFeed, Gap, Position
+from socketcluster_runtime.store_client import StoreClient, read_position
+from socketcluster_worker.api.channel import Channel, ChannelHistory, Message, Offset, Publication, position_of
+from socketcluster_worker.api.events import Emitter, Handler, make_handler
+from socketcluster_worker.api.members import Answer, Follower, Members
 from socketcluster_worker.api.outbox import Outbox
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.api.values import pack, unpack
-from socketcluster_worker.connection import Outgoing, SlowConsumer
+from socketcluster_worker.connection import SlowConsumer
 from socketcluster_worker.errors import EventError
 from socketcluster_worker.tasks import Tasks
+
+log = logging.get_logger(__name__)
 
 MAX_NAME_LENGTH = 200
 """Characters of a channel's name."""
 
 
-class Channel:
-    """One subscription of this worker's own to a channel; made by ``exchange.subscribe``."""
+class _Inside(NamedTuple):
+    """Who hears what workers publish to each other."""
 
-    def __init__(self, name: str, exchange: Exchange, handler: Handler) -> None:
-        self.name = name
-        self._exchange = exchange
-        self._handler = handler
-
-    def publish(self, data: Any) -> asyncio.Future[bytes]:
-        """Publish to the channel; awaiting the result means that the store has it."""
-        return self._exchange.publish(self.name, data)
-
-    async def unsubscribe(self) -> None:
-        """End the subscription."""
-        await self._exchange._remove(self)
+    receive: Callable[[bytes, Position], None]
+    missed: Callable[[Position], None]
 
 
-class Exchange:
-    """The channels of the cluster, as one worker sees them."""
+class Exchange(Emitter):
+    """The channels of the cluster, as one worker sees them.
+
+    Its event: ``gap(gap)``, when messages of a channel never reached this worker, because its link to the store was
+    broken and the channel has no history, or one that is too short. ``gap.channel`` is the channel, ``gap.missing`` the
+    offsets (a ``range``), or ``None`` where the channel began a new epoch, so that their number is not known.
+    """
+
+    EVENTS = frozenset({"gap"})
 
     def __init__(self, client: StoreClient, tasks: Tasks, *, max_channels_per_socket: int) -> None:
+        super().__init__()
         self._client = client
         self._tasks = tasks
         self._limit = max_channels_per_socket
-        self._sockets: dict[str, dict[str, Socket]] = {}
+        self._members = Members(self.policy_of)
         self._channels: dict[str, list[Channel]] = {}
-        self._inside: dict[str, Callable[[bytes, Position], None]] = {}
+        self._inside: dict[str, _Inside] = {}
         self._policies: list[tuple[str, SlowConsumer]] = []
-        self.outbox: Outbox | None = None  # of the namespace to which clients with channels belong
 
-    def publish(self, channel: str, data: Any) -> asyncio.Future[bytes]:
-        """Publish ``data`` to every subscriber of a channel; awaiting the result means that the store has it.
+    def publish(self, channel: str, data: Any, id: str | None = None) -> Publication:  # noqa: A002  # the user's word
+        """Publish ``data`` to every subscriber of a channel.
+
+        Awaiting the result means that the store has it, and gives its ``Offset``; nobody has to.
+
+        Args:
+            channel: its name.
+            data: anything that has a JSON form, bytes too.
+            id: what names the message, at most 128 bytes: published again with the same id within the store's option
+                ``message_id_window`` (300 s), it is not published again, and the offset is the first one's.
 
         Raises:
             NotSerializableError: the data has no JSON form.
             EventError: the channel's name is empty or too long.
         """
         check_name(channel)
-        sent = self.publish_for_client(channel, data)
+        sent = self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=pack(data), message_id=id or "")
         self._tasks.watch(sent, f"publishing to {channel!r}")
-        return sent
+        return Publication(sent)
 
     def publish_for_client(self, channel: str, data: Any) -> asyncio.Future[bytes]:
         """Publish what a client sent; the caller checked the name, and tells the client of whatever is raised."""
         return self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=pack(data))
 
-    async def subscribe(self, channel: str, handler: Callable[..., Any]) -> Channel:
-        """Call ``handler(data)``, plain or async, with whatever is published to a channel from now on.
+    async def history(self, channel: str, since: Offset | int | str | None = None, limit: int = 100) -> ChannelHistory:
+        """Return messages of a channel that has a history, by the store's option ``channel_history``.
+
+        Args:
+            channel: its name.
+            since: the first messages after this offset are wanted; ``None``: the newest are. A plain number is an
+                offset of the present epoch, a text what ``Offset.text`` gives.
+            limit: how many messages at most, up to 10,000; there are fewer if they would have more than 1 MiB.
+
+        Raises:
+            EventError: the channel's name or ``since`` is malformed.
+            LinkError: the store did not answer (``StoreUnavailableError``), or refused the limit.
+        """
+        check_name(channel)
+        position = None if since is None else position_of(since)
+        page = await self._client.history(channel, position, limit)
+        messages = [
+            Message(Offset(offset, page.epoch), unpack(packed))
+            for offset, packed in enumerate(page.messages, page.start)
+        ]
+        missing: range | None = range(0)
+        if position is not None:
+            missing = range(position.offset + 1, page.start) if page.known else None
+        return ChannelHistory(messages, Offset(page.offset, page.epoch), missing)
+
+    async def subscribe(
+        self, channel: str, handler: Callable[..., Any], since: Offset | int | str | None = None
+    ) -> Channel:
+        """Call ``handler(data)`` or ``handler(data, offset)``, plain or async, with what is published to a channel.
+
+        Args:
+            channel: its name.
+            handler: gets the offset if it has a second parameter without a default.
+            since: what came after this offset comes first, in order and once; ``gap`` of the result tells what the
+                history no longer had. ``None``: from now on. See ``history``.
 
         Raises:
             StoreUnavailableError: the store did not answer in time; nothing is subscribed.
+            EventError: the channel's name or ``since`` is malformed.
         """
         check_name(channel)
-        subscription = Channel(channel, self, make_handler(handler))
+        position = None if since is None else position_of(since)
+        subscription = Channel(channel, self, make_handler(handler), resumes=position is not None)
         self._channels.setdefault(channel, []).append(subscription)  # at once, so that no message is missed
         try:
             await self._client.subscribe(channel)
+            if position is not None:
+                await subscription.start(position)
         except BaseException:
             await subscription.unsubscribe()
             raise
@@ -108,6 +154,15 @@ class Exchange:
                 return policy
         return None
 
+    @property
+    def outbox(self) -> Outbox | None:
+        """Of the namespace to which clients with channels belong."""
+        return self._members.outbox
+
+    @outbox.setter
+    def outbox(self, outbox: Outbox) -> None:
+        self._members.outbox = outbox
+
     def add(self, socket: Socket, channel: str) -> asyncio.Future[bytes]:
         """Subscribe a client at once; awaiting the result means that the store sends what is published.
 
@@ -119,10 +174,8 @@ class Exchange:
             done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             done.set_result(b"")
             return done
-        if len(socket.channels) >= self._limit:
-            raise EventError(f"a client may have {self._limit} channels", name="LimitError")
-        socket.channels.add(channel)
-        self._sockets.setdefault(channel, {})[socket.id] = socket  # before the store does, so that nothing is missed
+        self._check_limit(socket)
+        self._members.add(socket, channel)  # before the store does, so that nothing is missed
 
         def finish(sent: asyncio.Future[bytes]) -> None:
             if sent.cancelled() or sent.exception() is not None:
@@ -132,16 +185,57 @@ class Exchange:
         sent.add_done_callback(finish)
         return sent
 
+    def follow(self, socket: Socket, channel: str, since: str | None, answer: Answer) -> Coroutine[Any, Any, None]:
+        """Subscribe a client at once that is to get each message's offset; the result is to be run.
+
+        Args:
+            socket: the client.
+            channel: the channel's name.
+            since: what came after this offset comes first, in order and once; ``None``: from now on.
+            answer: is called before the first message with ``offset``, where the client is, and if something after
+                ``since`` is gone, with ``missing``, the first and last such offset, or ``reset``: true, if ``since``
+                is of another epoch.
+
+        Raises:
+            EventError: the name or ``since`` is malformed, or the client has too many channels.
+        """
+        check_name(channel)
+        position = None if since is None else position_of(since)
+        if channel in socket.channels:
+            self._members.discard(socket, channel)
+        self._check_limit(socket)
+        follower = self._members.follow(socket, channel, answer)
+        follower.feed = self.make_feed(channel, follower.deliver, follower.missed)
+        return self._start(follower, self._client.subscribe(channel), position)
+
+    async def _start(self, follower: Follower, subscribed: asyncio.Future[bytes], since: Position | None) -> None:
+        try:
+            now = read_position(await subscribed)
+            if not self._members.follows(follower) or follower.feed is None:
+                raise EventError("the subscription has ended meanwhile", name="BrokerError")
+            if since is not None:
+                await follower.start(since)
+                if not follower.answered:
+                    raise EventError("the subscription has ended meanwhile", name="BrokerError")
+            else:
+                follower.begin(Position(now.epoch, now.offset))
+                feed, follower.feed = follower.feed, None
+                feed.opened(now)
+        except BaseException:
+            if self._members.follows(follower):
+                self.discard(follower.socket, follower.channel)
+            raise
+
+    def _check_limit(self, socket: Socket) -> None:
+        if len(socket.channels) >= self._limit:
+            raise EventError(f"a client may have {self._limit} channels", name="LimitError")
+
     def discard(self, socket: Socket, channel: str) -> bool:
         """Unsubscribe a client; return whether it was subscribed."""
         if channel not in socket.channels:
             return False
-        socket.channels.discard(channel)
-        members = self._sockets.get(channel, {})
-        members.pop(socket.id, None)
-        if not members:
-            self._sockets.pop(channel, None)
-            self._leave(channel)
+        self._members.discard(socket, channel)
+        self._leave(channel)
         return True
 
     def discard_all(self, socket: Socket) -> None:
@@ -154,31 +248,52 @@ class Exchange:
         sent = self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=packed)
         self._tasks.watch(sent, "a broadcast to the other workers")
 
-    def listen_inside(self, channel: str, receive: Callable[[bytes, Position], None]) -> None:
-        """Hear what workers publish to each other; for the namespaces."""
-        self._inside[channel] = receive
+    def listen_inside(
+        self, channel: str, receive: Callable[[bytes, Position], None], missed: Callable[[Position], None]
+    ) -> None:
+        """Hear what workers publish to each other; for the namespaces.
+
+        ``missed`` is called when something was not heard, with the position after which it goes on.
+        """
+        self._inside[channel] = _Inside(receive, missed)
         self._tasks.watch(self._client.subscribe(channel), "subscribing to the other workers' broadcasts")
 
-    def deliver(self, channel: str, packed: bytes, position: Position) -> None:
+    def deliver(self, channel: str, packed: bytes, position: tuple[int, int]) -> None:
         """Send what the store says was published to all who are subscribed here."""
         inside = self._inside.get(channel)
+        epoch, offset = position
         if inside is not None:
-            inside(packed, position)
+            inside.receive(packed, Position(epoch, offset))
             return
         data = unpack(packed)
-        members = self._sockets.get(channel)
-        if members and self.outbox is not None and self.outbox.active:
-            for socket in tuple(members.values()):
-                self.outbox.deliver(socket, channel, packed)
-        elif members:
-            policy = self.policy_of(channel)
-            outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, {"channel": channel, "data": data}))
-            for socket in tuple(members.values()):
-                socket.deliver(outgoing, policy, channel)
+        self._members.deliver(channel, packed, data, offset, epoch)
         for subscription in tuple(self._channels.get(channel, ())):
-            self._tasks.run(subscription._handler, ((data,),), f"a handler of channel {channel!r}")
+            subscription.take(packed, data, offset, epoch)
 
-    async def _remove(self, subscription: Channel) -> None:
+    def missed(self, gap: Gap) -> None:
+        """Tell of messages that did not reach this worker."""
+        inside = self._inside.get(gap.channel)
+        if inside is not None:
+            inside.missed(gap.now)
+            return
+        handlers = self.handlers("gap")
+        for handler in handlers:
+            self._tasks.run(handler, ((gap,),), "a handler of the exchange's 'gap'")
+        if gap.missing is not None and not handlers:
+            log.warning("messages of a channel are missing", channel=gap.channel, count=len(gap.missing))
+
+    def make_feed(
+        self, channel: str, deliver: Callable[[str, bytes, int, int], None], missed: Callable[[Gap], None]
+    ) -> ChannelFeed:
+        """Return what puts a channel's messages in order for one subscriber."""
+        return ChannelFeed(channel, self._client.history, deliver, missed)
+
+    def run(self, handler: Handler, args: tuple[Any, ...], channel: str) -> None:
+        """Call the handler of a subscription."""
+        self._tasks.run(handler, (args,), f"a handler of channel {channel!r}")
+
+    async def remove(self, subscription: Channel) -> None:
+        """End a subscription of the worker's own; for ``Channel``."""
         subscriptions = self._channels.get(subscription.name, [])
         if subscription in subscriptions:
             subscriptions.remove(subscription)
@@ -187,7 +302,7 @@ class Exchange:
                 self._leave(subscription.name)
 
     def _leave(self, channel: str) -> None:
-        if channel not in self._sockets and channel not in self._channels:
+        if channel not in self._members and channel not in self._channels:
             self._tasks.watch(self._client.unsubscribe(channel), f"unsubscribing from {channel!r}")
 
 

@@ -71,6 +71,11 @@ class History:
         while self._entries[0].at < now - self._seconds:
             self._entries.popleft()
 
+    def skip(self, position: Position) -> None:
+        """Note that broadcasts were not heard: nothing up to a position is known here."""
+        self._entries.clear()
+        self.latest = position
+
     def since(self, position: Position) -> list[Entry] | None:
         """Return what came after a position, or ``None`` if that is not known any more."""
         if position == self.latest:

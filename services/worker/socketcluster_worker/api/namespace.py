@@ -135,6 +135,10 @@ class Namespace(Emitter):
         elif origin != self._worker_id:
             self._deliver(choice, Emission(event, tuple(args)))
 
+    def _missed(self, position: Position) -> None:
+        if self.history is not None:
+            self.history.skip(position)
+
     # Rooms; for the sockets.
 
     def join(self, socket: Socket, room: str) -> None:
@@ -154,7 +158,7 @@ class Namespace(Emitter):
         """Hear the broadcasts of the other workers; once is enough."""
         if not self._listening:
             self._listening = True
-            self.exchange.listen_inside(BUS + self.name, self._heard)
+            self.exchange.listen_inside(BUS + self.name, self._heard, self._missed)
 
     def connected(self, socket: Socket) -> None:
         """Note a new socket."""

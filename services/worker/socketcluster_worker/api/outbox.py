@@ -31,38 +31,38 @@ class Outbox:
         self._policy_of = policy_of
         self._middleware = middleware
         self._tasks = tasks
-        self._waiting: dict[str, deque[tuple[str, bytes]]] = {}
+        self._waiting: dict[str, deque[tuple[str, bytes, str | None]]] = {}
 
     @property
     def active(self) -> bool:
         """Is there such a middleware?"""
         return self._middleware.active("publish_out")
 
-    def deliver(self, socket: Socket, channel: str, packed: bytes) -> None:
-        """Send a message to a subscriber, after those that wait."""
+    def deliver(self, socket: Socket, channel: str, packed: bytes, offset: str | None = None) -> None:
+        """Send a message, with its offset if there is one, to a subscriber, after those that wait."""
         waiting = self._waiting.get(socket.id)
         if waiting is None:
-            waiting = self._waiting[socket.id] = deque([(channel, packed)])
+            waiting = self._waiting[socket.id] = deque([(channel, packed, offset)])
             self._tasks.run(self._work, (socket, waiting), "middleware of the stage 'publish_out'")
         elif len(waiting) < MAX_WAITING:
-            waiting.append((channel, packed))
+            waiting.append((channel, packed, offset))
         else:
             socket.disconnect(CloseCode.TOO_SLOW, "too many messages are waiting for a middleware")
 
-    async def _work(self, socket: Socket, waiting: deque[tuple[str, bytes]]) -> None:
+    async def _work(self, socket: Socket, waiting: deque[tuple[str, bytes, str | None]]) -> None:
         try:
             while waiting and socket.connected:
-                channel, packed = waiting.popleft()
+                channel, packed, offset = waiting.popleft()
                 if channel in socket.channels:
-                    await self._send(socket, channel, packed)
+                    await self._send(socket, channel, packed, offset)
         finally:
             del self._waiting[socket.id]
 
-    async def _send(self, socket: Socket, channel: str, packed: bytes) -> None:
+    async def _send(self, socket: Socket, channel: str, packed: bytes, offset: str | None) -> None:
         action = Action("publish_out", socket, channel=channel, data=unpack(packed))  # a copy, which it may change
         try:
             await self._middleware.run(action)
-            data = {"channel": channel, "data": action.data}
+            data = {"channel": channel, "data": action.data} | ({} if offset is None else {"offset": offset})
             outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, data))
         except EventError:
             return

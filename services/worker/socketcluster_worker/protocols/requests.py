@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
+from socketcluster_runtime.errors import LinkError
 from socketcluster_wire import socketcluster as wire
 from socketcluster_worker.api.exchange import check_name
 from socketcluster_worker.api.middleware import Action
@@ -20,6 +22,8 @@ from socketcluster_worker.tokens import Tokens
 
 Start = Callable[[str, Any], asyncio.Future[bytes]]
 """Begins an operation on a channel."""
+Begin = Callable[[str, Any], None]
+"""Begins a request on a channel, and answers it."""
 
 
 class Client(Gate, Protocol):
@@ -56,10 +60,13 @@ class Requests:
         """Carry out one request."""
         match event.name:
             case wire.PUBLISH:
-                self._operate(event, "publish_in", event.data, self._publish)
+                self._operate(event, "publish_in", event.data, partial(self._begin, event, self._publish))
             case wire.SUBSCRIBE:
                 data = {"channel": event.data} if isinstance(event.data, str) else event.data
-                self._operate(event, "subscribe", data, self._subscribe)
+                if isinstance(data, dict) and "since" in data:
+                    self._operate(event, "subscribe", data, partial(self._follow, event, data["since"]))
+                else:
+                    self._operate(event, "subscribe", data, partial(self._begin, event, self._subscribe))
             case wire.UNSUBSCRIBE:
                 self._unsubscribe(event)
             case wire.AUTHENTICATE:
@@ -72,7 +79,7 @@ class Requests:
 
     # Channels.
 
-    def _operate(self, event: wire.Event, stage: str, data: Any, start: Start) -> None:
+    def _operate(self, event: wire.Event, stage: str, data: Any, begin: Begin) -> None:
         given: dict[str, Any] = data if isinstance(data, dict) else {}
         channel: Any = given.get("channel")
         value = given.get("data")
@@ -83,11 +90,11 @@ class Requests:
             return
         if self._namespace.middleware.active(stage):
             action = Action(stage, self._socket, channel=channel, data=value)
-            self._ask(self._operate_if_allowed(event, action, start), f"middleware of the stage {stage!r}")
+            self._ask(self._operate_if_allowed(event, action, begin), f"middleware of the stage {stage!r}")
         else:
-            self._begin(event, start, channel, value)
+            begin(channel, value)
 
-    async def _operate_if_allowed(self, event: wire.Event, action: Action, start: Start) -> None:
+    async def _operate_if_allowed(self, event: wire.Event, action: Action, begin: Begin) -> None:
         channel = action.channel
         try:
             await self._namespace.middleware.run(action)
@@ -95,7 +102,7 @@ class Requests:
             self._dispatch.raised(error, event.name, event.cid)
         else:
             if self._socket.connected:
-                self._begin(event, start, channel, action.data)
+                begin(channel, action.data)
 
     def _begin(self, event: wire.Event, start: Start, channel: str, value: Any) -> None:
         try:
@@ -118,6 +125,24 @@ class Requests:
                 self._done(event)
 
         pending.add_done_callback(finish)
+
+    def _follow(self, event: wire.Event, since: Any, channel: str, _data: Any) -> None:
+        """Subscribe a client that is to get offsets."""
+        try:
+            if since is not None and not isinstance(since, str):
+                raise EventError("since is an offset that came with a message, or null", name="InvalidOffset")
+            following = self._namespace.exchange.follow(self._socket, channel, since, partial(self._done, event))
+        except EventError as error:
+            self._dispatch.raised(error, event.name, event.cid)
+            return
+
+        async def follow() -> None:
+            try:
+                await following
+            except (EventError, LinkError) as error:
+                self._dispatch.raised(error, event.name, event.cid)
+
+        self._namespace.run(follow, (), "a subscription with offsets")
 
     def _subscribe(self, channel: str, _data: Any) -> asyncio.Future[bytes]:
         return self._namespace.exchange.add(self._socket, channel)
@@ -181,9 +206,9 @@ class Requests:
         finally:
             self._client.release()
 
-    def _done(self, event: wire.Event) -> None:
+    def _done(self, event: wire.Event, data: Any = msgspec.UNSET) -> None:
         if event.cid is not None:
-            self._client.answer(wire.encode_response(event.cid))
+            self._client.answer(wire.encode_response(event.cid, data))
 
     def _fail(self, event: wire.Event, name: str, message: str) -> None:
         if event.cid is not None:

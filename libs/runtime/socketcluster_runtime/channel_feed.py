@@ -1,0 +1,250 @@
+"""One subscriber's view of a channel: every message in order, once, whatever becomes of the link to the store.
+
+Offsets are consecutive within an epoch, so a feed knows what it misses. It asks the history for that, holds what comes
+meanwhile, and tells of a gap what the history no longer has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from socketcluster_runtime.errors import LinkError, StoreUnavailableError
+from socketcluster_runtime.logging import get_logger
+
+log = get_logger(__name__)
+
+PAGE = 1000
+"""Messages that are asked for at a time."""
+MAX_HELD_BYTES = 16 * 1024 * 1024
+"""What is held while the history is asked; more than that is dropped, and asked of the history in its turn."""
+RETRY_PAUSE = 1.0
+"""Seconds until a history is asked again that did not answer."""
+_MESSAGE_BYTES = 200
+"""What a held message takes beside its value."""
+
+
+class Position(NamedTuple):
+    """Where somebody is in a channel."""
+
+    epoch: int
+    """Of the channel's count; 0: whatever it is."""
+    offset: int
+    """Of the newest message that was seen; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What a subscriber of a channel did not get, and cannot get any more."""
+
+    channel: str
+    seen: Position
+    """Where the subscriber was."""
+    now: Position
+    """Where it goes on: what comes next has the offset after this one."""
+
+    @property
+    def missing(self) -> range | None:
+        """The offsets that are missing; ``None``: the channel began a new epoch, so their number is not known."""
+        if self.seen.epoch not in (0, self.now.epoch) or self.now.offset < self.seen.offset:
+            return None
+        return range(self.seen.offset + 1, self.now.offset + 1)
+
+
+class HistoryPage(msgspec.Struct, frozen=True):
+    """An answer of a channel's history; see ``channel_log`` of the store."""
+
+    epoch: int
+    offset: int
+    """Of the channel's newest message."""
+    first: int
+    """The oldest offset that is kept."""
+    start: int
+    """The offset of the first message of the page; they are consecutive."""
+    known: bool
+    """Is the position that was asked for one of this epoch?"""
+    messages: list[bytes]
+
+
+class ChannelPosition(msgspec.Struct, frozen=True):
+    """The answer to a subscription."""
+
+    epoch: int
+    offset: int
+    first: int
+
+
+Ask = Callable[[str, Position, int], Awaitable[HistoryPage]]
+"""Asks a channel's history what came after a position: at most so many messages."""
+
+
+class ChannelFeed:
+    """Puts the messages of one channel in order.
+
+    Args:
+        channel: its name.
+        ask: asks its history.
+        deliver: gets each message: channel, MessagePack, offset and epoch.
+        missed: is told of gaps.
+    """
+
+    __slots__ = (
+        "_again", "_ask", "_channel", "_deliver", "_epoch", "_held", "_held_bytes", "_missed", "_offset", "_task",
+        "opening",
+    )  # fmt: skip
+
+    def __init__(
+        self, channel: str, ask: Ask, deliver: Callable[[str, bytes, int, int], None], missed: Callable[[Gap], None]
+    ) -> None:
+        self._channel = channel
+        self._ask = ask
+        self._deliver = deliver
+        self._missed = missed
+        self._epoch = -1  # the position; -1: none yet
+        self._offset = 0
+        self._held: list[tuple[bytes, int, int]] | None = []  # None: messages go on at once
+        self._held_bytes = 0
+        self._again = False  # is the history to be asked once more?
+        self._task: asyncio.Task[None] | None = None
+        self.opening: int | None = None
+        """The operation that subscribes, as long as it has no answer; what comes meanwhile is held."""
+
+    def take(self, value: bytes, offset: int, epoch: int) -> None:
+        """Take a message that the store sent."""
+        if self._held is not None:
+            self._hold(value, offset, epoch)
+        elif epoch == self._epoch and offset == self._offset + 1:
+            self._pass_on(value, offset, epoch)
+        elif self._is_far(offset, epoch):
+            self._held = []
+            self._hold(value, offset, epoch)
+            self._catch_up()
+        elif epoch != self._epoch:
+            self._pass_on(value, offset, epoch)
+
+    def reopen(self, operation: int) -> None:
+        """Note that the store is told anew of the subscription, because the link is another."""
+        self.opening = operation
+        self._held = []  # what was held for the old one counts as missed
+        self._held_bytes = 0
+
+    def opened(self, position: ChannelPosition) -> None:
+        """Learn where the channel was when the store took the subscription."""
+        self.opening = None
+        if self._epoch < 0:
+            self._epoch, self._offset = position.epoch, position.offset
+            self._release()
+        elif self._task is not None:
+            self._again = True
+        elif position.offset == self._offset and self._epoch in (0, position.epoch):
+            self._epoch = position.epoch
+            self._release()
+        elif position.first <= position.offset:
+            self._catch_up()
+        else:  # nothing is kept, there is no need to ask
+            self._skip(Position(position.epoch, position.offset))
+            self._release()
+
+    async def start(self, since: Position) -> None:
+        """Deliver what came after a position, then what comes; return when it is all delivered up to now."""
+        self._epoch, self._offset = since
+        self._catch_up()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    def close(self) -> None:
+        """Deliver nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+        self._held = []
+
+    @property
+    def position(self) -> Position:
+        """Where the subscriber is."""
+        return Position(self._epoch, self._offset)
+
+    def _is_far(self, offset: int, epoch: int) -> bool:
+        """Is something missing before that message?
+
+        Not before the first of a new epoch: on an unbroken link the old one came to its end.
+        """
+        return offset > self._offset + 1 if epoch == self._epoch else offset != 1
+
+    def _pass_on(self, value: bytes, offset: int, epoch: int) -> None:
+        self._epoch = epoch
+        self._offset = offset
+        try:
+            self._deliver(self._channel, value, offset, epoch)
+        except Exception:
+            log.exception("a channel's message could not be handled", channel=self._channel)
+
+    def _hold(self, value: bytes, offset: int, epoch: int) -> None:
+        assert self._held is not None  # noqa: S101
+        self._held.append((value, offset, epoch))
+        self._held_bytes += len(value) + _MESSAGE_BYTES
+        if self._held_bytes > MAX_HELD_BYTES:
+            self._held.clear()  # the next message shows the hole
+            self._held_bytes = 0
+
+    def _release(self) -> None:
+        held, self._held, self._held_bytes = self._held, None, 0
+        for message in held or ():
+            self.take(*message)
+
+    def _skip(self, now: Position) -> None:
+        """Go on at a later position, or one of another epoch."""
+        gap = Gap(self._channel, self.position, now)
+        self._epoch, self._offset = now
+        if gap.missing is None or gap.missing:
+            self._missed(gap)
+
+    def _catch_up(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._ask_history(), name=f"history of {self._channel}")
+
+    async def _ask_history(self) -> None:
+        while True:
+            self._again = False
+            try:
+                page = await self._ask(self._channel, self.position, PAGE)
+            except StoreUnavailableError as error:
+                log.warning("a channel's history does not answer", channel=self._channel, error=str(error))
+                await asyncio.sleep(RETRY_PAUSE)
+                continue
+            except LinkError as error:
+                log.error("a channel's history cannot be read", channel=self._channel, error=str(error))
+                if self._held:
+                    _value, offset, epoch = self._held[0]
+                    self._skip(Position(epoch, offset - 1))
+                break
+            before = self.position
+            if not self._use(page) or self._again:
+                continue
+            if not self._held or not self._is_far(*self._held[0][1:]):
+                break
+            if self.position == before:  # the history does not know either
+                _value, offset, epoch = self._held[0]
+                self._skip(Position(epoch, offset - 1))
+                break
+        self._task = None
+        self._release()
+
+    def _use(self, page: HistoryPage) -> bool:
+        """Deliver a page; return whether it is the last."""
+        until = page.start
+        if self._held and page.known:
+            _value, offset, epoch = self._held[0]
+            if epoch == page.epoch and self._offset < offset < until:
+                until = offset  # it is here, though it is not kept there
+        if not page.known or until > self._offset + 1:
+            self._skip(Position(page.epoch, until - 1))
+        self._epoch = page.epoch
+        if until < page.start:
+            return True
+        for offset, value in enumerate(page.messages, page.start):
+            self._pass_on(value, offset, page.epoch)
+        return self._offset >= page.offset

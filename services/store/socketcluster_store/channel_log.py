@@ -1,0 +1,362 @@
+"""Channels that keep a history, on top of an ordered key-value transaction.
+
+A message and its channel's new position are written by one command, so an acknowledged publication is in the history
+whatever happens to the store, and offsets go on where they ended. Keys, ``#`` being 16 bytes of hash::
+
+    c m <#channel>                  epoch, oldest and newest offset, bytes, and times: see ``_Meta``
+    c h <#channel> <offset>         a message: its time and its value
+    c x <milliseconds> <#channel>   when to look at the channel next; one entry a channel
+    c i <#channel> <#id>            an id that was published: its number, time, epoch and offset
+    c j <number>                    #channel and #id of the ids, in the order in which they came
+    c w                             the first and the next number of those
+    c b                             the boot of the machine in which the partition was opened last, or ``_CLEAN``
+
+A power cut may take what was not synced with it, unless ``fsync`` is ``always``, and offsets would be given twice. So
+every channel gets a new epoch when the machine was started anew and the store before had no time to sync.
+
+Nothing is held in memory, and time alone costs nothing: a channel has one entry in the queue of ``c x`` however often
+it is published to, which is moved on when its turn comes. An age is exact all the same, because what is too old is left
+out of every answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from itertools import islice
+from struct import Struct
+from typing import NamedTuple
+
+import msgspec
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.channel_rules import HistoryRule
+from socketcluster_store.engines.base import (
+    CHANNEL_POSITION,
+    CLOSE_CHANNELS,
+    EXPIRE_CHANNELS,
+    OPEN_CHANNELS,
+    Command,
+    KeyValue,
+)
+
+OFFSET_AGE = 86_400.0
+"""Seconds after its last message for which a channel's epoch and offset are kept, if its history is not kept longer."""
+MAX_IDS = 65_536
+"""Ids of messages that are remembered in a partition, whatever their age."""
+ANSWER_BYTES = 1024 * 1024
+"""What an answer of the history has, unless its first message is larger."""
+MAX_LIMIT = 10_000
+"""Messages in one answer."""
+_CHANNELS_AT_ONCE = 100
+"""Channels that are looked at in one batch."""
+_MESSAGES_AT_ONCE = 2_000
+"""Messages that are removed in one batch because their time is over."""
+_REMOVED_AT_ONCE = 100
+"""Messages that one publication may remove; usually it is one."""
+
+_CLEAN = b"clean"
+_U64 = Struct(">Q")
+_TIME = Struct(">d")
+_META = Struct(">QQQQddQ")
+_ID = Struct(">QdQQ")
+_RING = Struct(">QQ")
+_POSITION = Struct(">QQ?")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Opening(NamedTuple):
+    """The detail of the command OPEN_CHANNELS."""
+
+    boot_id: bytes
+    """Names the time since the machine was started; empty: it is not known."""
+    epoch: int
+    """Of every channel at least, if offsets may have been lost."""
+
+
+class Publication(NamedTuple):
+    """The detail of the command VERB_CHANNEL_PUBLISH; its outcome is read by ``read_outcome``."""
+
+    rule: HistoryRule
+    now: float
+    epoch: int
+    """The channel's, if it is new."""
+    message_id: str
+    """Empty: none."""
+    id_window: float
+    """Seconds for which ids are remembered."""
+
+
+class HistoryQuery(NamedTuple):
+    """The detail of the command VERB_CHANNEL_HISTORY."""
+
+    now: float
+    limit: int
+    epoch: int
+    """0: whatever the channel's is."""
+    offset: int | None
+    """What comes after it is asked for; ``None``: the newest messages are."""
+
+
+class ChannelPosition(msgspec.Struct, frozen=True):
+    """Where a channel is."""
+
+    epoch: int
+    """0: nothing was ever published to it, or nobody remembers."""
+    offset: int
+    """Of the newest message; 0: none."""
+    first: int
+    """Of the oldest message that is kept; ``offset + 1``: none is."""
+
+
+class HistoryAnswer(msgspec.Struct, frozen=True):
+    """What the history has; the messages are consecutive."""
+
+    epoch: int
+    offset: int
+    first: int
+    start: int
+    """The offset of the first message here."""
+    known: bool
+    """Is the position that was asked for one of this epoch? If not, the messages are the oldest that are kept."""
+    messages: list[bytes]
+
+
+class _Meta:
+    """What is remembered of a channel beside its messages."""
+
+    __slots__ = ("age", "epoch", "first", "last", "queued", "size", "time")
+
+    def __init__(self, epoch: int, first: int, last: int, size: int, time: float, age: float, queued: int) -> None:
+        self.epoch = epoch
+        self.first = first
+        self.last = last
+        self.size = size
+        self.time = time  # of the newest message
+        self.age = age
+        self.queued = queued  # the time of its entry in the queue; 0: it has none
+
+    def pack(self) -> bytes:
+        return _META.pack(self.epoch, self.first, self.last, self.size, self.time, self.age, self.queued)
+
+
+def read_outcome(outcome: bytes) -> tuple[int, int, bool]:
+    """Return the epoch and offset of a publication, and whether it is new: not so if its id was published before."""
+    epoch, offset, new = _POSITION.unpack(outcome)
+    return epoch, offset, new
+
+
+def read_deadline(outcome: bytes) -> float | None:
+    """Return when EXPIRE_CHANNELS is due next, from its outcome; ``None``: not until something is published."""
+    return _U64.unpack(outcome)[0] / 1000 if outcome else None
+
+
+def channel_command(verb: int, channel: str, detail: object = None, value: bytes = b"") -> Command:
+    """Return a command on a channel."""
+    return Command(verb, b"", (channel,), value, detail=detail)
+
+
+def _open(kv: KeyValue, command: Command) -> bytes:
+    opening = command.detail
+    assert isinstance(opening, Opening)  # noqa: S101
+    before = kv.get(b"cb")
+    if before not in (None, _CLEAN, opening.boot_id):
+        for key, raw in list(kv.scan(b"cm")):
+            meta = _Meta(*_META.unpack(raw))
+            meta.epoch = max(opening.epoch, meta.epoch + 1)
+            kv.put(key, meta.pack())
+    kv.put(b"cb", opening.boot_id)
+    return b""
+
+
+def _close(kv: KeyValue, _command: Command) -> bytes:
+    kv.put(b"cb", _CLEAN)
+    return b""
+
+
+def _publish(kv: KeyValue, command: Command) -> bytes:
+    detail = command.detail
+    assert isinstance(detail, Publication)  # noqa: S101
+    channel = _hash(command.keys[0])
+    id_key = b""
+    if detail.message_id:
+        id_key = channel + _hash(detail.message_id)
+        found = kv.get(b"ci" + id_key)
+        if found is not None:
+            _number, at, epoch, offset = _ID.unpack(found)
+            if at + detail.id_window > detail.now:
+                return _POSITION.pack(epoch, offset, False)
+    rule = detail.rule
+    meta = _load(kv, channel) or _Meta(detail.epoch, 1, 0, 0, 0.0, 0.0, 0)
+    meta.last += 1
+    meta.time = max(detail.now, meta.time)  # so that times rise with offsets, whatever the clock does
+    meta.age = rule.age
+    meta.size += len(command.value)
+    kv.put(_message_key(channel, meta.last), _TIME.pack(meta.time) + command.value)
+    _trim(kv, channel, meta, rule)
+    if not meta.queued:
+        _queue(kv, channel, meta, meta.time + meta.age)
+    kv.put(b"cm" + channel, meta.pack())
+    if id_key:
+        _keep_id(kv, id_key, detail, meta)
+    return _POSITION.pack(meta.epoch, meta.last, True)
+
+
+def _trim(kv: KeyValue, channel: bytes, meta: _Meta, rule: HistoryRule) -> None:
+    """Remove what a history has too much of, from its oldest message on."""
+    for _ in range(min(meta.last + 1 - meta.first, _REMOVED_AT_ONCE)):
+        too_much = meta.last - meta.first >= rule.count or meta.size > rule.size
+        if not too_much and _time(kv, channel, meta.first) + rule.age > meta.time:
+            return
+        _remove_oldest(kv, channel, meta)
+
+
+def _remove_oldest(kv: KeyValue, channel: bytes, meta: _Meta) -> None:
+    key = _message_key(channel, meta.first)
+    meta.size -= len(kv.get(key) or b"") - _TIME.size
+    meta.first += 1
+    kv.delete(key)
+
+
+def _keep_id(kv: KeyValue, id_key: bytes, detail: Publication, meta: _Meta) -> None:
+    """Remember an id, and forget up to two whose time is over, so that they never become more."""
+    first, number = _RING.unpack(kv.get(b"cw") or bytes(_RING.size))
+    kv.put(b"ci" + id_key, _ID.pack(number, detail.now, meta.epoch, meta.last))
+    kv.put(b"cj" + _U64.pack(number), id_key)
+    number += 1
+    for _ in range(2):
+        slot = b"cj" + _U64.pack(first)
+        oldest = kv.get(slot)
+        if oldest is None:
+            break
+        its_number, at, _epoch, _offset = _ID.unpack(kv.get(b"ci" + oldest) or bytes(_ID.size))
+        if its_number == first:  # else it was published again since, and stands in a later slot
+            if at + detail.id_window > detail.now and number - first <= MAX_IDS:
+                break
+            kv.delete(b"ci" + oldest)
+        kv.delete(slot)
+        first += 1
+    kv.put(b"cw", _RING.pack(first, number))
+
+
+def _position(kv: KeyValue, command: Command) -> bytes:
+    now = command.detail
+    assert isinstance(now, float)  # noqa: S101
+    channel = _hash(command.keys[0])
+    meta = _load(kv, channel)
+    if meta is None:
+        return _encode(ChannelPosition(0, 0, 1))
+    return _encode(ChannelPosition(meta.epoch, meta.last, _oldest(kv, channel, meta, now)))
+
+
+def _history(kv: KeyValue, command: Command) -> bytes:
+    query = command.detail
+    assert isinstance(query, HistoryQuery)  # noqa: S101
+    channel = _hash(command.keys[0])
+    meta = _load(kv, channel)
+    if meta is None:
+        return _encode(HistoryAnswer(0, 0, 1, 1, query.epoch == 0 and not query.offset, []))
+    first = _oldest(kv, channel, meta, query.now)
+    known = query.epoch in (0, meta.epoch) and (query.offset is None or query.offset <= meta.last)
+    if query.offset is None:
+        start = max(first, meta.last + 1 - query.limit)
+    else:
+        start = max(first, query.offset + 1) if known else first
+    end = min(meta.last, start + query.limit - 1)
+    offsets = range(start, end + 1) if query.offset is not None else range(end, start - 1, -1)
+    messages: list[bytes] = []
+    size = 0
+    for offset in offsets:
+        message = (kv.get(_message_key(channel, offset)) or b"")[_TIME.size :]
+        size += len(message)
+        if size > ANSWER_BYTES and messages:
+            break
+        messages.append(message)
+    if query.offset is None:
+        messages.reverse()
+        start = end + 1 - len(messages)
+    return _encode(HistoryAnswer(meta.epoch, meta.last, first, start, known, messages))
+
+
+def _oldest(kv: KeyValue, channel: bytes, meta: _Meta, now: float) -> int:
+    """Return the offset of the oldest message whose time is not over; times rise with offsets."""
+    if meta.time + meta.age <= now:
+        return meta.last + 1
+    low, high = meta.first, meta.last + 1
+    while low < high:
+        middle = (low + high) // 2
+        if _time(kv, channel, middle) + meta.age <= now:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _expire(kv: KeyValue, command: Command) -> bytes:
+    """Remove the messages whose time is over, and the channels to which nothing was published for long."""
+    now = command.detail
+    assert isinstance(now, float)  # noqa: S101
+    budget = _MESSAGES_AT_ONCE
+    for key, _ in list(islice(kv.scan(b"cx"), _CHANNELS_AT_ONCE)):
+        if _deadline(key) > now or not budget:
+            break
+        kv.delete(key)
+        channel = key[10:]
+        meta = _load(kv, channel)
+        if meta is None:
+            continue
+        over = meta.time + meta.age
+        if over <= now:
+            while meta.first <= meta.last and budget:
+                _remove_oldest(kv, channel, meta)
+                budget -= 1
+            if meta.first <= meta.last:
+                over = now  # the rest comes next
+            elif (over := max(over, meta.time + OFFSET_AGE)) <= now:
+                kv.delete(b"cm" + channel)
+                continue
+        _queue(kv, channel, meta, over)
+        kv.put(b"cm" + channel, meta.pack())
+    upcoming = next(iter(kv.scan(b"cx")), None)
+    return b"" if upcoming is None else upcoming[0][2:10]
+
+
+def _queue(kv: KeyValue, channel: bytes, meta: _Meta, at: float) -> None:
+    meta.queued = int(at * 1000) + 1
+    kv.put(b"cx" + _U64.pack(meta.queued) + channel, b"")
+
+
+def _deadline(key: bytes) -> float:
+    milliseconds: int = _U64.unpack_from(key, 2)[0]
+    return milliseconds / 1000
+
+
+def _load(kv: KeyValue, channel: bytes) -> _Meta | None:
+    raw = kv.get(b"cm" + channel)
+    return None if raw is None else _Meta(*_META.unpack(raw))
+
+
+def _message_key(channel: bytes, offset: int) -> bytes:
+    return b"ch" + channel + _U64.pack(offset)
+
+
+def _time(kv: KeyValue, channel: bytes, offset: int) -> float:
+    """Return when a message came; long ago, if there is none."""
+    message = kv.get(_message_key(channel, offset))
+    time: float = 0.0 if message is None else _TIME.unpack_from(message)[0]
+    return time
+
+
+def _hash(name: str) -> bytes:
+    return blake2b(name.encode(), digest_size=16).digest()
+
+
+VERBS: dict[int, Callable[[KeyValue, Command], bytes]] = {
+    store_pb2.VERB_CHANNEL_PUBLISH: _publish,
+    store_pb2.VERB_CHANNEL_HISTORY: _history,
+    CHANNEL_POSITION: _position,
+    OPEN_CHANNELS: _open,
+    CLOSE_CHANNELS: _close,
+    EXPIRE_CHANNELS: _expire,
+}
+"""The commands on channels with a history."""

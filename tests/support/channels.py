@@ -1,0 +1,113 @@
+"""Channels of a store's partition, without a store around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.channel_rules import ChannelRules, parse_rule
+from socketcluster_store.channels import HISTORY, PUBLISH, Channels
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.engines.memory import MemoryEngine
+
+encode = msgspec.msgpack.encode
+decode: Callable[[Any], Any] = msgspec.msgpack.decode
+
+RULES = ChannelRules([parse_rule("kept*: 5, 10.25, 100"), parse_rule("kept-long*: 10000, 100000.25, 100000000")])
+ID_WINDOW = 300.0
+
+
+class Listener:
+    """A worker's link that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.channels: set[str] = set()
+        self.told: list[tuple[str, bytes, int, int]] = []
+
+    def tell(self, event: bytes) -> None:
+        for one in store_pb2.LinkReply.FromString(event).events:
+            message = one.channel_message
+            self.told.append((message.channel, message.value, message.epoch, message.offset))
+
+
+class Bench:
+    """Channels on an engine's partition, with a clock of its own; it does to them what ``Partition`` does."""
+
+    def __init__(self, engine: EnginePartition) -> None:
+        self.engine = engine
+        self.now = 1_700_000_000.0
+        self.apply: Callable[[list[Command]], Any] = engine.apply
+        self.start()
+
+    def start(self) -> None:
+        """Begin with what the engine remembers alone."""
+        self.channels: Channels[Listener] = Channels(RULES, ID_WINDOW, self._apply, lambda: self.now)
+
+    async def _apply(self, batch: Any) -> list[Outcome]:
+        outcomes: list[Outcome] = await self.apply(batch)
+        return outcomes
+
+    async def do(self, listener: Listener, *operations: store_pb2.Operation) -> list[Any]:
+        """Carry out a batch; return the decoded answers."""
+        commands = [self.channels.prepare(listener, operation, self.now) for operation in operations]
+        outcomes = iter(await self.apply([command for command in commands if command is not None]))
+        answers = []
+        for operation, command in zip(operations, commands, strict=True):
+            outcome = b"" if command is None else next(outcomes)
+            answer = self.channels.finish(operation, outcome, self.now)
+            answers.append(decode(answer) if answer else None)
+        return answers
+
+    async def publish(self, name: str, value: Any, message_id: str = "") -> Any:
+        (answer,) = await self.do(Listener(), publication(name, value, message_id))
+        return answer
+
+    async def history(self, name: str, limit: int = 100, **since: int) -> Any:
+        (answer,) = await self.do(Listener(), query(name, limit, **since))
+        return answer
+
+    async def remove_old(self) -> None:
+        """Do what the timer does, as often as it would."""
+        await self.channels.load()
+        while self.channels._due is not None and self.channels._due <= self.now:
+            await self.channels._expire()
+
+    async def keys(self) -> list[bytes]:
+        """Return what the engine holds of channels."""
+        found: list[bytes] = []
+
+        def scan(kv: Any, _command: Command) -> bytes:
+            found.extend(key for key, _ in kv.scan(b"c"))
+            return b""
+
+        trees: Any = self.engine._trees  # type: ignore[attr-defined]
+        trees._all_verbs[-999] = scan
+        await self.engine.apply([Command(-999, b"")])
+        return found
+
+
+def operation(verb: Any, name: str, **fields: Any) -> store_pb2.Operation:
+    return store_pb2.Operation(verb=verb, name=name, **fields)
+
+
+def publication(name: str, value: Any, message_id: str = "") -> store_pb2.Operation:
+    return operation(PUBLISH, name, value=encode(value), message_id=message_id)
+
+
+def query(name: str, limit: int = 100, **since: int) -> store_pb2.Operation:
+    return operation(HISTORY, name, value=encode({"limit": limit, **since}))
+
+
+def values(answer: Any) -> list[Any]:
+    return [decode(value) for value in answer["messages"]]
+
+
+def make_engine(name: str, folder: Path) -> Engine:
+    trees = Documents(1024)
+    return MemoryEngine(trees) if name == "memory" else LmdbEngine(folder, trees)
