@@ -16,7 +16,7 @@ CORES := $(shell nproc)
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test lint types format proto proto-check clean fuzz conformance
+.PHONY: help install run up down test lint types format proto proto-check clean fuzz conformance bench-store
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ proto: install ## Make the gRPC stubs again from proto/
 
 proto-check: install ## Check that the committed gRPC stubs are fresh
 	@scripts/proto-check $(BIN)/python
+
+bench-store: install ## What the store costs, beside redis-server (5 minutes; OPTIONS="--seconds 2 --sessions 100000")
+	@GRPC_VERBOSITY=NONE GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m bench.store $(OPTIONS)
 
 clean: ## Remove what was installed and cached; data and secrets stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build clients/js/node_modules

@@ -33,33 +33,35 @@ class Sessions:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._holders: dict[str, dict[str, Holder]] = {}  # attached sessions; of each, its holders by worker id
+        self._holders: dict[str, tuple[Holder, ...]] = {}  # attached sessions; few have more than one, none many
         self._deadlines: dict[str, float] = {}  # detached sessions
         self._heap: list[tuple[float, str]] = []
         self._queued: dict[str, float] = {}  # the earliest time at which the heap has a session
 
     def load(self, records: Iterable[tuple[str, bytes]], now: float, earliest: float) -> None:
-        """Take over what a partition remembers; nothing ends before ``earliest``."""
+        """Take over what a partition remembers, once, first; nothing ends before ``earliest``."""
+        attached = max(now + self._timeout, earliest)
         for session_id, record in records:
-            deadline = now + self._timeout if record == ATTACHED else _DETACHED.unpack(record)[1]
-            self._set_deadline(session_id, max(deadline, earliest))
+            self._deadlines[session_id] = attached if record == ATTACHED else max(_DETACHED.unpack(record)[1], earliest)
+        self._queued = self._deadlines.copy()
+        self._heap = [(deadline, session_id) for session_id, deadline in self._queued.items()]
+        heapq.heapify(self._heap)
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._holders or session_id in self._deadlines
 
     def holders(self, session_id: str) -> Collection[Holder]:
         """Return the links that hold a session."""
-        holders = self._holders.get(session_id)
-        return holders.values() if holders else ()
+        return self._holders.get(session_id, ())
 
     def attach(self, session_id: str, holder: Holder) -> bytes | None:
         """Let a link hold a session, in the place of an earlier link of its worker; return the record if it changed."""
         holder.sessions.add(session_id)
         holders = self._holders.get(session_id)
         if holders is not None:
-            holders[holder.worker_id] = holder
+            self._holders[session_id] = (*_others(holders, holder.worker_id), holder)
             return None
-        self._holders[session_id] = {holder.worker_id: holder}
+        self._holders[session_id] = (holder,)
         self._deadlines.pop(session_id, None)
         return ATTACHED
 
@@ -67,15 +69,18 @@ class Sessions:
         """Let a link's worker no longer hold a session; return the record if it changed."""
         holder.sessions.discard(session_id)
         holders = self._holders.get(session_id)
-        if holders is None or holders.pop(holder.worker_id, None) is None or holders:
+        if holders is None:
+            return None
+        others = _others(holders, holder.worker_id)
+        if others:
+            self._holders[session_id] = others
             return None
         del self._holders[session_id]
         return self._start_timeout(session_id, now)
 
     def release(self, session_id: str, holder: Holder, now: float) -> bytes | None:
         """Detach what a lost link still holds, unless another link of its worker does by now."""
-        holders = self._holders.get(session_id)
-        if holders is None or holders.get(holder.worker_id) is not holder:
+        if holder not in self._holders.get(session_id, ()):
             return None
         return self.detach(session_id, holder, now)
 
@@ -127,3 +132,7 @@ class Sessions:
     def _queue(self, session_id: str, at: float) -> None:
         self._queued[session_id] = at
         heapq.heappush(self._heap, (at, session_id))
+
+
+def _others(holders: tuple[Holder, ...], worker_id: str) -> tuple[Holder, ...]:
+    return tuple(holder for holder in holders if holder.worker_id != worker_id)

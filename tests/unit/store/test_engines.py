@@ -37,10 +37,12 @@ encode = msgspec.msgpack.encode
 decode: Callable[[Any], Any] = msgspec.msgpack.decode
 
 
-@pytest.fixture(params=["memory", "lmdb"])
+@pytest.fixture(params=["memory", "lmdb", "lmdb, checkpointed all the time"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     trees = Documents(MAX_VALUE)
-    return MemoryEngine(trees) if request.param == "memory" else LmdbEngine(tmp_path, trees)
+    if request.param == "memory":
+        return MemoryEngine(trees)
+    return LmdbEngine(tmp_path, trees, segment_bytes=1 << 20 if request.param == "lmdb" else 256)
 
 
 @pytest.fixture
@@ -235,14 +237,18 @@ async def test_a_partition_has_one_owner(tmp_path: Path) -> None:
     await (await engine.open(3)).close()
 
 
-async def test_a_full_partition_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_engine, "MAP_BYTES", 256 * 1024)
-    partition = await LmdbEngine(tmp_path, Documents(1 << 20)).open(0)
-    await one(partition, SET, "a", value=1)
-    with pytest.raises(EngineError, match="partition 0"):
-        await partition.apply([command(SET, "a", value=2), command(SET, "b", value="x" * 500_000)])
-    assert await one(partition, GET_ALL) == {"a": 1}
-    assert await one(partition, SET, "a", value=3) == b""
+async def test_a_partition_grows_beyond_its_first_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmdb_engine, "MAP_BYTES", 64 * 1024)
+    engine = LmdbEngine(tmp_path, Documents(1 << 20), segment_bytes=4096)
+    partition = await engine.open(0)
+    for number in range(300):
+        await one(partition, SET, f"k{number:03}", value="x" * 1000)
+    await one(partition, SET, "large", value="x" * 200_000)
+    everything = {f"k{number:03}": "x" * 1000 for number in range(300)} | {"large": "x" * 200_000}
+    assert await one(partition, GET_ALL) == everything
+    await partition.close()
+    partition = await engine.open(0)
+    assert await one(partition, GET_ALL) == everything
     await partition.close()
 
 

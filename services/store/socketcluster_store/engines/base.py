@@ -7,7 +7,7 @@ What every engine guarantees, and what ``tests/unit/store/test_engines.py`` chec
 - *Atomicity.* A batch is applied wholly or not at all, whatever happens to this process. A command that is refused
   changes nothing and does not stop the others of its batch.
 - *Durability.* When ``apply`` returns, the batch survives ``kill -9`` of this process (``memory`` excepted); whether it
-  survives a power cut is told by the setting ``fsync``.
+  survives a power cut is told by the setting ``fsync``. What is found after either is all batches up to some point.
 - *Ownership.* A partition is open in at most one process; its epoch is higher than at any opening before.
 """
 
@@ -116,7 +116,7 @@ class KeyValue(Protocol):
         """Return the value at ``key``."""
 
     def put(self, key: bytes, value: bytes, /) -> object:
-        """Set the value at ``key``."""
+        """Set the value at ``key``, which has at most 511 bytes; a longer one fails the whole batch."""
 
     def delete(self, key: bytes, /) -> object:
         """Remove ``key``, if it is there."""

@@ -1,7 +1,9 @@
-"""The engine that keeps each partition in an LMDB environment of its own.
+"""The engine that keeps each partition in an LMDB environment of its own, with a journal before it.
 
-A commit writes to the operating system, not to the disk: it survives the death of this process. What a power cut leaves
-is decided by ``fsync``.
+A batch is applied when its record is in the journal: a memory copy that survives the death of this process. Now and
+then what was written is *checkpointed*: put into LMDB in one commit, which is always synced, so that LMDB's file is
+whole whatever happens. ``fsync`` decides when the journal is forced to the disk, for the sake of a power cut. Opening
+replays what is in the journal and not in LMDB. docs/design/store.md says more.
 """
 
 from __future__ import annotations
@@ -10,23 +12,37 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import lmdb
 
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store import documents
-from socketcluster_store.engines.base import READS, Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines import journal
+from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines.journal import Journal, Writes
+from socketcluster_store.engines.overlay import Overlay
 from socketcluster_store.errors import EngineError, PartitionLockedError
 
 log = get_logger(__name__)
 
 MAP_BYTES = 16 * 1024**3
-"""The most that a partition can hold. Only address space: the file grows with its data."""
+"""Address space of a partition, doubled when it is full; the file grows with its data."""
+CHECKPOINT_AFTER = 10.0
+"""Seconds that a write waits for its checkpoint when the journal does not fill before: it keeps the replay short."""
+RETRY_PAUSE = 1.0
+"""Seconds between two attempts at a checkpoint that the disk does not take."""
+CHECKPOINTS_AT_ONCE = 4
+"""Of all partitions: the others wait."""
+SLICE_WRITES = 256
+SLICE_BYTES = 256 * 1024
+"""What is put into LMDB in one go: operations come between two slices."""
 
 _EPOCH_KEY = b"e"
+_APPLIED_KEY = b"j"
+"""The generation of the journal up to which LMDB has everything."""
 
 
 class LmdbEngine(Engine):
@@ -34,10 +50,19 @@ class LmdbEngine(Engine):
 
     name = "lmdb"
 
-    def __init__(self, folder: Path, trees: documents.Documents, *, sync_each_commit: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        trees: documents.Documents,
+        *,
+        sync_each_commit: bool = False,
+        segment_bytes: int = journal.SEGMENT_BYTES,
+    ) -> None:
         self._folder = folder
         self._trees = trees
         self._sync_each_commit = sync_each_commit
+        self._segment_bytes = segment_bytes
+        self._checkpoints = asyncio.Semaphore(CHECKPOINTS_AT_ONCE)
 
     async def open(self, number: int) -> EnginePartition:
         path = self._folder / f"{number:02}"
@@ -46,91 +71,269 @@ class LmdbEngine(Engine):
         except OSError as error:
             raise EngineError(f"cannot open partition {number}: {error}") from None
         try:
-            environment, epoch = await asyncio.to_thread(_open, path)
-        except (lmdb.Error, OSError) as error:
+            opened = await asyncio.to_thread(_open, path, self._segment_bytes)
+        except (lmdb.Error, OSError, EngineError) as error:
             os.close(lock)
             raise EngineError(f"cannot open partition {number} in {path}: {error}") from None
-        return LmdbPartition(number, epoch, environment, lock, self._trees.partition(number), self._sync_each_commit)
+        return LmdbPartition(
+            number, path, opened, lock, self._trees.partition(number), self._checkpoints, self._sync_each_commit
+        )
+
+
+class _Opened(NamedTuple):
+    """The files of a partition."""
+
+    environment: lmdb.Environment
+    journal: Journal
+    written: list[Writes]
+    """What only the journal has: apart for each of its segments."""
+    epoch: int
 
 
 class LmdbPartition(EnginePartition):
-    """A partition on disk; nothing suspends between the first command of a batch and its commit."""
+    """A partition on disk. One batch is applied at a time, and nothing suspends unless the journal is full."""
 
     def __init__(
         self,
         number: int,
-        epoch: int,
-        environment: lmdb.Environment,
+        path: Path,
+        opened: _Opened,
         lock: int,
         trees: documents.Trees,
+        checkpoints: asyncio.Semaphore,
         sync_each_commit: bool,
     ) -> None:
         self.number = number
-        self.epoch = epoch
-        self._environment = environment
+        self.epoch = opened.epoch
+        self._path = path
+        self._environment = opened.environment
+        self._journal = opened.journal
         self._lock = lock
         self._trees = trees
+        self._checkpoints = checkpoints
         self._sync_each_commit = sync_each_commit
-        self._dirty = True
+        self._reader = _Reader(opened.environment)
+        self._overlay = Overlay(self._reader, opened.written[0])
+        for written in opened.written[1:]:
+            self._overlay.freeze(written)
+        self._turn = asyncio.Lock()  # held while a batch waits for room; those that come after it wait behind it
+        self._waiting = 0
         self._syncing = asyncio.Lock()
+        self._written = 0
+        self._synced = 0
+        self._checkpointing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = self._arm(CHECKPOINT_AFTER)
+        self._failure: EngineError | None = None  # of the last checkpoint
+        self._retry_at = 0.0
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
-        write = any(command.verb not in READS for command in batch)
-        try:
-            with self._environment.begin(write=write) as transaction:
-                outcomes = self._trees.apply(_Transaction(transaction), batch)
-        except lmdb.Error as error:
-            self._trees.forget()
-            raise EngineError(f"partition {self.number}: {error}") from error
-        if write:
-            self._dirty = True
-            if self._sync_each_commit:
-                await self.sync()
+        if self._waiting:
+            outcomes = await self._apply_in_turn(batch, None)
+        else:
+            outcomes = self._carry_out(batch)
+            writes = self._overlay.batch
+            if not writes:
+                return outcomes
+            record = journal.encode(writes)
+            if self._journal.append(record):
+                self._overlay.keep()
+            else:
+                outcomes = await self._apply_in_turn(batch, (outcomes, record))
+        self._written += 1
+        if self._timer is None:
+            self._timer = self._arm(CHECKPOINT_AFTER)
+        if self._sync_each_commit:
+            await self.sync()
         return outcomes
 
     def next_expiry(self) -> float | None:
         return self._trees.next_expiry()
 
     async def records(self) -> list[tuple[str, bytes]]:
-        with self._environment.begin() as transaction:
-            return documents.records(_Transaction(transaction))
+        return documents.records(self._overlay)
 
     async def sync(self) -> None:
-        async with self._syncing:
-            if not self._dirty:
+        written = self._written
+        async with self._syncing:  # who waited here finds the work done, if it began after its write
+            if self._synced >= written:
                 return
-            self._dirty = False
+            mark = self._written
             try:
-                await asyncio.to_thread(self._environment.sync, True)
-            except lmdb.Error as error:
-                self._dirty = True
-                raise EngineError(f"partition {self.number} cannot be synced: {error}") from error
+                await asyncio.to_thread(self._journal.sync)
+            except OSError as error:
+                raise self._error("cannot be synced", error) from error
+            self._synced = mark
 
     async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._checkpointing is not None:
+            await asyncio.wait({self._checkpointing})
+            if self._timer is not None:
+                self._timer.cancel()
         try:
             await self.sync()
         finally:
+            self._reader.close()
+            self._journal.close()
             self._environment.close()
             os.close(self._lock)
 
+    def _error(self, what: str, error: Exception) -> EngineError:
+        return EngineError(f"partition {self.number} in {self._path} {what}: {error}")
 
-class _Transaction:
-    """An LMDB transaction as a ``KeyValue``."""
+    # Batches
 
-    def __init__(self, transaction: lmdb.Transaction) -> None:
-        self._transaction = transaction
-        self.get = cast(Callable[[bytes], bytes | None], transaction.get)
-        self.put = cast(Callable[[bytes, bytes], bool], transaction.put)
-        self.delete = cast(Callable[[bytes], bool], transaction.delete)
+    def _carry_out(self, batch: Sequence[Command]) -> list[Outcome]:
+        """Leave what the batch writes in ``overlay.batch``."""
+        try:
+            return self._trees.apply(self._overlay, batch)
+        except BaseException as error:
+            self._forget_batch()
+            if isinstance(error, lmdb.Error):
+                raise self._error("cannot be read", error) from error
+            raise
+
+    def _forget_batch(self) -> None:
+        self._overlay.discard()
+        self._trees.forget()
+
+    async def _apply_in_turn(self, batch: Sequence[Command], done: tuple[list[Outcome], bytes] | None) -> list[Outcome]:
+        """Apply a batch after those that wait already; of one that is ``done``, make room for its record."""
+        self._waiting += 1
+        try:
+            async with self._turn:
+                if done is None:
+                    outcomes = self._carry_out(batch)
+                    record = journal.encode(self._overlay.batch)
+                else:
+                    outcomes, record = done
+                try:
+                    if record:
+                        await self._write(record)
+                except BaseException:
+                    self._forget_batch()
+                    raise
+                return outcomes
+        finally:
+            self._waiting -= 1
+
+    async def _write(self, record: bytes) -> None:
+        """Write the batch that was carried out: to the journal, or to LMDB if no journal can hold it."""
+        large = not self._journal.holds(record)
+        while large or not self._journal.append(record):
+            if self._overlay.frozen:
+                await self._wait_for_checkpoint()
+            elif large:
+                self._start_checkpoint(self._overlay.batch)
+                await self._wait_for_checkpoint()
+                self._overlay.discard()  # the snapshot has it
+                return
+            else:
+                self._start_checkpoint()
+        self._overlay.keep()
+
+    async def _wait_for_checkpoint(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._checkpointing is None:
+            if self._failure is not None and loop.time() < self._retry_at:
+                raise self._failure
+            self._checkpointing = asyncio.create_task(self._checkpoint({}))
+        await asyncio.wait({self._checkpointing})
+        if self._failure is not None:
+            raise self._failure
+
+    # Checkpoints
+
+    def _arm(self, seconds: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._overlay.frozen:
+            if self._checkpointing is None:
+                self._checkpointing = asyncio.create_task(self._checkpoint({}))
+        elif not self._overlay.clean:
+            self._start_checkpoint()
+
+    def _start_checkpoint(self, more: Writes | None = None) -> None:
+        """Let the other segment take what comes, and put what was written so far into LMDB, and ``more`` with it."""
+        self._journal.turn()
+        self._overlay.freeze({})
+        self._checkpointing = asyncio.create_task(self._checkpoint(more or {}))
+
+    async def _checkpoint(self, more: Writes) -> None:
+        try:
+            async with self._checkpoints:
+                await self._commit({**self._overlay.frozen_writes(), **more})
+        except Exception as error:
+            self._failure = self._error("cannot be written", error)
+            self._retry_at = asyncio.get_running_loop().time() + RETRY_PAUSE
+            log.error(
+                "a checkpoint failed",
+                partition=self.number,
+                error=str(self._failure),
+                exc_info=not isinstance(error, lmdb.Error),
+            )
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._arm(RETRY_PAUSE)
+        else:
+            self._failure = None
+            self._reader.close()
+            self._reader.open()
+            self._overlay.thaw()
+            if self._timer is None and not self._overlay.clean:
+                self._timer = self._arm(CHECKPOINT_AFTER)
+        finally:
+            self._checkpointing = None
+
+    async def _commit(self, writes: Writes) -> None:
+        writes[_APPLIED_KEY] = _number(self._journal.generation - 1)
+        while True:
+            try:
+                transaction = self._environment.begin(write=True)
+                try:
+                    for some in _slices(writes):
+                        _put(transaction, some)
+                        await asyncio.sleep(0)
+                except BaseException:
+                    transaction.abort()
+                    raise
+                await asyncio.to_thread(transaction.commit)  # synced
+                return
+            except lmdb.MapFullError:
+                self._reader.close()
+                _grow(self._environment)
+                self._reader.open()
+
+
+class _Reader:
+    """The snapshot of LMDB after its last commit: with one writer, its pages are left alone until the next but one."""
+
+    def __init__(self, environment: lmdb.Environment) -> None:
+        self._environment = environment
+        self._transaction: lmdb.Transaction
+        self.get: Callable[[bytes], bytes | None]
+        self.open()
+
+    def open(self) -> None:
+        """Take a snapshot of what was committed last."""
+        self._transaction = self._environment.begin()
+        self.get = cast(Callable[[bytes], bytes | None], self._transaction.get)
+
+    def close(self) -> None:
+        """Let go of the snapshot."""
+        self._transaction.abort()
 
     def scan(self, prefix: bytes, /) -> Iterator[tuple[bytes, bytes]]:
         with self._transaction.cursor() as cursor:
             if not cursor.set_range(prefix):
                 return
-            for key, value in cast(Iterator[tuple[bytes, bytes]], iter(cursor)):
-                if not key.startswith(prefix):
+            for item in cast(Iterator[tuple[bytes, bytes]], iter(cursor)):
+                if not item[0].startswith(prefix):
                     return
-                yield key, value
+                yield item
 
 
 def _lock(path: Path) -> int:
@@ -147,23 +350,80 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _open(path: Path) -> tuple[lmdb.Environment, int]:
-    """Open the environment, and raise its epoch."""
-    environment = lmdb.open(
-        str(path),
-        map_size=MAP_BYTES,
-        max_dbs=0,
-        lock=False,  # owner.lock lets only one process in, and one thread of it makes transactions
-        sync=False,
-        metasync=False,
-        readahead=False,
-        meminit=False,
-        max_spare_txns=1,
-    )
+def _open(path: Path, segment_bytes: int) -> _Opened:
+    """Open environment and journal, and raise the epoch."""
     with contextlib.ExitStack() as undo:
+        environment = lmdb.open(
+            str(path),
+            map_size=MAP_BYTES,
+            max_dbs=0,
+            lock=False,  # owner.lock lets only one process in, which keeps its transactions apart
+            readahead=False,
+            meminit=False,
+            max_spare_txns=1,
+        )
         undo.callback(environment.close)
-        with environment.begin(write=True) as transaction:
-            epoch = int.from_bytes(bytes(transaction.get(_EPOCH_KEY) or b""), "big") + 1
-            transaction.put(_EPOCH_KEY, epoch.to_bytes(8, "big"))
+        opened = Journal(path, segment_bytes)
+        undo.callback(opened.close)
+        with environment.begin() as transaction:
+            former = transaction.get(_EPOCH_KEY)
+            applied = int.from_bytes(bytes(transaction.get(_APPLIED_KEY) or b""), "big")
+        written = opened.replay(applied)
+        for some in written:
+            former = some.get(_EPOCH_KEY, former)
+        epoch = int.from_bytes(bytes(former or b""), "big") + 1
+        record: Writes = {_EPOCH_KEY: _number(epoch)}
+        if opened.append(journal.encode(record)):
+            written[-1] |= record
+        else:  # it was killed with a full journal: LMDB takes everything
+            everything = {key: value for some in written for key, value in some.items()} | record
+            everything[_APPLIED_KEY] = _number(opened.generation)
+            _commit(environment, everything)
+            opened.turn()
+            written = [{}]
+        opened.sync()
         undo.pop_all()
-    return environment, epoch
+    return _Opened(environment, opened, written, epoch)
+
+
+def _commit(environment: lmdb.Environment, writes: Writes) -> None:
+    while True:
+        try:
+            with environment.begin(write=True) as transaction:
+                _put(transaction, sorted(writes.items()))
+            return
+        except lmdb.MapFullError:
+            _grow(environment)
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+def _grow(environment: lmdb.Environment) -> None:
+    environment.set_mapsize(2 * environment.info()["map_size"])
+
+
+def _slices(writes: Writes) -> Iterator[list[tuple[bytes, bytes | None]]]:
+    """Cut the writes, in the order of their keys, into what does not hold up others for long."""
+    some: list[tuple[bytes, bytes | None]] = []
+    size = 0
+    for key in sorted(writes):
+        value = writes[key]
+        some.append((key, value))
+        size += len(value or b"")
+        if len(some) == SLICE_WRITES or size >= SLICE_BYTES:
+            yield some
+            some, size = [], 0
+    yield some
+
+
+def _put(transaction: lmdb.Transaction, writes: Iterable[tuple[bytes, bytes | None]]) -> None:
+    puts = []
+    for key, value in writes:
+        if value is None:
+            transaction.delete(key)
+        else:
+            puts.append((key, value))
+    with transaction.cursor() as cursor:
+        cursor.putmulti(puts)

@@ -1,0 +1,259 @@
+"""A partition's journal: what was written since the last checkpoint, in two preallocated, memory-mapped files.
+
+Each file is a *segment*: a header, then records one after the other, then a length of zero. One segment takes records;
+when it is full the other one is begun, and by the time that one is full the first has to be in LMDB, which remembers
+the generation that it has (``applied``)::
+
+    segment    magic (8)  generation (8)  seed (4)  previous (4)  crc of the three (4)  record...  0 (4)
+    record     length of the entries (4)  crc (4)  entries
+    entry      length of the key (2)  length of the value, or 0xFFFFFFFF: deleted (4)  key  value
+
+A record is written by memory copy, its length last: it counts from then on, whatever becomes of this process, because
+the pages are the kernel's. Its CRC goes on from the record before it, and the first record's from the random ``seed``,
+so what an earlier generation left in the file is never taken for a record, nor is anything after a torn one.
+``previous`` is the last CRC of the generation before: a segment counts only if that one is whole.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from zlib import crc32
+
+from socketcluster_runtime.logging import get_logger
+from socketcluster_store.errors import EngineError
+
+log = get_logger(__name__)
+
+SEGMENT_BYTES = 1024 * 1024
+"""Size of a segment; a partition has two. What does not fit into one goes to LMDB at once."""
+
+Writes = dict[bytes, bytes | None]
+"""What was put at each key; ``None``: it was deleted."""
+
+_MAGIC = b"SCJRNL\0\1"
+_BLANK = bytes(8)
+_HEADER = struct.Struct("=QIII")
+_FIRST = len(_MAGIC) + _HEADER.size
+_WORD = struct.Struct("@I")  # native: written by one store
+_ENTRY = struct.Struct("=HI")
+_DELETED = 0xFFFFFFFF
+
+
+class Segment:
+    """One of the two files."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Open or make the file, with all of its blocks on the disk, so that a write to it cannot fail.
+
+        Raises:
+            OSError: it cannot be opened, or the disk is full.
+            EngineError: it is no segment.
+        """
+        self.path = path
+        self.dirty = False
+        """Was anything written since the last sync?"""
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            found = os.fstat(self.descriptor).st_size
+            if found < size:
+                os.posix_fallocate(self.descriptor, 0, size)
+                os.fsync(self.descriptor)
+            self._map = mmap.mmap(self.descriptor, max(found, size))
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        self._size = len(self._map)
+        self._end = _FIRST
+        self.generation = 0
+        self.previous = 0
+        self.crc = 0
+        magic = self._map[: len(_MAGIC)]
+        if magic == _BLANK:
+            return
+        self.generation, self.crc, self.previous, check = _HEADER.unpack_from(self._map, len(_MAGIC))
+        if magic != _MAGIC or crc32(self._map[len(_MAGIC) : _FIRST - 4]) != check:
+            self.close()
+            raise EngineError(f"{path} is damaged, or no journal")
+
+    def begin(self, generation: int, previous: int) -> None:
+        """Make the segment an empty one of a new generation."""
+        view = self._map
+        view[: len(_MAGIC)] = _BLANK
+        self.generation = generation
+        self.previous = previous
+        self.crc = int.from_bytes(os.urandom(4), "big")
+        header = _HEADER.pack(generation, self.crc, previous, 0)[:-4]
+        view[len(_MAGIC) : _FIRST + 4] = header + _WORD.pack(crc32(header)) + _WORD.pack(0)
+        view[: len(_MAGIC)] = _MAGIC
+        self._end = _FIRST
+        self.dirty = True
+
+    def fits(self, payload: bytes) -> bool:
+        """Is there room for a record?"""
+        return self._end + 12 + len(payload) <= self._size
+
+    def append(self, payload: bytes) -> None:
+        """Write a record; the caller has made sure that it fits."""
+        start = self._end
+        end = start + 8 + len(payload)
+        crc = self.crc = crc32(payload, self.crc)
+        view = self._map
+        view[start + 8 : end] = payload
+        _WORD.pack_into(view, end, 0)
+        _WORD.pack_into(view, start + 4, crc)
+        _WORD.pack_into(view, start, len(payload))
+        self._end = end
+        self.dirty = True
+
+    def replay(self, into: Writes) -> bool:
+        """Add the complete records to ``into``; return whether there is nothing but a torn one behind them."""
+        view = memoryview(self._map)
+        with view:
+            while self._end + 8 <= self._size:
+                length, crc = _WORD.unpack_from(view, self._end)[0], _WORD.unpack_from(view, self._end + 4)[0]
+                start = self._end + 8
+                if not length:
+                    return True
+                if start + length > self._size or crc32(view[start : start + length], self.crc) != crc:
+                    return False
+                _decode(bytes(view[start : start + length]), into)
+                self.crc = crc
+                self._end = start + length
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._map.close()
+        os.close(self.descriptor)
+
+
+class Journal:
+    """The two segments of a partition."""
+
+    def __init__(self, folder: Path, size: int = SEGMENT_BYTES) -> None:
+        """Open or make the files; ``replay`` comes next.
+
+        Raises:
+            OSError: they cannot be opened, or the disk is full.
+            EngineError: one is damaged.
+        """
+        self._capacity = size - _FIRST - 12
+        fresh = not (folder / "journal.1").exists()
+        first = Segment(folder / "journal.0", size)
+        try:
+            self._segments = [first, Segment(folder / "journal.1", size)]
+            if fresh:
+                _sync_folder(folder)
+        except BaseException:
+            first.close()
+            raise
+        self._active = first
+
+    def replay(self, applied: int) -> list[Writes]:
+        """Return what was written after the generation ``applied``, up to the first record that is torn; go on there.
+
+        It is apart for each segment, of which there are one or two; the last one takes records now.
+        """
+        found: list[Writes] = []
+        whole = True
+        for segment in sorted(self._segments, key=lambda segment: segment.generation):
+            if segment.generation <= applied:
+                continue
+            follows = not found or (whole and self._active.crc == segment.previous)
+            if segment.generation != applied + 1 + len(found) or not follows:
+                log.warning("a journal does not go on from the one before it and is left out", path=str(segment.path))
+                break
+            writes: Writes = {}
+            whole = segment.replay(writes)
+            if not whole:
+                log.warning("a journal ends in a torn record", path=str(segment.path))
+            found.append(writes)
+            self._active = segment
+        if not found:
+            self._active.begin(applied + 1, 0)
+            found.append({})
+        return found
+
+    @property
+    def generation(self) -> int:
+        """Of the segment that takes records."""
+        return self._active.generation
+
+    def turn(self) -> None:
+        """Let the other segment, which is in LMDB, take the records."""
+        full = self._active
+        self._active = self._segments[full is self._segments[0]]
+        self._active.begin(full.generation + 1, full.crc)
+
+    def holds(self, payload: bytes) -> bool:
+        """Can a segment hold the record at all?"""
+        return len(payload) <= self._capacity
+
+    def append(self, payload: bytes) -> bool:
+        """Write a record, if there is room for it."""
+        if not self._active.fits(payload):
+            return False
+        self._active.append(payload)
+        return True
+
+    @property
+    def dirty(self) -> bool:
+        """Was anything written since the last sync?"""
+        return self._segments[0].dirty or self._segments[1].dirty
+
+    def sync(self) -> None:
+        """Force what was written to the disk, the earlier segment first; runs in a thread of its own.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        for segment in sorted(self._segments, key=lambda segment: segment.generation):
+            if segment.dirty:
+                segment.dirty = False
+                try:
+                    os.fdatasync(segment.descriptor)  # on Linux that includes what was written through the mapping
+                except OSError:
+                    segment.dirty = True
+                    raise
+
+    def close(self) -> None:
+        """Close the files."""
+        for segment in self._segments:
+            segment.close()
+
+
+def encode(writes: Mapping[bytes, bytes | None]) -> bytes:
+    """Return the entries of a record."""
+    parts: list[bytes] = []
+    for key, value in writes.items():
+        if value is None:
+            parts += (_ENTRY.pack(len(key), _DELETED), key)
+        else:
+            parts += (_ENTRY.pack(len(key), len(value)), key, value)
+    return b"".join(parts)
+
+
+def _decode(payload: bytes, into: Writes) -> None:
+    position = 0
+    while position < len(payload):
+        key_length, value_length = _ENTRY.unpack_from(payload, position)
+        position += _ENTRY.size
+        key = payload[position : position + key_length]
+        position += key_length
+        if value_length == _DELETED:
+            into[key] = None
+        else:
+            into[key] = payload[position : position + value_length]
+            position += value_length
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
