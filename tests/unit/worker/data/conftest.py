@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from pydantic import SecretStr
-from support.worker import Running, RunningWorker, StartWorker
+from support.worker import Running, RunningWorker
 
-from socketcluster_proto.v1 import store_pb2 as pb
-from socketcluster_runtime.errors import (
-    ChainTooDeepError,
-    CrossPartitionError,
-    InvalidOperationError,
-    LinkError,
-    ProcedureError,
-    SessionTooLargeError,
-    StoreUnavailableError,
-    TooLargeError,
-    UnknownProcedureError,
-    UpdateConflictError,
-    WatchOverflowError,
-    WrongTypeError,
-)
-from socketcluster_runtime.routing import partition_of
 from socketcluster_store.__main__ import serve
 from socketcluster_store.settings import StoreSettings
 from socketcluster_worker.api.session import Session
-from socketcluster_worker.api.tree import AppTree, Tree
-from socketcluster_worker.api.watch import Change, Watch
-from socketcluster_worker.errors import NotSerializableError
-
+from socketcluster_worker.api.tree import Tree
 
 SECRET = "a secret of the tests"
 PROCEDURES = """

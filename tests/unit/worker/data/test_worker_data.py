@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
-from pydantic import SecretStr
 from support.worker import Running, RunningWorker, StartWorker
 
-from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.errors import (
     ChainTooDeepError,
     CrossPartitionError,
@@ -24,18 +20,12 @@ from socketcluster_runtime.errors import (
     TooLargeError,
     UnknownProcedureError,
     UpdateConflictError,
-    WatchOverflowError,
     WrongTypeError,
 )
 from socketcluster_runtime.routing import partition_of
-from socketcluster_store.__main__ import serve
-from socketcluster_store.settings import StoreSettings
 from socketcluster_worker.api.session import Session
-from socketcluster_worker.api.tree import AppTree, Tree
-from socketcluster_worker.api.watch import Change, Watch
+from socketcluster_worker.api.tree import Tree
 from socketcluster_worker.errors import NotSerializableError
-
-
 
 
 async def test_the_vocabulary(tree: Tree) -> None:
