@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 from support.store_data import MAX_VALUE, PARTITION, Clock, Data, encode, number, watch
 
@@ -233,12 +234,16 @@ async def test_expiries_and_counts_are_found_again(tmp_path: Path, clock: Clock,
 
 
 async def test_a_failed_commit_is_forgotten(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_environment: lmdb.Environment) -> None:
+        raise lmdb.Error("no room")
+
     monkeypatch.setattr(lmdb_engine, "MAP_BYTES", 256 * 1024)
-    engine = LmdbEngine(tmp_path, Documents(1 << 20, max_session_bytes=400_000, clock=clock))
+    monkeypatch.setattr(lmdb_engine, "_grow", no_room)
+    engine = LmdbEngine(tmp_path, Documents(1 << 20, max_session_bytes=400_000, clock=clock), segment_bytes=4096)
     data = Data(await engine.open(PARTITION), clock, Procedures())
     await data.do("set", "a", value=1)
     await watch(data, ("a",))
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineError, match="no room"):
         await data.apply(
             Command(number("expire"), b"s", ("a",), encode(5)),
             Command(number("set"), b"s", ("a",), encode(2)),

@@ -304,8 +304,10 @@ class LmdbPartition(EnginePartition):
                 return
             except lmdb.MapFullError:
                 self._reader.close()
-                _grow(self._environment)
-                self._reader.open()
+                try:
+                    _grow(self._environment)
+                finally:
+                    self._reader.open()
 
 
 class _Reader:
