@@ -142,6 +142,11 @@ class Launched:
         return self.process.returncode, out
 
 
+def _hear_hangups() -> None:
+    """Undo what ``nohup`` did, under which these tests may run: a signal that is ignored stays so in children."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 Launch = Callable[..., Launched]
 
 
@@ -157,6 +162,7 @@ def launch(run_dir: Path) -> Iterator[Launch]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_hear_hangups,
         )
         started.append(process)
         return Launched(process)
