@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from secrets import token_hex
@@ -122,13 +123,9 @@ class StoreService:
 
     async def _apply(self, link: WorkerLink, request: store_pb2.LinkRequest) -> None:
         """Apply a request: in order, except that operations on different partitions do not wait for each other."""
-        groups: dict[int, list[store_pb2.Operation]] = {}
+        groups: defaultdict[int, list[store_pb2.Operation]] = defaultdict(list)
         for operation in request.operations:
-            number = operation.partition
-            if number in groups:
-                groups[number].append(operation)
-            else:
-                groups[number] = [operation]
+            groups[operation.partition].append(operation)
         owned = self.partitions.owned
         for number, operations in groups.items():
             partition = owned.get(number)
