@@ -25,6 +25,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.store_client import StoreClient
 
 CALLERS = 100
+SESSIONS = 1000
 SUBSCRIBERS = 10
 VALUE = msgspec.msgpack.encode("x" * 100)
 SESSION_VALUE = msgspec.msgpack.encode("x" * 197)  # 200 bytes with its head
@@ -65,7 +66,7 @@ async def run(server: Server, seconds: float, *calls: Call) -> Figures:
         nonlocal done
         turn = 0
         while loop.time() < end:
-            key = f"session{(number * 7 + turn) % 1000}"
+            key = f"session{(number * 7 + turn) % SESSIONS}"
             turn += 1
             for call in calls:
                 await call(key)
@@ -79,7 +80,7 @@ async def run(server: Server, seconds: float, *calls: Call) -> Figures:
 async def round_trip(*calls: Call) -> float:
     """Return the median seconds of a call when there is one caller."""
     times = []
-    for turn in range(1000):
+    for turn in range(SESSIONS):
         for call in calls:
             began = time.perf_counter()
             await call(f"session{turn}")
@@ -149,6 +150,8 @@ async def measure_store(store: Store, seconds: float) -> Throughput:
         def put(key: str) -> Awaitable[bytes]:
             return client.call(SET, session_id=key, keys=("k",), value=VALUE)
 
+        for number in range(SESSIONS):  # as a session is that is used: a socket of it is there
+            await client.attach(f"session{number}")
         return Throughput(
             await run(store, seconds, put, get),
             await run(store, seconds, get),

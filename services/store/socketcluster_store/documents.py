@@ -262,7 +262,7 @@ class Trees:
         found = self._get(kv, command)
         if blake2b(found, digest_size=16).digest() != seen:
             return _encode((False, msgspec.Raw(found)))
-        self._set(kv, command._replace(value=bytes(value)))
+        self._set(kv, msgspec.structs.replace(command, value=bytes(value)))
         return _encode((True, None))
 
     def _remove_all(self, kv: KeyValue, command: Command) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from secrets import token_hex
@@ -122,27 +123,22 @@ class StoreService:
 
     async def _apply(self, link: WorkerLink, request: store_pb2.LinkRequest) -> None:
         """Apply a request: in order, except that operations on different partitions do not wait for each other."""
-        groups: dict[int, list[store_pb2.Operation]] = {}
+        groups: defaultdict[int, list[store_pb2.Operation]] = defaultdict(list)
         for operation in request.operations:
-            number = operation.partition
-            if number in groups:
-                groups[number].append(operation)
-            else:
-                groups[number] = [operation]
-        owned = self.partitions.owned
-        for number, operations in groups.items():
-            partition = owned.get(number)
-            outcomes: list[Outcome]
-            if partition is None:
-                outcomes = [_NOT_OWNED] * len(operations)
-            else:
-                outcomes = await partition.apply(link, operations)
-            for operation, outcome in zip(operations, outcomes, strict=True):
-                if isinstance(outcome, bytes):
-                    link.send(store_pb2.Result(id=operation.id, value=outcome), len(outcome))
-                else:
-                    error = store_pb2.Error(code=outcome.code, message=str(outcome), name=outcome.name)
-                    link.send(store_pb2.Result(id=operation.id, error=error), len(error.message))
+            groups[operation.partition].append(operation)
+        if self._settings.fsync == "always":  # the partitions wait for the disk together, and the answers go together
+            calls = [self._apply_to(number, link, some) for number, some in groups.items()]
+            for some, outcomes in zip(groups.values(), await asyncio.gather(*calls), strict=True):
+                _answer(link, some, outcomes)
+            return
+        for number, some in groups.items():
+            _answer(link, some, await self._apply_to(number, link, some))
+
+    async def _apply_to(self, number: int, link: WorkerLink, operations: list[store_pb2.Operation]) -> list[Outcome]:
+        partition = self.partitions.owned.get(number)
+        if partition is None:
+            return [_NOT_OWNED] * len(operations)
+        return await partition.apply(link, operations)
 
     def _lost(self, link: WorkerLink, status: grpc.StatusCode) -> None:
         """Clean up behind a link; its sessions stay attached until its worker has had its time to come back."""
@@ -206,6 +202,15 @@ def add_to_server(service: StoreService, server: aio.Server) -> None:
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("socketcluster.v1.Store", handlers),))
+
+
+def _answer(link: WorkerLink, operations: list[store_pb2.Operation], outcomes: list[Outcome]) -> None:
+    for operation, outcome in zip(operations, outcomes, strict=True):
+        if isinstance(outcome, bytes):
+            link.send(store_pb2.Result(id=operation.id, value=outcome), len(outcome))
+        else:
+            error = store_pb2.Error(code=outcome.code, message=str(outcome), name=outcome.name)
+            link.send(store_pb2.Result(id=operation.id, error=error), len(error.message))
 
 
 def _by_partition(names: set[str]) -> dict[int, list[str]]:

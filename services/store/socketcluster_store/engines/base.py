@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.errors import Refusal
@@ -40,7 +42,7 @@ EXPIRE_CHANNELS = -102
 """Command: remove from histories what is too old, as much as one batch bears, and return when to do so next."""
 
 
-class Command(NamedTuple):
+class Command(msgspec.Struct, frozen=True, gc=False):
     """One step of a batch."""
 
     verb: int
