@@ -8,9 +8,9 @@ the generation that it has (``applied``)::
     record     length of the entries (4)  crc (4)  entries
     entry      length of the key (2)  length of the value, or 0xFFFFFFFF: deleted (4)  key  value
 
-A record is written by memory copy, its length last: it counts from then on, whatever becomes of this process, because
-the pages are the kernel's. Its CRC goes on from the record before it, and the first record's from the random ``seed``,
-so what an earlier generation left in the file is never taken for a record, nor is anything after a torn one.
+A record is written by memory copy, its length and CRC last: it counts from then on, whatever becomes of this process,
+because the pages are the kernel's. Its CRC goes on from the record before it, and the first record's from the random
+``seed``, so what an earlier generation left in the file is never taken for a record, nor is anything after a torn one.
 ``previous`` is the last CRC of the generation before: a segment counts only if that one is whole.
 """
 
@@ -38,7 +38,9 @@ _MAGIC = b"SCJRNL\0\1"
 _BLANK = bytes(8)
 _HEADER = struct.Struct("=QIII")
 _FIRST = len(_MAGIC) + _HEADER.size
-_WORD = struct.Struct("@I")  # native: written by one store
+_CRC = struct.Struct("=I")
+_RECORD = struct.Struct("=II")
+_NO_RECORD = bytes(4)
 _ENTRY = struct.Struct("=HI")
 _DELETED = 0xFFFFFFFF
 
@@ -87,34 +89,31 @@ class Segment:
         self.previous = previous
         self.crc = int.from_bytes(os.urandom(4), "big")
         header = _HEADER.pack(generation, self.crc, previous, 0)[:-4]
-        view[len(_MAGIC) : _FIRST + 4] = header + _WORD.pack(crc32(header)) + _WORD.pack(0)
+        view[len(_MAGIC) : _FIRST + 4] = header + _CRC.pack(crc32(header)) + _NO_RECORD
         view[: len(_MAGIC)] = _MAGIC
         self._end = _FIRST
         self.dirty = True
 
-    def fits(self, payload: bytes) -> bool:
-        """Is there room for a record?"""
-        return self._end + 12 + len(payload) <= self._size
-
-    def append(self, payload: bytes) -> None:
-        """Write a record; the caller has made sure that it fits."""
+    def append(self, payload: bytes) -> bool:
+        """Write a record, if there is room for it."""
         start = self._end
         end = start + 8 + len(payload)
+        if end + 4 > self._size:
+            return False
         crc = self.crc = crc32(payload, self.crc)
         view = self._map
-        view[start + 8 : end] = payload
-        _WORD.pack_into(view, end, 0)
-        _WORD.pack_into(view, start + 4, crc)
-        _WORD.pack_into(view, start, len(payload))
+        view[start + 8 : end + 4] = payload + _NO_RECORD
+        _RECORD.pack_into(view, start, len(payload), crc)  # if that is cut off, the CRC is wrong
         self._end = end
         self.dirty = True
+        return True
 
     def replay(self, into: Writes) -> bool:
         """Add the complete records to ``into``; return whether there is nothing but a torn one behind them."""
         view = memoryview(self._map)
         with view:
             while self._end + 8 <= self._size:
-                length, crc = _WORD.unpack_from(view, self._end)[0], _WORD.unpack_from(view, self._end + 4)[0]
+                length, crc = _RECORD.unpack_from(view, self._end)
                 start = self._end + 8
                 if not length:
                     return True
@@ -151,7 +150,7 @@ class Journal:
         except BaseException:
             first.close()
             raise
-        self._active = first
+        self._take_records(first)
 
     def replay(self, applied: int) -> list[Writes]:
         """Return what was written after the generation ``applied``, up to the first record that is torn; go on there.
@@ -172,7 +171,7 @@ class Journal:
             if not whole:
                 log.warning("a journal ends in a torn record", path=str(segment.path))
             found.append(writes)
-            self._active = segment
+            self._take_records(segment)
         if not found:
             self._active.begin(applied + 1, 0)
             found.append({})
@@ -186,24 +185,16 @@ class Journal:
     def turn(self) -> None:
         """Let the other segment, which is in LMDB, take the records."""
         full = self._active
-        self._active = self._segments[full is self._segments[0]]
+        self._take_records(self._segments[full is self._segments[0]])
         self._active.begin(full.generation + 1, full.crc)
 
     def holds(self, payload: bytes) -> bool:
         """Can a segment hold the record at all?"""
         return len(payload) <= self._capacity
 
-    def append(self, payload: bytes) -> bool:
-        """Write a record, if there is room for it."""
-        if not self._active.fits(payload):
-            return False
-        self._active.append(payload)
-        return True
-
-    @property
-    def dirty(self) -> bool:
-        """Was anything written since the last sync?"""
-        return self._segments[0].dirty or self._segments[1].dirty
+    def _take_records(self, segment: Segment) -> None:
+        self._active = segment
+        self.append = segment.append
 
     def sync(self) -> None:
         """Force what was written to the disk, the earlier segment first; runs in a thread of its own.
@@ -228,6 +219,10 @@ class Journal:
 
 def encode(writes: Mapping[bytes, bytes | None]) -> bytes:
     """Return the entries of a record."""
+    if len(writes) == 1:
+        ((key, value),) = writes.items()
+        if value is not None:
+            return _ENTRY.pack(len(key), len(value)) + key + value
     parts: list[bytes] = []
     for key, value in writes.items():
         if value is None:
