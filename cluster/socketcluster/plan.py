@@ -88,7 +88,6 @@ def plan(settings: ClusterSettings, run_dir: Path, listen_fds: Sequence[int]) ->
                 {
                     "listen": address,
                     "data_dir": str(store_path(settings)),
-                    "share": f"{index + 1}/{len(stores)}",
                     **_store_controller(settings),
                 },
             )

@@ -110,4 +110,4 @@ def values(answer: Any) -> list[Any]:
 
 def make_engine(name: str, folder: Path) -> Engine:
     trees = Documents(1024)
-    return MemoryEngine(trees) if name == "memory" else LmdbEngine(folder, trees)
+    return MemoryEngine(folder, trees) if name == "memory" else LmdbEngine(folder, trees)

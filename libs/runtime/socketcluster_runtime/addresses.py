@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.logging import get_logger
+
+log = get_logger(__name__)
 
 DNS_SCHEME = "dns:///"
+RESOLVE_INTERVAL = 0.5
+"""Seconds between two look-ups of a name."""
+
+AddressInfo = tuple[int, int, int, str, Any]
+"""What ``socket.getaddrinfo`` says of one address."""
 
 
 def split_host_port(text: str) -> tuple[str, int]:
@@ -28,24 +39,59 @@ def is_name(address: str) -> bool:
     return address.startswith(DNS_SCHEME)
 
 
-async def resolve(address: str) -> list[str]:
-    """Return ``host:port`` of every host that ``dns:///name:port`` stands for now, sorted; none if nobody has the name.
+async def follow(name: str, found: Callable[[list[str]], None]) -> NoReturn:
+    """Look ``dns:///name:port`` up again and again until cancelled, and tell what was found each time.
 
-    A host with addresses of both kinds appears once: the IPv6 addresses count only if there are no others.
+    ``found`` is given ``host:port`` of every host that has the name, sorted. A host with addresses of both kinds
+    appears once: the IPv6 addresses count only if there are no others. While the name cannot be looked up, nothing is
+    told.
     """
-    host, port = split_host_port(address.removeprefix(DNS_SCHEME))
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):  # nobody has it, or it can be nobody's
-        return []
-    return sorted(_hosts(found, socket.AF_INET, port) or _hosts(found, socket.AF_INET6, port))
+    host, port = split_host_port(name.removeprefix(DNS_SCHEME))
+    known = True
+    while True:
+        try:
+            entries = await look_up(host, port)
+        except (OSError, UnicodeError) as error:  # nobody has it, or it can be nobody's
+            if known:
+                log.warning("a name cannot be looked up", address=name, error=str(error))
+            known = False
+        else:
+            known = True
+            found(sorted(_hosts(entries, socket.AF_INET, port) or _hosts(entries, socket.AF_INET6, port)))
+        await asyncio.sleep(RESOLVE_INTERVAL)
 
 
-def _hosts(found: Iterable[tuple[object, ...]], family: socket.AddressFamily, port: int) -> set[str]:
-    hosts = set()
-    for item in found:
-        if item[0] == family:
-            address = item[4]
-            host = str(address[0]) if isinstance(address, tuple) else ""
-            hosts.add(f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}")
-    return hosts
+async def look_up(host: str, port: int) -> list[AddressInfo]:
+    """Look a name up, in a thread that does not keep the process from ending while a name server is silent.
+
+    Raises:
+        OSError: the name cannot be looked up.
+        UnicodeError: it can be nobody's name.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[AddressInfo]] = loop.create_future()
+
+    def settle(answer: list[AddressInfo] | Exception) -> None:
+        if found.done():  # nobody waits any more
+            return
+        if isinstance(answer, Exception):
+            found.set_exception(answer)
+        else:
+            found.set_result(answer)
+
+    def ask() -> None:
+        answer: list[AddressInfo] | Exception
+        try:
+            answer = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, answer)
+
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    return await found
+
+
+def _hosts(entries: Iterable[AddressInfo], family: socket.AddressFamily, port: int) -> set[str]:
+    hosts = (str(entry[4][0]) for entry in entries if entry[0] == family)
+    return {f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}" for host in hosts}

@@ -18,7 +18,8 @@
         ├── TooLargeError           a value, key or name exceeds its limit
         │   └── SessionTooLargeError    the session's data would exceed ``max_session_bytes``
         ├── ProcedureError          a procedure raised
-        └── UpdateConflictError     others changed the value again and again
+        ├── UpdateConflictError     others changed the value again and again
+        └── ResultLostError         it was carried out, but a store died before its large result arrived
 """
 
 from __future__ import annotations
@@ -119,3 +120,7 @@ class ProcedureError(OperationError):
 
 class UpdateConflictError(OperationError):
     """Others changed the value between each reading and writing; nothing was written."""
+
+
+class ResultLostError(OperationError):
+    """The operation was carried out, once; its store died before the result arrived, which was too large to be kept."""

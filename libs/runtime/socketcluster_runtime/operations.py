@@ -8,6 +8,7 @@ from socketcluster_runtime.errors import (
     InvalidOperationError,
     OperationError,
     ProcedureError,
+    ResultLostError,
     SessionTooLargeError,
     TooLargeError,
     UnknownProcedureError,
@@ -21,6 +22,7 @@ _ERRORS: dict[int, type[OperationError]] = {
     store_pb2.Error.CODE_CHAIN_TOO_DEEP: ChainTooDeepError,
     store_pb2.Error.CODE_SESSION_TOO_LARGE: SessionTooLargeError,
     store_pb2.Error.CODE_UNKNOWN_PROCEDURE: UnknownProcedureError,
+    store_pb2.Error.CODE_RESULT_LOST: ResultLostError,
 }
 
 

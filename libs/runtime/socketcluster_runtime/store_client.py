@@ -7,20 +7,22 @@ the operations were called. What a worker has attached and subscribed is remembe
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from secrets import token_hex
 
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.addresses import is_name, resolve, split_host_port
-from socketcluster_runtime.channel_feed import ChannelFeed, ChannelPosition, Gap, HistoryPage, Position
+from socketcluster_runtime.channel_feed import ChannelFeed, Gap, HistoryPage, Position
 from socketcluster_runtime.errors import InvalidOperationError, LinkError, StoreUnavailableError, TooLargeError
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
-from socketcluster_runtime.store_routes import Pending, Route
+from socketcluster_runtime.store_links import StoreLinks
+from socketcluster_runtime.store_routes import Pending, Route, partition_for
 
 log = get_logger(__name__)
 
@@ -32,22 +34,12 @@ MAX_OPERATION_BYTES = 32 * 1024 * 1024
 """The largest value that is sent at all; a store allows less."""
 MAX_HISTORIES = 16
 """Answers of histories that may be on their way; each has a megabyte or so."""
-RESOLVE_INTERVAL = 1.0
-"""Seconds between two look-ups of a name."""
+MAX_EMITTERS = 4096
+"""Pairs of a worker and a partition of which the last emit is remembered."""
 
 _SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
-_CHANNEL_VERBS = frozenset(
-    (
-        _SUBSCRIBE,
-        store_pb2.VERB_CHANNEL_UNSUBSCRIBE,
-        store_pb2.VERB_CHANNEL_PUBLISH,
-        store_pb2.VERB_CHANNEL_HISTORY,
-    )
-)
 _encode = msgspec.msgpack.Encoder().encode
 _read_page = msgspec.msgpack.Decoder(HistoryPage).decode
-read_position = msgspec.msgpack.Decoder(ChannelPosition).decode
-"""Reads the result of ``subscribe``."""
 
 
 class StoreClient:
@@ -84,50 +76,39 @@ class StoreClient:
         Raises:
             SettingsError: an address is malformed.
         """
-        for address in addresses:
-            if not address.startswith("unix:"):
-                split_host_port(address.removeprefix("dns:///"))
-        self._addresses = list(dict.fromkeys(addresses))
-        self._opening = store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=token_hex(8))
-        self._secret = secret
+        opening = store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=token_hex(8))
+        self._links = StoreLinks(addresses, opening, secret, self)
         self._timeout = timeout
         self._on_session_message = on_session_message
         self._on_session_destroyed = on_session_destroyed
         self._on_channel_message = on_channel_message
         self._on_data_change = on_data_change
         self._on_channel_gap = on_channel_gap
-        self._links: dict[str, StoreLink] = {}
-        self._named: set[str] = set()  # addresses of links that were found by name
-        self._unresolved: set[str] = set()
-        self._routes = [Route() for _ in range(PARTITION_COUNT)]
+        self._last_id = 0
+        self._ids = itertools.count(1)
+        self._renewing: dict[int, Route] = {}
+        self._routes = [
+            Route(number, self._ids, self._renewing, self._session_gone) for number in range(PARTITION_COUNT)
+        ]
         self._feeds: dict[str, ChannelFeed] = {}  # of all routes
         self._pending: dict[int, Pending] = {}  # in the order of their deadlines
         self._pending_bytes = 0
-        self._last_id = 0
+        self._emitted: dict[tuple[str, int], int] = {}  # by incarnation and partition, the last emit that was heard
         self._timer: asyncio.TimerHandle | None = None
         self._histories = asyncio.Semaphore(MAX_HISTORIES)
-        self._resolver: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._closed = False
 
     async def start(self) -> None:
         """Begin to link, in the background."""
-        for address in self._addresses:
-            if not is_name(address):
-                self._add_link(address)
-        if any(map(is_name, self._addresses)):
-            self._resolver = asyncio.create_task(self._resolve_names(), name="store addresses")
+        self._links.start()
 
     async def close(self) -> None:
         """End all links; operations that have no answer fail with ``StoreUnavailableError``."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._resolver is not None:
-            self._resolver.cancel()
-            await asyncio.wait({self._resolver})
-        await asyncio.gather(*(link.close() for link in self._links.values()))
-        self._links.clear()
+        await self._links.close()
         self._ready.clear()
         for feed in self._feeds.values():
             feed.close()
@@ -164,8 +145,8 @@ class StoreClient:
         try:
             keys = tuple(keys)
             if partition is None:
-                partition = _partition(verb, session_id, keys, name)
-            self._last_id += 1
+                partition = partition_for(verb, session_id, keys, name)
+            self._last_id = next(self._ids)
             operation = store_pb2.Operation(
                 id=self._last_id,
                 verb=verb,
@@ -197,22 +178,24 @@ class StoreClient:
             self._pending_bytes += size
             if self._timer is None:
                 self._arm(deadline)
-            self._dispatch(route, pending)
+            route.dispatch(pending)
             return future
         text = f"{described(operation)}: {why}"
         future.set_exception(refused(text, operation=operation_name(verb), keys=keys))
         return future
 
     def attach(self, session_id: str) -> asyncio.Future[bytes]:
-        """Hold a session, on every later link too, until ``detach``."""
+        """Hold a session, on every later link too, until ``detach``; the result tells whether it existed."""
+        future = self.call(store_pb2.VERB_SESSION_ATTACH, session_id=session_id)
         if (route := self._route_of(session_id)) is not None:
-            route.sessions[session_id] = None
-        return self.call(store_pb2.VERB_SESSION_ATTACH, session_id=session_id)
+            route.attach(session_id)
+            future.add_done_callback(partial(_attached, route, session_id))
+        return future
 
     def detach(self, session_id: str) -> asyncio.Future[bytes]:
         """Let go of a session."""
         if (route := self._route_of(session_id)) is not None:
-            route.sessions.pop(session_id, None)
+            route.detach(session_id)
         return self.call(store_pb2.VERB_SESSION_DETACH, session_id=session_id)
 
     def subscribe(self, channel: str) -> asyncio.Future[bytes]:
@@ -285,13 +268,8 @@ class StoreClient:
     def on_broken(self, link: StoreLink) -> None:
         """Take back what is in flight on a link."""
         for route in self._routes:
-            if route.owner is link:
-                self._lose(route)
-            if route.sent_to is link:
-                in_flight, route.in_flight, route.sent_to = route.in_flight, {}, None
-                for pending in in_flight.values():
-                    self._park(route, pending)
-                self._release(route)
+            route.broken(link)
+        self._note_readiness()
 
     # Ownership
 
@@ -300,96 +278,46 @@ class StoreClient:
         for number, route in enumerate(self._routes):
             epoch = epochs.get(number)
             if epoch is None:
-                if route.owner is link:
-                    self._lose(route)
-            elif route.owner is None or epoch > route.epoch:
-                route.owner = link
-                route.epoch = epoch
-                route.renew = True
-                self._release(route)
-        if not self._ready.is_set() and all(route.owner is not None for route in self._routes):
-            self._ready.set()
+                route.lost(link)
+            else:
+                route.announced(link, epoch)
+        self._note_readiness()
 
-    def _lose(self, route: Route) -> None:
-        route.owner = None
-        self._ready.clear()
+    def _note_readiness(self) -> None:
+        if all(route.owner is not None for route in self._routes):
+            self._ready.set()
+        else:
+            self._ready.clear()
 
     # Operations on their way
-
-    def _dispatch(self, route: Route, pending: Pending) -> None:
-        if route.clear and not route.parked and not route.renew:
-            self._send(route, pending)
-        else:
-            route.parked[pending.operation.id] = pending
-
-    def _send(self, route: Route, pending: Pending) -> None:
-        owner = route.owner
-        assert owner is not None  # noqa: S101  # the route is clear
-        route.sent_to = owner
-        route.in_flight[pending.operation.id] = pending
-        owner.send(pending.operation)
-
-    def _park(self, route: Route, pending: Pending) -> None:
-        """Keep what was not answered for the next owner; the client's own operations are made anew for it."""
-        if pending.future is None or pending.future.cancelled():
-            self._forget(pending)
-        else:
-            route.parked[pending.operation.id] = pending
-
-    def _release(self, route: Route) -> None:
-        """Send what waits for an owner, if there is one now."""
-        if not route.clear:
-            return
-        if route.renew:
-            route.renew = False
-            for session_id in route.sessions:
-                self._send_own(route, store_pb2.Operation(verb=store_pb2.VERB_SESSION_ATTACH, session_id=session_id))
-            for channel, feed in route.channels.items():
-                self._send_own(route, store_pb2.Operation(verb=_SUBSCRIBE, name=channel))
-                feed.reopen(self._last_id)
-            for (session_id, keys), tag in route.watches.items():
-                self._send_own(
-                    route, store_pb2.Operation(verb=store_pb2.VERB_WATCH, session_id=session_id, keys=keys, value=tag)
-                )
-        if route.parked:
-            parked = sorted(route.parked.items())
-            route.parked.clear()
-            for _id, pending in parked:
-                self._send(route, pending)
-
-    def _send_own(self, route: Route, operation: store_pb2.Operation) -> None:
-        self._last_id += 1
-        operation.id = self._last_id
-        operation.partition = self._routes.index(route)
-        pending = Pending(operation, None, asyncio.get_running_loop().time() + self._timeout)
-        self._pending[operation.id] = pending
-        if self._timer is None:
-            self._arm(pending.deadline)
-        self._send(route, pending)
 
     def _answered(self, link: StoreLink, result: store_pb2.Result) -> None:
         pending = self._pending.get(result.id)
         if pending is None:
-            return  # it timed out
+            if (renewing := self._renewing.get(result.id)) is not None:
+                renewing.renewed(link, result)
+                self._after_answer(renewing)
+            return  # or it timed out
         route = self._routes[pending.operation.partition]
         if route.sent_to is not link or route.in_flight.pop(result.id, None) is None:
             return  # it is on its way to another store
         if not result.HasField("error"):
             self._forget(pending)
             if pending.operation.verb == _SUBSCRIBE:
-                feed = route.channels.get(pending.operation.name)
-                if feed is not None and feed.opening == result.id:
-                    feed.opened(read_position(result.value))
-            if pending.future is not None and not pending.future.done():
+                route.subscribed(pending.operation.name, result.id, result.value)
+            if not pending.future.done():
                 pending.future.set_result(result.value)
         elif result.error.code == store_pb2.Error.CODE_NOT_OWNER:
-            if route.owner is link:
-                self._lose(route)
-            self._park(route, pending)
+            route.not_owned(link, pending)
         else:
             self._fail(pending, error_of(pending.operation, result.error))
         if route.parked or route.renew:
-            self._release(route)
+            self._after_answer(route)
+
+    def _after_answer(self, route: Route) -> None:
+        if route.owner is None:
+            self._ready.clear()
+        route.release()
 
     def _on_event(self, event: store_pb2.Event) -> None:
         kind = event.WhichOneof("kind")
@@ -399,26 +327,40 @@ class StoreClient:
             if feed is not None:  # else it was on its way while the subscription ended
                 feed.take(message.value, message.offset, message.epoch)
         elif kind == "session_message":
-            self._on_session_message(
-                event.session_message.session_id, event.session_message.name, event.session_message.value
-            )
+            emit = event.session_message
+            if self._is_new(emit):
+                self._on_session_message(emit.session_id, emit.name, emit.value)
         elif kind == "data_change":
             self._on_data_change(event.data_change)
         elif kind == "session_destroyed":
-            self._on_session_destroyed(event.session_destroyed.session_id)
+            session_id = event.session_destroyed.session_id
+            self._routes[partition_of(session_id)].ended(session_id)
+            self._on_session_destroyed(session_id)
+
+    def _is_new(self, emit: store_pb2.SessionMessage) -> bool:
+        """Was an emit not heard of before? Those of a worker come in the order of their ids, again after a break."""
+        key = (emit.origin, partition_of(emit.session_id))
+        last = self._emitted.pop(key, 0)
+        self._emitted[key] = max(last, emit.id)  # the one that was heard of last stands last
+        if len(self._emitted) > MAX_EMITTERS:
+            del self._emitted[next(iter(self._emitted))]
+        return emit.id > last
+
+    def _session_gone(self, session_id: str) -> None:
+        """Tell of a session that ended while nobody could tell this worker."""
+        try:
+            self._on_session_destroyed(session_id)
+        except Exception:
+            log.exception("the end of a session could not be handled")
 
     def _forget(self, pending: Pending) -> None:
         del self._pending[pending.operation.id]
         self._pending_bytes -= len(pending.operation.value)
 
     def _fail(self, pending: Pending, error: LinkError) -> None:
-        route = self._routes[pending.operation.partition]
-        route.in_flight.pop(pending.operation.id, None)
-        route.parked.pop(pending.operation.id, None)
+        self._routes[pending.operation.partition].forget(pending.operation.id)
         self._forget(pending)
-        if pending.future is None:
-            log.error("a session or channel could not be taken up again", error=str(error))
-        elif not pending.future.done():
+        if not pending.future.done():
             pending.future.set_exception(error)
 
     def _arm(self, deadline: float) -> None:
@@ -440,8 +382,6 @@ class StoreClient:
             name = operation_name(operation.verb)
             self._fail(pending, StoreUnavailableError(text, operation=name, keys=operation.keys))
 
-    # Links
-
     def _route_of(self, identifier: str) -> Route | None:
         """Return where a session or channel belongs, unless it has no proper name: its operation is refused then."""
         try:
@@ -449,40 +389,7 @@ class StoreClient:
         except (AttributeError, ValueError):
             return None
 
-    def _add_link(self, address: str) -> None:
-        link = StoreLink(address, self._opening, self._secret, self)
-        self._links[address] = link
-        link.start()
 
-    async def _resolve_names(self) -> None:
-        while True:
-            present: set[str] = set()
-            complete = True
-            for address in filter(is_name, self._addresses):
-                hosts = await resolve(address)
-                present.update(hosts)
-                if hosts:
-                    self._unresolved.discard(address)
-                    continue
-                complete = False
-                if address not in self._unresolved:
-                    self._unresolved.add(address)
-                    log.warning("no store has that name", address=address)
-            for host in present - self._links.keys():
-                self._named.add(host)
-                self._add_link(host)
-            if complete:
-                for host in [host for host in self._named - present if not self._links[host].linked]:
-                    self._named.discard(host)
-                    await self._links.pop(host).close()
-            await asyncio.sleep(RESOLVE_INTERVAL)
-
-
-def _partition(verb: int, session_id: str, keys: Sequence[str], name: str) -> int:
-    if verb in _CHANNEL_VERBS:
-        return partition_of(name)
-    if session_id:
-        return partition_of(session_id)
-    if keys:
-        return partition_of(keys[0])
-    raise ValueError("neither a session, nor a key, nor a partition is named")
+def _attached(route: Route, session_id: str, answer: asyncio.Future[bytes]) -> None:
+    if not answer.cancelled() and answer.exception() is None:
+        route.attached(session_id, answer.result())

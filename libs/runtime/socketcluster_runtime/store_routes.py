@@ -1,12 +1,57 @@
-"""Where the operations of a partition go, and those that have no answer yet; the store client's own."""
+"""Where the operations of each partition go, and in what order.
+
+Operations of one partition reach its owner in the order in which they were called, whatever happens to owners and
+links: an operation is *in flight* from when it is sent until it is answered or its link breaks, and *parked* while
+there is no owner to send it to. What was in flight goes back among the parked, and is sent again with the same id.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Protocol
+
+import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.channel_feed import ChannelFeed
-from socketcluster_runtime.link import StoreLink
+from socketcluster_runtime.channel_feed import ChannelFeed, ChannelPosition
+from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.routing import partition_of
+
+log = get_logger(__name__)
+
+CHECKED_AT_ONCE = 1000
+"""Session ids that one operation asks for."""
+
+_ATTACH = store_pb2.VERB_SESSION_ATTACH
+_CHECK = store_pb2.VERB_SESSION_CHECK
+_SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
+_WATCH = store_pb2.VERB_WATCH
+_CHANNEL_VERBS = frozenset(
+    (
+        _SUBSCRIBE,
+        store_pb2.VERB_CHANNEL_UNSUBSCRIBE,
+        store_pb2.VERB_CHANNEL_PUBLISH,
+        store_pb2.VERB_CHANNEL_HISTORY,
+    )
+)
+_encode = msgspec.msgpack.Encoder().encode
+_decode_exists = msgspec.msgpack.Decoder(bool).decode
+read_position = msgspec.msgpack.Decoder(ChannelPosition).decode
+"""Reads the result of a subscription."""
+_decode_ids = msgspec.msgpack.Decoder(list[str]).decode
+
+# What a worker has to do with a session
+_HERE = 1  # there are sockets of it
+_KNOWN = 2  # a store said that it exists, and its end was not heard of
+
+
+class Sender(Protocol):
+    """The link to a store."""
+
+    def send(self, operation: store_pb2.Operation) -> None:
+        """Send an operation, after those before it."""
 
 
 class Pending:
@@ -14,30 +59,255 @@ class Pending:
 
     __slots__ = ("deadline", "future", "operation")
 
-    def __init__(self, operation: store_pb2.Operation, future: asyncio.Future[bytes] | None, deadline: float) -> None:
+    def __init__(self, operation: store_pb2.Operation, future: asyncio.Future[bytes], deadline: float) -> None:
         self.operation = operation
         self.future = future
-        """``None``: the client's own; it is made anew for each stream."""
         self.deadline = deadline
 
 
+Own = tuple[store_pb2.Operation, Callable[[bytes], None]]
+"""An operation of the route's own, and what hears its result."""
+
+
 class Route:
-    """Where the operations of one partition go."""
+    """The operations of one partition, and what its owner is to know of this worker."""
 
-    __slots__ = ("channels", "epoch", "in_flight", "owner", "parked", "renew", "sent_to", "sessions", "watches")
+    __slots__ = (
+        "_ids",
+        "_on_gone",
+        "_renewing",
+        "_unanswered",
+        "channels",
+        "epoch",
+        "in_flight",
+        "number",
+        "owner",
+        "parked",
+        "renew",
+        "sent_epoch",
+        "sent_to",
+        "sessions",
+        "watches",
+    )
 
-    def __init__(self) -> None:
-        self.owner: StoreLink | None = None
-        self.epoch = 0
+    def __init__(
+        self, number: int, ids: Iterator[int], renewing: dict[int, Route], on_gone: Callable[[str], None]
+    ) -> None:
+        """Prepare the route.
+
+        Args:
+            number: the partition's.
+            ids: where the ids of the route's own operations come from.
+            renewing: shared by all routes: by the id of such an operation, its route.
+            on_gone: called with a session that ended unheard.
+        """
+        self.number = number
+        self.owner: Sender | None = None
+        self.epoch = 0  # of the owner, or of the last one
         self.renew = False  # has the owner still to be told what is attached and subscribed?
-        self.sent_to: StoreLink | None = None
-        self.in_flight: dict[int, Pending] = {}  # on sent_to, by id
-        self.parked: dict[int, Pending] = {}  # until there is an owner and nothing is in flight elsewhere
-        self.sessions: dict[str, None] = {}  # attached
+        self.sent_to: Sender | None = None
+        self.sent_epoch = 0
+        self.in_flight: dict[int, Pending] = {}  # on sent_to, in the order of their ids
+        self.parked: dict[int, Pending] = {}
+        self.sessions: dict[str, int] = {}
         self.channels: dict[str, ChannelFeed] = {}  # subscribed
         self.watches: dict[tuple[str, tuple[str, ...]], bytes] = {}  # by session id and key chain, their tags
+        self._unanswered: dict[int, Own] = {}  # operations of its own on sent_to; made anew for each owner
+        self._ids = ids
+        self._renewing = renewing
+        self._on_gone = on_gone
+
+    # Ownership
+
+    def announced(self, link: Sender, epoch: int) -> None:
+        """Take ``link`` for the way to the owner, unless a later one is known."""
+        if self.owner is not None and epoch <= self.epoch:
+            return
+        self.owner = link
+        self.epoch = epoch
+        self.renew = True
+        if self.sent_to is not link:  # the former owner can apply nothing any more, and its answers may never come
+            self._take_back()
+        self.release()
+
+    def lost(self, link: Sender) -> None:
+        """Note that the store behind ``link`` does not own the partition, if it was the owner."""
+        if self.owner is link:
+            self.owner = None
+
+    def broken(self, link: Sender) -> None:
+        """Take back what was sent on a link that is no more."""
+        self.lost(link)
+        if self.sent_to is link:
+            self._take_back()
+            self.release()
+
+    def not_owned(self, link: Sender, pending: Pending) -> None:
+        """Keep an operation that the store refused for the owner."""
+        if self.sent_epoch == self.epoch:  # else the answer is older than the announcement
+            self.lost(link)
+        self._park(pending)
 
     @property
-    def clear(self) -> bool:
+    def _clear(self) -> bool:
         """May operations be sent to the owner without overtaking others?"""
-        return self.owner is not None and (self.sent_to is self.owner or not self.in_flight)
+        if self.owner is None:
+            return False
+        return not (self.in_flight or self._unanswered) or (
+            self.sent_to is self.owner and self.sent_epoch == self.epoch
+        )
+
+    # Operations on their way
+
+    def dispatch(self, pending: Pending) -> None:
+        """Send an operation, or park it."""
+        if not self.parked and not self.renew and self._clear:
+            self._send(pending)
+        else:
+            self.parked[pending.operation.id] = pending
+
+    def renewed(self, link: Sender, result: store_pb2.Result) -> None:
+        """Take the answer to an operation of the route's own."""
+        if self.sent_to is not link:
+            return
+        _operation, heard = self._unanswered.pop(result.id)
+        del self._renewing[result.id]
+        if not result.HasField("error"):
+            heard(result.value)
+        elif result.error.code != store_pb2.Error.CODE_NOT_OWNER:
+            log.error("a session or channel could not be taken up again", error=result.error.message)
+        elif self.sent_epoch == self.epoch:
+            self.lost(link)
+
+    def release(self) -> None:
+        """Send what waits for an owner, if there is one now."""
+        if not self._clear:
+            return
+        if self.renew:
+            self.renew = False
+            for operation, heard in self._renewals():
+                self._send_own(operation, heard)
+        if self.parked:
+            parked = sorted(self.parked.items())
+            self.parked.clear()
+            for _id, pending in parked:
+                self._send(pending)
+
+    def forget(self, operation_id: int) -> None:
+        """Forget an operation that nobody waits for any more."""
+        self.in_flight.pop(operation_id, None)
+        self.parked.pop(operation_id, None)
+
+    def _send(self, pending: Pending) -> None:
+        owner = self.owner
+        assert owner is not None  # noqa: S101  # the route is clear
+        operation = pending.operation
+        self.sent_to = owner
+        self.sent_epoch = operation.epoch = self.epoch
+        in_flight = self.in_flight
+        if in_flight:
+            operation.behind = operation.id - next(iter(in_flight))
+        in_flight[operation.id] = pending
+        owner.send(operation)
+
+    def _send_own(self, operation: store_pb2.Operation, heard: Callable[[bytes], None]) -> None:
+        owner = self.owner
+        assert owner is not None  # noqa: S101  # the route is clear
+        operation.partition = self.number
+        self.sent_to = owner
+        self.sent_epoch = operation.epoch = self.epoch
+        self._unanswered[operation.id] = operation, heard
+        self._renewing[operation.id] = self
+        owner.send(operation)
+
+    def _take_back(self) -> None:
+        in_flight, self.in_flight, self.sent_to = self.in_flight, {}, None
+        for operation_id in self._unanswered:
+            del self._renewing[operation_id]
+        self._unanswered.clear()
+        for pending in in_flight.values():
+            self._park(pending)
+
+    def _park(self, pending: Pending) -> None:
+        pending.operation.behind = 0
+        self.parked[pending.operation.id] = pending
+
+    # What the owner is to know
+
+    def attach(self, session_id: str) -> None:
+        """Remember a session of which there are sockets here."""
+        self.sessions[session_id] = self.sessions.get(session_id, 0) | _HERE
+
+    def attached_sessions(self) -> list[str]:
+        """Return the sessions of which there are sockets here."""
+        return [session_id for session_id, state in self.sessions.items() if state & _HERE]
+
+    def attached(self, session_id: str, existed: bytes) -> None:
+        """Take the store's answer to an attachment."""
+        state = self.sessions.get(session_id)
+        if state is None:
+            return
+        self.sessions[session_id] = state | _KNOWN
+        if state & _KNOWN and not _decode_exists(existed):
+            self._on_gone(session_id)
+
+    def detach(self, session_id: str) -> None:
+        """Remember that there are no sockets of a session here any more; its end is still to be heard."""
+        if session_id in self.sessions:
+            self.sessions[session_id] &= ~_HERE
+
+    def ended(self, session_id: str) -> None:
+        """Note that a session's end was heard of."""
+        state = self.sessions.pop(session_id, 0)
+        if state & _HERE:
+            self.sessions[session_id] = _HERE
+
+    def subscribed(self, channel: str, operation_id: int, position: bytes) -> None:
+        """Take the store's answer to a subscription."""
+        feed = self.channels.get(channel)
+        if feed is not None and feed.opening == operation_id:  # else another one has followed
+            feed.opened(read_position(position))
+
+    def _renewals(self) -> Iterator[Own]:
+        """Make the operations that tell a new owner what is attached and subscribed, and ask for what may be gone."""
+        for session_id in self.attached_sessions():
+            operation = store_pb2.Operation(id=next(self._ids), verb=_ATTACH, session_id=session_id)
+            yield operation, partial(self.attached, session_id)
+        left = [session_id for session_id, state in self.sessions.items() if state == _KNOWN]
+        for start in range(0, len(left), CHECKED_AT_ONCE):
+            asked = _encode(left[start : start + CHECKED_AT_ONCE])
+            yield store_pb2.Operation(id=next(self._ids), verb=_CHECK, value=asked), self._checked
+        for channel, feed in self.channels.items():
+            operation = store_pb2.Operation(id=next(self._ids), verb=_SUBSCRIBE, name=channel)
+            feed.reopen(operation.id)
+            yield operation, partial(self.subscribed, channel, operation.id)
+        for (session_id, keys), tag in self.watches.items():
+            operation = store_pb2.Operation(
+                id=next(self._ids), verb=_WATCH, session_id=session_id, keys=keys, value=tag
+            )
+            yield operation, _ignore
+
+    def _checked(self, gone: bytes) -> None:
+        for session_id in _decode_ids(gone):
+            if self.sessions.get(session_id) == _KNOWN:  # else it was attached meanwhile: that has an answer of its own
+                del self.sessions[session_id]
+                self._on_gone(session_id)
+
+
+def partition_for(verb: int, session_id: str, keys: Sequence[str], name: str) -> int:
+    """Return the partition of an operation.
+
+    Raises:
+        ValueError: nothing tells it.
+    """
+    if verb in _CHANNEL_VERBS:
+        return partition_of(name)
+    if session_id:
+        return partition_of(session_id)
+    if keys:
+        return partition_of(keys[0])
+    raise ValueError("neither a session, nor a key, nor a partition is named")
+
+
+def _ignore(_result: bytes) -> None:
+    """Nothing is to be done."""

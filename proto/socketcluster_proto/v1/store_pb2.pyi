@@ -55,12 +55,14 @@ class _VerbEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verb.ValueType],
     """name: a procedure of the store's controller; value: the list of its arguments"""
     VERB_SESSION_ATTACH: _Verb.ValueType  # 32
     """Sessions.
-    this worker has at least one socket of session_id
+    this worker has at least one socket of session_id; its result: did the session exist?
     """
     VERB_SESSION_DETACH: _Verb.ValueType  # 33
     """this worker has no socket of session_id any more"""
     VERB_SESSION_EMIT: _Verb.ValueType  # 34
     """name, value: to every other worker that has the session attached"""
+    VERB_SESSION_CHECK: _Verb.ValueType  # 35
+    """value: a list of session ids of one partition; its result: those that do not exist"""
     VERB_WATCH: _Verb.ValueType  # 48
     """Watching: the changes of a key chain, as DataChange events.
     value: a tag, any few bytes
@@ -106,12 +108,14 @@ VERB_RUN: Verb.ValueType  # 18
 """name: a procedure of the store's controller; value: the list of its arguments"""
 VERB_SESSION_ATTACH: Verb.ValueType  # 32
 """Sessions.
-this worker has at least one socket of session_id
+this worker has at least one socket of session_id; its result: did the session exist?
 """
 VERB_SESSION_DETACH: Verb.ValueType  # 33
 """this worker has no socket of session_id any more"""
 VERB_SESSION_EMIT: Verb.ValueType  # 34
 """name, value: to every other worker that has the session attached"""
+VERB_SESSION_CHECK: Verb.ValueType  # 35
+"""value: a list of session ids of one partition; its result: those that do not exist"""
 VERB_WATCH: Verb.ValueType  # 48
 """Watching: the changes of a key chain, as DataChange events.
 value: a tag, any few bytes
@@ -318,8 +322,12 @@ class Operation(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Rises by one with each operation of a worker's incarnation."""
+    """Rises with each operation of a worker's incarnation. Operations of one partition are sent in the order of their ids,
+    those that are sent again included; so the partition's owner knows by the id alone what was applied before.
+    """
     verb: Global___Verb.ValueType
     session_id: _builtins.str
     name: _builtins.str
@@ -329,6 +337,14 @@ class Operation(_message.Message):
     partition: _builtins.int
     message_id: _builtins.str
     """Of VERB_CHANNEL_PUBLISH: what names the message; published again within the window, it keeps its first offset."""
+    epoch: _builtins.int
+    """Of the ownership by which the operation was sent here; CODE_NOT_OWNER is the answer if the partition has another
+    epoch by now, or operations would overtake each other. 0: whichever it is.
+    """
+    behind: _builtins.int
+    """id minus that of the partition's first operation that the worker has no answer to: results of those before it need
+    not be remembered any more.
+    """
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The key chain, outermost key first; an index into a list is written in decimal. A VERB_RUN on the application's
@@ -346,10 +362,12 @@ class Operation(_message.Message):
         value: _builtins.bytes = ...,
         partition: _builtins.int = ...,
         message_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        behind: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "keys", b"keys", "message_id", b"message_id", "name", b"name", "partition", b"partition", "session_id", b"session_id", "value", b"value", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "epoch", b"epoch", "id", b"id", "keys", b"keys", "message_id", b"message_id", "name", b"name", "partition", b"partition", "session_id", b"session_id", "value", b"value", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,6 +426,8 @@ class Error(_message.Message):
         """The store's controller has no procedure of that name."""
         CODE_PROCEDURE_FAILED: Error._Code.ValueType  # 9
         """A procedure raised; name says what."""
+        CODE_RESULT_LOST: Error._Code.ValueType  # 16
+        """The operation was sent again, and had been applied before; its result was too large to be kept."""
 
     class Code(_Code, metaclass=_CodeEnumTypeWrapper): ...
     CODE_UNSPECIFIED: Error.Code.ValueType  # 0
@@ -426,6 +446,8 @@ class Error(_message.Message):
     """The store's controller has no procedure of that name."""
     CODE_PROCEDURE_FAILED: Error.Code.ValueType  # 9
     """A procedure raised; name says what."""
+    CODE_RESULT_LOST: Error.Code.ValueType  # 16
+    """The operation was sent again, and had been applied before; its result was too large to be kept."""
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
@@ -490,20 +512,27 @@ class SessionMessage(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     name: _builtins.str
     value: _builtins.bytes
     """MessagePack: the list of the event's arguments."""
+    origin: _builtins.str
+    """The incarnation of the emitting worker and its operation: what comes again after a takeover is told by them."""
+    id: _builtins.int
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         name: _builtins.str = ...,
         value: _builtins.bytes = ...,
+        origin: _builtins.str = ...,
+        id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "session_id", b"session_id", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "origin", b"origin", "session_id", b"session_id", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
-import threading
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import grpc
 from grpc import aio
@@ -18,12 +15,10 @@ from socketcluster_balancer.settings import BalancerSettings, split_host_port
 from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
 from socketcluster_runtime import rpc
+from socketcluster_runtime.addresses import follow, is_name
 from socketcluster_runtime.logging import get_logger
 
 log = get_logger(__name__)
-
-RESOLVE_INTERVAL = 0.5
-"""Seconds between two look-ups of a name."""
 
 MIN_BACKOFF = 0.05
 MAX_BACKOFF = 1.0
@@ -31,11 +26,6 @@ MAX_BACKOFF = 1.0
 
 SUSPICION = 1.0
 """Seconds for which a worker that failed to take a client is chosen only if there is no other."""
-
-_DNS = "dns:///"
-
-AddressInfo = tuple[int, int, int, str, Any]
-"""What ``socket.getaddrinfo`` says of one address."""
 
 
 class Worker:
@@ -97,10 +87,10 @@ class WorkerDirectory:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for address in self._settings.workers:
-                    if address.startswith(_DNS):
-                        tasks.create_task(self._resolve(address, tasks))
+                    if is_name(address):
+                        tasks.create_task(follow(address, partial(self._want, address, tasks)))
                     else:
-                        self._want(address, {address}, tasks)
+                        self._want(address, tasks, [address])
         finally:
             for worker in self._workers.values():
                 if worker.link is not None:
@@ -111,32 +101,14 @@ class WorkerDirectory:
         """All workers that are watched, there or not."""
         return tuple(self._workers.values())
 
-    def _want(self, name: str, addresses: set[str], tasks: asyncio.TaskGroup) -> None:
-        self._wanted[name] = addresses
-        for address in addresses - self._workers.keys():
+    def _want(self, name: str, tasks: asyncio.TaskGroup, addresses: Iterable[str]) -> None:
+        wanted = self._wanted[name] = set(addresses)
+        for address in wanted - self._workers.keys():
             worker = self._workers[address] = Worker(address)
             tasks.create_task(self._watch(worker))
 
     def _is_wanted(self, address: str) -> bool:
         return any(address in addresses for addresses in self._wanted.values())
-
-    async def _resolve(self, name: str, tasks: asyncio.TaskGroup) -> None:
-        """Look a name up again and again; one that cannot be looked up keeps the addresses it had."""
-        host, port = split_host_port(name.removeprefix(_DNS))
-        known = True
-        while True:
-            try:
-                found = await look_up(host, port)
-            except OSError as error:
-                if known:
-                    log.warning("the workers' name cannot be looked up", host=host, error=error.strerror)
-                known = False
-            else:
-                known = True
-                four = {f"{entry[4][0]}:{port}" for entry in found if entry[0] == socket.AF_INET}
-                six = {f"[{entry[4][0]}]:{port}" for entry in found if entry[0] == socket.AF_INET6}
-                self._want(name, four or six, tasks)  # one family, or a worker with both would count twice
-            await asyncio.sleep(RESOLVE_INTERVAL)
 
     async def _watch(self, worker: Worker) -> None:
         """Follow one address until it is wanted no more."""
@@ -209,36 +181,6 @@ class WorkerDirectory:
         if self.available:
             self.any_ready.set()
         self._changed()
-
-
-async def look_up(host: str, port: int) -> list[AddressInfo]:
-    """Look a name up, in a thread that does not keep the process from ending while a name server is silent.
-
-    Raises:
-        OSError: the name cannot be looked up.
-    """
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[AddressInfo]] = loop.create_future()
-
-    def settle(answer: list[AddressInfo] | OSError) -> None:
-        if found.done():  # nobody waits any more
-            return
-        if isinstance(answer, OSError):
-            found.set_exception(answer)
-        else:
-            found.set_result(answer)
-
-    def ask() -> None:
-        answer: list[AddressInfo] | OSError
-        try:
-            answer = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as error:
-            answer = error
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, answer)
-
-    threading.Thread(target=ask, name="look-up", daemon=True).start()
-    return await found
 
 
 def host_of(address: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from secrets import token_hex
 
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
@@ -23,51 +25,59 @@ STOP_GRACE = 2.0
 """Seconds that calls have to end when the store stops; links end at once."""
 
 
-def make_engine(settings: StoreSettings) -> Engine:
+def make_engine(settings: StoreSettings, store_id: str) -> Engine:
     """Make the engine that the settings name."""
     trees = Documents(
         settings.max_value_bytes,
         max_session_bytes=settings.max_session_bytes,
         procedures=procedures.load(settings.store_controller),
     )
-    if settings.engine == "memory":
-        return MemoryEngine(trees)
     folder = settings.data_dir / settings.app_name / "partitions"
-    return LmdbEngine(folder, trees, sync_each_commit=settings.fsync == "always")
+    if settings.engine == "memory":
+        return MemoryEngine(folder, trees, store_id=store_id)
+    return LmdbEngine(folder, trees, store_id=store_id, sync_each_commit=settings.fsync == "always")
+
+
+def make_store_id(name: str) -> str:
+    """Return what no store was called before; it is a file's name."""
+    return f"{re.sub(r'[^A-Za-z0-9_.]', '_', name).lstrip('.')[:64]}-{token_hex(4)}"
 
 
 async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
-    """Serve until asked to stop; ready once every partition of the store's share is owned."""
+    """Serve until asked to stop; ready once every partition that the store is to own is owned."""
     server, health = rpc.server(settings.shared_secret())
-    service = StoreService(settings, make_engine(settings))
+    store_id = make_store_id(settings.name)
+    service = StoreService(settings, make_engine(settings, store_id), store_id)
     add_to_server(service, server)
     await health.set("", HealthCheckResponse.NOT_SERVING)
     port = rpc.listen(server, settings.listen)
     await server.start()
 
-    async def own_share() -> None:
-        await service.partitions.acquire(settings.wanted_partitions())
+    async def say_ready() -> None:
+        await service.partitions.settled.wait()
         await health.set("", HealthCheckResponse.SERVING)
         lifecycle.ready()
-        log.info("ready", listen=settings.listen, port=port, engine=settings.engine, share=settings.share)
+        log.info("ready", listen=settings.listen, port=port, engine=settings.engine, store=store_id)
         if settings.fsync == "everysec":
             await service.partitions.sync_every_second()
+        await lifecycle.stopping.wait()
 
-    owning = asyncio.create_task(own_share())
+    owning = asyncio.create_task(service.partitions.run())
+    serving = asyncio.create_task(say_ready())
     stopping = asyncio.create_task(lifecycle.stopping.wait())
     try:
-        await asyncio.wait({owning, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({owning, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if owning.done():
-            owning.result()  # raises what kept the store from owning its share
-            await stopping
+            owning.result()  # raises what kept the store from serving
+        if serving.done():
+            serving.result()
     finally:
         stopping.cancel()
-        owning.cancel()
-        await asyncio.gather(owning, stopping, return_exceptions=True)
+        serving.cancel()
         await health.set("", HealthCheckResponse.NOT_SERVING)
         await service.close()
+        await asyncio.gather(owning, serving, stopping, return_exceptions=True)
         await server.stop(STOP_GRACE)
-        await service.partitions.close()
         log.info("stopped")
 
 

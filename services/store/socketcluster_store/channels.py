@@ -206,6 +206,13 @@ class Channels(Generic[S]):
         known = request.epoch in (0, epoch) and (request.offset is None or request.offset <= offset)
         return _encode(HistoryAnswer(epoch, offset, offset + 1, offset + 1, known, []))
 
+    def forget_subscribers(self) -> None:
+        """Have no subscribers any more: the partition is not this store's now."""
+        for name, channel in self._channels.items():
+            for subscriber in channel.subscribers:
+                subscriber.channels.discard(name)
+            channel.subscribers.clear()
+
     def unsubscribe(self, name: str, subscriber: S, now: float) -> None:
         """Remove a subscriber."""
         subscriber.channels.discard(name)
@@ -312,6 +319,12 @@ class Channels(Generic[S]):
         self._expiring = self._timer = self._due = self._due_next = None
         if times:
             self._arm(min(times))
+
+
+def answer_of(outcome: bytes) -> bytes:
+    """Return the answer to a publication, from the outcome of its command; of one that is not known any more, zeros."""
+    epoch, offset, _is_new = read_outcome(outcome) if outcome else (0, 0, False)
+    return _encode(_Published(offset, epoch))
 
 
 def boot_id() -> bytes:

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store import atomic, channel_log, edits
+from socketcluster_store import atomic, channel_log, edits, repeats
 from socketcluster_store.chains import (
     NOTHING,
     name_of,
@@ -37,7 +37,9 @@ from socketcluster_store.engines.base import (
     CHANGES,
     END_SESSION,
     EXPIRE_DUE,
+    FORGET,
     PUT_RECORD,
+    REMEMBER,
     WATCHED,
     Command,
     KeyValue,
@@ -127,6 +129,7 @@ class Trees:
             CHANGES: self._changes,
             WATCHED: self._watched,
             **channel_log.VERBS,
+            FORGET: repeats.forget,
         }
 
     def apply(self, kv: KeyValue, batch: Sequence[Command]) -> list[Outcome]:
@@ -138,6 +141,9 @@ class Trees:
         outcomes: list[Outcome] = []
         verbs = self._all_verbs
         for command in batch:
+            if command.verb == REMEMBER:
+                outcomes.append(repeats.remember(kv, command, batch, outcomes))
+                continue
             try:
                 outcomes.append(verbs[command.verb](kv, command))
             except Refusal as refusal:

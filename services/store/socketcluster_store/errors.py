@@ -2,8 +2,9 @@
 
 ::
 
-    EngineError                 what an engine cannot do; ends the service when it happens while a partition is opened
-    └── PartitionLockedError    another process owns the partition
+    EngineError                 what an engine cannot do
+    ├── PartitionLockedError    another store owns the partition
+    └── FencedError             the partition was taken from this store, which hung
     Refusal                     the answer to an operation that is not carried out; carries its code on the wire
     ├── InvalidError            the operation can never succeed as it stands
     │   ├── ChainTooDeepError       the key chain has too many keys
@@ -13,7 +14,8 @@
     │   └── SessionTooLargeError    the session's data would exceed ``max_session_bytes``
     ├── ProcedureError          a procedure raised
     ├── NotOwnerError           this store does not own the operation's partition
-    └── InternalError           the store's fault; its log says more
+    ├── InternalError           the store's fault; its log says more
+    └── AnsweredError           what the operation was refused with when it came first
 """
 
 from __future__ import annotations
@@ -27,7 +29,16 @@ class EngineError(ServiceError):
 
 
 class PartitionLockedError(EngineError):
-    """Another process owns the partition."""
+    """Another store owns the partition."""
+
+    def __init__(self, text: str, holder: str) -> None:
+        super().__init__(text)
+        self.holder = holder
+        """The id of the store that does, as far as it is known."""
+
+
+class FencedError(EngineError):
+    """The partition was taken from this process, which hung; nothing may be answered that was applied here since."""
 
 
 class Refusal(Exception):  # noqa: N818  # an answer; only its subclasses name errors
@@ -98,3 +109,15 @@ class InternalError(Refusal):
     """The store could not carry the operation out, by no fault of the caller."""
 
     code = store_pb2.Error.CODE_INTERNAL
+
+
+class AnsweredError(Refusal):
+    """What the operation was refused with when it came for the first time, or that its result is not known any more."""
+
+
+def refusal_of(code: int, text: str, name: str) -> Refusal:
+    """Return a refusal with everything that the caller gets of it."""
+    refusal = AnsweredError(text)
+    refusal.code = store_pb2.Error.Code.ValueType(code)
+    refusal.name = name
+    return refusal

@@ -21,8 +21,12 @@ _ITEM_BYTES = 32
 class WorkerLink:
     """A worker's stream: gathers what is to be sent in one event-loop turn, and bounds what waits."""
 
-    def __init__(self, worker_id: str, max_bytes: int) -> None:
+    def __init__(self, worker_id: str, incarnation: str, max_bytes: int) -> None:
         self.worker_id = worker_id
+        self.process = f"{worker_id}/{incarnation}"
+        """Which process of the worker it is."""
+        self.applying = False
+        """Are operations of it being applied? That is not to be broken off."""
         self.sessions: set[str] = set()
         self.channels: set[str] = set()
         self.closing: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
@@ -32,6 +36,7 @@ class WorkerLink:
         self._items: list[store_pb2.Result | store_pb2.Announcement | bytes] = []
         self._only_events = True  # is there nothing else among the items?
         self._wake = asyncio.Event()
+        self._drained = asyncio.Event()
         self._farewell: tuple[grpc.StatusCode, str] | None = None
 
     @property
@@ -71,11 +76,18 @@ class WorkerLink:
         )
         self.close(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {self._max_bytes} bytes wait for this worker")
 
+    async def drained(self) -> None:
+        """Wait until little waits to be sent, or the link is to end: no more answers are made until then."""
+        while self._bytes > self._max_bytes // 4 and self.open:
+            self._drained.clear()
+            await self._drained.wait()
+
     def close(self, status: grpc.StatusCode, reason: str) -> None:
         """Ask for the stream's end, without what still waits."""
         if not self.closing.done():
             self.closing.set_result((status, reason))
             self._items.clear()
+            self._drained.set()
 
     def finish(self, status: grpc.StatusCode, reason: str) -> None:
         """Ask for the stream's end once everything that waits is sent."""
@@ -91,6 +103,7 @@ class WorkerLink:
                 reply, size = self._gather()
                 await write(reply)
                 self._bytes -= size
+                self._drained.set()
             if self._farewell is not None:
                 self.close(*self._farewell)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from zlib import crc32
 
 import msgspec
@@ -17,7 +19,7 @@ from socketcluster_store.chains import check_value
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
 from socketcluster_store.clock import clock
-from socketcluster_store.edits import TRUE
+from socketcluster_store.edits import FALSE, TRUE
 from socketcluster_store.engines.base import (
     CHANGES,
     END_SESSION,
@@ -29,8 +31,9 @@ from socketcluster_store.engines.base import (
     EnginePartition,
     Outcome,
 )
-from socketcluster_store.errors import EngineError, InternalError, InvalidError, Refusal, TooLargeError
+from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal, TooLargeError
 from socketcluster_store.links import WorkerLink, pack_event
+from socketcluster_store.repeats import NOT_OWNED, Applied, Repeats
 from socketcluster_store.sessions import Sessions
 from socketcluster_store.watchers import Key, Watchers
 from socketcluster_store.watches import Change
@@ -76,8 +79,11 @@ _ATTACH = store_pb2.VERB_SESSION_ATTACH
 _DETACH = store_pb2.VERB_SESSION_DETACH
 _EMIT = store_pb2.VERB_SESSION_EMIT
 _PUBLISH = store_pb2.VERB_CHANNEL_PUBLISH
+_CHECK = store_pb2.VERB_SESSION_CHECK
+_encode = msgspec.msgpack.Encoder().encode
 _decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 _decode_watched = msgspec.msgpack.Decoder(list[tuple[bytes, tuple[str, ...]]]).decode
+_decode_ids = msgspec.msgpack.Decoder(list[str]).decode
 
 
 class Partition:
@@ -92,6 +98,7 @@ class Partition:
         channel_rules: ChannelRules,
         message_id_window: float,
         on_sessions_ended: Callable[[list[str]], None],
+        on_fenced: Callable[[int], None],
     ) -> None:
         self.number = engine.number
         self.epoch = engine.epoch
@@ -103,6 +110,10 @@ class Partition:
         self._watch_end = Alarm(self._forget_watches)
         self._max_value_bytes = max_value_bytes
         self._on_sessions_ended = on_sessions_ended
+        self._on_fenced = on_fenced
+        self._repeats = Repeats()
+        self._applying = 0
+        self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._ending: asyncio.Task[None] | None = None
@@ -118,17 +129,34 @@ class Partition:
         due = self._engine.next_expiry()
         if due is not None and due <= now:
             await self._expire_due()
+        self._repeats.load(await self._engine.applied())
         self._arm()
         await self._channels.load()
 
+    @property
+    def fenced(self) -> bool:
+        """Was the partition taken from this process?"""
+        return self._engine.fenced
+
     async def apply(self, link: WorkerLink, operations: Sequence[store_pb2.Operation]) -> list[Outcome]:
         """Apply operations of one link, and return what became of each; nothing is told to anyone before the commit."""
+        self._applying += 1
+        try:
+            return await self._repeats.sift(link.process, self.epoch, operations, partial(self._carry_out, link))
+        finally:
+            self._applying -= 1
+            if not self._applying:
+                self._idle.set()
+
+    async def _carry_out(
+        self, link: WorkerLink, operations: Sequence[store_pb2.Operation], applied: Applied
+    ) -> list[Outcome]:
         outcomes: list[Outcome] = []
         commands: list[Command] = []
         places: list[int] = []  # of each command, the index of its outcome, or -1
         messages: list[tuple[int, store_pb2.Operation]] = []
         touched: set[str] = set()
-        writes = False
+        last: store_pb2.Operation | None = None  # that changes something
         watches: list[tuple[int, Key]] = []
         now = clock()
         for place, operation in enumerate(operations):
@@ -144,6 +172,8 @@ class Partition:
                     self._check_channel(operation)
                     command = self._channels.prepare(link, operation, now)
                     messages.append((place, operation))
+                    if verb == _PUBLISH:
+                        last = operation
                     if command is not None:
                         places.append(place)
                         commands.append(command)
@@ -154,7 +184,7 @@ class Partition:
                 elif verb in READS:
                     commands.append(Command(verb, owner, operation.keys, operation.value))
                 elif verb in _WRITES:
-                    writes = True
+                    last = operation
                     commands.append(Command(verb, owner, operation.keys, operation.value, operation.name))
                     if owner and session_id not in touched and (verb in _BEGIN_SESSION or session_id in self._sessions):
                         touched.add(session_id)
@@ -167,13 +197,19 @@ class Partition:
                     if not owner:
                         raise InvalidError("no session is named")
                     if verb == _ATTACH:
+                        outcomes[place] = TRUE if session_id in self._sessions else FALSE
                         record = self._sessions.attach(session_id, link)
                     else:
                         record = self._sessions.detach(session_id, link, now)
                         touched.discard(session_id)
                     if record is None:
                         continue
+                    places.append(-1)
                     commands.append(Command(PUT_RECORD, owner, (), record))
+                    continue
+                elif verb == _CHECK:
+                    outcomes[place] = self._gone(operation)
+                    continue
                 elif verb == _WATCH:
                     key = owner, tuple(operation.keys)
                     watches.append((place, key))
@@ -188,12 +224,19 @@ class Partition:
                 places.append(place)
             except Refusal as refusal:
                 outcomes[place] = refusal
+        if last is not None:
+            remembering = self._repeats.commands(applied, last, operations, outcomes, places, now)
+            commands += remembering
+            places += [-1] * len(remembering)
         if commands:
-            tells = bool(self._watchers) and (writes or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
+            tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
             if tells:
                 commands.append(Command(CHANGES, b""))
             try:
                 answers = await self._engine.apply(commands)
+            except FencedError:
+                self._on_fenced(self.number)
+                return [NOT_OWNED] * len(outcomes)
             except EngineError as error:
                 log.error("a batch could not be applied", partition=self.number, error=str(error))
                 outcomes = [InternalError(str(error))] * len(outcomes)
@@ -207,6 +250,8 @@ class Partition:
                     self._watchers.refused(link, key)
             if tells and answers:
                 self._tell(answers[-1], link)
+            if not answers:
+                last = None
             self._arm()
         for place, operation in messages:
             outcome = outcomes[place]
@@ -214,6 +259,8 @@ class Partition:
                 self._emit(link, operation)
             elif isinstance(outcome, bytes):
                 outcomes[place] = self._channels.finish(operation, outcome, now)
+        if last is not None:
+            applied.settle(last, operations, outcomes, now)
         return outcomes
 
     async def release(self, link: WorkerLink, session_ids: Iterable[str]) -> None:
@@ -257,20 +304,32 @@ class Partition:
             self._timer = None
 
     async def close(self) -> None:
-        """Give the partition up; what it holds is on the disk then."""
+        """Give the partition up, once what is under way is applied; what it holds is on the disk then."""
         self.end_no_more()
         if self._ending is not None:
             await asyncio.wait({self._ending})
         await self._expiry.close()
         await self._watch_end.close()
+        while self._applying:
+            self._idle.clear()
+            await self._idle.wait()
+        self._sessions.forget_holders()
+        self._channels.forget_subscribers()
         try:
-            await self._channels.close()
+            with contextlib.suppress(FencedError):
+                await self._channels.close()
         finally:
             await self._engine.close()
 
     def _emit(self, link: WorkerLink, operation: store_pb2.Operation) -> None:
         """Send an event to the other workers that have a session attached."""
-        message = store_pb2.SessionMessage(session_id=operation.session_id, name=operation.name, value=operation.value)
+        message = store_pb2.SessionMessage(
+            session_id=operation.session_id,
+            name=operation.name,
+            value=operation.value,
+            origin=link.process,
+            id=operation.id,
+        )
         packed = pack_event(store_pb2.Event(session_message=message))
         for holder in self._sessions.holders(operation.session_id):
             if holder.worker_id != link.worker_id and isinstance(holder, WorkerLink):
@@ -288,6 +347,14 @@ class Partition:
             self._check_message(operation)
             if operation.message_id and (size := len(operation.message_id.encode())) > MAX_ID_BYTES:
                 raise TooLargeError(f"a message's id has at most {MAX_ID_BYTES} bytes, this one has {size}")
+
+    def _gone(self, operation: store_pb2.Operation) -> bytes:
+        """Return which of the sessions that a worker asks for do not exist."""
+        try:
+            asked = _decode_ids(operation.value)
+        except msgspec.DecodeError as error:
+            raise InvalidError(f"a check has a list of session ids: {error}") from None
+        return _encode([session_id for session_id in asked if session_id not in self._sessions])
 
     def _check_session_id(self, session_id: str, operation: store_pb2.Operation) -> bytes:
         """Return the session id as bytes, if it may be one and belongs here."""
@@ -369,6 +436,8 @@ class Partition:
                 answers = await self._engine.apply([*commands, Command(CHANGES, b"")])
                 self._tell(answers[-1], None)
                 self._on_sessions_ended(ended)
+        except FencedError:
+            self._on_fenced(self.number)
         except EngineError as error:
             log.error("sessions could not be ended", partition=self.number, error=str(error))
             self._sessions.postpone(ended, clock() + RETRY_PAUSE)

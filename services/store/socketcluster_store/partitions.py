@@ -1,64 +1,114 @@
-"""Which partitions this store owns: the mechanism. Which it wants is told by whoever makes ``Partitions``."""
+"""Which partitions this store owns: those that rendezvous hashing gives it, as stores come, go and hang."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store.engines.base import Engine, EnginePartition
 from socketcluster_store.errors import EngineError, PartitionLockedError
+from socketcluster_store.membership import HEARTBEAT, Membership
 from socketcluster_store.partition import Partition
+from socketcluster_store.rendezvous import share_of
 
 log = get_logger(__name__)
 
-LOCK_POLL = 0.05
-"""Seconds between two attempts to take the partitions that another process still holds."""
+FIRST_PAUSE = 0.002
+"""Seconds between the first two attempts to open partitions that another store holds; it doubles."""
+LONGEST_PAUSE = 0.05
+BROKEN_PAUSE = 5.0
+"""Seconds between two attempts to open a partition that cannot be opened."""
+MOVED_AT_ONCE = 8
+"""Partitions that are given up together: the others go on meanwhile."""
 SYNC_INTERVAL = 1.0
 """Seconds between two syncs, with ``fsync=everysec``."""
 
 
 class Partitions:
-    """The partitions that this store owns, each open and loaded."""
+    """The partitions that this store owns, each open and loaded.
+
+    Args:
+        engine: opens them.
+        load: makes a partition of what the engine opened.
+        on_change: called when others are owned than before.
+        members: the folder in which the stores find each other.
+        store_id: this store's.
+        hang_timeout: seconds after which a silent store's partitions are taken over.
+    """
 
     def __init__(
-        self, engine: Engine, load: Callable[[EnginePartition], Partition], on_change: Callable[[], None]
+        self,
+        engine: Engine,
+        load: Callable[[EnginePartition], Partition],
+        on_change: Callable[[], None],
+        *,
+        members: Path,
+        store_id: str,
+        hang_timeout: float,
     ) -> None:
         self.owned: dict[int, Partition] = {}
+        self.settled = asyncio.Event()
+        """Set once this store has owned all that it wants."""
         self._engine = engine
         self._make = load
         self._on_change = on_change
+        self._store_id = store_id
+        self._hang_timeout = hang_timeout
+        self._changed = asyncio.Event()
+        self._members = Membership(members, store_id, hang_timeout, self._changed.set)
+        self._wanted: frozenset[int] = frozenset()
+        self._waiting_since: dict[int, float] = {}
+        self._broken_until: dict[int, float] = {}
+        self._closing = False
+        self._ended = asyncio.Event()
+        self._fenced = 0  # that were not told of yet
+        self._announcing: asyncio.Handle | None = None
+        self._closings: set[asyncio.Task[None]] = set()
 
-    def announcement(self, store_id: str) -> store_pb2.Announcement:
+    def announcement(self) -> store_pb2.Announcement:
         """Return what workers are told about the ownership."""
         return store_pb2.Announcement(
-            store_id=store_id,
+            store_id=self._store_id,
             partitions=[
                 store_pb2.Ownership(partition=number, epoch=partition.epoch) for number, partition in self.owned.items()
             ],
         )
 
-    async def acquire(self, wanted: Collection[int]) -> None:
-        """Own all of ``wanted``: those that another process still holds are tried for until it lets go of them.
+    async def run(self) -> None:
+        """Own what this store is to own, until ``close``.
 
         Raises:
-            EngineError: a partition cannot be opened.
+            EngineError: the first partitions cannot be opened.
         """
-        waiting = False
-        while missing := [number for number in wanted if number not in self.owned]:
-            outcomes = await asyncio.gather(*map(self._open, missing), return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException) and not isinstance(outcome, PartitionLockedError):
-                    raise outcome
-            if None in outcomes:  # at least one was opened
-                self._on_change()
-            locked = sum(outcome is not None for outcome in outcomes)
-            if locked:
-                if not waiting:
-                    log.info("waiting for partitions that another store holds", partitions=locked)
-                waiting = True
-                await asyncio.sleep(LOCK_POLL)
+        try:
+            self._members.join()
+        except OSError as error:
+            self._ended.set()
+            raise EngineError(f"the data folder cannot be used: {error}") from None
+        beating = asyncio.create_task(self._beat())
+        try:
+            pause = FIRST_PAUSE
+            while not self._closing:
+                if self._changed.is_set():
+                    self._changed.clear()
+                    self._wanted = share_of(self._store_id, self._members.live)
+                    pause = FIRST_PAUSE
+                await self._give_up([number for number in self.owned if number not in self._wanted])
+                if await self._open_missing():
+                    self.settled.set()
+                    pause = LONGEST_PAUSE if self._broken_until else HEARTBEAT
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._changed.wait()
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            beating.cancel()
+            await asyncio.wait({beating})
+            self._ended.set()
 
     async def sync_every_second(self) -> None:
         """Sync every partition once a second, until cancelled."""
@@ -70,15 +120,104 @@ class Partitions:
                 except EngineError as error:
                     log.error("a partition could not be synced", error=str(error))
 
+    def fenced(self, number: int) -> None:
+        """Own a partition no longer: it was taken over while this store hung."""
+        partition = self.owned.pop(number, None)
+        if partition is not None:
+            self._fenced += 1
+            self._announce_soon()
+            task = asyncio.create_task(self._close([partition]))
+            self._closings.add(task)
+            task.add_done_callback(self._closings.discard)
+
     async def close(self) -> None:
-        """Give all partitions up."""
-        owned = list(self.owned.values())
-        self.owned.clear()
-        for outcome in await asyncio.gather(*(partition.close() for partition in owned), return_exceptions=True):
+        """Hand all partitions over to the other stores, or leave them to this one's successor."""
+        self._closing = True
+        self._members.leave()
+        self._changed.set()
+        await self._ended.wait()
+        await self._give_up(list(self.owned))
+        if self._closings:
+            await asyncio.wait(self._closings)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            try:
+                self._members.look()
+            except OSError as error:
+                log.error("the other stores cannot be seen", error=str(error))
+            for number, partition in list(self.owned.items()):
+                if partition.fenced:
+                    self.fenced(number)
+
+    async def _give_up(self, numbers: list[int]) -> None:
+        for start in range(0, len(numbers), MOVED_AT_ONCE):
+            group = [
+                partition
+                for number in numbers[start : start + MOVED_AT_ONCE]
+                if (partition := self.owned.pop(number, None)) is not None
+            ]
+            self._on_change()
+            await self._close(group)
+
+    async def _close(self, group: list[Partition]) -> None:
+        for outcome in await asyncio.gather(*(partition.close() for partition in group), return_exceptions=True):
             if isinstance(outcome, BaseException):
                 log.error("a partition could not be closed", error=str(outcome))
 
+    async def _open_missing(self) -> bool:
+        """Open what is to be owned and free; return whether nothing else is to be waited for."""
+        now = asyncio.get_running_loop().time()
+        missing = [number for number in self._wanted if number not in self.owned]
+        tried = [number for number in missing if self._broken_until.get(number, 0) <= now]
+        outcomes = await asyncio.gather(*map(self._open, tried), return_exceptions=True)
+        broken = 0
+        for number, outcome in zip(tried, outcomes, strict=True):
+            self._broken_until.pop(number, None)
+            if outcome is None:
+                self._waiting_since.pop(number, None)
+            elif not isinstance(outcome, PartitionLockedError):
+                if not isinstance(outcome, EngineError):
+                    raise outcome
+                broken += 1
+                log.error("a partition cannot be opened", partition=number, error=str(outcome))
+                self._broken_until[number] = now + BROKEN_PAUSE
+                if broken == len(tried) and not self.owned:
+                    raise outcome
+        return all(number in self.owned or number in self._broken_until for number in missing)
+
     async def _open(self, number: int) -> None:
-        partition = self._make(await self._engine.open(number))
-        await partition.load()
+        try:
+            opened = await self._engine.open(number)
+        except PartitionLockedError as error:
+            if not self._may_take(number, error.holder):
+                raise
+            opened = await self._engine.take(number, error.holder)
+        partition = self._make(opened)
+        try:
+            await partition.load()
+        except BaseException:
+            await opened.close()
+            raise
         self.owned[number] = partition
+        self._announce_soon()
+
+    def _announce_soon(self) -> None:
+        """Tell of what changes in this turn of the loop together."""
+        if self._announcing is None:
+            self._announcing = asyncio.get_running_loop().call_soon(self._announce)
+
+    def _announce(self) -> None:
+        self._announcing = None
+        self._on_change()
+        if self._fenced:
+            log.error("partitions were taken over while this store hung", partitions=self._fenced)
+            self._fenced = 0
+
+    def _may_take(self, number: int, holder: str) -> bool:
+        """Does the holder of a partition hang? A store that stops is no member any more, and is given time."""
+        if not holder or holder in self._members.live:
+            return False
+        since = self._waiting_since.setdefault(number, asyncio.get_running_loop().time())
+        return holder in self._members.hung or asyncio.get_running_loop().time() - since > self._hang_timeout

@@ -6,7 +6,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from importlib.metadata import version
-from secrets import token_hex
 from typing import Any
 
 import grpc
@@ -17,29 +16,37 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.engines.base import Engine, EnginePartition, Outcome
-from socketcluster_store.errors import EngineError, NotOwnerError
+from socketcluster_store.errors import EngineError
 from socketcluster_store.links import Links, WorkerLink
 from socketcluster_store.partition import Partition
 from socketcluster_store.partitions import Partitions
+from socketcluster_store.repeats import NOT_OWNED
 from socketcluster_store.settings import StoreSettings
 
 log = get_logger(__name__)
 
+MAX_ID = 64
+"""Characters of the name of a worker or of its process."""
 DRAIN_TIMEOUT = 1.0
 """Seconds that a stopping store gives its workers to take what waits for them."""
-
-_NOT_OWNED = NotOwnerError("this store does not own the partition")
 
 
 class StoreService:
     """What workers talk to; ``add_to_server`` serves it."""
 
-    def __init__(self, settings: StoreSettings, engine: Engine) -> None:
-        self.store_id = f"{settings.name}-{token_hex(4)}"
+    def __init__(self, settings: StoreSettings, engine: Engine, store_id: str) -> None:
+        self._store_id = store_id
         self._settings = settings
         self._engine = engine
         self._links = Links()
-        self.partitions = Partitions(engine, self._make_partition, self._announce)
+        self.partitions = Partitions(
+            engine,
+            self._make_partition,
+            self._announce,
+            members=settings.data_dir / settings.app_name / "stores",
+            store_id=store_id,
+            hang_timeout=settings.store_hang_timeout,
+        )
         self._graces: dict[WorkerLink, asyncio.TimerHandle] = {}
         self._channel_rules = ChannelRules(settings.channel_history)
         self._releases: set[asyncio.Task[None]] = set()
@@ -49,7 +56,7 @@ class StoreService:
         """Say who the store is."""
         await self._check_app_name(request.app_name, context)
         return store_pb2.HelloReply(
-            store_id=self.store_id,
+            store_id=self._store_id,
             engine=self._engine.name,
             version=version("socketcluster-store"),
             partition_count=PARTITION_COUNT,
@@ -59,14 +66,18 @@ class StoreService:
         """Serve a worker's stream until one of both ends it."""
         requests: AsyncIterator[store_pb2.LinkRequest] = aiter(request_iterator)
         first = await anext(requests, store_pb2.LinkRequest())
-        if not first.open.worker_id:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a link begins with LinkOpen, which names the worker")
-        await self._check_app_name(first.open.app_name, context)
+        opening = first.open
+        if not 1 <= len(opening.worker_id) <= MAX_ID or not 1 <= len(opening.incarnation) <= MAX_ID:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"a link begins with LinkOpen, which names the worker and its process in 1 to {MAX_ID} characters each",
+            )
+        await self._check_app_name(opening.app_name, context)
         if self._stopping:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the store stops")
-        link = WorkerLink(first.open.worker_id, self._settings.max_link_bytes)
+        link = WorkerLink(opening.worker_id, opening.incarnation, self._settings.max_link_bytes)
         self._links.add(link)
-        link.send(self.partitions.announcement(self.store_id), 0)
+        link.send(self.partitions.announcement(), 0)
         log.info("worker linked", worker=link.worker_id)
         reader = asyncio.create_task(self._read(link, first, requests))
         writer = asyncio.create_task(link.write(context.write))
@@ -74,25 +85,26 @@ class StoreService:
             ends: set[asyncio.Future[Any]] = {reader, writer, link.closing}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            reader.cancel()
+            if not link.applying:
+                reader.cancel()
             writer.cancel()
             status, reason = link.closing.result() if link.closing.done() else (grpc.StatusCode.OK, "")
             self._lost(link, status)  # before anything is awaited: gRPC may cancel this handler here once more
-            outcomes = await asyncio.gather(reader, writer, return_exceptions=True)
-        for outcome in outcomes:
+            await asyncio.wait((reader, writer))  # unlike gather, it breaks nothing off if it is cancelled
+        for task in (reader, writer):
+            outcome = None if task.cancelled() else task.exception()
             if isinstance(outcome, aio.BaseError | aio.UsageError):
                 log.debug("a link broke", worker=link.worker_id, error=str(outcome))
-            elif isinstance(outcome, Exception):
+            elif outcome is not None:
                 log.error("a link failed", worker=link.worker_id, exc_info=outcome)
                 await context.abort(grpc.StatusCode.INTERNAL, "the store failed; its log says more")
         if status is not grpc.StatusCode.OK:
             await context.abort(status, reason)
 
     async def close(self) -> None:
-        """End all links, as soon as workers have what was to be sent to them."""
+        """Hand all partitions over; end all links, as soon as workers have what was to be sent to them."""
         self._stopping = True
-        for partition in self.partitions.owned.values():
-            partition.end_no_more()  # nobody would hear of it
+        await self.partitions.close()
         links = list(self._links)
         for link in links:
             link.finish(grpc.StatusCode.UNAVAILABLE, "the store stops")
@@ -115,11 +127,17 @@ class StoreService:
     async def _read(
         self, link: WorkerLink, first: store_pb2.LinkRequest, requests: AsyncIterator[store_pb2.LinkRequest]
     ) -> None:
-        await self._apply(link, first)
-        async for request in requests:
+        request: store_pb2.LinkRequest | None = first
+        while request is not None:
+            await link.drained()
             if not link.open:
-                return  # no answer could be sent: the worker asks the next store
-            await self._apply(link, request)
+                return  # no answer could be sent: the worker asks again
+            link.applying = True
+            try:
+                await self._apply(link, request)
+            finally:
+                link.applying = False
+            request = await anext(requests, None)
 
     async def _apply(self, link: WorkerLink, request: store_pb2.LinkRequest) -> None:
         """Apply a request: in order, except that operations on different partitions do not wait for each other."""
@@ -136,8 +154,8 @@ class StoreService:
 
     async def _apply_to(self, number: int, link: WorkerLink, operations: list[store_pb2.Operation]) -> list[Outcome]:
         partition = self.partitions.owned.get(number)
-        if partition is None:
-            return [_NOT_OWNED] * len(operations)
+        if partition is None or not link.open:  # the worker sends on its next link again what would be overtaken here
+            return [NOT_OWNED] * len(operations)
         return await partition.apply(link, operations)
 
     def _lost(self, link: WorkerLink, status: grpc.StatusCode) -> None:
@@ -177,6 +195,7 @@ class StoreService:
             channel_rules=self._channel_rules,
             message_id_window=self._settings.message_id_window,
             on_sessions_ended=self._sessions_ended,
+            on_fenced=self.partitions.fenced,
         )
 
     def _sessions_ended(self, session_ids: list[str]) -> None:
@@ -186,7 +205,7 @@ class StoreService:
         )
 
     def _announce(self) -> None:
-        self._links.announce(self.partitions.announcement(self.store_id))
+        self._links.announce(self.partitions.announcement())
 
 
 def add_to_server(service: StoreService, server: aio.Server) -> None:

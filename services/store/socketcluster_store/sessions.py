@@ -84,6 +84,13 @@ class Sessions:
             return None
         return self.detach(session_id, holder, now)
 
+    def forget_holders(self) -> None:
+        """Let no link hold a session any more: the partition is not this store's now."""
+        for session_id, holders in self._holders.items():
+            for holder in holders:
+                holder.sessions.discard(session_id)
+        self._holders.clear()
+
     def touch(self, session_id: str, now: float) -> bytes | None:
         """Note a write to a session; return the record if it changed."""
         if session_id in self._holders:

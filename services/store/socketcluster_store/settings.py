@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_store.channel_rules import HistoryRule, parse_rule
 
@@ -23,17 +22,17 @@ class StoreSettings(ServiceSettings):
     listen: str = wiring("0.0.0.0:7000")
     """gRPC address that workers link to: ``host:port`` or ``unix:/path``."""
     data_dir: Path = wiring(Path("data"))
-    """Folder of the partitions; one below it for each application."""
+    """Folder of the partitions, shared by all stores; one below it for each application."""
     engine: Literal["lmdb", "memory"] = "lmdb"
     """What keeps the data: ``lmdb`` on disk, ``memory`` for as long as the process lives."""
-    share: str = wiring("1/1", pattern=r"^\d+/\d+$")
-    """``I/N``: the I-th of N equal shares of the partitions is this store's to own."""
     fsync: Literal["none", "everysec", "always"] = "everysec"
     """When data is forced to the disk, for the sake of a power cut; a killed process loses nothing whatever it says."""
     session_timeout: float = Field(1200.0, gt=0)
     """Seconds from a session's last socket (or, without sockets, its last write) to its end."""
     link_grace: float = Field(5.0, ge=0)
     """Seconds that a worker whose link broke has to come back before its sessions count as left."""
+    store_hang_timeout: float = Field(3.0, ge=1)
+    """Seconds without a sign of life after which the other stores take a store's partitions over."""
     max_value_bytes: int = Field(MIB, ge=1024, le=16 * MIB)
     """The largest value at a top-level key, in bytes of MessagePack; also of an event and of a channel's message."""
     max_session_bytes: int = Field(8 * MIB, ge=1024, le=1024 * MIB)
@@ -47,20 +46,7 @@ class StoreSettings(ServiceSettings):
     max_link_bytes: int = Field(64 * MIB, ge=MIB)
     """Bytes that may wait for a worker that does not read before its link is closed."""
 
-    @field_validator("share")
-    @classmethod
-    def _share_exists(cls, value: str) -> str:
-        index, count = map(int, value.split("/"))
-        if not 1 <= index <= count <= PARTITION_COUNT:
-            raise ValueError(f"must be I/N with 1 <= I <= N <= {PARTITION_COUNT}")
-        return value
-
     @field_validator("channel_history", mode="before")
     @classmethod
     def _parse_rules(cls, value: object) -> object:
         return tuple(parse_rule(part) for part in value.split(";") if part.strip()) if isinstance(value, str) else value
-
-    def wanted_partitions(self) -> frozenset[int]:
-        """Return the partitions of this store's share."""
-        index, count = map(int, self.share.split("/"))
-        return frozenset(range(index - 1, PARTITION_COUNT, count))

@@ -100,8 +100,8 @@ async def test_hosts_of_a_name_come_and_go(bench: Bench, monkeypatch: pytest.Mon
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
 
-    monkeypatch.setattr("socketcluster_balancer.workers.RESOLVE_INTERVAL", 0.01)
-    monkeypatch.setattr("socketcluster_balancer.workers.look_up", getaddrinfo)
+    monkeypatch.setattr("socketcluster_runtime.addresses.RESOLVE_INTERVAL", 0.01)
+    monkeypatch.setattr("socketcluster_runtime.addresses.look_up", getaddrinfo)
     await bench.start(workers=[f"dns:///worker:{port}"])
     await bench.until(lambda: [worker.worker_id for worker in bench.available] == ["aaaaaaaa"])
     assert asked[0] == ("worker", port)

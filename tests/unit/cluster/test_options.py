@@ -48,7 +48,6 @@ def test_workers_and_stores_as_counts() -> None:
         "unix:/run-dir/store-0.sock",
         "unix:/run-dir/store-1.sock",
     ]
-    assert [spec.environ["SOCKETCLUSTER_SHARE"] for spec in made.stores] == ["1/2", "2/2"]
     assert [(spec.name, spec.pass_fds) for spec in made.balancers] == [("balancer-0", (10,)), ("balancer-1", (11,))]
 
 
@@ -181,7 +180,7 @@ def test_the_secret_is_a_file_unless_it_is_given(monkeypatch: pytest.MonkeyPatch
     assert "SOCKETCLUSTER_SECRET_FILE" not in environ
 
 
-@pytest.mark.parametrize("wired", ["handoff_dir", "listen", "listen_fd", "secret", "share", "name", "service_options"])
+@pytest.mark.parametrize("wired", ["handoff_dir", "listen", "listen_fd", "secret", "name", "service_options"])
 def test_wiring_is_no_option(wired: str) -> None:
     assert wired not in OPTIONS
     with pytest.raises(OptionError, match=f"^{wired}: there is no such option"):

@@ -173,7 +173,7 @@ async def test_the_health_check_tells_the_truth(
     port = rpc.listen(server, "127.0.0.1:0")
     await server.start()
     command = ("-m", "socketcluster_runtime.health", f"127.0.0.1:{port}")
-    process = await start(*command, SOCKETCLUSTER_SECRET=secret, SOCKETCLUSTER_SHARE="an option of the service")
+    process = await start(*command, SOCKETCLUSTER_SECRET=secret, SOCKETCLUSTER_ENGINE="an option of the service")
     _out, error = await process.communicate()
     await server.stop(None)
     assert process.returncode == status, error

@@ -14,13 +14,14 @@ import pytest
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc, store_client
-from socketcluster_runtime.addresses import resolve
+from socketcluster_runtime.addresses import look_up
 from socketcluster_runtime.errors import InvalidOperationError, OperationError, SettingsError, StoreUnavailableError
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.store_client import StoreClient
 
 SECRET = "a secret of the tests"
 GET = store_pb2.VERB_GET
+encode = msgspec.msgpack.encode
 ALL = range(PARTITION_COUNT)
 POSITION = msgspec.msgpack.encode({"epoch": 4, "offset": 2, "first": 3})
 """Where the channels of the scripted store are when somebody subscribes."""
@@ -154,13 +155,17 @@ async def test_what_has_no_answer_is_sent_again_after_what_is_attached(start_sto
     stream = await store.streams.get()
     assert not client.ready
     await stream.announce(ALL, 2)
-    again = await stream.take(4)
+    again = [operation for operation in await stream.take(5) if operation.partition == partition_of("s")]
     assert [operation.verb for operation in again[:2]] == [
         store_pb2.VERB_SESSION_ATTACH,
         store_pb2.VERB_CHANNEL_SUBSCRIBE,
     ]
-    assert again[2:] == taken[1:]
-    await stream.answer(*(store_pb2.Result(id=operation.id, value=POSITION) for operation in again))
+    assert [(each.id, each.keys, each.epoch, each.behind) for each in again[2:]] == [
+        (taken[1].id, ["1"], 2, 0),
+        (taken[2].id, ["2"], 2, 1),
+    ]
+    await stream.answer(store_pb2.Result(id=again[0].id, value=b"\xc3"))
+    await stream.answer(*(store_pb2.Result(id=operation.id, value=POSITION) for operation in again[1:]))
     assert await asyncio.gather(*calls[1:]) == [POSITION, POSITION]
 
 
@@ -174,18 +179,93 @@ async def test_a_partition_that_moves_takes_its_operations_along(start_store: An
     await client.wait_ready()
     calls = [client.call(GET, session_id="s", keys=[str(number)]) for number in range(3)]
     taken = await old.take(3)
-    await new.announce([partition_of("s")], 2)
-    await new.tell(store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="barrier")))
-    await heard.get()  # so the client knows of the new owner
-    not_owner = store_pb2.Error(code=store_pb2.Error.CODE_NOT_OWNER)
     await old.answer(store_pb2.Result(id=taken[0].id, value=b"before"))
     assert await calls[0] == b"before"
+    await new.announce([partition_of("s")], 2)
+    moved = await new.take(2)  # at once: the former owner may hang
     calls.append(client.call(GET, session_id="s", keys=["3"]))
-    await old.answer(*(store_pb2.Result(id=operation.id, error=not_owner) for operation in taken[1:]))
-    moved = await new.take(3)
-    assert [operation.keys[0] for operation in moved] == ["1", "2", "3"]
+    moved += await new.take(1)
+    assert [(operation.keys[0], operation.epoch) for operation in moved] == [("1", 2), ("2", 2), ("3", 2)]
+    await old.answer(*(store_pb2.Result(id=operation.id, value=b"too late") for operation in taken[1:]))
+    await old.tell(store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="barrier")))
+    await heard.get()
     await new.answer(*(store_pb2.Result(id=operation.id) for operation in moved))
     assert await asyncio.gather(*calls[1:]) == [b"", b"", b""]
+
+
+async def test_a_store_that_opens_a_partition_again_gets_what_it_refused_first(
+    start_store: Any, make_client: Any
+) -> None:
+    address, store = await start_store()
+    client = await make_client(address)
+    stream = await store.streams.get()
+    await stream.announce(ALL, 1)
+    await client.wait_ready()
+    calls = [client.call(GET, session_id="s", keys=[str(number)]) for number in range(2)]
+    taken = await stream.take(2)
+    await stream.announce(set(ALL) - {partition_of("s")}, 1)
+    await stream.announce(ALL, 2)
+    calls.append(client.call(GET, session_id="s", keys=["2"]))
+    not_owner = store_pb2.Error(code=store_pb2.Error.CODE_NOT_OWNER)
+    await stream.answer(*(store_pb2.Result(id=operation.id, error=not_owner) for operation in taken))
+    again = await stream.take(3)
+    assert [(operation.keys[0], operation.epoch) for operation in again] == [("0", 2), ("1", 2), ("2", 2)]
+    await stream.answer(*(store_pb2.Result(id=operation.id) for operation in again))
+    assert await asyncio.gather(*calls) == [b"", b"", b""]
+
+
+async def test_an_emit_that_comes_again_is_handed_on_once(start_store: Any, make_client: Any) -> None:
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+    address, store = await start_store()
+    await make_client(address, on_session_message=lambda *message: heard.put_nowait(message))
+    stream = await store.streams.get()
+
+    def emit(origin: str, number: int) -> store_pb2.Event:
+        message = store_pb2.SessionMessage(session_id="s", name=f"{origin}{number}", origin=origin, id=number)
+        return store_pb2.Event(session_message=message)
+
+    await stream.tell(emit("a", 3), emit("a", 5), emit("b", 1), emit("a", 3), emit("a", 5), emit("a", 6))
+    assert [(await heard.get())[1] for _ in range(4)] == ["a3", "a5", "b1", "a6"]
+    assert heard.empty()
+
+
+async def test_sessions_that_ended_unheard_are_told_of(start_store: Any, make_client: Any) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    address, store = await start_store()
+    client = await make_client(address, on_session_destroyed=heard.put_nowait)
+    stream = await store.streams.get()
+    await stream.announce(ALL, 1)
+    await client.wait_ready()
+    same = [f"s{number}" for number in range(1000) if partition_of(f"s{number}") == 0][:5]
+    here, left, ended, lives, new = same
+    for session_id in (here, left, ended, lives):
+        attached = client.attach(session_id)
+        await stream.answer(store_pb2.Result(id=(await stream.take(1))[0].id, value=encode(False)))
+        await attached
+    for session_id in (left, ended, lives):
+        detached = client.detach(session_id)
+        await stream.answer(store_pb2.Result(id=(await stream.take(1))[0].id))
+        await detached
+    await stream.tell(store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=ended)))
+    assert await heard.get() == ended
+    stream.end.set()
+    stream = await store.streams.get()
+    attached = client.attach(new)
+    await stream.announce(ALL, 2)
+    again = await stream.take(4)
+    check = next(each for each in again if each.verb == store_pb2.VERB_SESSION_CHECK)
+    assert msgspec.msgpack.decode(check.value) == [left, lives]
+    attaches = [each for each in again if each.verb == store_pb2.VERB_SESSION_ATTACH]
+    assert [each.session_id for each in attaches] == [here, new, new]
+    await stream.answer(
+        *(store_pb2.Result(id=each.id, value=encode(False)) for each in attaches[:2]),
+        store_pb2.Result(id=attaches[2].id, value=encode(True)),
+        store_pb2.Result(id=check.id, value=encode([left])),
+    )
+    assert [await heard.get(), await heard.get()] == [here, left]
+    await attached
+    await stream.tell(store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="barrier")))
+    assert await heard.get() == "barrier"
 
 
 async def test_nobody_answers(start_store: Any, make_client: Any) -> None:
@@ -271,7 +351,7 @@ async def test_events_are_handed_on_and_a_failing_handler_harms_nobody(start_sto
     await stream.answer(*(store_pb2.Result(id=operation.id, value=POSITION) for operation in await stream.take(1)))
     assert await subscribed == POSITION
     await stream.tell(
-        store_pb2.Event(session_message=store_pb2.SessionMessage(session_id="s", name="e", value=b"\x90")),
+        store_pb2.Event(session_message=store_pb2.SessionMessage(session_id="s", name="e", value=b"\x90", id=1)),
         store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="s")),
         store_pb2.Event(channel_message=store_pb2.ChannelMessage(channel="c", value=b"\x01", offset=3, epoch=4)),
     )
@@ -293,8 +373,9 @@ async def test_a_fault_of_the_store_is_an_error_of_the_operation(start_store: An
 
 
 async def test_names_stand_for_hosts(make_client: Any) -> None:
-    assert await resolve("dns:///localhost:7000") in (["127.0.0.1:7000"], ["[::1]:7000"])
-    assert await resolve(f"dns:///{'x' * 64}:7000") == []
+    assert {entry[4][0] for entry in await look_up("localhost", 7000)} <= {"127.0.0.1", "::1"}
+    with pytest.raises((OSError, UnicodeError)):
+        await look_up("x" * 64, 7000)
     for malformed in ("localhost", "localhost:", "dns:///:7000", "localhost:0", "localhost:99999"):
         with pytest.raises(SettingsError, match="no address"):
             await make_client(malformed)

@@ -217,7 +217,7 @@ def procedures() -> Procedures:
 def data_engine(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, procedures: Procedures) -> Engine:
     """Each engine, with small limits."""
     documents = Documents(MAX_VALUE, max_session_bytes=MAX_SESSION, procedures=procedures, clock=clock)
-    return MemoryEngine(documents) if request.param == "memory" else LmdbEngine(tmp_path, documents)
+    return MemoryEngine(tmp_path, documents) if request.param == "memory" else LmdbEngine(tmp_path, documents)
 
 
 @pytest.fixture

@@ -280,7 +280,7 @@ def test_it_answers_as_memory_does(
 ) -> None:
     async def compare() -> None:
         engine = LmdbEngine(tmp_path_factory.mktemp("store"), Documents(1 << 20), segment_bytes=300)
-        model = await MemoryEngine(Documents(1 << 20)).open(0)
+        model = await MemoryEngine(tmp_path_factory.mktemp("model"), Documents(1 << 20)).open(0)
         partition = await engine.open(0)
         for number, batch in enumerate(batches):
             if number in reopen:

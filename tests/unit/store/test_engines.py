@@ -41,7 +41,7 @@ decode: Callable[[Any], Any] = msgspec.msgpack.decode
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     trees = Documents(MAX_VALUE)
     if request.param == "memory":
-        return MemoryEngine(trees)
+        return MemoryEngine(tmp_path, trees)
     return LmdbEngine(tmp_path, trees, segment_bytes=1 << 20 if request.param == "lmdb" else 256)
 
 
@@ -253,8 +253,8 @@ async def test_a_partition_grows_beyond_its_first_map(tmp_path: Path, monkeypatc
 
 
 async def test_what_is_no_environment_is_named(tmp_path: Path) -> None:
-    (tmp_path / "00").mkdir()
-    (tmp_path / "00" / "data.mdb").write_bytes(b"garbage" * 10_000)
+    (tmp_path / "00" / "1").mkdir(parents=True)
+    (tmp_path / "00" / "1" / "data.mdb").write_bytes(b"garbage" * 10_000)
     engine = LmdbEngine(tmp_path, Documents(MAX_VALUE))
     with pytest.raises(EngineError, match=r"cannot open partition 0 in .*00"):
         await engine.open(0)

@@ -326,7 +326,7 @@ class Trees(RuleBasedStateMachine):
 @pytest.mark.parametrize("engine", ["memory", "lmdb"])
 def test_every_operation_does_what_the_model_does(engine: str) -> None:
     makers: dict[str, Callable[[Path, Documents], Engine]] = {
-        "memory": lambda _folder, documents: MemoryEngine(documents),
+        "memory": MemoryEngine,
         "lmdb": LmdbEngine,
     }
     with asyncio.Runner() as runner:

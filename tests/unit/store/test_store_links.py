@@ -262,10 +262,9 @@ async def test_a_stopping_store_sends_what_waits(start_store: Start, link_worker
 
 
 async def test_two_stores_share_the_partitions(start_store: Start, link_worker: Start) -> None:
-    one = await start_store(share="1/2")
-    two = await start_store(share="2/2")
+    one = await start_store()
+    two = await start_store()
     worker = await link_worker(one.address, wait=False)
-    await worker.client.call(store_pb2.VERB_GET_ALL, partition=0)
     both = await link_worker(one.address, two.address, worker_id="worker02")
     names = [f"s{number}" for number in range(200)]
     await asyncio.gather(*(both.set(name, "k", value=encode(name)) for name in names))
@@ -274,16 +273,18 @@ async def test_two_stores_share_the_partitions(start_store: Start, link_worker: 
 
 
 async def test_a_store_refuses_what_it_does_not_own(start_store: Start) -> None:
-    store = await start_store(share="1/2")
+    store = await start_store()
+    await start_store()
     channel, call = raw_link(store.address)
     await call.write(opening())
-    reply = await call.read()
-    assert sorted(o.partition for o in reply.announcement.partitions) == list(range(0, PARTITION_COUNT, 2))
+    owned = {ownership.partition for ownership in (await call.read()).announcement.partitions}
+    mine, other = min(owned), min(set(range(PARTITION_COUNT)) - owned)
+    assert len(owned) == PARTITION_COUNT // 2
     await call.write(
         store_pb2.LinkRequest(
             operations=[
-                store_pb2.Operation(id=1, verb=store_pb2.VERB_GET_ALL, partition=1),
-                store_pb2.Operation(id=2, verb=store_pb2.VERB_GET_ALL, partition=2),
+                store_pb2.Operation(id=1, verb=store_pb2.VERB_GET_ALL, partition=other),
+                store_pb2.Operation(id=2, verb=store_pb2.VERB_GET_ALL, partition=mine),
                 store_pb2.Operation(id=3, verb=store_pb2.VERB_GET_ALL, partition=4_000_000_000),
             ]
         )
@@ -294,17 +295,16 @@ async def test_a_store_refuses_what_it_does_not_own(start_store: Start) -> None:
     await channel.close()
 
 
-async def test_a_store_waits_for_partitions_that_another_holds(start_store: Start, link_worker: Start) -> None:
+async def test_a_store_that_stops_hands_everything_over(start_store: Start, link_worker: Start) -> None:
     first = await start_store()
     worker = await link_worker(first.address)
     await worker.set("s", "k", value=encode(1))
-    second = await start_store(wait=False)
-    assert await health_of(second.address) == health_pb2.HealthCheckResponse.NOT_SERVING
+    second = await start_store()
+    assert await health_of(second.address) == health_pb2.HealthCheckResponse.SERVING
     later = await link_worker(first.address, second.address, worker_id="worker02")
     await first.stop()
     assert await later.get("s", "k") == encode(1)
-    await second.ready()
-    assert await health_of(second.address) == health_pb2.HealthCheckResponse.SERVING
+    await later.client.wait_ready()
 
 
 # Callers that do not behave

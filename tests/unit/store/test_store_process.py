@@ -114,7 +114,7 @@ async def test_a_controller_that_fails_is_named(processes: Any, folder: Path) ->
 
 async def test_wrong_settings_are_named(processes: Any) -> None:
     for wrong, text in (
-        ({"SOCKETCLUSTER_SHARE": "3/2"}, b"SOCKETCLUSTER_SHARE"),
+        ({"SOCKETCLUSTER_ENGINE": "paper"}, b"SOCKETCLUSTER_ENGINE"),
         ({"SOCKETCLUSTER_SESSION_TIMEOT": "1"}, b"did you mean SOCKETCLUSTER_SESSION_TIMEOUT?"),
         ({"SOCKETCLUSTER_SECRET": "short"}, b"SOCKETCLUSTER_SECRET is too short"),
     ):
@@ -129,6 +129,6 @@ async def test_a_folder_that_is_none_is_named(processes: Any, folder: Path) -> N
     (folder / "data").write_text("a file")
     process = await processes.start(ready=False)
     _out, error = await process.communicate()
-    assert b"cannot open partition" in error
+    assert b"the data folder cannot be used" in error
     assert b"Traceback" not in error
     assert process.returncode == 1

@@ -101,11 +101,11 @@ async def test_http_and_sockets_have_one_session_object_until_the_last_leaves(
     assert seen[1] is session is sockets[0].session is sockets[1].session
     routes = worker.service._client._routes
     for tab, left in zip(tabs, (1, 0), strict=True):
-        assert [s for route in routes for s in route.sessions] == [session.id]
+        assert [s for route in routes for s in route.attached_sessions()] == [session.id]
         await tab.end()
         await probe.ends.get()
         assert len(session.sockets) == left
-    assert not [s for route in routes for s in route.sessions]
+    assert not [s for route in routes for s in route.attached_sessions()]
 
 
 async def test_a_balancer_s_header_tells_who_the_client_is(start_worker: StartWorker) -> None:

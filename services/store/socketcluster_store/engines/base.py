@@ -8,7 +8,9 @@ What every engine guarantees, and what ``tests/unit/store/test_engines.py`` chec
   changes nothing and does not stop the others of its batch.
 - *Durability.* When ``apply`` returns, the batch survives ``kill -9`` of this process (``memory`` excepted); whether it
   survives a power cut is told by the setting ``fsync``. What is found after either is all batches up to some point.
-- *Ownership.* A partition is open in at most one process; its epoch is higher than at any opening before.
+- *Ownership.* A partition is open in at most one process; its epoch is higher than at any opening before. Where it was
+  taken from a process that hung (``Engine.take``), that process can commit nothing more that anybody sees, and learns
+  so by ``FencedError`` before it answers.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ CLOSE_CHANNELS = -104
 """Command: note that it does no more, and that a sync follows."""
 EXPIRE_CHANNELS = -102
 """Command: remove from histories what is too old, as much as one batch bears, and return when to do so next."""
+REMEMBER = -201
+"""Command, the last of its batch: remember which operations of a worker's process were applied; see ``repeats``."""
+FORGET = -202
+"""Command: remember nothing of a worker's process any more."""
 
 
 class Command(msgspec.Struct, frozen=True, gc=False):
@@ -57,6 +63,8 @@ class Command(msgspec.Struct, frozen=True, gc=False):
     """The procedure of ``VERB_RUN``."""
     detail: object = None
     """Of a command on a channel: what ``channel_log`` says."""
+    ids: Sequence[int] = ()
+    """Of ``REMEMBER``: of each command of the batch, the operation that it carries out, or 0."""
 
 
 Outcome = bytes | Refusal
@@ -76,6 +84,7 @@ class EnginePartition(abc.ABC):
         """Apply a batch, and return what became of each of its commands.
 
         Raises:
+            FencedError: the partition was taken over; the batch may or may not have been applied before that.
             EngineError: nothing of the batch was applied.
         """
 
@@ -86,6 +95,15 @@ class EnginePartition(abc.ABC):
     @abc.abstractmethod
     async def records(self) -> list[tuple[str, bytes]]:
         """Return every session's id and record."""
+
+    @abc.abstractmethod
+    async def applied(self) -> list[tuple[bytes, bytes]]:
+        """Return the keys and values of what ``REMEMBER`` has kept."""
+
+    @property
+    @abc.abstractmethod
+    def fenced(self) -> bool:
+        """Was the partition taken from this process?"""
 
     @abc.abstractmethod
     async def sync(self) -> None:
@@ -107,6 +125,19 @@ class Engine(abc.ABC):
 
         Raises:
             PartitionLockedError: another process has it open.
+            EngineError: it cannot be opened.
+        """
+
+    @abc.abstractmethod
+    async def take(self, number: int, holder: str) -> EnginePartition:
+        """Open a partition even if a process that hangs has it open, which is fenced then.
+
+        Args:
+            number: which partition.
+            holder: the id of the store that hangs.
+
+        Raises:
+            PartitionLockedError: another process than that has it open.
             EngineError: it cannot be opened.
         """
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -19,12 +18,13 @@ from typing import NamedTuple, cast
 import lmdb
 
 from socketcluster_runtime.logging import get_logger
-from socketcluster_store import documents
+from socketcluster_store import documents, repeats
+from socketcluster_store.claims import Claim, Claims
 from socketcluster_store.engines import journal
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
 from socketcluster_store.engines.journal import Journal, Writes
 from socketcluster_store.engines.overlay import Overlay
-from socketcluster_store.errors import EngineError, PartitionLockedError
+from socketcluster_store.errors import EngineError, FencedError
 
 log = get_logger(__name__)
 
@@ -46,7 +46,7 @@ _APPLIED_KEY = b"j"
 
 
 class LmdbEngine(Engine):
-    """Partitions below ``folder``, each guarded by a lock on a file that the kernel frees when its holder dies."""
+    """Partitions below ``folder``, claimed in the name of ``store_id``."""
 
     name = "lmdb"
 
@@ -55,28 +55,39 @@ class LmdbEngine(Engine):
         folder: Path,
         trees: documents.Documents,
         *,
+        store_id: str = "",
         sync_each_commit: bool = False,
         segment_bytes: int = journal.SEGMENT_BYTES,
     ) -> None:
-        self._folder = folder
+        self._claims = Claims(folder, store_id)
         self._trees = trees
         self._sync_each_commit = sync_each_commit
         self._segment_bytes = segment_bytes
         self._checkpoints = asyncio.Semaphore(CHECKPOINTS_AT_ONCE)
 
     async def open(self, number: int) -> EnginePartition:
-        path = self._folder / f"{number:02}"
+        return await self._open(number, lambda: self._claims.claim(number))
+
+    async def take(self, number: int, holder: str) -> EnginePartition:
+        return await self._open(number, lambda: self._claims.take(number, holder, _copy))
+
+    async def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
+        def do() -> tuple[Claim, _Opened]:
+            claimed = claim()
+            try:
+                return claimed, _open(claimed.folder, self._segment_bytes)
+            except BaseException as error:
+                claimed.release()
+                if isinstance(error, lmdb.Error | OSError | EngineError):
+                    raise EngineError(f"cannot open partition {number} in {claimed.folder}: {error}") from None
+                raise
+
         try:
-            lock = _lock(path)
-        except OSError as error:
+            claimed, opened = await asyncio.to_thread(do)
+        except (lmdb.Error, OSError) as error:
             raise EngineError(f"cannot open partition {number}: {error}") from None
-        try:
-            opened = await asyncio.to_thread(_open, path, self._segment_bytes)
-        except (lmdb.Error, OSError, EngineError) as error:
-            os.close(lock)
-            raise EngineError(f"cannot open partition {number} in {path}: {error}") from None
         return LmdbPartition(
-            number, path, opened, lock, self._trees.partition(number), self._checkpoints, self._sync_each_commit
+            number, opened, claimed, self._trees.partition(number), self._checkpoints, self._sync_each_commit
         )
 
 
@@ -96,19 +107,18 @@ class LmdbPartition(EnginePartition):
     def __init__(
         self,
         number: int,
-        path: Path,
         opened: _Opened,
-        lock: int,
+        claim: Claim,
         trees: documents.Trees,
         checkpoints: asyncio.Semaphore,
         sync_each_commit: bool,
     ) -> None:
         self.number = number
         self.epoch = opened.epoch
-        self._path = path
+        self._path = claim.folder
         self._environment = opened.environment
         self._journal = opened.journal
-        self._lock = lock
+        self._claim = claim
         self._trees = trees
         self._checkpoints = checkpoints
         self._sync_each_commit = sync_each_commit
@@ -127,23 +137,27 @@ class LmdbPartition(EnginePartition):
         self._retry_at = 0.0
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        self._claim.check()
         if self._waiting:
             outcomes = await self._apply_in_turn(batch, None)
         else:
             outcomes = self._carry_out(batch)
             writes = self._overlay.batch
             if not writes:
+                self._claim.check()
                 return outcomes
             record = journal.encode(writes)
             if self._journal.append(record):
                 self._overlay.keep()
             else:
                 outcomes = await self._apply_in_turn(batch, (outcomes, record))
+        self._claim.check()
         self._written += 1
         if self._timer is None:
             self._timer = self._arm(CHECKPOINT_AFTER)
         if self._sync_each_commit:
             await self.sync()
+            self._claim.check()
         return outcomes
 
     def next_expiry(self) -> float | None:
@@ -151,6 +165,13 @@ class LmdbPartition(EnginePartition):
 
     async def records(self) -> list[tuple[str, bytes]]:
         return documents.records(self._overlay)
+
+    async def applied(self) -> list[tuple[bytes, bytes]]:
+        return list(self._overlay.scan(repeats.PREFIX))
+
+    @property
+    def fenced(self) -> bool:
+        return self._claim.fenced
 
     async def sync(self) -> None:
         written = self._written
@@ -177,7 +198,7 @@ class LmdbPartition(EnginePartition):
             self._reader.close()
             self._journal.close()
             self._environment.close()
-            os.close(self._lock)
+            self._claim.release()
 
     def _error(self, what: str, error: Exception) -> EngineError:
         return EngineError(f"partition {self.number} in {self._path} {what}: {error}")
@@ -221,7 +242,7 @@ class LmdbPartition(EnginePartition):
     async def _write(self, record: bytes) -> None:
         """Write the batch that was carried out: to the journal, or to LMDB if no journal can hold it."""
         large = not self._journal.holds(record)
-        while large or not self._journal.append(record):
+        while large or not self._append(record):
             if self._overlay.frozen:
                 await self._wait_for_checkpoint()
             elif large:
@@ -232,6 +253,10 @@ class LmdbPartition(EnginePartition):
             else:
                 self._start_checkpoint()
         self._overlay.keep()
+
+    def _append(self, record: bytes) -> bool:
+        self._claim.check()  # while it waited for room, the partition may have been taken over
+        return self._journal.append(record)
 
     async def _wait_for_checkpoint(self) -> None:
         loop = asyncio.get_running_loop()
@@ -250,6 +275,8 @@ class LmdbPartition(EnginePartition):
 
     def _on_timer(self) -> None:
         self._timer = None
+        if self._claim.fenced:
+            return
         if self._overlay.frozen:
             if self._checkpointing is None:
                 self._checkpointing = asyncio.create_task(self._checkpoint({}))
@@ -258,6 +285,7 @@ class LmdbPartition(EnginePartition):
 
     def _start_checkpoint(self, more: Writes | None = None) -> None:
         """Let the other segment take what comes, and put what was written so far into LMDB, and ``more`` with it."""
+        self._claim.check()
         self._journal.turn()
         self._overlay.freeze({})
         self._checkpointing = asyncio.create_task(self._checkpoint(more or {}))
@@ -266,6 +294,8 @@ class LmdbPartition(EnginePartition):
         try:
             async with self._checkpoints:
                 await self._commit({**self._overlay.frozen_writes(), **more})
+        except FencedError as error:
+            self._failure = error
         except Exception as error:
             self._failure = self._error("cannot be written", error)
             self._retry_at = asyncio.get_running_loop().time() + RETRY_PAUSE
@@ -291,6 +321,7 @@ class LmdbPartition(EnginePartition):
     async def _commit(self, writes: Writes) -> None:
         writes[_APPLIED_KEY] = _number(self._journal.generation - 1)
         while True:
+            self._claim.check()
             try:
                 transaction = self._environment.begin(write=True)
                 try:
@@ -338,18 +369,19 @@ class _Reader:
                 yield item
 
 
-def _lock(path: Path) -> int:
-    """Take the lock of a partition's folder; return the descriptor that holds it."""
-    path.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise PartitionLockedError(f"another process owns {path}") from None
-        raise
-    return descriptor
+def _copy(former: Path, new: Path) -> None:
+    """Copy what was applied, while the former owner may wake up.
+
+    It appends one record more at most, and commits once more: that spares the pages of the snapshot that is read here.
+    The journal is copied first, so that LMDB is not behind it.
+    """
+    for name in ("journal.0", "journal.1"):
+        if (former / name).exists():
+            shutil.copyfile(former / name, new / name)
+    if (former / "data.mdb").exists():
+        environment = lmdb.open(str(former), map_size=MAP_BYTES, max_dbs=0, lock=False, readonly=True, readahead=False)
+        with environment:
+            environment.copy(str(new), compact=True)
 
 
 def _open(path: Path, segment_bytes: int) -> _Opened:
@@ -359,7 +391,7 @@ def _open(path: Path, segment_bytes: int) -> _Opened:
             str(path),
             map_size=MAP_BYTES,
             max_dbs=0,
-            lock=False,  # owner.lock lets only one process in, which keeps its transactions apart
+            lock=False,  # the claim lets only one process in, which keeps its transactions apart
             readahead=False,
             meminit=False,
             max_spare_txns=1,

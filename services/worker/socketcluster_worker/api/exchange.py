@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, get_args
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime import logging
 from socketcluster_runtime.channel_feed import ChannelFeed, Gap, Position
-from socketcluster_runtime.store_client import StoreClient, read_position
+from socketcluster_runtime.store_client import StoreClient
+from socketcluster_runtime.store_routes import read_position
 from socketcluster_worker.api.channel import Channel, ChannelHistory, Message, Offset, Publication, position_of
 from socketcluster_worker.api.events import Emitter, Handler, make_handler
 from socketcluster_worker.api.members import Answer, Follower, Members

@@ -1,0 +1,358 @@
+"""Several store processes on one data folder: killed, paused, started and stopped under load."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+
+from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
+from socketcluster_runtime import rpc
+from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
+
+SECRET = "a secret of the tests"
+NAMES = ("one", "two", "three")
+CALLERS = 40
+KILLS = 8
+encode = msgspec.msgpack.encode
+decode: Callable[[bytes], Any] = msgspec.msgpack.decode
+ADD, POP, GET, SET = store_pb2.VERB_ADD, store_pb2.VERB_POP, store_pb2.VERB_GET, store_pb2.VERB_SET
+
+
+class Stores:
+    """Store processes by name, each at an address of its own."""
+
+    def __init__(self, processes: Any, folder: Path) -> None:
+        self._processes = processes
+        self._folder = folder
+        self.running: dict[str, asyncio.subprocess.Process] = {}
+
+    def address(self, name: str) -> str:
+        return f"unix:{self._folder}/{name}"
+
+    @property
+    def addresses(self) -> list[str]:
+        return [self.address(name) for name in NAMES]
+
+    async def start(self, *names: str, **environment: str) -> None:
+        for name in names:
+            self.running[name] = await self._processes.start(
+                SOCKETCLUSTER_LISTEN=self.address(name), SOCKETCLUSTER_NAME=name, **environment
+            )
+
+    async def end(self, name: str, how: signal.Signals) -> None:
+        process = self.running.pop(name)
+        process.send_signal(how)
+        status = await process.wait()
+        assert status == (0 if how is signal.SIGTERM else -how)
+
+
+class History:
+    """Callers that each append numbers to a list of their own, one after the other, and take some off again."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self.expected: list[list[int]] = [[] for _ in range(CALLERS)]
+        self.done = [0] * CALLERS
+        self._stop = asyncio.Event()
+
+    @asynccontextmanager
+    async def going_on(self) -> AsyncIterator[None]:
+        """Have the callers call; none of them may meet an error."""
+        callers = [asyncio.create_task(self._call(caller)) for caller in range(CALLERS)]
+        try:
+            yield
+        finally:
+            self._stop.set()
+            await asyncio.gather(*callers)
+
+    async def _call(self, caller: int) -> None:
+        session, expected = f"caller{caller}", self.expected[caller]
+        while not self._stop.is_set():
+            number = self.done[caller]
+            if number % 7 == 6:
+                popped = await self._worker.client.call(POP, session_id=session, keys=["list"])
+                assert decode(popped) == expected.pop()
+            else:
+                await self._worker.client.call(ADD, session_id=session, keys=["list"], value=encode(number))
+                expected.append(number)
+            self.done[caller] += 1
+
+    async def progress(self, steps: int) -> None:
+        """Return when every caller has got on."""
+        before = list(self.done)
+        while not all(now >= then + steps for now, then in zip(self.done, before, strict=True)):
+            await self._worker.barrier("somebody")
+
+    async def check(self, reader: Any) -> None:
+        """Compare what is stored with what was acknowledged: nothing is missing, nothing is there twice."""
+        stored = await asyncio.gather(*(reader.get(f"caller{caller}", "list") for caller in range(CALLERS)))
+        assert [decode(each) for each in stored] == self.expected
+
+
+async def owned_by(address: str) -> dict[int, int]:
+    """Return the partitions of a store, each with its epoch."""
+    async with rpc.connect(address) as channel:
+        stub: Any = store_pb2_grpc.StoreStub(channel)
+        call = stub.Link(metadata=rpc.credentials(SECRET), wait_for_ready=True)
+        await call.write(opening("observer"))
+        reply = await call.read()
+        return {ownership.partition: ownership.epoch for ownership in reply.announcement.partitions}
+
+
+async def spread(stores: Stores, *counts: int) -> None:
+    """Return when the stores have so many partitions each."""
+    while True:
+        owned = [await owned_by(stores.address(name)) for name in stores.running]
+        if sorted(map(len, owned)) == sorted(counts) and len(set().union(*owned)) == PARTITION_COUNT:
+            return
+
+
+def opening(worker_id: str) -> store_pb2.LinkRequest:
+    return store_pb2.LinkRequest(
+        open=store_pb2.LinkOpen(worker_id=worker_id, app_name="socketcluster", incarnation="1")
+    )
+
+
+async def test_stores_that_are_killed_at_random_lose_nothing_and_apply_nothing_twice(
+    processes: Any, link_worker: Callable[..., Any], folder: Path
+) -> None:
+    stores = Stores(processes, folder)
+    await stores.start(*NAMES)
+    worker = await link_worker(*stores.addresses)
+    history = History(worker)
+    chance = random.Random(7)
+    async with history.going_on():
+        for _ in range(KILLS):
+            await history.progress(chance.randrange(1, 8))
+            name = chance.choice(NAMES)
+            await stores.end(name, signal.SIGKILL)
+            if chance.random() < 0.7:
+                await history.progress(2)  # with what is left
+            await stores.start(name)
+        await history.progress(2)
+    await history.check(await link_worker(*stores.addresses, worker_id="worker02"))
+    await spread(stores, 21, 21, 22)
+
+
+async def test_stores_that_come_and_go_move_partitions_without_an_error(
+    processes: Any, link_worker: Callable[..., Any], folder: Path
+) -> None:
+    stores = Stores(processes, folder)
+    await stores.start("one")
+    worker = await link_worker(*stores.addresses)
+    await worker.client.subscribe("news")
+    await worker.client.attach("somebody")
+    history = History(worker)
+    async with history.going_on():
+        await history.progress(2)
+        for name in ("two", "three"):
+            await stores.start(name)
+            await history.progress(2)
+        await spread(stores, 21, 21, 22)
+        for name in ("one", "three"):
+            await stores.end(name, signal.SIGTERM)
+            await history.progress(2)
+        await spread(stores, PARTITION_COUNT)
+    other = await link_worker(*stores.addresses, worker_id="worker02")
+    await history.check(other)
+    await other.client.call(store_pb2.VERB_CHANNEL_PUBLISH, name="news", value=encode("still heard"))
+    assert (await worker.channel_messages.get())[1] == encode("still heard")
+    await other.client.call(store_pb2.VERB_SESSION_EMIT, session_id="somebody", name="hello", value=encode([]))
+    assert (await worker.session_messages.get())[1] == "hello"
+
+
+async def test_a_killed_store_s_subscribers_and_holders_go_on_with_the_others(
+    processes: Any, link_worker: Callable[..., Any], folder: Path
+) -> None:
+    stores = Stores(processes, folder)
+    await stores.start("one", "two")
+    worker = await link_worker(*stores.addresses)
+    other = await link_worker(*stores.addresses, worker_id="worker02")
+    names = [f"name{number}" for number in range(100)]
+    await asyncio.gather(*map(worker.client.subscribe, names), *map(worker.client.attach, names))
+    await stores.end("one", signal.SIGKILL)
+    await worker.client.wait_ready()
+    await asyncio.gather(*(worker.barrier(name) for name in names))
+    for verb, value in ((store_pb2.VERB_CHANNEL_PUBLISH, encode(1)), (store_pb2.VERB_SESSION_EMIT, encode([]))):
+        sessions = [""] * 100 if verb == store_pb2.VERB_CHANNEL_PUBLISH else names
+        calls = zip(sessions, names, strict=True)
+        await asyncio.gather(
+            *(other.client.call(verb, session_id=session, name=name, value=value) for session, name in calls)
+        )
+    assert {(await worker.channel_messages.get())[0] for _ in names} == set(names)
+    assert {(await worker.session_messages.get())[0] for _ in names} == set(names)
+
+
+async def test_a_paused_store_that_wakes_can_neither_write_nor_acknowledge(
+    processes: Any, link_worker: Callable[..., Any], folder: Path
+) -> None:
+    stores = Stores(processes, folder)
+    await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1")
+    worker = await link_worker(*stores.addresses)
+    epochs = await owned_by(stores.address("one"))
+    session = next(name for name in (f"s{number}" for number in range(1000)) if partition_of(name) in epochs)
+    partition = partition_of(session)
+    await worker.set(session, "k", value=encode("before"))
+    channel, call = raw_link(stores.address("one"))
+    await call.write(opening("late"))
+    await call.read()
+    stores.running["one"].send_signal(signal.SIGSTOP)
+    write = store_pb2.Operation(
+        id=1, verb=SET, session_id=session, keys=["k"], value=encode("late"), partition=partition
+    )
+    read = store_pb2.Operation(id=2, verb=GET, session_id=session, keys=["k"], partition=partition)
+    await call.write(store_pb2.LinkRequest(operations=[write, read]))
+    assert await worker.get(session, "k") == encode("before")  # it waited for the takeover
+    await worker.set(session, "k", value=encode("after"))
+    assert (await owned_by(stores.address("two")))[partition] > epochs[partition]
+    stores.running["one"].send_signal(signal.SIGCONT)
+    results: list[store_pb2.Result] = []
+    while len(results) < 2:
+        results.extend((await call.read()).results)
+    assert [result.error.code for result in results] == [store_pb2.Error.CODE_NOT_OWNER] * 2
+    await spread(stores, 32, 32)  # it is one of them again
+    assert await worker.get(session, "k") == encode("after")
+    await channel.close()
+
+
+async def test_stores_that_are_paused_under_load_lose_nothing_and_apply_nothing_twice(
+    processes: Any, link_worker: Callable[..., Any], folder: Path
+) -> None:
+    stores = Stores(processes, folder)
+    await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1")
+    worker = await link_worker(*stores.addresses)
+    history = History(worker)
+    async with history.going_on():
+        for name in ("one", "two", "one"):
+            await history.progress(3)
+            stores.running[name].send_signal(signal.SIGSTOP)
+            await history.progress(3)  # all callers: its partitions were taken over
+            stores.running[name].send_signal(signal.SIGCONT)
+            await spread(stores, 32, 32)
+    await history.check(await link_worker(*stores.addresses, worker_id="worker02"))
+
+
+async def test_what_comes_again_is_answered_as_the_first_time(
+    processes: Any, link_worker: Callable[..., Any], folder: Path
+) -> None:
+    stores = Stores(processes, folder)
+    await stores.start("one")
+    add = [operation(number, ADD, number) for number in (1, 2, 3)]
+    pop, bad = operation(4, POP), store_pb2.Operation(id=5, verb=SET, session_id="s", partition=partition_of("s"))
+    first = await answers(stores.address("one"), [*add, pop, bad])
+    assert decode(first[3].value) == 3
+    assert first[4].error.code == store_pb2.Error.CODE_INVALID
+    assert await answers(stores.address("one"), [*add, pop, bad]) == first  # on another link
+    await stores.end("one", signal.SIGKILL)
+    await stores.start("one")
+    assert await answers(stores.address("one"), [*add, pop, bad]) == first  # by another owner
+    worker = await link_worker(stores.address("one"))
+    assert decode(await worker.get("s", "list")) == [1, 2]
+
+
+async def test_results_that_are_too_large_to_keep_are_lost_by_name(processes: Any, folder: Path) -> None:
+    stores = Stores(processes, folder)
+    await stores.start(
+        "one", SOCKETCLUSTER_MAX_VALUE_BYTES=str(12 << 20), SOCKETCLUSTER_MAX_SESSION_BYTES=str(64 << 20)
+    )
+    large = "x" * (9 << 20)
+    sessions = [name for name in (f"s{number}" for number in range(1000)) if partition_of(name) == 0][:2]
+    for number, session in enumerate(sessions, 1):
+        await answers(stores.address("one"), [operation(number, ADD, large, session=session)])
+    popped = [operation(number, POP, session=session, behind=number - 3) for number, session in enumerate(sessions, 3)]
+    first = [*await answers(stores.address("one"), popped[:1]), *await answers(stores.address("one"), popped[1:])]
+    assert [decode(each.value) for each in first] == [large, large]
+    again = await answers(stores.address("one"), popped)
+    assert [each.error.code for each in again] == [store_pb2.Error.CODE_RESULT_LOST, 0]
+    assert again[1] == first[1]
+
+
+async def test_sessions_that_end_while_a_worker_is_away_are_heard_of(
+    processes: Any, link_worker: Callable[..., Any], folder: Path
+) -> None:
+    stores = Stores(processes, folder)
+    await stores.start("one", SOCKETCLUSTER_SESSION_TIMEOUT="0.05", SOCKETCLUSTER_LINK_GRACE="0")
+    witness = await link_worker(stores.address("one"), worker_id="witness")
+    await stores.start("two", SOCKETCLUSTER_SESSION_TIMEOUT="0.05", SOCKETCLUSTER_LINK_GRACE="0")
+    worker = await link_worker(*stores.addresses)
+    epochs = await owned_by(stores.address("one"))
+    session = next(name for name in (f"s{number}" for number in range(1000)) if partition_of(name) in epochs)
+    await worker.client.attach(session)
+    link = next(link for link in worker.client._links._links.values() if link.address == stores.address("one"))
+    await link.close()  # as a broken network does
+    worker.client.on_broken(link)
+    assert await witness.destroyed.get() == session
+    link.start()
+    assert await worker.destroyed.get() == session
+
+
+async def test_a_worker_that_reads_no_answers_is_given_no_more(
+    processes: Any, link_worker: Callable[..., Any], folder: Path
+) -> None:
+    stores = Stores(processes, folder)
+    await stores.start("one", SOCKETCLUSTER_MAX_LINK_BYTES=str(8 << 20))
+    worker = await link_worker(stores.address("one"))
+    await worker.set("s", "k", value=encode("x" * 500_000))
+    channel, call = raw_link(stores.address("one"))
+    await call.write(opening("slow"))
+    await call.read()
+    count = 200
+    reads = [
+        store_pb2.Operation(id=number, verb=GET, session_id="s", keys=["k"], partition=partition_of("s"))
+        for number in range(1, count + 1)
+    ]
+    writing = asyncio.create_task(write_each(call, reads))  # far more than may wait for a worker
+    await asyncio.gather(*(worker.barrier("s") for _ in range(50)))
+    seen = 0
+    while seen < count:
+        for result in (await call.read()).results:
+            seen += 1
+            assert result.id == seen
+    await writing
+    await channel.close()
+
+
+def operation(
+    number: int, verb: store_pb2.Verb.ValueType, value: Any = None, *, session: str = "s", behind: int = 0
+) -> store_pb2.Operation:
+    return store_pb2.Operation(
+        id=number,
+        verb=verb,
+        session_id=session,
+        keys=["list"],
+        value=b"" if value is None else encode(value),
+        partition=partition_of(session),
+        behind=behind,
+    )
+
+
+def raw_link(address: str) -> tuple[grpc.aio.Channel, Any]:
+    channel = rpc.connect(address)
+    stub: Any = store_pb2_grpc.StoreStub(channel)
+    return channel, stub.Link(metadata=rpc.credentials(SECRET), wait_for_ready=True)
+
+
+async def write_each(call: Any, operations: Sequence[store_pb2.Operation]) -> None:
+    for each in operations:
+        await call.write(store_pb2.LinkRequest(operations=[each]))
+
+
+async def answers(address: str, operations: Sequence[store_pb2.Operation]) -> list[store_pb2.Result]:
+    """Send operations on a new link of the same process of a worker; return the results by id."""
+    channel, call = raw_link(address)
+    await call.write(opening("again"))
+    await call.read()
+    await call.write(store_pb2.LinkRequest(operations=operations))
+    results: list[store_pb2.Result] = []
+    while len(results) < len(operations):
+        results.extend((await call.read()).results)
+    await channel.close()
+    return sorted(results, key=lambda result: result.id)
