@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import random
+from collections.abc import Collection
 from typing import Any, Protocol, cast
 
 import grpc
@@ -76,6 +77,16 @@ class StoreLink:
         if not self._outbox:
             self._wake.set()
         self._outbox.append(operation)
+
+    def forget(self, ids: Collection[int]) -> None:
+        """Do not send these operations, if they still wait: a store that does not read must not have them pile up."""
+        if self._outbox:
+            self._outbox = [operation for operation in self._outbox if operation.id not in ids]
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait to be sent."""
+        return len(self._outbox)
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE

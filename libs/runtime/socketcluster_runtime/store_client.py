@@ -376,6 +376,11 @@ class StoreClient:
                 self._arm(pending.deadline)
                 break
             overdue.append(pending)
+        if not overdue:
+            return
+        ids = {pending.operation.id for pending in overdue}
+        for link in self._links:
+            link.forget(ids)
         for pending in overdue:
             operation = pending.operation
             text = f"no store answered {described(operation)} within {self._timeout:g} s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from socketcluster_proto.v1 import store_pb2
@@ -46,6 +46,9 @@ class StoreLinks:
             task.cancel()
         await asyncio.gather(*tasks, *(link.close() for link in self._links.values()), return_exceptions=True)
         self._links.clear()
+
+    def __iter__(self) -> Iterator[StoreLink]:
+        return iter(self._links.values())
 
     def _add(self, address: str) -> None:
         link = self._links[address] = StoreLink(address, self._opening, self._secret, self._owner)

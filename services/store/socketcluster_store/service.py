@@ -16,10 +16,11 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.engines.base import Engine, EnginePartition, Outcome
-from socketcluster_store.errors import EngineError, NotOwnerError
+from socketcluster_store.errors import EngineError
 from socketcluster_store.links import Links, WorkerLink
 from socketcluster_store.partition import Partition
 from socketcluster_store.partitions import Partitions
+from socketcluster_store.repeats import NOT_OWNED
 from socketcluster_store.settings import StoreSettings
 
 log = get_logger(__name__)
@@ -28,8 +29,6 @@ MAX_ID = 64
 """Characters of the name of a worker or of its process."""
 DRAIN_TIMEOUT = 1.0
 """Seconds that a stopping store gives its workers to take what waits for them."""
-
-_NOT_OWNED = NotOwnerError("this store does not own the partition")
 
 
 class StoreService:
@@ -157,8 +156,8 @@ class StoreService:
 
     async def _apply_to(self, number: int, link: WorkerLink, operations: list[store_pb2.Operation]) -> list[Outcome]:
         partition = self.partitions.owned.get(number)
-        if partition is None:
-            return [_NOT_OWNED] * len(operations)
+        if partition is None or not link.open:  # the worker sends on its next link again what would be overtaken here
+            return [NOT_OWNED] * len(operations)
         return await partition.apply(link, operations)
 
     def _lost(self, link: WorkerLink, status: grpc.StatusCode) -> None:

@@ -313,6 +313,37 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, start_stor
     assert await asyncio.gather(*calls) == [b"", b""]
 
 
+async def test_a_store_that_reads_nothing_does_not_grow_the_worker(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, make_client: Any
+) -> None:
+    monkeypatch.setattr(store_client, "MAX_PENDING_BYTES", 8 << 20)
+
+    class DeafStore(ScriptedStore):
+        async def Link(self, request_iterator: Any, context: Any) -> None:  # noqa: N802  # type: ignore[override]
+            await anext(aiter(request_iterator))
+            ownership = [store_pb2.Ownership(partition=number, epoch=1) for number in ALL]
+            await context.write(store_pb2.LinkReply(announcement=store_pb2.Announcement(partitions=ownership)))
+            await asyncio.get_running_loop().create_future()
+
+    server, _health = rpc.server(SECRET)
+    store_pb2_grpc.add_StoreServicer_to_server(DeafStore(), server)
+    rpc.listen(server, f"unix:{folder}/deaf")
+    await server.start()
+    client = await make_client(f"unix:{folder}/deaf", timeout=0.2)
+    await client.wait_ready()
+    value = encode("x" * 1_000_000)
+    calls = [client.call(store_pb2.VERB_SET, session_id="s", keys=["k"], value=value) for _ in range(20)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [str(outcome).partition(": ")[2] for outcome in outcomes[8:]] == [
+        "too many operations wait for the stores"
+    ] * 12
+    assert all("no store answered" in str(outcome) for outcome in outcomes[:8])
+    (link,) = client._links
+    assert link.waiting == 0  # what timed out is not kept for the store either
+    await client.close()
+    await server.stop(None)
+
+
 async def test_operations_that_cannot_be_are_refused_here(start_store: Any, make_client: Any) -> None:
     address, _store = await start_store()
     client = await make_client(address)

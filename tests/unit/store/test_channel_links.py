@@ -118,7 +118,7 @@ async def test_what_was_published_while_a_worker_had_no_link(
         await subscriber.client.subscribe(name)
         await publisher.publish(name, 1)
     assert sorted(await messages(subscriber, 2)) == [(1, 1), (1, 1)]
-    (link,) = subscriber.client._links.values()
+    (link,) = subscriber.client._links
     release = asyncio.Event()
     run = link._stream
 

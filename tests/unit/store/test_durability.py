@@ -84,7 +84,7 @@ async def test_a_damaged_journal_gives_all_before_the_damage(tmp_path: Path) -> 
     found = set()
     for attempt in range(60):
         folder = copy(killed, tmp_path / str(attempt))
-        path = folder / "00" / f"journal.{chance.randrange(2)}"
+        path = folder / "00" / "1" / f"journal.{chance.randrange(2)}"
         data = bytearray(path.read_bytes())
         position = chance.randrange(28, len(data))
         if attempt % 3 == 0:
@@ -187,7 +187,7 @@ async def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
     out, _ = await process.communicate()
     assert process.returncode == 0
     error, written, read, after = out.decode().splitlines()
-    assert error.startswith(f"partition 0 in {tmp_path / '00'} cannot be written: ")
+    assert error.startswith(f"partition 0 in {tmp_path / '00' / '1'} cannot be written: ")
     assert read == written
     assert int(after) == int(written) + 1
     partition = await store_writer.engine(tmp_path).open(0)
@@ -201,7 +201,7 @@ async def test_a_disk_that_has_no_room_for_a_journal_is_named(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     for _ in range(2):  # nor is it left locked
-        with pytest.raises(EngineError, match=r"cannot open partition 0 in .*00: .*No space left"):
+        with pytest.raises(EngineError, match=r"cannot open partition 0 in .*00/1: .*No space left"):
             await store_writer.engine(tmp_path).open(0)
     monkeypatch.undo()
     await (await store_writer.engine(tmp_path).open(0)).close()
@@ -210,7 +210,7 @@ async def test_a_disk_that_has_no_room_for_a_journal_is_named(tmp_path: Path, mo
 @pytest.mark.parametrize("name", ["journal.0", "data.mdb"])
 async def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     await (await store_writer.engine(tmp_path).open(0)).close()
-    (tmp_path / "00" / name).write_bytes(b"garbage" * 10_000)
+    (tmp_path / "00" / "1" / name).write_bytes(b"garbage" * 10_000)
     with pytest.raises(EngineError, match=r"cannot open partition 0 in .*00"):
         await store_writer.engine(tmp_path).open(0)
     await (await store_writer.engine(tmp_path).open(1)).close()

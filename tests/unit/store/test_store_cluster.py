@@ -23,7 +23,13 @@ CALLERS = 40
 KILLS = 8
 encode = msgspec.msgpack.encode
 decode: Callable[[bytes], Any] = msgspec.msgpack.decode
-ADD, POP, GET, SET = store_pb2.VERB_ADD, store_pb2.VERB_POP, store_pb2.VERB_GET, store_pb2.VERB_SET
+ADD, POP, GET, SET, PUBLISH = (
+    store_pb2.VERB_ADD,
+    store_pb2.VERB_POP,
+    store_pb2.VERB_GET,
+    store_pb2.VERB_SET,
+    store_pb2.VERB_CHANNEL_PUBLISH,
+)
 
 
 class Stores:
@@ -244,18 +250,45 @@ async def test_what_comes_again_is_answered_as_the_first_time(
     processes: Any, link_worker: Callable[..., Any], folder: Path
 ) -> None:
     stores = Stores(processes, folder)
-    await stores.start("one")
-    add = [operation(number, ADD, number) for number in (1, 2, 3)]
-    pop, bad = operation(4, POP), store_pb2.Operation(id=5, verb=SET, session_id="s", partition=partition_of("s"))
-    first = await answers(stores.address("one"), [*add, pop, bad])
-    assert decode(first[3].value) == 3
-    assert first[4].error.code == store_pb2.Error.CODE_INVALID
-    assert await answers(stores.address("one"), [*add, pop, bad]) == first  # on another link
-    await stores.end("one", signal.SIGKILL)
-    await stores.start("one")
-    assert await answers(stores.address("one"), [*add, pop, bad]) == first  # by another owner
+    options = {"SOCKETCLUSTER_CHANNEL_HISTORY": "kept*: 10, 60"}
+    await stores.start("one", **options)
     worker = await link_worker(stores.address("one"))
+    partition = partition_of("s")
+    kept, other = (
+        next(name for name in (f"{prefix}{number}" for number in range(1000)) if partition_of(name) == partition)
+        for prefix in ("kept", "other")
+    )
+    await worker.client.subscribe(kept)
+    await worker.client.subscribe(other)
+    wrong = store_pb2.Operation(id=5, verb=SET, session_id="s", partition=partition)
+    misplaced = store_pb2.Operation(id=6, verb=SET, session_id="t", keys=["k"], value=encode(1), partition=partition)
+    publications = [
+        store_pb2.Operation(id=number, verb=PUBLISH, name=name, value=encode(number), partition=partition)
+        for number, name in ((7, kept), (8, other), (9, kept))
+    ]
+    sent = [
+        *(operation(number, ADD, number) for number in (1, 2, 3)),
+        operation(4, POP),
+        wrong,
+        misplaced,
+        *publications,
+    ]
+    for each in sent:
+        each.behind = each.id - 1  # no answer has arrived
+    first = await answers(stores.address("one"), sent)
+    assert decode(first[3].value) == 3
+    assert [result.error.code for result in first[4:6]] == [store_pb2.Error.CODE_INVALID] * 2
+    assert [decode(result.value)["offset"] for result in first[6:]] == [1, 1, 2]
+    assert await answers(stores.address("one"), sent) == first  # on another link
+    await stores.end("one", signal.SIGKILL)
+    await stores.start("one", **options)
+    again = await answers(stores.address("one"), sent)  # by another owner
+    assert decode(again.pop(7).value) == {"offset": 0, "epoch": 0}  # it has no history to tell
+    assert again == [*first[:7], first[8]]
     assert decode(await worker.get("s", "list")) == [1, 2]
+    assert [(await worker.channel_messages.get())[1] for _ in range(3)] == [encode(7), encode(8), encode(9)]
+    await worker.barrier("s")
+    assert worker.channel_messages.empty()
 
 
 async def test_results_that_are_too_large_to_keep_are_lost_by_name(processes: Any, folder: Path) -> None:
@@ -286,7 +319,7 @@ async def test_sessions_that_end_while_a_worker_is_away_are_heard_of(
     epochs = await owned_by(stores.address("one"))
     session = next(name for name in (f"s{number}" for number in range(1000)) if partition_of(name) in epochs)
     await worker.client.attach(session)
-    link = next(link for link in worker.client._links._links.values() if link.address == stores.address("one"))
+    link = next(link for link in worker.client._links if link.address == stores.address("one"))
     await link.close()  # as a broken network does
     worker.client.on_broken(link)
     assert await witness.destroyed.get() == session

@@ -1,0 +1,209 @@
+"""Who owns what: shares of partitions, claims on their data, and which stores live."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.routing import PARTITION_COUNT
+from socketcluster_store import membership
+from socketcluster_store.claims import Claims
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.base import Command
+from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.errors import FencedError, PartitionLockedError
+from socketcluster_store.membership import Membership
+from socketcluster_store.rendezvous import share_of
+
+
+def shares(stores: list[str]) -> dict[str, frozenset[int]]:
+    return {store: share_of(store, stores) for store in stores}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 63, 64, 70])
+def test_shares_are_even_and_leave_nothing_out(count: int) -> None:
+    made = shares([f"store-{number}-{number:08x}" for number in range(count)])
+    assert sorted(number for share in made.values() for number in share) == list(range(PARTITION_COUNT))
+    assert max(map(len, made.values())) - min(map(len, made.values())) <= 1
+
+
+def test_a_store_that_starts_again_gets_its_partitions_back() -> None:
+    before = shares(["one-aaaaaaaa", "two-aaaaaaaa", "three-aaaaaaaa"])
+    after = shares(["three-aaaaaaaa", "one-bbbbbbbb", "two-aaaaaaaa"])
+    assert [after[store] for store in ("one-bbbbbbbb", "two-aaaaaaaa", "three-aaaaaaaa")] == list(before.values())
+
+
+def test_few_partitions_move_when_a_store_comes() -> None:
+    stores = [f"store-{number}-0" for number in range(5)]
+    for count in range(1, 5):
+        before, after = shares(stores[:count]), shares(stores[: count + 1])
+        moved = sum(len(before[store] - after[store]) for store in stores[:count])
+        assert PARTITION_COUNT // (count + 1) <= moved <= 2 * PARTITION_COUNT // (count + 1)
+
+
+def test_stores_of_one_name_share_too() -> None:
+    made = shares(["host-00000001", "host-00000002"])
+    assert [len(share) for share in made.values()] == [32, 32]
+
+
+# Claims
+
+
+def test_a_claim_keeps_others_out_until_it_is_released(tmp_path: Path) -> None:
+    claim = Claims(tmp_path, "one-1").claim(3)
+    with pytest.raises(PartitionLockedError) as locked:
+        Claims(tmp_path, "two-2").claim(3)
+    assert locked.value.holder == "one-1"
+    claim.check()
+    claim.release()
+    again = Claims(tmp_path, "two-2").claim(3)
+    assert again.folder == claim.folder
+    again.release()
+
+
+def test_a_claim_is_taken_from_the_store_that_hangs_only(tmp_path: Path) -> None:
+    hung = Claims(tmp_path, "hung-1").claim(3)
+    (hung.folder / "data").write_text("committed")
+    with pytest.raises(PartitionLockedError):
+        Claims(tmp_path, "two-2").take(3, "other-1", copy_all)
+    assert not hung.fenced
+    taken = Claims(tmp_path, "two-2").take(3, "hung-1", copy_all)
+    assert (taken.folder / "data").read_text() == "committed"
+    assert taken.folder != hung.folder
+    with pytest.raises(FencedError):
+        hung.check()
+    taken.check()
+    hung.release()
+    with pytest.raises(PartitionLockedError) as locked:
+        Claims(tmp_path, "hung-1").claim(3)
+    assert locked.value.holder == "two-2"
+    taken.release()
+    again = Claims(tmp_path, "hung-1").claim(3)
+    assert again.folder == taken.folder
+    assert not again.fenced
+    again.release()
+
+
+def test_a_taker_that_dies_leaves_the_partition_as_it_was(tmp_path: Path) -> None:
+    hung = Claims(tmp_path, "hung-1").claim(3)
+
+    def fail(_former: Path, new: Path) -> None:
+        (new / "data").write_text("half")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        Claims(tmp_path, "two-2").take(3, "hung-1", fail)
+    hung.release()
+    claim = Claims(tmp_path, "three-3").claim(3)
+    assert claim.folder == hung.folder
+    assert not claim.fenced
+    taken = Claims(tmp_path, "two-2").take(3, "three-3", copy_all)
+    assert not (taken.folder / "data").exists()
+    claim.release()
+    taken.release()
+
+
+def test_nobody_claims_what_is_being_taken(tmp_path: Path) -> None:
+    hung = Claims(tmp_path, "hung-1").claim(3)
+
+    def look(_former: Path, _new: Path) -> None:
+        hung.release()  # it woke up and let go
+        with pytest.raises(PartitionLockedError):
+            Claims(tmp_path, "three-3").claim(3)
+
+    Claims(tmp_path, "two-2").take(3, "hung-1", look).release()
+
+
+def copy_all(former: Path, new: Path) -> None:
+    for path in former.iterdir():
+        if path.name != "owner.lock":
+            (new / path.name).write_bytes(path.read_bytes())
+
+
+async def test_a_partition_that_was_taken_answers_nothing_more(tmp_path: Path) -> None:
+    """In memory; ``test_store_cluster`` pauses stores with LMDB, which opens a file once in a process."""
+    write = [Command(store_pb2.VERB_SET, b"s", ["k"], b"\x01")]
+    read = [Command(store_pb2.VERB_GET, b"s", ["k"])]
+    hung = await MemoryEngine(tmp_path, Documents(1024), store_id="hung-1").open(0)
+    await hung.apply(write)
+    taken = await MemoryEngine(tmp_path, Documents(1024), store_id="two-2").take(0, "hung-1")
+    for batch in (write, read):
+        with pytest.raises(FencedError):
+            await hung.apply(batch)
+    assert hung.fenced
+    assert not taken.fenced
+    assert await taken.apply(write) == [b""]
+    await hung.close()
+    await taken.close()
+
+
+# Membership
+
+
+class Seen:
+    """A member, and what it knows."""
+
+    def __init__(self, folder: Path, store_id: str, hang_timeout: float = 3600) -> None:
+        self.changed = asyncio.Event()
+        self.membership = Membership(folder, store_id, hang_timeout, self.changed.set)
+        self.membership.join()
+
+    async def until(self, *live: str) -> None:
+        while self.membership.live != frozenset(live):
+            await self.changed.wait()
+            self.changed.clear()
+
+
+async def test_members_find_each_other_and_hear_of_their_ends(tmp_path: Path) -> None:
+    one = Seen(tmp_path, "one-1")
+    await one.until("one-1")
+    two = Seen(tmp_path, "two-2")
+    await two.until("one-1", "two-2")
+    one.membership.look()
+    await one.until("one-1", "two-2")
+    two.membership.leave()
+    await one.until("one-1")  # without looking
+    one.membership.leave()
+    assert not any(os.scandir(tmp_path))
+
+
+async def test_what_dead_members_left_is_no_member(tmp_path: Path) -> None:
+    (tmp_path / "dead-1").touch()
+    one = Seen(tmp_path, "one-1")
+    assert one.membership.live == {"one-1"}
+    assert not (tmp_path / "dead-1").exists()
+    one.membership.leave()
+
+
+async def test_a_silent_member_hangs_until_it_gives_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    one = Seen(tmp_path, "one-1", hang_timeout=1)
+    silent = os.open(tmp_path / "two-2", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(silent, fcntl.LOCK_EX)
+    one.membership.look()
+    assert one.membership.live == {"one-1", "two-2"}
+    for _ in range(5):
+        now += membership.HEARTBEAT
+        one.membership.look()
+    assert one.membership.hung == {"two-2"}
+    assert one.membership.live == {"one-1"}
+    os.utime(silent, ns=(1, 1))
+    now += membership.HEARTBEAT
+    one.membership.look()
+    assert one.membership.live == {"one-1", "two-2"}
+    now += 3600  # it was this one that was paused
+    one.membership.look()
+    assert one.membership.hung == set()
+    monkeypatch.undo()
+    os.close(silent)
+    await one.until("one-1")
+    one.membership.leave()
