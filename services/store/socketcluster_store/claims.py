@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from socketcluster_store.errors import FencedError, PartitionLockedError
+from socketcluster_store.files import sync_folder
 
 _LIVE = b"\0"
 _FENCED = b"\1"
@@ -109,7 +110,7 @@ class Claims:
             claim = self._own(draft)
             claim.folder = path / str(generation + 1)
             draft.rename(claim.folder)
-            _sync(path)
+            sync_folder(path)
             shutil.rmtree(former, ignore_errors=True)
             return claim
 
@@ -158,11 +159,3 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

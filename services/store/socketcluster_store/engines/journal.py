@@ -25,6 +25,7 @@ from zlib import crc32
 
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store.errors import EngineError
+from socketcluster_store.files import sync_folder
 
 log = get_logger(__name__)
 
@@ -146,7 +147,7 @@ class Journal:
         try:
             self._segments = [first, Segment(folder / "journal.1", size)]
             if fresh:
-                _sync_folder(folder)
+                sync_folder(folder)
         except BaseException:
             first.close()
             raise
@@ -244,11 +245,3 @@ def _decode(payload: bytes, into: Writes) -> None:
         else:
             into[key] = payload[position : position + value_length]
             position += value_length
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
