@@ -24,9 +24,11 @@ from socketcluster_store.errors import EngineError
 SEGMENT_BYTES = 8192
 
 
-def engine(folder: Path, *, always: bool = False) -> LmdbEngine:
+def engine(folder: Path, *, always: bool = False, store_id: str = "") -> LmdbEngine:
     """Return an engine that checkpoints often."""
-    return LmdbEngine(folder, Documents(1 << 20), sync_each_commit=always, segment_bytes=SEGMENT_BYTES)
+    return LmdbEngine(
+        folder, Documents(1 << 20), store_id=store_id, sync_each_commit=always, segment_bytes=SEGMENT_BYTES
+    )
 
 
 async def put(partition: EnginePartition, number: int) -> None:
@@ -41,6 +43,16 @@ async def get(partition: EnginePartition, session: str) -> int:
     (raw,) = await partition.apply([Command(store_pb2.VERB_GET, session.encode(), ["n"])])
     assert isinstance(raw, bytes)
     return msgspec.msgpack.decode(raw) or 0
+
+
+async def consistent(partition: EnginePartition) -> int:
+    """Return the last number of ``put``, having checked that all batches up to it are there, each whole."""
+    last = await get(partition, "left")
+    assert last == await get(partition, "right")
+    for number in range(max(1, last - 499), last + 1):
+        assert await get(partition, f"left{number % 500}") == number
+        assert await get(partition, f"right{number % 500}") == number
+    return last
 
 
 def say(text: object) -> None:

@@ -88,7 +88,8 @@ class Claims:
         Args:
             number: which partition.
             holder: the id of the store that hangs.
-            copy: copies what was committed from one folder into another, while the former owner may wake up.
+            copy: copies what was committed from one folder into another, and syncs it, while the former owner may wake
+                up.
 
         Raises:
             PartitionLockedError: another store than ``holder`` owns or claims it.
@@ -109,6 +110,7 @@ class Claims:
             copy(former, draft)
             claim = self._own(draft)
             claim.folder = path / str(generation + 1)
+            sync_folder(draft)
             draft.rename(claim.folder)
             sync_folder(path)
             shutil.rmtree(former, ignore_errors=True)

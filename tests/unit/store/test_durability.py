@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import store_writer
-from support.store_writer import SEGMENT_BYTES, get, put
+from support.store_writer import SEGMENT_BYTES, consistent, get, put
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import END_SESSION, PUT_RECORD, Command, EnginePartition
+from socketcluster_store.engines.base import END_SESSION, PUT_RECORD, Command
 from socketcluster_store.engines.journal import Journal
 from socketcluster_store.engines.journal import encode as encode_writes
 from socketcluster_store.engines.lmdb import LmdbEngine
@@ -34,16 +34,6 @@ encode = msgspec.msgpack.encode
 def writer(*arguments: object) -> tuple[str, ...]:
     """Return the command line of a process that writes."""
     return (sys.executable, str(Path(store_writer.__file__)), *map(str, arguments))
-
-
-async def consistent(partition: EnginePartition) -> int:
-    """Return the last number of ``put``, having checked that all batches up to it are there, each whole."""
-    last = await get(partition, "left")
-    assert last == await get(partition, "right")
-    for number in range(max(1, last - 499), last + 1):
-        assert await get(partition, f"left{number % 500}") == number
-        assert await get(partition, f"right{number % 500}") == number
-    return last
 
 
 def copy(folder: Path, to: Path) -> Path:

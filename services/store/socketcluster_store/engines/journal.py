@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ SEGMENT_BYTES = 1024 * 1024
 Writes = dict[bytes, bytes | None]
 """What was put at each key; ``None``: it was deleted."""
 
+_NAMES = ("journal.0", "journal.1")
 _MAGIC = b"SCJRNL\0\1"
 _BLANK = bytes(8)
 _HEADER = struct.Struct("=QIII")
@@ -77,10 +79,10 @@ class Segment:
         magic = self._map[: len(_MAGIC)]
         if magic == _BLANK:
             return
-        self.generation, self.crc, self.previous, check = _HEADER.unpack_from(self._map, len(_MAGIC))
-        if magic != _MAGIC or crc32(self._map[len(_MAGIC) : _FIRST - 4]) != check:
+        if not _holds(self._map[:_FIRST]):
             self.close()
             raise EngineError(f"{path} is damaged, or no journal")
+        self.generation, self.crc, self.previous, _check = _HEADER.unpack_from(self._map, len(_MAGIC))
 
     def begin(self, generation: int, previous: int) -> None:
         """Make the segment an empty one of a new generation."""
@@ -142,10 +144,10 @@ class Journal:
             EngineError: one is damaged.
         """
         self._capacity = size - _FIRST - 12
-        fresh = not (folder / "journal.1").exists()
-        first = Segment(folder / "journal.0", size)
+        fresh = not (folder / _NAMES[1]).exists()
+        first = Segment(folder / _NAMES[0], size)
         try:
-            self._segments = [first, Segment(folder / "journal.1", size)]
+            self._segments = [first, Segment(folder / _NAMES[1], size)]
             if fresh:
                 sync_folder(folder)
         except BaseException:
@@ -218,6 +220,29 @@ class Journal:
             segment.close()
 
 
+def copy(former: Path, new: Path) -> None:
+    """Copy the segments into another folder, while their owner may write one record, or begin one segment anew.
+
+    A copy whose header is torn counts as never begun: what the segment had before is in LMDB, and what it would have
+    next was not acknowledged.
+
+    Raises:
+        OSError: they cannot be copied.
+    """
+    for name in _NAMES:
+        if not (former / name).exists():
+            continue
+        shutil.copyfile(former / name, new / name)
+        with (new / name).open("r+b") as file:
+            header = file.read(_FIRST)
+            if header[: len(_MAGIC)] != _BLANK and not _holds(header):
+                log.warning("a journal was copied while it was begun and is left out", path=str(former / name))
+                file.seek(0)
+                file.write(_BLANK)
+                file.flush()
+            os.fsync(file.fileno())
+
+
 def encode(writes: Mapping[bytes, bytes | None]) -> bytes:
     """Return the entries of a record."""
     if len(writes) == 1:
@@ -245,3 +270,10 @@ def _decode(payload: bytes, into: Writes) -> None:
         else:
             into[key] = payload[position : position + value_length]
             position += value_length
+
+
+def _holds(header: bytes) -> bool:
+    """Is this the whole header of a segment?"""
+    if len(header) < _FIRST or header[: len(_MAGIC)] != _MAGIC:
+        return False
+    return bool(_HEADER.unpack_from(header, len(_MAGIC))[3] == crc32(header[len(_MAGIC) : _FIRST - 4]))

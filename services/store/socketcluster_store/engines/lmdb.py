@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -40,6 +40,7 @@ SLICE_WRITES = 256
 SLICE_BYTES = 256 * 1024
 """What is put into LMDB in one go: operations come between two slices."""
 
+_DATA = "data.mdb"
 _EPOCH_KEY = b"e"
 _APPLIED_KEY = b"j"
 """The generation of the journal up to which LMDB has everything."""
@@ -370,18 +371,18 @@ class _Reader:
 
 
 def _copy(former: Path, new: Path) -> None:
-    """Copy what was applied, while the former owner may wake up.
+    """Copy what was applied to the disk, while the former owner may wake up.
 
     It appends one record more at most, and commits once more: that spares the pages of the snapshot that is read here.
-    The journal is copied first, so that LMDB is not behind it.
+    The journal is copied first, so that LMDB is not behind it. The former files are removed: the copies are synced.
     """
-    for name in ("journal.0", "journal.1"):
-        if (former / name).exists():
-            shutil.copyfile(former / name, new / name)
-    if (former / "data.mdb").exists():
+    journal.copy(former, new)
+    if (former / _DATA).exists():
         environment = lmdb.open(str(former), map_size=MAP_BYTES, max_dbs=0, lock=False, readonly=True, readahead=False)
         with environment:
             environment.copy(str(new), compact=True)
+        with (new / _DATA).open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _open(path: Path, segment_bytes: int) -> _Opened:
