@@ -319,7 +319,7 @@ async def test_a_store_that_reads_nothing_does_not_grow_the_worker(
     monkeypatch.setattr(store_client, "MAX_PENDING_BYTES", 8 << 20)
 
     class DeafStore(ScriptedStore):
-        async def Link(self, request_iterator: Any, context: Any) -> None:  # noqa: N802  # type: ignore[override]
+        async def Link(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
             await anext(aiter(request_iterator))
             ownership = [store_pb2.Ownership(partition=number, epoch=1) for number in ALL]
             await context.write(store_pb2.LinkReply(announcement=store_pb2.Announcement(partitions=ownership)))
