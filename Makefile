@@ -40,7 +40,8 @@ test: install ## Lint, types, and every test that this machine allows; CI=true: 
 	@scripts/test-requirements
 	@$(MAKE) lint types
 	@scripts/test-node
-	@$(BIN)/pytest
+	@failed=0; $(BIN)/pytest --ignore=tests/unit || failed=1; \
+	  $(BIN)/pytest tests/unit -n $(CORES) --dist worksteal || failed=1; exit $$failed
 
 conformance: install ## The conformance tests with all cases of the Autobahn suite, twice those with compression (25 minutes)
 	@AUTOBAHN_ALL=1 $(BIN)/pytest tests/conformance

@@ -87,3 +87,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         marker, _, lack = reason.partition(": ")
         what = f"{count} test{'s' if count != 1 else ''}{', and those of clients/js' if marker == 'node' else ''}"
         terminalreporter.write_line(f"NOT TESTED on this machine: {marker}: {what} ({lack})", yellow=True)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: frames are masked at random, and a test is to have one name."""
+    return argname if isinstance(val, bytes) else None
