@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.clients import Browser, Messages
 from support.cluster import until
-from support.compose import ComposeCluster
+from support.compose import ComposeCluster, docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -53,6 +53,29 @@ async def test_the_example_works_through_a_kill_and_scaling_down_and_up(cluster:
 
         await asyncio.to_thread(cluster.scale, 4)
         await cluster.serving_workers(at_least=4)
+        await _check_sessions(before, cluster)
+
+
+async def test_stores_that_come_and_go_and_are_killed_and_paused_keep_every_session(cluster: ComposeCluster) -> None:
+    async with AsyncExitStack() as stack:
+        browsers = [await stack.enter_async_context(cluster.browser()) for _ in range(12)]  # over all stores, surely
+        before = {}
+        for browser in browsers:
+            async with browser.engine() as socket:
+                before[browser] = await socket.call("who")
+                await socket.call("login", {})
+        await asyncio.to_thread(cluster.scale, 4, stores=3)
+        await _check_sessions(before, cluster)
+        killed, paused = (container["Id"] for container in cluster.containers("store")[:2])
+        await docker("kill", "--signal", "KILL", killed)
+        await _check_sessions(before, cluster)
+        await docker("pause", paused)
+        try:
+            await _check_sessions(before, cluster)
+        finally:
+            await docker("unpause", paused)
+        await _check_sessions(before, cluster)
+        await asyncio.to_thread(cluster.scale, 4, stores=1)
         await _check_sessions(before, cluster)
 
 

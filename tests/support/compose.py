@@ -57,11 +57,10 @@ class ComposeCluster(Cluster):
             ).stdout
             assert not left.strip(), f"down left a {kind}: {left}"
 
-    def scale(self, workers: int) -> None:
-        """Change how many workers there are; return when all containers are healthy."""
-        self.compose(
-            "up", "--detach", "--wait", "--wait-timeout", str(WAIT), "--no-recreate", "--scale", f"worker={workers}"
-        )
+    def scale(self, workers: int, *, stores: int = 1) -> None:
+        """Change how many workers and stores there are; return when all containers are healthy."""
+        counts = ("--scale", f"worker={workers}", "--scale", f"store={stores}")
+        self.compose("up", "--detach", "--wait", "--wait-timeout", str(WAIT), "--no-recreate", *counts)
 
     def logs(self) -> str:
         """Return what all containers have logged."""
@@ -95,12 +94,12 @@ class ComposeCluster(Cluster):
 
     async def kill(self, service: str, name: str | None = None) -> None:
         container = await self._find(service, name)
-        await _docker("kill", "--signal", "KILL", container["Id"])
+        await docker("kill", "--signal", "KILL", container["Id"])
         if service != "worker":  # of which there is only one: Docker does not start again what was killed by hand
-            await _docker("start", container["Id"])
+            await docker("start", container["Id"])
 
     async def stop_worker(self, name: str) -> None:
-        await _docker("stop", (await self._find("worker", name))["Id"])
+        await docker("stop", (await self._find("worker", name))["Id"])
 
     async def _find(self, service: str, name: str | None) -> dict[str, Any]:
         running = await asyncio.to_thread(self.containers, service)
@@ -121,6 +120,7 @@ def _name(container: dict[str, Any]) -> str:
     return name
 
 
-async def _docker(*arguments: str) -> None:
+async def docker(*arguments: str) -> None:
+    """Run ``docker``."""
     process = await asyncio.create_subprocess_exec("docker", *arguments, stdout=asyncio.subprocess.DEVNULL)
     assert await process.wait() == 0, arguments
