@@ -74,9 +74,9 @@ class Applied:
 
     def command(self, last: store_pb2.Operation, refused: list[_Result], ids: Sequence[int], now: float) -> Command:
         """Return the command that ends a batch; see ``Repeats.commands``."""
-        answered = last.id - last.behind
-        for operation_id in [each for each in self.results if each < answered]:
-            del self.results[operation_id]
+        if self.results:
+            answered = last.id - last.behind
+            self.results = {number: result for number, result in self.results.items() if number >= answered}
         record = (last.id, int(now), [*self.results.values(), *refused])
         return Command(REMEMBER, self.process, (), _encode(record), ids=ids)
 
@@ -90,8 +90,7 @@ class Applied:
         """Note what became of a batch, once it is committed; ``last`` is its last operation that changes something."""
         self.highest = last.id
         self.at = now
-        new = _results(operations, outcomes)
-        if new:
+        if any(outcomes) and (new := _results(operations, outcomes)):
             self.results = {result[0]: result for result in _bounded([*self.results.values(), *new])}
 
 
@@ -158,12 +157,17 @@ class Repeats:
             places: of each command, which operation it carries out, or -1.
             now: seconds since the Unix epoch.
         """
-        ids = [operations[place].id if place >= 0 and is_remembered(operations[place]) else 0 for place in places]
-        gone: list[str] = []
-        if not applied.highest:  # a process that is new here takes the place of those that are long gone
-            gone = [name for name, each in self._processes.items() if each.at < now - KEPT_SECONDS]
-        forgotten = [Command(FORGET, self._processes.pop(name).process) for name in gone]
-        return [*forgotten, applied.command(last, _results(operations, outcomes), ids, now)]
+        ids = [
+            operations[place].id if place >= 0 and operations[place].verb not in _NOT_REMEMBERED else 0
+            for place in places
+        ]
+        refused = _results(operations, outcomes) if any(outcomes) else []
+        ending = applied.command(last, refused, ids, now)
+        if applied.highest:
+            return [ending]
+        # a process that is new here takes the place of those that are long gone
+        gone = [name for name, each in self._processes.items() if each.at < now - KEPT_SECONDS]
+        return [*(Command(FORGET, self._processes.pop(name).process) for name in gone), ending]
 
 
 def is_remembered(operation: store_pb2.Operation) -> bool:
@@ -174,7 +178,7 @@ def is_remembered(operation: store_pb2.Operation) -> bool:
 def remember(kv: KeyValue, command: Command, batch: Sequence[Command], outcomes: Sequence[Outcome]) -> bytes:
     """Carry ``REMEMBER`` out, after the commands of its batch that have ``outcomes``."""
     record = command.value
-    new = [
+    new = any(outcomes) and [
         _result(operation_id, answer_of(outcome) if each.verb == PUBLISH and isinstance(outcome, bytes) else outcome)
         for operation_id, each, outcome in zip(command.ids, batch, outcomes, strict=False)
         if operation_id and outcome != b""
