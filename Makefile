@@ -37,8 +37,7 @@ down: ## Remove the containers; the data stays in its volume
 	docker compose down
 
 test: install ## Lint, types, and every test that this machine allows; CI=true: a test that it does not allow is a failure
-	@scripts/test-requirements
-	@$(MAKE) lint types
+	@scripts/test-requirements & $(MAKE) lint types; wait $$!
 	@scripts/test-node
 	@failed=0; $(BIN)/pytest --ignore=tests/unit || failed=1; \
 	  $(BIN)/pytest tests/unit -n $(CORES) --dist worksteal || failed=1; exit $$failed
