@@ -6,18 +6,11 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
-from functools import partial
 from types import CoroutineType
 from typing import Any
 
 BEGIN_AT_ONCE = sys.version_info >= (3, 12)
 """Does a coroutine run up to where it first waits when it is started? If not, it begins in the loop's next turn."""
-
-
-# Run a coroutine up to where it first waits: most handlers never do, and cost no turn of the loop then.
-# On Python 3.11, which cannot do that, it begins in the loop's next turn.
-_EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-_start: Callable[..., asyncio.Task[Any]] = partial(asyncio.Task, **_EAGERLY)
 
 
 class Tasks:
@@ -39,7 +32,11 @@ class Tasks:
 
         ``what`` says in a few words what it is for.
         """
-        task = _start(coroutine, loop=asyncio.get_running_loop(), name=what)
+        loop = asyncio.get_running_loop()
+        if BEGIN_AT_ONCE:  # most handlers never wait, and cost no turn of the loop then
+            task = asyncio.Task(coroutine, loop=loop, name=what, eager_start=True)  # type: ignore[call-arg]
+        else:
+            task = asyncio.Task(coroutine, loop=loop, name=what)
         if not task.done():
             self._running.add(task)
             task.add_done_callback(self._running.discard)

@@ -93,7 +93,8 @@ class Emitter:
     """The events there are; ``None``: any name."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, tuple[Handler, ...]] = {}
+        self.by_event: dict[str, tuple[Handler, ...]] = {}
+        """Who is there for each event; ``handlers`` tells who is to be called."""
         self._once: set[str] = set()  # events with handlers that are called once; nearly always none
 
     @overload
@@ -118,24 +119,24 @@ class Emitter:
 
     def off(self, event: str, handler: Callable[..., Any] | None = None) -> None:
         """Forget a handler of ``event``, or all of them."""
-        kept = tuple(h for h in self._handlers.get(event, ()) if handler is not None and not _is(h.function, handler))
+        kept = tuple(h for h in self.by_event.get(event, ()) if handler is not None and not _is(h.function, handler))
         if kept:
-            self._handlers[event] = kept
+            self.by_event[event] = kept
         else:
-            self._handlers.pop(event, None)
+            self.by_event.pop(event, None)
 
     def handlers(self, event: str) -> tuple[Handler, ...]:
         """Return who is to be called now; those added by ``once`` are forgotten by that."""
-        found = self._handlers.get(event)
+        found = self.by_event.get(event)
         if found is None:
             return ()
         if event in self._once:
             self._once.discard(event)
             kept = tuple(handler for handler in found if not handler.once)
             if kept:
-                self._handlers[event] = kept
+                self.by_event[event] = kept
             else:
-                del self._handlers[event]
+                del self.by_event[event]
         return found
 
     def _register(self, event: str, handler: F | None, *, once: bool) -> F | Callable[[F], F]:
@@ -152,6 +153,6 @@ class Emitter:
         return handler
 
     def _add(self, event: str, function: Callable[..., Any], once: bool) -> None:
-        self._handlers[event] = (*self._handlers.get(event, ()), make_handler(function, once=once))
+        self.by_event[event] = (*self.by_event.get(event, ()), make_handler(function, once=once))
         if once:
             self._once.add(event)

@@ -43,10 +43,11 @@ class Middleware:
         always_asked: stages that are active even without any.
     """
 
-    __slots__ = ("_stages",)
+    __slots__ = ("by_stage",)
 
     def __init__(self, always_asked: Iterable[str] = ()) -> None:
-        self._stages: dict[str, tuple[Handler, ...]] = dict.fromkeys(always_asked, ())
+        self.by_stage: dict[str, tuple[Handler, ...]] = dict.fromkeys(always_asked, ())
+        """Who is asked, by stage; a stage that is not there is not active."""
 
     @overload
     def use(self, stage: str) -> Callable[[M], M]: ...
@@ -67,16 +68,16 @@ class Middleware:
         if function is None:
 
             def decorate(decorated: M) -> M:
-                self._stages[stage] = (*self._stages.get(stage, ()), make_handler(decorated))
+                self.by_stage[stage] = (*self.by_stage.get(stage, ()), make_handler(decorated))
                 return decorated
 
             return decorate
-        self._stages[stage] = (*self._stages.get(stage, ()), make_handler(function))
+        self.by_stage[stage] = (*self.by_stage.get(stage, ()), make_handler(function))
         return function
 
     def active(self, stage: str) -> bool:
         """Is that stage's middleware to be asked?"""
-        return stage in self._stages
+        return stage in self.by_stage
 
     async def run(self, action: Action) -> None:
         """Ask every middleware of the action's stage.
@@ -84,7 +85,7 @@ class Middleware:
         Raises:
             EventError: one of them refuses.
         """
-        for handler in self._stages.get(action.stage, ()):
+        for handler in self.by_stage.get(action.stage, ()):
             result = handler((action,))
             if inspect.isawaitable(result):
                 result = await result

@@ -77,6 +77,8 @@ class Dispatch:
         self._answerer = answerer
         self._gate = gate
         self._start_task = namespace.tasks.start
+        self._middleware = namespace.middleware.by_stage
+        self._handlers = socket.by_event
         self._waiting: deque[tuple[str, tuple[Any, ...], CallId | None]] | None = deque()
 
     def begin(self) -> None:
@@ -90,7 +92,7 @@ class Dispatch:
                 self._socket.disconnect(CloseCode.POLICY_VIOLATION, "too many events are waiting")
                 return
             self._waiting.append((name, args, call_id))
-        elif self._namespace.middleware.active("event"):
+        elif "event" in self._middleware:
             self._waiting = deque([(name, args, call_id)])
             if self._gate is not None:
                 self._gate.hold()
@@ -187,7 +189,7 @@ class Dispatch:
 
     def _start(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
         handlers = self._socket.handlers(name) if name not in OWN_EVENTS else ()
-        for handler in self._socket.handlers(CATCH_ALL):
+        for handler in self._socket.handlers(CATCH_ALL) if CATCH_ALL in self._handlers else ():
             self._namespace.run(handler, ((name, *args),), f"a handler of {CATCH_ALL!r}")
         if call_id is None:
             for handler in handlers:

@@ -46,11 +46,17 @@ class SocketIOPeer:
         self._session_id = session_id
         self._decoder = wire.Decoder()
         self._members: dict[str, Member] = {}
+        self._root_event: Callable[[str, tuple[Any, ...], int | None], None] | None = None  # the straight way there
         self._greeted = False  # has the client asked for a namespace?
         self._timer = asyncio.get_running_loop().call_later(context.timing.handshake_timeout, self._nobody_connected)
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message from the client."""
+        if self._root_event is not None and type(message) is str and self._decoder.awaiting is None:
+            event = wire.short_event(message)
+            if event is not None:
+                self._root_event(*event)
+                return
         try:
             packet = self._decoder.receive(message)
         except WireError as error:
@@ -89,6 +95,8 @@ class SocketIOPeer:
     def left(self, member: Member) -> None:
         """Forget a namespace's socket."""
         self._members.pop(member.namespace.name, None)
+        if member.namespace.name == wire.ROOT:
+            self._root_event = None
         if not self._members:
             self._timer = asyncio.get_running_loop().call_later(
                 self.context.timing.handshake_timeout, self._nobody_connected
@@ -104,6 +112,8 @@ class SocketIOPeer:
         auth = packet.data if isinstance(packet.data, dict) else None
         member = Member(self, namespace, replace(self._handshake, auth=auth), self._session_id)
         self._members[namespace.name] = member
+        if namespace.name == wire.ROOT:
+            self._root_event = member.event
         member.connect(packet.data if isinstance(packet.data, dict) else {})
 
     def _nobody_connected(self) -> None:
@@ -127,6 +137,8 @@ class Member:
             ack_timeout=peer.context.timing.ack_timeout,
         )
         self._dispatch = Dispatch(namespace, self._socket, self)
+        self.event = self._dispatch.event
+        """Takes an event for this namespace: its name, its arguments, and its ack id if it has one."""
         self._ticket: Ticket | None = None  # where clients can recover
         self._saving = False
         self._ack_prefix = wire.ack_prefix(namespace.name)
@@ -218,7 +230,7 @@ class Member:
         """Take a packet for this namespace."""
         if packet.type is _EVENT:
             name, *args = packet.data
-            self._dispatch.event(name if type(name) is str else str(name), tuple(args), packet.ack_id)
+            self.event(name if type(name) is str else str(name), tuple(args), packet.ack_id)
         elif packet.type is _ACK:
             self._answered(packet)
         elif packet.type is _DISCONNECT:
