@@ -31,6 +31,7 @@ def make_engine(settings: StoreSettings, store_id: str) -> Engine:
         settings.max_value_bytes,
         max_session_bytes=settings.max_session_bytes,
         procedures=procedures.load(settings.store_controller),
+        procedure_timeout=settings.procedure_timeout,
     )
     folder = settings.data_dir / settings.app_name / "partitions"
     if settings.engine == "memory":

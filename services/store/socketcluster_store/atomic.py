@@ -17,6 +17,7 @@ from socketcluster_store.engines.base import READS, Command, KeyValue
 from socketcluster_store.errors import InvalidError, ProcedureError, Refusal
 from socketcluster_store.overlay import Overlay
 from socketcluster_store.procedures import Procedure, ProcedureTree
+from socketcluster_store.time_limit import TimeLimit, TookTooLong
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,10 +62,15 @@ def run(trees: Trees, kv: KeyValue, command: Command) -> bytes:
     if not isinstance(args, list):
         raise InvalidError(f"RUN {procedure.name}: the arguments are no list")
     with _held_together(trees, kv, command.session_id) as call:
-        tree = ProcedureTree(_bounded(call, procedure))
+        limit = TimeLimit(trees.common.procedure_timeout)
+        tree = ProcedureTree(_bounded(call, procedure, limit))
         started = time.perf_counter()
         try:
-            result = _encode(procedure.function(tree, *args))
+            with limit.running():
+                result = _encode(procedure.function(tree, *args))
+        except TookTooLong:
+            text = f"RUN {procedure.name}: it took longer than {limit.seconds:g} s, and was undone"
+            raise ProcedureError(text, TimeoutError.__name__) from None
         except Refusal as refusal:
             if isinstance(refusal, ProcedureError):
                 raise
@@ -120,7 +126,7 @@ def _check_partition(trees: Trees, command: Command) -> None:
         )
 
 
-def _bounded(call: Call, procedure: Procedure) -> Callable[[int, list[str], Any], Any]:
+def _bounded(call: Call, procedure: Procedure, limit: TimeLimit) -> Callable[[int, list[str], Any], Any]:
     """Return what a procedure's view calls: with values, and a bounded number of writes."""
     writes = 0
 
@@ -130,7 +136,8 @@ def _bounded(call: Call, procedure: Procedure) -> Callable[[int, list[str], Any]
             writes += 1
             if writes > procedure.max_writes:
                 raise InvalidError(f"a procedure may write {procedure.max_writes} times")
-        result = call(verb, keys, value)
+        with limit.shielded():
+            result = call(verb, keys, value)
         return _decode(result) if result else None
 
     return bounded

@@ -77,11 +77,13 @@ class Documents:
         *,
         max_session_bytes: int = 8 * MIB,
         procedures: Procedures | None = None,
+        procedure_timeout: float = 1.0,
         clock: Callable[[], float] = clock,
     ) -> None:
         self.max_value_bytes = max_value_bytes
         self.max_session_bytes = max_session_bytes
         self.procedures = procedures or Procedures()
+        self.procedure_timeout = procedure_timeout
         self.clock = clock
 
     def partition(self, number: int) -> Trees:

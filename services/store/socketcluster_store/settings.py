@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from socketcluster_runtime.settings import ServiceSettings, wiring
@@ -39,6 +39,8 @@ class StoreSettings(ServiceSettings):
     """The most data that a session may hold: bytes of its keys and of its values' MessagePack."""
     store_controller: Path | None = None
     """The Python file with ``run(store)``, for procedures; default: ``store_controller.py`` beside the other."""
+    procedure_timeout: float = Field(1.0, gt=0)
+    """Seconds after which a procedure is ended and undone; everybody waits for it. Below ``store_hang_timeout``."""
     channel_history: Annotated[tuple[HistoryRule, ...], NoDecode] = ()
     """Which channels keep their messages: ``pattern: count, age`` and so on, by semicolons; age in seconds."""
     message_id_window: float = Field(300.0, gt=0, le=86_400)
@@ -50,3 +52,12 @@ class StoreSettings(ServiceSettings):
     @classmethod
     def _parse_rules(cls, value: object) -> object:
         return tuple(parse_rule(part) for part in value.split(";") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _hangs_no_longer_than_allowed(self) -> Self:
+        if self.procedure_timeout >= self.store_hang_timeout:
+            raise ValueError(
+                f"procedure_timeout ({self.procedure_timeout:g}) must be below store_hang_timeout "
+                f"({self.store_hang_timeout:g}): the other stores would take the partitions over meanwhile"
+            )
+        return self

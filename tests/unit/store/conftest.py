@@ -213,10 +213,15 @@ def procedures() -> Procedures:
     return Procedures()
 
 
+@pytest.fixture
+def documents(clock: Clock, procedures: Procedures) -> Documents:
+    """Small limits."""
+    return Documents(MAX_VALUE, max_session_bytes=MAX_SESSION, procedures=procedures, clock=clock)
+
+
 @pytest.fixture(params=["memory", "lmdb"])
-def data_engine(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, procedures: Procedures) -> Engine:
-    """Each engine, with small limits."""
-    documents = Documents(MAX_VALUE, max_session_bytes=MAX_SESSION, procedures=procedures, clock=clock)
+def data_engine(request: pytest.FixtureRequest, tmp_path: Path, documents: Documents) -> Engine:
+    """Each engine."""
     return MemoryEngine(tmp_path, documents) if request.param == "memory" else LmdbEngine(tmp_path, documents)
 
 

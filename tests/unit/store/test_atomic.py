@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from support.store_data import ELSEWHERE, HERE, MAX_VALUE, Data, watch
 
+from socketcluster_store.documents import Documents
 from socketcluster_store.errors import (
     InvalidError,
     ProcedureError,
@@ -15,6 +18,7 @@ from socketcluster_store.errors import (
     WrongTypeError,
 )
 from socketcluster_store.procedures import Procedures, Store
+from socketcluster_store.time_limit import TimeLimit, TookTooLong
 
 # Transactions
 
@@ -155,6 +159,41 @@ async def test_a_procedure_s_writes_are_bounded(data: Data) -> None:
     with pytest.raises(InvalidError, match="RUN few: a procedure may write 3 times"):
         await data.do("run", name="few", value=[4], session=b"other")
     assert await data.do("get_all", session=b"other") == {}
+
+
+async def test_a_procedure_that_takes_too_long_is_ended_and_undone(data: Data, documents: Documents) -> None:
+    documents.procedure_timeout = 0.05
+
+    @data.procedure
+    def forever(tree: Any) -> None:
+        while True:
+            with suppress(Exception):  # it does not hear of its 10,000th write, either
+                tree.set("k", 1)
+                tree.expire("k", 1)
+
+    with pytest.raises(ProcedureError, match=r"RUN forever: it took longer than 0.05 s, and was undone") as failed:
+        await data.do("run", name="forever")
+    assert failed.value.name == "TimeoutError"
+    assert await data.do("get_all") == {}
+    assert data.partition.next_expiry() is None
+
+
+def test_a_block_that_catches_its_end_is_ended_again() -> None:
+    caught = 0
+
+    def stubborn() -> None:
+        nonlocal caught
+        while True:
+            try:
+                signal.pause()
+            except TookTooLong:
+                caught += 1
+                if caught == 3:
+                    raise
+
+    with pytest.raises(TookTooLong), TimeLimit(0.001).running():
+        stubborn()
+    assert caught == 3
 
 
 async def test_a_procedure_s_result_has_a_largest_size(data: Data) -> None:
