@@ -7,10 +7,11 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
+from socketcluster.errors import OptionError
 from socketcluster.folders import data_dir, run_dir
 from socketcluster.listen import listen, url
 from socketcluster.notify import NotifyListener
@@ -32,6 +33,9 @@ class SocketCluster:
         port: where clients are accepted; 0 means any free port.
         app_name: keeps applications that share a domain or a store apart.
         worker_controller: the Python file with ``run(worker)`` that every worker runs.
+        protocol: ``http`` or ``https``.
+        protocol_options: of ``https``: ``cert``, ``key`` and ``passphrase``, which are the options ``tls_cert``,
+            ``tls_key`` and ``tls_passphrase``.
         options: every other option that ``socketcluster run --help`` lists, with underscores: ``session_timeout=60``.
 
     What is not given comes from the environment (``SOCKETCLUSTER_SESSION_TIMEOUT``), else from the default.
@@ -48,6 +52,8 @@ class SocketCluster:
         port: int | None = None,
         app_name: str | None = None,
         worker_controller: str | PathLike[str] | None = None,
+        protocol: str | None = None,
+        protocol_options: Mapping[str, object] | None = None,
         **options: object,
     ) -> None:
         named: dict[str, object] = {
@@ -58,7 +64,7 @@ class SocketCluster:
             "app_name": app_name,
             "worker_controller": worker_controller,
         }
-        self.settings = resolve(named | options)
+        self.settings = resolve(named | options | _tls_options(protocol, protocol_options or {}, options))
 
     def run(self) -> None:
         """Run the cluster until SIGINT, SIGTERM or SIGHUP; must be called in the main thread, with no loop running.
@@ -74,6 +80,23 @@ class SocketCluster:
             ChildFailedError: a process says that no restart will help; everything was stopped.
         """
         run_cluster(self.settings)
+
+
+def _tls_options(
+    protocol: str | None, protocol_options: Mapping[str, object], options: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the options that ``protocol`` and ``protocol_options`` stand for."""
+    known = {"cert": "tls_cert", "key": "tls_key", "passphrase": "tls_passphrase"}
+    for name in protocol_options:
+        if name not in known:
+            raise OptionError(f"protocol_options: there is no {name!r}, only {', '.join(known)}")
+    if protocol not in (None, "http", "https"):
+        raise OptionError(f"protocol: it is http or https, not {protocol!r}")
+    if protocol != "https" and protocol_options:
+        raise OptionError('protocol_options: they are for protocol="https"')
+    if protocol == "https" and "cert" not in protocol_options and "tls_cert" not in options:
+        raise OptionError('protocol: https needs a certificate: protocol_options={"cert": "...", "key": "..."}')
+    return {known[name]: value for name, value in protocol_options.items()}
 
 
 def resolve(given: dict[str, object], spell: Spell = str) -> ClusterSettings:
@@ -99,7 +122,8 @@ def run_cluster(settings: ClusterSettings) -> None:
         try:
             with run_dir(lock) as path:
                 made = plan(settings, path, [each.fileno() for each in listening])
-                line = f"ready {url(settings.host, listening[0].getsockname()[1])}"
+                scheme = "https" if "tls_cert" in settings.service_options else "http"
+                line = f"ready {url(settings.host, listening[0].getsockname()[1], scheme)}"
                 asyncio.run(supervise([made.balancers, made.workers, made.stores], listening, path, line, settings))
         finally:
             _close(listening)

@@ -135,7 +135,7 @@ def malformed(
         variable = settings.env_name(field) if field in settings.model_fields else place
         name = spell(field) if field in given else variable
         value = given.get(field, os.environ.get(variable, item["input"]))
-        shown = "" if "secret" in field or not field else f" (got {value!r})"
+        shown = "" if "secret" in field or "passphrase" in field or not field else f" (got {value!r})"
         parts.append(f"{name}: {item['msg'].removeprefix('Value error, ')}{shown}")
     return OptionError("; ".join(parts))
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import ssl
 from pathlib import Path
 
+import pytest
+from support import certificates
 from support.clients import Browser
+from support.cluster import until
 from support.local import LocalCluster
 
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
@@ -40,6 +46,46 @@ async def test_spliced_connections_know_their_client_and_carry_everything(tmp_pa
             assert {answer["session"] for answer in answers} == {page["session"]}
             assert {answer["worker"] for answer in answers} == {page["worker"]}
             assert {answer["address"] for answer in answers} == {"127.0.0.1"}
+
+
+async def test_by_https_everything_works_and_certificates_are_renewed_under_way(tmp_path: Path) -> None:
+    files = certificates.make(tmp_path, "first", "open sesame")
+    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--tls-passphrase", "open sesame")
+    second = certificates.make(tmp_path, "second", "open sesame")
+    tls = ssl.create_default_context(cafile=str(files.cert))
+    tls.load_verify_locations(second.cert)
+
+    async with LocalCluster(CONTROLLER, tmp_path / "data", *options) as cluster:
+        assert cluster.url.startswith("https://127.0.0.1:")
+        async with Browser(cluster.url, tls) as browser:
+            answer = await browser.http.get("/who")
+            assert answer.json()["address"] == "127.0.0.1"
+            assert "; secure" in answer.headers["set-cookie"].lower()
+            port = int(cluster.url.rpartition(":")[2])
+
+            async def subject() -> str:
+                found = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+                return found.replace("\n", "")
+
+            async with browser.raw() as raw, browser.engine() as engine, browser.polling() as polling:
+                first = await subject()
+                assert first == files.cert.read_text().replace("\n", "")
+                second.cert.replace(files.cert)
+                second.key.replace(files.key)
+                await cluster.signal("balancer", signal.SIGHUP)
+                renewed = files.cert.read_text().replace("\n", "")
+                assert await until(subject, lambda found: found == renewed)
+                for socket in (raw, engine):
+                    assert (await socket.call("who"))["session"] == answer.json()["session"]
+                assert (await polling.call("who"))["session"] == answer.json()["session"]
+
+
+async def test_a_wrong_passphrase_is_told_at_the_start(tmp_path: Path) -> None:
+    files = certificates.make(tmp_path, "locked", "open sesame")
+    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--tls-passphrase", "wrong")
+    with pytest.raises(AssertionError, match="tls_passphrase: it does not open the key"):
+        async with LocalCluster(CONTROLLER, tmp_path / "data", *options):
+            pass
 
 
 async def test_two_applications_on_one_host_keep_their_sessions_apart(tmp_path: Path) -> None:

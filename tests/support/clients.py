@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -213,9 +214,10 @@ class PollingSocket(Messages):
 class Browser:
     """Cookies, and the sockets of tabs that share them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
         self.url = url
-        self.http = httpx.AsyncClient(base_url=url, timeout=20)
+        self.tls = tls
+        self.http = httpx.AsyncClient(base_url=url, timeout=20, verify=tls or True)
 
     def raw(self, url: str | None = None) -> Connecting:
         """Open a raw WebSocket: ``async with browser.raw() as socket``."""
@@ -261,7 +263,11 @@ class Connecting:
     async def open(self) -> WebSocketMessages:
         """Connect; the socket is to be entered, and closes when it is left."""
         connection = await connect(
-            self._url, additional_headers=self._browser.cookie_header, compression=None, ping_interval=None
+            self._url,
+            additional_headers=self._browser.cookie_header,
+            compression=None,
+            ping_interval=None,
+            ssl=self._browser.tls if self._url.startswith("wss:") else None,
         )
         self._browser.learn(connection)
         return self._kind(connection)

@@ -76,6 +76,11 @@ class LocalCluster(Cluster):
         process.kill()
         await asyncio.to_thread(_gone, process)
 
+    async def signal(self, service: str, number: int) -> None:
+        """Send a signal to each process of a service."""
+        for process in self._children(service):
+            process.send_signal(number)
+
     async def stop_worker(self, name: str) -> None:
         process = self._find("worker", name)
         process.terminate()

@@ -115,7 +115,8 @@ def describe(error: ValidationError, settings: type[ServiceSettings]) -> str:
     for item in error.errors():
         field = str(item["loc"][0]) if item["loc"] else ""
         name = settings.env_name(field) if field in settings.model_fields else field
-        given = "" if item["type"] == "missing" or "secret" in name.lower() else f" (got {item['input']!r})"
+        hidden = any(part in name.lower() for part in ("secret", "passphrase"))
+        given = "" if item["type"] == "missing" or hidden else f" (got {item['input']!r})"
         parts.append(f"{name}: {item['msg']}{given}")
     return "; ".join(parts)
 

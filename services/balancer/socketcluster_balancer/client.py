@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from socketcluster_balancer import pages
 from socketcluster_balancer.deadlines import Deadlines
@@ -17,6 +17,7 @@ from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
 from socketcluster_wire.request_head import RequestHead
 
 if TYPE_CHECKING:
+    from socketcluster_balancer.splice import Splice
     from socketcluster_balancer.workers import Worker
 
 LINGER = 1.0
@@ -31,11 +32,12 @@ _DISCARD_BYTES = 64 * 1024
 class Client:
     """A connection that belongs to the balancer."""
 
-    __slots__ = ("data", "head", "sock", "tried", "wait_until")
+    __slots__ = ("data", "head", "tried", "wait_until")
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        """Non-blocking."""
+    secure: ClassVar[bool]
+    """Did it come by TLS, which ends here?"""
+
+    def __init__(self) -> None:
         self.data = b""
         """Everything read so far."""
         self.head: RequestHead | None = None
@@ -45,6 +47,66 @@ class Client:
         self.wait_until = 0.0
         """Loop time until which it waits for a worker; 0 if it never had to."""
 
+    def addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Return its host and port, and those that it connected to.
+
+        Raises:
+            OSError: it has gone.
+        """
+        raise NotImplementedError
+
+    async def go_on_in(self, splice: Splice, beginning: bytes) -> None:
+        """Give its connection to a splice, which sends the worker ``beginning`` first.
+
+        Raises:
+            OSError: it has gone; the splice is aborted.
+        """
+        raise NotImplementedError
+
+
+class PlainClient(Client):
+    """A connection without TLS."""
+
+    __slots__ = ("sock",)
+
+    secure = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self.sock = sock
+        """Non-blocking."""
+
+    def addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        return self.sock.getpeername()[:2], self.sock.getsockname()[:2]
+
+    async def go_on_in(self, splice: Splice, beginning: bytes) -> None:
+        await splice.start(self.sock, beginning)
+
+
+class Entrance(Protocol):
+    """Where clients come from, and go back to if there is no worker for them."""
+
+    def accept(self, sock: socket.socket) -> None:
+        """Take a new connection in."""
+
+    def answer(self, client: Client, status: int) -> None:
+        """Answer a client that nobody reads from, and be rid of it."""
+
+    def release(self, client: Client) -> None:
+        """Close this process's descriptor of a client that is somebody else's now, or nobody's."""
+
+    def forget(self, client: Client) -> None:
+        """Stop counting a client whose connection belongs to somebody else in this process."""
+
+    def hurry(self) -> None:
+        """Shorten the time of clients that have not yet sent their head: the balancer is asked to stop."""
+
+    async def idle(self) -> None:
+        """Return when no client belongs to the balancer."""
+
+    def close(self) -> None:
+        """Close every client that still belongs to the balancer."""
+
 
 class Reception:
     """Reads each client's first request head and passes the client on, or answers it itself."""
@@ -53,16 +115,16 @@ class Reception:
         self._loop = asyncio.get_running_loop()
         self._max_head_bytes = settings.max_head_bytes
         self._complete = complete
-        self._clients: set[Client] = set()
-        self._reading: Deadlines[Client] = Deadlines(settings.head_timeout, self._too_slow)
-        self._leaving: Deadlines[Client] = Deadlines(GRACE, self._too_slow)
-        self._lingering: Deadlines[Client] = Deadlines(LINGER, self._close_answered)
+        self._clients: set[PlainClient] = set()
+        self._reading: Deadlines[PlainClient] = Deadlines(settings.head_timeout, self._too_slow)
+        self._leaving: Deadlines[PlainClient] = Deadlines(GRACE, self._too_slow)
+        self._lingering: Deadlines[PlainClient] = Deadlines(LINGER, self._close_answered)
         self._idle = asyncio.Event()
         self._idle.set()
 
     def accept(self, sock: socket.socket) -> None:
         """Take a new connection in."""
-        client = Client(sock)
+        client = PlainClient(sock)
         self._clients.add(client)
         self._idle.clear()
         if self._read(client):
@@ -72,6 +134,7 @@ class Reception:
 
     def answer(self, client: Client, status: int) -> None:
         """Answer a client that no reader is registered for, and be rid of it."""
+        assert isinstance(client, PlainClient)  # noqa: S101  # there are no others here
         try:
             client.sock.send(pages.answer(status, client.head))
             client.sock.shutdown(socket.SHUT_WR)
@@ -83,11 +146,13 @@ class Reception:
 
     def release(self, client: Client) -> None:
         """Close this process's descriptor of a client that is somebody else's now, or nobody's."""
+        assert isinstance(client, PlainClient)  # noqa: S101  # there are no others here
         client.sock.close()
         self.forget(client)
 
     def forget(self, client: Client) -> None:
         """Stop counting a client whose socket belongs to somebody else in this process."""
+        assert isinstance(client, PlainClient)  # noqa: S101  # there are no others here
         self._clients.discard(client)
         if not self._clients:
             self._idle.set()
@@ -109,12 +174,12 @@ class Reception:
             self._loop.remove_reader(client.sock)
             self.release(client)
 
-    def _readable(self, client: Client) -> None:
+    def _readable(self, client: PlainClient) -> None:
         if self._read(client):
             self._reading.discard(client)
             self._leaving.discard(client)
 
-    def _read(self, client: Client) -> bool:
+    def _read(self, client: PlainClient) -> bool:
         """Read what is there; return whether reading is over, for whatever reason."""
         try:
             data = client.sock.recv(self._max_head_bytes - len(client.data))
@@ -141,18 +206,18 @@ class Reception:
         self._complete(client)
         return True
 
-    def _refuse(self, client: Client, status: int) -> None:
+    def _refuse(self, client: PlainClient, status: int) -> None:
         self._loop.remove_reader(client.sock)
         self.answer(client, status)
 
-    def _too_slow(self, client: Client) -> None:
+    def _too_slow(self, client: PlainClient) -> None:
         self._loop.remove_reader(client.sock)
         if client.data:
             self.answer(client, 408)
         else:  # a connection opened in advance, which waits for no answer
             self.release(client)
 
-    def _discard(self, client: Client) -> None:
+    def _discard(self, client: PlainClient) -> None:
         try:
             if client.sock.recv(_DISCARD_BYTES):
                 return
@@ -163,6 +228,6 @@ class Reception:
         self._lingering.discard(client)
         self._close_answered(client)
 
-    def _close_answered(self, client: Client) -> None:
+    def _close_answered(self, client: PlainClient) -> None:
         self._loop.remove_reader(client.sock)
         self.release(client)

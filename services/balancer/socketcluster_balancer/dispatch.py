@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from socketcluster_balancer.client import Client, Reception
+from socketcluster_balancer.client import Client, Entrance, PlainClient, Reception
 from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.handoff import HandoffLink
 from socketcluster_balancer.placement import choose
+from socketcluster_balancer.secure import SecureReception
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.splice import Splice
 from socketcluster_balancer.throttle import Throttle
+from socketcluster_balancer.tls import make_context
 from socketcluster_balancer.workers import SUSPICION, Worker
+from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.logging import get_logger
 from socketcluster_wire import proxy
 
@@ -41,8 +45,7 @@ class Dispatcher:
         self._draw: Callable[[int], int] = random.randrange
         self._suspicion_ends = 0.0
         self._closed = False
-        self.reception = Reception(settings, self.place)
-        """Where clients come from, and go back to if there is no worker for them."""
+        self.reception = self._open()
         self._waiting: list[Client] = []
         self._retry: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()
@@ -60,6 +63,27 @@ class Dispatcher:
     def splices(self) -> int:
         """How many clients' bytes are copied."""
         return len(self._splices)
+
+    def reload_certificate(self) -> None:
+        """Read the certificate again, for the handshakes to come; if that fails, the one before stays."""
+        if isinstance(self.reception, SecureReception):
+            try:
+                self.reception.context = self._make_context()
+            except SettingsError as error:
+                log.error("the certificate was not read again, the one before stays", error=str(error))
+            else:
+                log.info("the certificate was read again")
+
+    def _open(self) -> Entrance:
+        if self._settings.tls_cert is None:
+            return Reception(self._settings, self.place)
+        return SecureReception(self._settings, self._make_context(), self.place)
+
+    def _make_context(self) -> ssl.SSLContext:
+        settings = self._settings
+        assert settings.tls_cert is not None  # noqa: S101  # asked before
+        passphrase = None if settings.tls_passphrase is None else settings.tls_passphrase.get_secret_value()
+        return make_context(settings.tls_cert, settings.tls_key, passphrase)
 
     def make_link(self, worker: Worker, path: str) -> HandoffLink:
         """Make the link by which sockets go to ``worker``."""
@@ -157,7 +181,7 @@ class Dispatcher:
             log.warning("worker takes no clients", worker=worker.name, reason=reason, clients=clients)
         worker.suspect_until = self._suspicion_ends = now + SUSPICION
 
-    def _failed(self, worker: Worker, clients: list[Client], reason: str) -> None:
+    def _failed(self, worker: Worker, clients: Sequence[Client], reason: str) -> None:
         """A worker did not take clients that it was given."""
         if self._closed:
             return
@@ -171,7 +195,7 @@ class Dispatcher:
         self.reception.answer(client, 503)
 
     def _give(self, client: Client, worker: Worker) -> None:
-        if worker.link is not None:
+        if worker.link is not None and isinstance(client, PlainClient):
             try:
                 worker.link.submit(client)
             except NoHandoffError as error:
@@ -194,11 +218,10 @@ class Dispatcher:
             self._failed(worker, [client], error.strerror or "no connection in time")
             return
         try:
-            source, destination = client.sock.getpeername()[:2], client.sock.getsockname()[:2]
-            header = proxy.encode(source, destination, tls=False, key=self._key)
+            header = proxy.encode(*client.addresses(), tls=client.secure, key=self._key)
             self._splices.add(splice)
             self._spliced.clear()
-            await splice.start(client.sock, header + client.data)
+            await client.go_on_in(splice, header + client.data)
         except OSError:  # the client has gone
             splice.abort()
             self._splice_ended(splice)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from socketcluster_balancer.client import Client
+from socketcluster_balancer.client import PlainClient
 from socketcluster_balancer.deadlines import Deadlines
 from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
 from socketcluster_runtime.logging import get_logger
@@ -41,8 +41,8 @@ class HandoffLink:
         self,
         path: str,
         timeout: float,
-        taken: Callable[[Client], object],
-        failed: Callable[[list[Client], str], object],
+        taken: Callable[[PlainClient], object],
+        failed: Callable[[list[PlainClient], str], object],
     ) -> None:
         self.path = path
         self._loop = asyncio.get_running_loop()
@@ -50,12 +50,12 @@ class HandoffLink:
         self._failed = failed
         self._sock: socket.socket | None = None
         self._next_id = 0
-        self._in_flight: dict[int, Client] = {}
-        self._queue: deque[Client] = deque()
+        self._in_flight: dict[int, PlainClient] = {}
+        self._queue: deque[PlainClient] = deque()
         self._blocked = False
         self._deadlines: Deadlines[int] = Deadlines(timeout, self._too_slow)
 
-    def submit(self, client: Client) -> None:
+    def submit(self, client: PlainClient) -> None:
         """Hand a client over, or queue it.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import signal
 from contextlib import suppress
 
 from socketcluster_balancer.dispatch import Dispatcher
@@ -21,12 +22,14 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
 
     Raises:
         AddressInUseError: somebody else listens there.
-        SettingsError: the secret is missing.
+        SettingsError: the secret is missing, or the certificate cannot be used.
     """
     balancer = Balancer(settings)
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(balancer.workers.run())
         balancer.listener.start()
+        if settings.tls_cert is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, balancer.dispatcher.reload_certificate)
         host, port = balancer.listener.address
         log.info("listening", host=host, port=port)
         announcing = tasks.create_task(_announce(balancer, lifecycle))

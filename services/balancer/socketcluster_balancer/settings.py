@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from socketcluster_runtime.settings import ServiceSettings, wiring
@@ -69,5 +70,17 @@ class BalancerSettings(ServiceSettings):
     """The size of the largest first request head; a client that sends a larger one is answered 431."""
     head_timeout: float = Field(10.0, gt=0)
     """Seconds that a client has to send its first request's head before it is answered 408."""
+    tls_cert: Path | None = None
+    """File of the certificate and its issuers' (PEM), or a PFX file; with it clients come by HTTPS alone."""
+    tls_key: Path | None = None
+    """File of the certificate's private key (PEM), if it is not in the certificate's file."""
+    tls_passphrase: SecretStr | None = None
+    """What the key is encrypted with, if it is."""
     drain_timeout: float = Field(10.0, ge=0)
     """Seconds that clients under way get when the balancer is asked to stop."""
+
+    @model_validator(mode="after")
+    def _has_a_certificate_for_the_key(self) -> Self:
+        if self.tls_cert is None and (self.tls_key is not None or self.tls_passphrase is not None):
+            raise ValueError("tls_key and tls_passphrase belong to a tls_cert, which is not set")
+        return self

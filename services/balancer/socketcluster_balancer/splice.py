@@ -48,6 +48,16 @@ class Splice:
         if self._worker.lost:
             self._client.close()
 
+    def adopt(self, client: asyncio.Transport, beginning: bytes) -> None:
+        """Do what ``start`` does with a client that has a transport already, whose reading is paused."""
+        self._client.greeting = beginning
+        client.set_protocol(self._client)
+        self._client.connection_made(client)
+        if self._worker.lost:
+            self._client.close()
+        else:
+            client.resume_reading()
+
     def abort(self) -> None:
         """Close both connections at once."""
         self._worker.abort()
@@ -82,6 +92,11 @@ class _End(asyncio.Protocol):
         """Has it been open?"""
         return self._transport is not None
 
+    @property
+    def may_half_close(self) -> bool:
+        """Can one direction end while the other goes on? Not with TLS."""
+        return self._transport is None or self._transport.can_write_eof()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         if self.greeting:
@@ -95,9 +110,11 @@ class _End(asyncio.Protocol):
         if self.other._at_eof:
             self.close()
             self.other.close()
-        else:
+        elif self.other.may_half_close:
             self.other.write_eof()
-        return True  # the other direction may go on
+        else:
+            self.other.close()
+        return self.may_half_close  # if so, the other direction may go on
 
     def pause_writing(self) -> None:
         self.other.pause_reading()
@@ -128,7 +145,8 @@ class _End(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection when what was written to it has gone out."""
         if self._transport is not None:
-            self.write_eof()  # closing alone would not end it while a duplicate of the descriptor exists
+            if self.may_half_close:
+                self.write_eof()  # closing alone would not end it while a duplicate of the descriptor exists
             self._transport.close()
 
     def abort(self) -> None:

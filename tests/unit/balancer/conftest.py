@@ -240,7 +240,7 @@ class StandInWorker(WorkerServicer):
         if self.serve is not None:
             await self.serve(reader, writer)
             return
-        await self._answer(reader, writer, via="splice", client=header.source)
+        await self._answer(reader, writer, via="splice", client=header.source, tls=header.tls)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, **known: object) -> None:
         try:

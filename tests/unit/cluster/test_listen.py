@@ -78,3 +78,4 @@ def test_a_host_that_is_not_here() -> None:
 )
 def test_the_address_that_people_are_shown(host: str, shown: str) -> None:
     assert url(host, 8000) == shown
+    assert url(host, 8000, "https") == shown.replace("http", "https")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,35 @@ def test_a_malformed_value_is_one_line_that_names_it(
 def test_a_secret_is_never_shown() -> None:
     said = failure("--port", "x", SOCKETCLUSTER_SECRET="hunter2-hunter2-hunter2")
     assert "hunter2" not in said
+
+
+def test_https_is_three_options_of_the_balancers() -> None:
+    options = {"cert": "a.crt", "key": Path("a.key"), "passphrase": "open sesame"}
+    made = planned(protocol="https", protocol_options=options)
+    assert {made.balancers[0].environ[f"SOCKETCLUSTER_TLS_{name.upper()}"] for name in options} == {
+        "a.crt",
+        "a.key",
+        "open sesame",
+    }
+    assert "SOCKETCLUSTER_TLS_CERT" not in made.workers[0].environ
+    assert "SOCKETCLUSTER_TLS_CERT" not in planned(protocol="http").balancers[0].environ
+    assert planned(protocol="https", tls_cert="b.pem").balancers[0].environ["SOCKETCLUSTER_TLS_CERT"] == "b.pem"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"protocol": "https"}, "protocol: https needs a certificate"),
+        ({"protocol": "gopher"}, "protocol: it is http or https, not 'gopher'"),
+        ({"protocol_options": {"cert": "a"}}, 'they are for protocol="https"'),
+        ({"protocol": "https", "protocol_options": {"pfx": "a"}}, "there is no 'pfx', only cert, key, passphrase"),
+        ({"tls_key": "a.key"}, "belong to a tls_cert, which is not set"),
+    ],
+)
+def test_what_https_must_not_be(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(text)):
+        SocketCluster(**options)
+
+
+def test_a_passphrase_is_not_shown() -> None:
+    assert "open sesame" not in failure("--tls-passphrase", "open sesame")

@@ -1,0 +1,288 @@
+"""Clients that come by TLS, which ends at the balancer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import certificates
+
+from socketcluster_balancer.tls import make_context
+from socketcluster_runtime.errors import SettingsError
+
+Bench = Any  # of conftest.py, which cannot be imported
+
+PATIENCE = 20.0
+BIG = 16 * 1024 * 1024
+GET = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> certificates.Files:
+    return certificates.make(tmp_path, "first")
+
+
+def trusting(files: certificates.Files) -> ssl.SSLContext:
+    """A client's context that accepts this certificate alone."""
+    context = ssl.create_default_context(cafile=str(files.cert))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+@asynccontextmanager
+async def connected(
+    bench: Bench, context: ssl.SSLContext
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", bench.port, ssl=context)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with suppress(OSError, ssl.SSLError):
+                await writer.wait_closed()
+
+
+def get_blocking(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> tuple[bytes, Any]:
+    """Ask once with Python's blocking client, which shows what was negotiated."""
+    with (
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as client,
+    ):
+        client.sendall(GET)
+        answer = b""
+        while data := client.recv(65536):
+            answer += data
+        facts = {
+            "version": client.version(),
+            "alpn": client.selected_alpn_protocol(),
+            "cipher": (client.cipher() or ("",))[0],
+            "session": client.session,
+            "reused": client.session_reused,
+        }
+        return answer, facts
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_by_tls_is_spliced_and_the_worker_knows_how_it_came(
+    bench: Bench, files: certificates.Files, version: ssl.TLSVersion
+) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
+    context = trusting(files)
+    context.minimum_version = context.maximum_version = version
+    answer, facts = await asyncio.to_thread(get_blocking, bench.port, context)
+    assert b'"via": "splice"' in answer
+    assert b'"tls": true' in answer
+    assert facts["alpn"] == "http/1.1"
+    assert facts["version"] == ("TLSv1.2" if version is ssl.TLSVersion.TLSv1_2 else "TLSv1.3")
+    assert "GCM" in facts["cipher"] or "CHACHA20" in facts["cipher"]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_session_is_resumed(bench: Bench, files: certificates.Files, version: ssl.TLSVersion) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
+    context = trusting(files)
+    context.minimum_version = context.maximum_version = version
+    _, first = await asyncio.to_thread(get_blocking, bench.port, context)
+    _, second = await asyncio.to_thread(get_blocking, bench.port, context, first["session"])
+    assert (first["reused"], second["reused"]) == (False, True)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_older_versions_and_ciphers_without_forward_secrecy_are_refused(
+    bench: Bench, files: certificates.Files
+) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
+    old = trusting(files)
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    weak = trusting(files)
+    weak.maximum_version = ssl.TLSVersion.TLSv1_2
+    weak.set_ciphers("ECDHE+AES:!AESGCM:!AESCCM")
+    for context in (old, weak):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(get_blocking, bench.port, context)
+    assert b"200 OK" in (await asyncio.to_thread(get_blocking, bench.port, trusting(files)))[0]
+
+
+async def test_without_tls_it_is_no_use_there(
+    bench: Bench, files: certificates.Files, log_lines: Callable[[int], list[str]]
+) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)
+        writer.write(GET)
+        with suppress(ConnectionError):
+            assert not (await reader.read()).startswith(b"HTTP")
+        writer.close()
+    await bench.until(lambda: "TLS handshakes failed" in log_lines(logging.INFO))
+    async with connected(bench, trusting(files)) as (reader, writer):
+        writer.write(GET)
+        assert b"200 OK" in await reader.read()
+
+
+@pytest.mark.parametrize("secure_first", [True, False])
+async def test_large_bodies_both_ways(bench: Bench, files: certificates.Files, secure_first: bool) -> None:
+    """Back-pressure: the one that sends waits for the one that does not read, whichever it is."""
+    worker = await bench.worker("aaaaaaaa")
+    body = os.urandom(BIG)
+    may_read = asyncio.Event()
+    sent = 0
+
+    async def send(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        for start in range(0, BIG, 65536):
+            writer.write(body[start : start + 65536])
+            await writer.drain()
+            sent = start + 65536
+
+    async def take(reader: asyncio.StreamReader) -> bytes:
+        await may_read.wait()
+        return hashlib.sha256(await reader.readexactly(BIG)).digest()
+
+    taken: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if secure_first:
+            taken.set_result(await take(reader))
+        else:
+            await send(writer)
+        writer.close()
+
+    worker.serve = serve
+    await bench.start(worker, tls_cert=files.cert, tls_key=files.key)
+    async with connected(bench, trusting(files)) as (reader, writer):
+        writer.write(GET)
+        client = asyncio.ensure_future(send(writer) if secure_first else take(reader))
+        await bench.until_still(lambda: sent)
+        assert 0 < sent < BIG
+        may_read.set()
+        result = await client
+        digest = await taken if secure_first else result
+    assert digest == hashlib.sha256(body).digest()
+    await bench.until(lambda: bench.splices == 0)
+
+
+async def test_a_client_that_goes_takes_the_worker_s_connection_along(bench: Bench, files: certificates.Files) -> None:
+    worker = await bench.worker("aaaaaaaa")
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"hello")
+        await reader.read()
+        ended.set()
+        writer.close()
+
+    worker.serve = serve
+    await bench.start(worker, tls_cert=files.cert, tls_key=files.key)
+    async with connected(bench, trusting(files)) as (reader, writer):
+        writer.write(GET)
+        assert await reader.readexactly(5) == b"hello"
+    async with asyncio.timeout(PATIENCE):
+        await ended.wait()
+    await bench.until(lambda: bench.splices == 0)
+
+
+async def test_bad_heads_are_answered(bench: Bench, files: certificates.Files) -> None:
+    await bench.start(
+        await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key, head_timeout=0.3, max_head_bytes=512
+    )
+    for sent, status in (
+        (b"\x00\x01 nonsense\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200, b"431"),
+        (b"GET / HTTP/1.1\r\n", b"408"),
+    ):
+        async with connected(bench, trusting(files)) as (reader, writer):
+            writer.write(sent)
+            assert (await reader.read()).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_a_client_that_says_nothing_is_closed(bench: Bench, files: certificates.Files) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key, head_timeout=0.2)
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)  # not even a handshake
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+    async with connected(bench, trusting(files)) as (reader, writer):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+
+
+async def test_no_worker_is_a_503(bench: Bench, files: certificates.Files) -> None:
+    await bench.start(workers=[f"unix:{bench.folder}/none"], tls_cert=files.cert, tls_key=files.key, worker_wait=0)
+    async with connected(bench, trusting(files)) as (reader, writer):
+        writer.write(GET)
+        assert (await reader.read()).startswith(b"HTTP/1.1 503")
+
+
+async def test_a_new_certificate_is_for_the_clients_to_come(
+    bench: Bench, files: certificates.Files, tmp_path: Path, log_lines: Callable[[int], list[str]]
+) -> None:
+    worker = await bench.worker("aaaaaaaa")
+    go_on = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await go_on.wait()
+        writer.write(b"still here")
+        writer.close()
+
+    worker.serve = serve
+    balancer = await bench.start(worker, tls_cert=files.cert, tls_key=files.key)
+    async with connected(bench, trusting(files)) as (reader, writer):
+        writer.write(GET)
+        await bench.until(lambda: bench.splices == 1)
+        second = certificates.make(tmp_path, "second")
+        second.cert.replace(files.cert)
+        balancer.dispatcher.reload_certificate()  # its key is not there yet
+        assert "the certificate was not read again, the one before stays" in log_lines(logging.ERROR)
+        second.key.replace(files.key)
+        balancer.dispatcher.reload_certificate()
+        async with connected(bench, trusting(files)) as (_, renewed):
+            subject = dict(pair for part in renewed.get_extra_info("peercert")["subject"] for pair in part)
+        assert subject["commonName"] == "second"
+        go_on.set()
+        assert await reader.read() == b"still here"
+
+
+# Files
+
+
+def test_every_form_of_a_certificate_is_read(tmp_path: Path) -> None:
+    for passphrase in (None, "open sesame"):
+        files = certificates.make(tmp_path, "any", passphrase)
+        for cert, key in ((files.cert, files.key), (files.both, None), (files.pfx, None)):
+            assert make_context(cert, key, passphrase).minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
+    plain, other = certificates.make(tmp_path, "plain"), certificates.make(tmp_path, "other")
+    locked = certificates.make(tmp_path, "locked", "open sesame")
+    nothing = tmp_path / "nothing.pem"
+    nothing.write_text("-----BEGIN NOTHING-----\n")
+    for cert, key, passphrase, text in (
+        (tmp_path / "absent.crt", None, None, r"tls_cert: .*absent.crt cannot be read: No such file"),
+        (plain.cert, tmp_path / "absent.key", None, r"tls_key: .*absent.key cannot be read: No such file"),
+        (plain.cert, other.key, None, "tls_key: the key does not belong to the certificate"),
+        (plain.cert, None, None, "tls_cert: no certificate with a key .* name that with tls_key"),
+        (nothing, None, None, "tls_cert: no certificate with a key"),
+        (locked.cert, locked.key, None, "tls_passphrase: not set, but .*locked.key is encrypted"),
+        (locked.cert, locked.key, "wrong", "tls_passphrase: it does not open the key .*locked.key"),
+        (locked.both, None, "wrong", "tls_passphrase: it does not open the key .*locked.pem"),
+        (locked.pfx, None, "wrong", "tls_passphrase: .*locked.pfx"),
+        (locked.pfx, None, None, "tls_passphrase: .*locked.pfx"),
+    ):
+        with pytest.raises(SettingsError, match=text):
+            make_context(cert, key, passphrase)
