@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
+from socketcluster_balancer import pages
 from socketcluster_balancer.settings import BalancerSettings, split_host_port
 from socketcluster_balancer.throttle import Throttle
 from socketcluster_runtime.errors import AddressInUseError, SettingsError
@@ -23,6 +26,7 @@ ACCEPTS_PER_TURN = 64
 PAUSE = 0.1
 """Seconds without accepting after the process ran out of descriptors or memory."""
 
+_REQUEST_BYTES = 16 * 1024
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -79,14 +83,26 @@ def _inherit(descriptor: int) -> socket.socket:
 
 
 class Listener:
-    """Accepts connections and passes each on, non-blocking, to ``accepted``."""
+    """Accepts connections and passes each on, non-blocking, to ``accepted``.
 
-    def __init__(self, sock: socket.socket, accepted: Callable[[socket.socket], object]) -> None:
+    Out of descriptors, it refuses connections: a client that is told so tries again, or elsewhere; one that waits in
+    the kernel's queue waits in vain. A spare descriptor is kept for that.
+
+    Args:
+        sock: listens.
+        accepted: is given each connection.
+        answers: are those that are refused told by HTTP? Not where they speak TLS.
+    """
+
+    def __init__(self, sock: socket.socket, accepted: Callable[[socket.socket], object], *, answers: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._accepted = accepted
+        self._answers = answers
+        self._spare: int | None = None
         self._pause: asyncio.TimerHandle | None = None
-        self._exhausted = Throttle(lambda count: log.error("cannot accept: out of descriptors", pauses=count))
+        self._exhausted = Throttle(lambda count: log.error("out of descriptors: refusing", clients=count))
+        self._no_memory = Throttle(lambda count: log.error("cannot accept: out of memory", pauses=count))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -101,6 +117,7 @@ class Listener:
 
     def start(self) -> None:
         """Accept from now on."""
+        self._keep_spare()
         self._loop.add_reader(self._sock, self._accept, ACCEPTS_PER_TURN)
 
     def close(self) -> None:
@@ -110,7 +127,11 @@ class Listener:
         if self._pause is not None:
             self._pause.cancel()
         self._exhausted.close()
+        self._no_memory.close()
         self._sock.close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
 
     def _accept(self, limit: int) -> None:
         for _ in range(limit):
@@ -120,14 +141,43 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
+                    if error.errno in (errno.EMFILE, errno.ENFILE):
+                        self._refuse_some()
+                    else:
+                        self._no_memory.add()
                     self._rest()
                     return
                 continue  # that client's own trouble (it has gone, its network is down): see accept(2)
             sock.setblocking(False)
             self._accepted(sock)
 
+    def _keep_spare(self) -> None:
+        if self._spare is None:
+            with suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _refuse_some(self) -> None:
+        """Refuse connections that wait, one after the other, with the spare descriptor."""
+        for _ in range(ACCEPTS_PER_TURN):
+            self._keep_spare()
+            if self._spare is None:
+                return
+            os.close(self._spare)
+            self._spare = None
+            try:
+                sock, _ = self._sock.accept()
+            except OSError:  # none waits, or somebody else was faster
+                break
+            with sock, suppress(OSError):
+                sock.setblocking(False)
+                if self._answers:
+                    sock.send(pages.answer(503))
+                    sock.shutdown(socket.SHUT_WR)
+                    sock.recv(_REQUEST_BYTES)  # what is left unread would reset the connection
+            self._exhausted.add()
+        self._keep_spare()
+
     def _rest(self) -> None:
-        self._exhausted.add()
         self._loop.remove_reader(self._sock)
         if self._pause is None:
             self._pause = self._loop.call_later(PAUSE, self._resume)

@@ -10,7 +10,7 @@ _REASONS = {
     400: ("Bad Request", "This is not a request that SocketCluster understands.\n"),
     408: ("Request Timeout", "The request did not arrive in time.\n"),
     431: ("Request Header Fields Too Large", "The request's head is too large.\n"),
-    503: ("Service Unavailable", "No worker is ready. Please try again in a moment.\n"),
+    503: ("Service Unavailable", "No worker is ready, or all are full. Please try again in a moment.\n"),
 }
 
 _NO_WORKER_PAGE = """<!DOCTYPE html>

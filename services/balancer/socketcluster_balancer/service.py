@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import signal
-from contextlib import suppress
 
 from socketcluster_balancer.dispatch import Dispatcher
 from socketcluster_balancer.listener import Listener, open_socket
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.workers import WorkerDirectory
+from socketcluster_runtime import descriptors
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.logging import get_logger
 
@@ -24,6 +23,7 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
         AddressInUseError: somebody else listens there.
         SettingsError: the secret is missing, or the certificate cannot be used.
     """
+    descriptors.warn_of_limit(descriptors.raise_limit(), 2)  # a client whose bytes are copied needs two
     balancer = Balancer(settings)
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(balancer.workers.run())
@@ -49,19 +49,13 @@ class Balancer:
     """The balancer's parts, put together."""
 
     def __init__(self, settings: BalancerSettings) -> None:
-        _raise_descriptor_limit()
         self.dispatcher = Dispatcher(settings, lambda: self.workers.available)
         self.workers = WorkerDirectory(settings, self.dispatcher.make_link, self.dispatcher.workers_changed)
-        self.listener = Listener(open_socket(settings), self.dispatcher.reception.accept)
+        self.listener = Listener(
+            open_socket(settings), self.dispatcher.reception.accept, answers=settings.tls_cert is None
+        )
 
     async def stop(self, timeout: float) -> None:
         """Stop accepting; clients under way get ``timeout`` seconds."""
         self.listener.close()
         await self.dispatcher.drain(timeout)
-
-
-def _raise_descriptor_limit() -> None:
-    """Allow as many descriptors as this user may have: each client needs one, a spliced one two."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # a host that forbids it is served with what there is
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -9,7 +9,7 @@ from typing import Any
 
 from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1 import worker_pb2_grpc as rpc
-from socketcluster_runtime import logging
+from socketcluster_runtime import descriptors, logging
 from socketcluster_runtime import rpc as grpc_runtime
 from socketcluster_runtime.channel_feed import Gap
 from socketcluster_runtime.lifecycle import Lifecycle
@@ -175,4 +175,5 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> b
 
 async def serve(settings: WorkerSettings, lifecycle: Lifecycle) -> None:
     """Run a worker with these settings."""
+    descriptors.warn_of_limit(descriptors.raise_limit(), 1)
     await Service(settings).run(lifecycle)

@@ -147,23 +147,32 @@ async def test_when_no_worker_takes_a_client_it_is_answered_503(bench: Bench) ->
         assert worker.received.qsize() == 1
 
 
-async def test_out_of_descriptors_is_survived(bench: Bench) -> None:
-    await bench.start(await bench.worker("aaaaaaaa"))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    client = socket.socket()
-    client.setblocking(False)
-    spare = os.dup(0)
-    os.close(spare)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))  # nothing can be opened from here on
-    try:
-        client.connect_ex(("127.0.0.1", bench.port))
-        await bench.until(lambda: bench.balancer.listener.paused)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+async def test_out_of_descriptors_new_clients_are_refused_and_the_old_are_served(bench: Bench, log_lines: Any) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), head_timeout=30)
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(client, b"GET / HTTP/1.1\r\n\r\n")
-    assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 200")
-    client.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as early, socket.socket() as late, socket.socket() as later:
+        for client in (early, late, later):
+            client.setblocking(False)
+        await loop.sock_connect(early, ("127.0.0.1", bench.port))
+        await loop.sock_sendall(early, b"GET / HT")
+        assert (await bench.get()).status == 200  # so that the one before was accepted
+        spare = os.dup(0)
+        os.close(spare)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))  # nothing can be opened from here on
+        try:
+            for refused in (late, later):
+                await loop.sock_connect(refused, ("127.0.0.1", bench.port))
+                async with asyncio.timeout(20):
+                    answer = await loop.sock_recv(refused, 1000)
+                assert answer.startswith(b"HTTP/1.1 503")
+                assert b"Retry-After" in answer
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await loop.sock_sendall(early, b"TP/1.1\r\n\r\n")
+        assert (await loop.sock_recv(early, 100)).startswith(b"HTTP/1.1 200")
+    assert (await bench.get()).status == 200
+    assert "out of descriptors: refusing" in log_lines(logging.ERROR)
 
 
 async def test_the_balancers_own_answers_close_only_after_the_client(bench: Bench) -> None:
