@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
@@ -35,7 +34,7 @@ class Partitions:
         engine: opens them.
         load: makes a partition of what the engine opened.
         on_change: called when others are owned than before.
-        members: the folder in which the stores find each other.
+        membership: makes what tells which stores live, of what is to be called when that changes.
         store_id: this store's.
         hang_timeout: seconds after which a silent store's partitions are taken over.
     """
@@ -46,7 +45,7 @@ class Partitions:
         load: Callable[[EnginePartition], Partition],
         on_change: Callable[[], None],
         *,
-        members: Path,
+        membership: Callable[[Callable[[], None]], Membership],
         store_id: str,
         hang_timeout: float,
     ) -> None:
@@ -59,7 +58,7 @@ class Partitions:
         self._store_id = store_id
         self._hang_timeout = hang_timeout
         self._changed = asyncio.Event()
-        self._members = Membership(members, store_id, hang_timeout, self._changed.set)
+        self._members = membership(self._changed.set)
         self._wanted: frozenset[int] = frozenset()
         self._waiting_since: dict[int, float] = {}
         self._broken_until: dict[int, float] = {}
@@ -85,10 +84,10 @@ class Partitions:
             EngineError: the first partitions cannot be opened.
         """
         try:
-            self._members.join()
-        except OSError as error:
+            await self._members.join()
+        except BaseException:
             self._ended.set()
-            raise EngineError(f"the data folder cannot be used: {error}") from None
+            raise
         beating = asyncio.create_task(self._beat())
         try:
             pause = FIRST_PAUSE
@@ -133,7 +132,7 @@ class Partitions:
     async def close(self) -> None:
         """Hand all partitions over to the other stores, or leave them to this one's successor."""
         self._closing = True
-        self._members.leave()
+        await self._members.leave()
         self._changed.set()
         await self._ended.wait()
         await self._give_up(list(self.owned))
@@ -144,8 +143,8 @@ class Partitions:
         while True:
             await asyncio.sleep(HEARTBEAT)
             try:
-                self._members.look()
-            except OSError as error:
+                await self._members.look()
+            except EngineError as error:
                 log.error("the other stores cannot be seen", error=str(error))
             for number, partition in list(self.owned.items()):
                 if partition.fenced:
@@ -212,7 +211,7 @@ class Partitions:
         self._announcing = None
         self._on_change()
         if self._fenced:
-            log.error("partitions were taken over while this store hung", partitions=self._fenced)
+            log.error("partitions were lost: this store hung, or could not reach their data", partitions=self._fenced)
             self._fenced = 0
 
     def _may_take(self, number: int, holder: str) -> bool:

@@ -38,12 +38,13 @@ class StoreService:
         self._store_id = store_id
         self._settings = settings
         self._engine = engine
+        self._side_by_side = engine.remote or settings.fsync == "always"
         self._links = Links()
         self.partitions = Partitions(
             engine,
             self._make_partition,
             self._announce,
-            members=settings.data_dir / settings.app_name / "stores",
+            membership=lambda on_change: engine.membership(settings.store_hang_timeout, on_change),
             store_id=store_id,
             hang_timeout=settings.store_hang_timeout,
         )
@@ -144,7 +145,7 @@ class StoreService:
         groups: defaultdict[int, list[store_pb2.Operation]] = defaultdict(list)
         for operation in request.operations:
             groups[operation.partition].append(operation)
-        if self._settings.fsync == "always":  # the partitions wait for the disk together, and the answers go together
+        if self._side_by_side:  # the partitions wait for the disk or Valkey together, and the answers go together
             calls = [self._apply_to(number, link, some) for number, some in groups.items()]
             for some, outcomes in zip(groups.values(), await asyncio.gather(*calls), strict=True):
                 _answer(link, some, outcomes)

@@ -25,6 +25,8 @@ from socketcluster_store.engines.base import Command, Engine, EnginePartition, O
 from socketcluster_store.engines.journal import Journal, Writes
 from socketcluster_store.engines.overlay import Overlay
 from socketcluster_store.errors import EngineError, FencedError
+from socketcluster_store.folder_membership import FolderMembership
+from socketcluster_store.membership import Membership
 
 log = get_logger(__name__)
 
@@ -60,6 +62,8 @@ class LmdbEngine(Engine):
         sync_each_commit: bool = False,
         segment_bytes: int = journal.SEGMENT_BYTES,
     ) -> None:
+        self._folder = folder
+        self._store_id = store_id
         self._claims = Claims(folder, store_id)
         self._trees = trees
         self._sync_each_commit = sync_each_commit
@@ -71,6 +75,9 @@ class LmdbEngine(Engine):
 
     async def take(self, number: int, holder: str) -> EnginePartition:
         return await self._open(number, lambda: self._claims.take(number, holder, _copy))
+
+    def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
+        return FolderMembership(self._folder.parent / "stores", self._store_id, hang_timeout, on_change)
 
     async def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
         def do() -> tuple[Claim, _Opened]:
