@@ -73,6 +73,10 @@ class Server:
         with Redis(port=self.port, protocol=2) as client:
             return client.execute_command(*command)
 
+    def clear(self) -> None:
+        """Remove all that is stored."""
+        self.ask("FLUSHALL")
+
     def send(self, number: signal.Signals) -> None:
         """Send the process a signal."""
         assert self._process is not None
@@ -117,6 +121,11 @@ class Cluster:
             _until(partial(_replicates, replica, name))
         _until(lambda: all(_info(server, "cluster_state") == "ok" for server in everyone))
         _until(lambda: all(map(_synced, self.replicas)))
+
+    def clear(self) -> None:
+        """Remove all that is stored."""
+        for server in self.primaries:
+            server.clear()
 
     def end(self) -> None:
         """End it."""
@@ -171,3 +180,9 @@ async def valkey_engine(
         yield engine
     finally:
         await engine.disconnect()
+
+
+def valkey_options(servers: Server | Cluster) -> dict[str, str]:
+    """Return the environment of a store with the engine; nothing is stored."""
+    servers.clear()
+    return {"SOCKETCLUSTER_ENGINE": "valkey", "SOCKETCLUSTER_VALKEY_URL": servers.url}

@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 import msgspec
+import pytest
+from support.valkey import valkey_options
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
@@ -35,9 +37,11 @@ ADD, POP, GET, SET, PUBLISH = (
 class Stores:
     """Store processes by name, each at an address of its own."""
 
-    def __init__(self, processes: Any, folder: Path) -> None:
+    def __init__(self, processes: Any, folder: Path, **options: str) -> None:
         self._processes = processes
         self._folder = folder
+        self._options = options
+        self.local = not options
         self.running: dict[str, asyncio.subprocess.Process] = {}
 
     def address(self, name: str) -> str:
@@ -50,7 +54,7 @@ class Stores:
     async def start(self, *names: str, **environment: str) -> None:
         for name in names:
             self.running[name] = await self._processes.start(
-                SOCKETCLUSTER_LISTEN=self.address(name), SOCKETCLUSTER_NAME=name, **environment
+                SOCKETCLUSTER_LISTEN=self.address(name), SOCKETCLUSTER_NAME=name, **self._options, **environment
             )
 
     async def end(self, name: str, how: signal.Signals) -> None:
@@ -103,6 +107,19 @@ class History:
         assert [decode(each) for each in stored] == self.expected
 
 
+@pytest.fixture(
+    params=[
+        "lmdb",
+        pytest.param("valkey", marks=pytest.mark.valkey),
+    ]
+)
+def stores(request: pytest.FixtureRequest, processes: Any, folder: Path) -> Stores:
+    """Stores with each engine that many can share."""
+    if request.param == "lmdb":
+        return Stores(processes, folder)
+    return Stores(processes, folder, **valkey_options(request.getfixturevalue("valkey")))
+
+
 async def owned_by(address: str) -> dict[int, int]:
     """Return the partitions of a store, each with its epoch."""
     async with rpc.connect(address) as channel:
@@ -128,15 +145,14 @@ def opening(worker_id: str) -> store_pb2.LinkRequest:
 
 
 async def test_stores_that_are_killed_at_random_lose_nothing_and_apply_nothing_twice(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    stores: Stores, link_worker: Callable[..., Any]
 ) -> None:
-    stores = Stores(processes, folder)
     await stores.start(*NAMES)
     worker = await link_worker(*stores.addresses)
     history = History(worker)
     chance = random.Random(7)
     async with history.going_on():
-        for _ in range(KILLS):
+        for _ in range(KILLS if stores.local else 3):
             await history.progress(chance.randrange(1, 8))
             name = chance.choice(NAMES)
             await stores.end(name, signal.SIGKILL)
@@ -149,9 +165,8 @@ async def test_stores_that_are_killed_at_random_lose_nothing_and_apply_nothing_t
 
 
 async def test_stores_that_come_and_go_move_partitions_without_an_error(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    stores: Stores, link_worker: Callable[..., Any]
 ) -> None:
-    stores = Stores(processes, folder)
     await stores.start("one")
     worker = await link_worker(*stores.addresses)
     await worker.client.subscribe("news")
@@ -198,9 +213,8 @@ async def test_a_killed_store_s_subscribers_and_holders_go_on_with_the_others(
 
 
 async def test_a_paused_store_that_wakes_can_neither_write_nor_acknowledge(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    stores: Stores, link_worker: Callable[..., Any]
 ) -> None:
-    stores = Stores(processes, folder)
     await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1")
     worker = await link_worker(*stores.addresses)
     epochs = await owned_by(stores.address("one"))
@@ -230,9 +244,8 @@ async def test_a_paused_store_that_wakes_can_neither_write_nor_acknowledge(
 
 
 async def test_stores_that_are_paused_under_load_lose_nothing_and_apply_nothing_twice(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    stores: Stores, link_worker: Callable[..., Any]
 ) -> None:
-    stores = Stores(processes, folder)
     await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1")
     worker = await link_worker(*stores.addresses)
     history = History(worker)
