@@ -122,6 +122,10 @@ class Cluster:
         _until(lambda: all(_info(server, "cluster_state") == "ok" for server in everyone))
         _until(lambda: all(map(_synced, self.replicas)))
 
+    def until_failed_over(self, number: int) -> None:
+        """Return when a replica has taken over from a primary."""
+        _until(lambda: _role(self.replicas[number]) == b"master")
+
     def clear(self) -> None:
         """Remove all that is stored."""
         for server in self.primaries:
@@ -161,6 +165,11 @@ def _replicates(replica: Server, primary: object) -> bool:
 def _synced(replica: Server) -> bool:
     text = replica.ask("INFO", "replication")
     return isinstance(text, bytes) and b"master_link_status:up" in text
+
+
+def _role(server: Server) -> object:
+    reply = server.ask("ROLE")
+    return reply[0] if isinstance(reply, list) else reply
 
 
 def _until(true: Callable[[], bool]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store.engines.base import Engine, EnginePartition
-from socketcluster_store.errors import EngineError, PartitionLockedError
+from socketcluster_store.errors import EngineError, PartitionLockedError, UnreachableError
 from socketcluster_store.membership import HEARTBEAT, Membership
 from socketcluster_store.partition import Partition
 from socketcluster_store.rendezvous import share_of
@@ -181,8 +181,9 @@ class Partitions:
                     raise outcome
                 broken += 1
                 log.error("a partition cannot be opened", partition=number, error=str(outcome))
-                self._broken_until[number] = now + BROKEN_PAUSE
-                if broken == len(tried) and not self.owned:
+                if not isinstance(outcome, UnreachableError):  # which has waited long enough already
+                    self._broken_until[number] = now + BROKEN_PAUSE
+                if broken == len(tried) and not self.settled.is_set():
                     raise outcome
         return all(number in self.owned or number in self._broken_until for number in missing)
 
