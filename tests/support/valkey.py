@@ -38,7 +38,7 @@ class Server:
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self.port = free_port()
-        self._options = options
+        self.options = options
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True)
 
@@ -55,7 +55,7 @@ class Server:
             [
                 *(found, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""),
                 *("--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "warning", "--daemonize", "no"),
-                *self._options,
+                *self.options,
             ],
             stdout=subprocess.DEVNULL,
         )

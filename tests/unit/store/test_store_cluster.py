@@ -20,6 +20,7 @@ from socketcluster_runtime import rpc
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 
 KILLS = 8
+SOON_HUNG = {"SOCKETCLUSTER_STORE_HANG_TIMEOUT": "1", "SOCKETCLUSTER_PROCEDURE_TIMEOUT": "0.5"}
 encode = msgspec.msgpack.encode
 decode: Callable[[bytes], Any] = msgspec.msgpack.decode
 ADD, POP, GET, SET, PUBLISH = (
@@ -115,7 +116,7 @@ async def test_a_killed_store_s_subscribers_and_holders_go_on_with_the_others(
 async def test_a_paused_store_that_wakes_can_neither_write_nor_acknowledge(
     stores: Stores, link_worker: Callable[..., Any]
 ) -> None:
-    await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1")
+    await stores.start("one", "two", **SOON_HUNG)
     worker = await link_worker(*stores.addresses)
     epochs = await owned_by(stores.address("one"))
     session = next(name for name in (f"s{number}" for number in range(1000)) if partition_of(name) in epochs)
@@ -146,7 +147,7 @@ async def test_a_paused_store_that_wakes_can_neither_write_nor_acknowledge(
 async def test_stores_that_are_paused_under_load_lose_nothing_and_apply_nothing_twice(
     stores: Stores, link_worker: Callable[..., Any]
 ) -> None:
-    await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1")
+    await stores.start("one", "two", **SOON_HUNG)
     worker = await link_worker(*stores.addresses)
     history = History(worker)
     async with history.going_on():

@@ -206,6 +206,25 @@ async def test_batches_wait_for_a_server_that_starts_again(own: Server, stack: A
     await partition.close()
 
 
+async def test_a_refusal_after_an_attempt_that_may_have_been_run_costs_the_partition(
+    own: Server, stack: AsyncExitStack
+) -> None:
+    engine = await Stores(stack, own).add("one-1", timeout=20)
+    partition = await engine.open(NUMBER)
+    own.end()
+    call = asyncio.create_task(put(partition, "a", 1))
+    await asyncio.sleep(0.05)  # so that it has tried, most likely; if not, the next line fails
+    own.options += ("--maxmemory", "1")
+    await asyncio.to_thread(own.start)
+    with pytest.raises(FencedError, match="not known"):
+        await call
+    own.ask("CONFIG", "SET", "maxmemory", 0)
+    await partition.close()
+    again = await engine.open(NUMBER)
+    await put(again, "a", 2)
+    await again.close()
+
+
 async def test_a_server_that_is_away_for_too_long_costs_the_partition(own: Server, stack: AsyncExitStack) -> None:
     engine = await Stores(stack, own).add("one-1", timeout=0.3)
     partition = await engine.open(NUMBER)
@@ -319,6 +338,7 @@ class Member:
 
     def __init__(self, engine: ValkeyEngine, hang_timeout: float) -> None:
         self.changed = asyncio.Event()
+        self.engine = engine
         self.membership = engine.membership(hang_timeout, self.changed.set)
 
     @classmethod
@@ -342,3 +362,48 @@ async def test_members_find_each_other_and_hear_of_their_ends(stores: Stores) ->
     await two.membership.leave()
     await one.until("one-1")
     await one.membership.leave()
+
+
+async def test_a_partition_that_a_store_does_not_know_of_is_freed(stores: Stores, valkey: Server) -> None:
+    """As after a call to open it that arrives when its store waits no longer."""
+    one, two = await Member.joined(stores, "one-1"), await Member.joined(stores, "two-2")
+    await two.until("one-1", "two-2")
+    assert valkey.ask("EVAL", scripts.OPEN.text, 1, stores.key, "one-1", "")
+    while True:
+        try:
+            partition = await two.engine.open(NUMBER)
+            break
+        except PartitionLockedError:
+            await asyncio.sleep(0.05)
+    await partition.close()
+    await one.membership.leave()
+
+
+async def test_a_killed_store_is_missed_sooner_than_one_that_hangs(stores: Stores) -> None:
+    one, two = await Member.joined(stores, "one-1"), await Member.joined(stores, "two-2")
+    await two.until("one-1", "two-2")
+    await one.engine.disconnect()  # as the kernel does
+    while "one-1" not in two.membership.hung:  # although the time to hang is an hour
+        await two.membership.look()
+        await asyncio.sleep(0.05)
+    assert two.membership.live == {"two-2"}
+    await two.membership.leave()
+
+
+async def test_a_silent_store_hangs_and_learns_what_it_lost(stores: Stores) -> None:
+    one = await Member.joined(stores, "one-1", 1)
+    two = await Member.joined(stores, "two-2", 1)
+    partition = await one.engine.open(NUMBER)
+    while "one-1" not in two.membership.hung:
+        await two.membership.look()
+        await asyncio.sleep(0.05)
+    taken = await two.engine.take(NUMBER, "one-1")
+    while not partition.fenced:  # nothing is asked of it
+        await one.membership.look()
+        await asyncio.sleep(0.05)
+    await two.membership.look()
+    assert two.membership.live == {"one-1", "two-2"}
+    await taken.close()
+    await partition.close()
+    for member in (one, two):
+        await member.membership.leave()

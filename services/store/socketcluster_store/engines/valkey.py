@@ -109,7 +109,7 @@ class ValkeyEngine(Engine):
                 await self._load(key, int(detail)),
                 self._trees.partition(number),
                 self._call_of(key, int(detail)),
-                lambda: self._closed(number),
+                self._closed,
             )
         finally:
             if partition is None:
@@ -146,9 +146,10 @@ class ValkeyEngine(Engine):
 
         return call
 
-    def _closed(self, number: int) -> None:
-        del self._open_ones[number]
-        self._tell(f"free {number}")
+    def _closed(self, partition: ValkeyPartition) -> None:
+        if self._open_ones.get(partition.number) is partition:  # else it was lost, and is opened again
+            del self._open_ones[partition.number]
+        self._tell(f"free {partition.number}")
 
     # What stores tell each other
 
@@ -199,7 +200,7 @@ class ValkeyPartition(EnginePartition):
         values: SortedMap,
         trees: documents.Trees,
         call: _Call,
-        on_closed: Callable[[], None],
+        on_closed: Callable[[ValkeyPartition], None],
     ) -> None:
         self.number = number
         self.epoch = epoch
@@ -256,7 +257,7 @@ class ValkeyPartition(EnginePartition):
         except EngineError as error:  # the next owner takes it, or this store opens it again
             log.error("a partition could not be released", partition=self.number, error=str(error))
         finally:
-            self._on_closed()
+            self._on_closed(self)
 
     async def _send(self) -> None:
         """Carry out what waits, and send it, until nothing waits."""

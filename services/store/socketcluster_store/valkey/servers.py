@@ -187,6 +187,7 @@ class Servers:
         deadline = loop.time() + self._timeout
         pause = FIRST_PAUSE
         asked: _Server | None = None
+        unsure = False  # may an attempt that failed have been run?
         failure: BaseException | str = "no answer"
         while loop.time() < deadline:
             try:
@@ -203,15 +204,22 @@ class Servers:
                 asked = self._server((error.host, error.port))
                 continue
             except (AuthenticationError, AuthorizationError) as error:
-                raise EngineError(f"Valkey at {self.shown} refuses: {error}") from None
+                raise self._refused(error, unsure) from None
             except _AGAIN as error:
                 failure = error
+                unsure = unsure or not isinstance(error, ResponseError)
             except ResponseError as error:
-                raise EngineError(f"Valkey at {self.shown} refuses: {error}") from None
+                raise self._refused(error, unsure) from None
             self.forget_slots()
             await asyncio.sleep(min(pause, max(0, deadline - loop.time())))
             pause = min(2 * pause, LONGEST_PAUSE)
         raise UnreachableError(f"Valkey at {self.shown} did not answer for {self._timeout:g} s: {failure}")
+
+    def _refused(self, error: Exception, unsure: bool) -> EngineError:
+        text = f"Valkey at {self.shown} refuses: {error}"
+        return (
+            UnreachableError(f"{text}; what came of an earlier attempt is not known") if unsure else EngineError(text)
+        )
 
     async def client_of(self, key: bytes) -> Redis:
         """Return a client of the server that has a key, for subscriptions and messages to its channel.
@@ -245,6 +253,7 @@ class Servers:
         if self._slots is None:
             if self._finding is None or self._finding.done():
                 self._finding = asyncio.create_task(self._find())
+                self._finding.add_done_callback(_look_at)
             await asyncio.shield(self._finding)
         if self._single is not None:
             return self._single
@@ -292,6 +301,12 @@ def _settle(call: _Call, reply: object) -> None:
         call.future.set_exception(reply)
     else:
         call.future.set_result(reply)
+
+
+def _look_at(finding: asyncio.Task[None]) -> None:
+    """Have nobody complain of a failure for which nobody waits any more."""
+    if not finding.cancelled():
+        finding.exception()
 
 
 async def command(client: Redis, *args: Any) -> Any:
