@@ -53,6 +53,7 @@ class Server:
         assert found is not None
         self._process = subprocess.Popen(
             [
+                *(("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()),  # a run may end in os._exit
                 *(found, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""),
                 *("--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "warning", "--daemonize", "no"),
                 *self.options,
