@@ -19,6 +19,7 @@ from socketcluster_runtime.channel_feed import ChannelFeed, Gap, HistoryPage, Po
 from socketcluster_runtime.errors import InvalidOperationError, LinkError, StoreUnavailableError, TooLargeError
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.messages import Operation, Result, decode_results
 from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.store_links import StoreLinks
@@ -144,10 +145,17 @@ class StoreClient:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         try:
             keys = tuple(keys)
+            for text in (session_id, name, message_id, *keys):
+                if not str.isascii(text):
+                    text.encode()  # or it would be the whole batch that cannot be sent
+            if not isinstance(value, bytes):
+                raise TypeError(f"a value is bytes, not {type(value).__name__}")
             if partition is None:
                 partition = partition_for(verb, session_id, keys, name)
+            elif not 0 <= partition < PARTITION_COUNT:
+                raise ValueError(f"there is no partition {partition}")
             self._last_id = next(self._ids)
-            operation = store_pb2.Operation(
+            operation = Operation(
                 id=self._last_id,
                 verb=verb,
                 session_id=session_id,
@@ -158,7 +166,7 @@ class StoreClient:
                 message_id=message_id,
             )
             route = self._routes[partition]
-        except (AttributeError, TypeError, ValueError, IndexError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             future.set_exception(InvalidOperationError(str(error), operation=operation_name(verb)))
             return future
         size = len(value)
@@ -257,8 +265,9 @@ class StoreClient:
         """Take a link's reply."""
         if reply.HasField("announcement"):
             self._announced(link, reply.announcement)
-        for result in reply.results:
-            self._answered(link, result)
+        if results := reply.results:
+            for result in decode_results(results):
+                self._answered(link, result)
         for event in reply.events:
             try:
                 self._on_event(event)
@@ -291,7 +300,7 @@ class StoreClient:
 
     # Operations on their way
 
-    def _answered(self, link: StoreLink, result: store_pb2.Result) -> None:
+    def _answered(self, link: StoreLink, result: Result) -> None:
         pending = self._pending.get(result.id)
         if pending is None:
             if (renewing := self._renewing.get(result.id)) is not None:
@@ -301,7 +310,7 @@ class StoreClient:
         route = self._routes[pending.operation.partition]
         if route.sent_to is not link or route.in_flight.pop(result.id, None) is None:
             return  # it is on its way to another store
-        if not result.HasField("error"):
+        if result.error is None:
             self._forget(pending)
             if pending.operation.verb == _SUBSCRIBE:
                 route.subscribed(pending.operation.name, result.id, result.value)

@@ -12,6 +12,7 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store import channels
 from socketcluster_store.alarm import Alarm
@@ -138,7 +139,7 @@ class Partition:
         """Was the partition taken from this process?"""
         return self._engine.fenced
 
-    async def apply(self, link: WorkerLink, operations: Sequence[store_pb2.Operation]) -> list[Outcome]:
+    async def apply(self, link: WorkerLink, operations: Sequence[Operation]) -> list[Outcome]:
         """Apply operations of one link, and return what became of each; nothing is told to anyone before the commit."""
         self._applying += 1
         try:
@@ -148,15 +149,13 @@ class Partition:
             if not self._applying:
                 self._idle.set()
 
-    async def _carry_out(
-        self, link: WorkerLink, operations: Sequence[store_pb2.Operation], applied: Applied
-    ) -> list[Outcome]:
+    async def _carry_out(self, link: WorkerLink, operations: Sequence[Operation], applied: Applied) -> list[Outcome]:
         outcomes: list[Outcome] = []
         commands: list[Command] = []
         places: list[int] = []  # of each command, the index of its outcome, or -1
-        messages: list[tuple[int, store_pb2.Operation]] = []
+        messages: list[tuple[int, Operation]] = []
         touched: set[str] = set()
-        last: store_pb2.Operation | None = None  # that changes something
+        last: Operation | None = None  # that changes something
         watches: list[tuple[int, Key]] = []
         now = clock()
         for place, operation in enumerate(operations):
@@ -321,7 +320,7 @@ class Partition:
         finally:
             await self._engine.close()
 
-    def _emit(self, link: WorkerLink, operation: store_pb2.Operation) -> None:
+    def _emit(self, link: WorkerLink, operation: Operation) -> None:
         """Send an event to the other workers that have a session attached."""
         message = store_pb2.SessionMessage(
             session_id=operation.session_id,
@@ -335,20 +334,20 @@ class Partition:
             if holder.worker_id != link.worker_id and isinstance(holder, WorkerLink):
                 holder.tell(packed)
 
-    def _check_emit(self, operation: store_pb2.Operation) -> None:
+    def _check_emit(self, operation: Operation) -> None:
         _check_name(operation.name)
         if not self._check_session_id(operation.session_id, operation):
             raise InvalidError("no session is named")
         self._check_message(operation)
 
-    def _check_channel(self, operation: store_pb2.Operation) -> None:
+    def _check_channel(self, operation: Operation) -> None:
         self._check_partition(_check_name(operation.name), operation.name)
         if operation.verb == _PUBLISH:
             self._check_message(operation)
             if operation.message_id and (size := len(operation.message_id.encode())) > MAX_ID_BYTES:
                 raise TooLargeError(f"a message's id has at most {MAX_ID_BYTES} bytes, this one has {size}")
 
-    def _gone(self, operation: store_pb2.Operation) -> bytes:
+    def _gone(self, operation: Operation) -> bytes:
         """Return which of the sessions that a worker asks for do not exist."""
         try:
             asked = _decode_ids(operation.value)
@@ -356,7 +355,7 @@ class Partition:
             raise InvalidError(f"a check has a list of session ids: {error}") from None
         return _encode([session_id for session_id in asked if session_id not in self._sessions])
 
-    def _check_session_id(self, session_id: str, operation: store_pb2.Operation) -> bytes:
+    def _check_session_id(self, session_id: str, operation: Operation) -> bytes:
         """Return the session id as bytes, if it may be one and belongs here."""
         encoded = session_id.encode()
         if encoded:
@@ -372,7 +371,7 @@ class Partition:
         if right != self.number:
             raise InvalidError(f"{name!r} belongs to partition {right}, not {self.number}")
 
-    def _check_message(self, operation: store_pb2.Operation) -> None:
+    def _check_message(self, operation: Operation) -> None:
         if len(operation.value) > self._max_value_bytes:
             raise TooLargeError(
                 f"the message {operation.name!r} has {len(operation.value)} bytes, {self._max_value_bytes} are allowed"

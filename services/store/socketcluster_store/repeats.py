@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.messages import Operation
 from socketcluster_store.channels import PUBLISH, answer_of
 from socketcluster_store.clock import clock
 from socketcluster_store.engines.base import FORGET, READS, REMEMBER, Command, KeyValue, Outcome
@@ -65,14 +66,14 @@ class Applied:
         self.lock = asyncio.Lock()
         """Held while its operations are applied: those of an earlier link of the process may still be under way."""
 
-    def answer(self, operation: store_pb2.Operation) -> Outcome:
+    def answer(self, operation: Operation) -> Outcome:
         """Return what became of an operation that was applied before."""
         if (found := self.results.get(operation.id)) is None:
             return answer_of(b"") if operation.verb == PUBLISH else b""
         _, code, result, name = found
         return refusal_of(code, result.decode(), name) if code else result
 
-    def command(self, last: store_pb2.Operation, refused: list[_Result], ids: Sequence[int], now: float) -> Command:
+    def command(self, last: Operation, refused: list[_Result], ids: Sequence[int], now: float) -> Command:
         """Return the command that ends a batch; see ``Repeats.commands``."""
         if self.results:
             answered = last.id - last.behind
@@ -82,8 +83,8 @@ class Applied:
 
     def settle(
         self,
-        last: store_pb2.Operation,
-        operations: Sequence[store_pb2.Operation],
+        last: Operation,
+        operations: Sequence[Operation],
         outcomes: Sequence[Outcome],
         now: float,
     ) -> None:
@@ -94,7 +95,7 @@ class Applied:
             self.results = {result[0]: result for result in _bounded([*self.results.values(), *new])}
 
 
-CarryOut = Callable[[Sequence[store_pb2.Operation], Applied], Awaitable[list[Outcome]]]
+CarryOut = Callable[[Sequence[Operation], Applied], Awaitable[list[Outcome]]]
 """Carries operations out, and has ``Applied`` learn of them."""
 
 
@@ -111,7 +112,7 @@ class Repeats:
             self._processes[process.decode()] = Applied(process, *_decode(record))
 
     async def sift(
-        self, process: str, epoch: int, operations: Sequence[store_pb2.Operation], carry_out: CarryOut
+        self, process: str, epoch: int, operations: Sequence[Operation], carry_out: CarryOut
     ) -> list[Outcome]:
         """Have those operations carried out that are new and meant for this owner; return what became of each."""
         applied = self._processes.get(process)
@@ -141,8 +142,8 @@ class Repeats:
     def commands(
         self,
         applied: Applied,
-        last: store_pb2.Operation,
-        operations: Sequence[store_pb2.Operation],
+        last: Operation,
+        operations: Sequence[Operation],
         outcomes: Sequence[Outcome],
         places: Sequence[int],
         now: float,
@@ -170,7 +171,7 @@ class Repeats:
         return [*(Command(FORGET, self._processes.pop(name).process) for name in gone), ending]
 
 
-def is_remembered(operation: store_pb2.Operation) -> bool:
+def is_remembered(operation: Operation) -> bool:
     """Is an operation to be carried out once, however often it comes?"""
     return operation.verb not in _NOT_REMEMBERED
 
@@ -196,7 +197,7 @@ def forget(kv: KeyValue, command: Command) -> bytes:
     return b""
 
 
-def _results(operations: Sequence[store_pb2.Operation], outcomes: Sequence[Outcome]) -> list[_Result]:
+def _results(operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> list[_Result]:
     return [
         _result(operation.id, outcome)
         for operation, outcome in zip(operations, outcomes, strict=True)
