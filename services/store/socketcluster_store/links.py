@@ -61,7 +61,7 @@ class WorkerLink:
 
     def answer(self, results: list[Result]) -> None:
         """Send results, with whatever else is sent in this turn; the list is the link's from now on."""
-        if self.closing.done():
+        if self.closing.done() or not results:
             return
         if not self._items:
             self._wake.set()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -87,6 +88,28 @@ _decode_watched = msgspec.msgpack.Decoder(list[tuple[bytes, tuple[str, ...]]]).d
 _decode_ids = msgspec.msgpack.Decoder(list[str]).decode
 
 
+class _Batch(NamedTuple):
+    """Operations of one link that are under way."""
+
+    link: WorkerLink
+    operations: Sequence[Operation]
+    now: float
+    outcomes: list[Outcome]
+    commands: list[Command]
+    places: list[int]
+    """Of each command, the index of its outcome, or -1."""
+    messages: list[tuple[int, Operation]]
+    """What is told to others once the commands are done: place and operation."""
+    last: Operation | None
+    """The last operation that changes something."""
+    watches: list[tuple[int, Key]]
+    """The watches that begin: place and key chain."""
+    tells: bool
+    """Is what the commands change told to watchers?"""
+    deadlines: bool
+    """May the time change at which a session, key chain or watch is due?"""
+
+
 class Partition:
     """A partition that this store owns."""
 
@@ -139,23 +162,60 @@ class Partition:
         """Was the partition taken from this process?"""
         return self._engine.fenced
 
-    async def apply(self, link: WorkerLink, operations: Sequence[Operation]) -> list[Outcome]:
-        """Apply operations of one link, and return what became of each; nothing is told to anyone before the commit."""
+    def apply(
+        self, link: WorkerLink, operations: Sequence[Operation]
+    ) -> list[Outcome] | Coroutine[None, None, list[Outcome]]:
+        """Apply operations of one link, and return what became of each; nothing is told to anyone before the commit.
+
+        Where something has to be waited for, that is to be awaited at once.
+        """
+        outcomes = self._repeats.sift(link.process, self.epoch, operations, partial(self._carry_out, link))
+        return outcomes if isinstance(outcomes, list) else self._finished(outcomes)
+
+    async def _finished(self, outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
         self._applying += 1
         try:
-            return await self._repeats.sift(link.process, self.epoch, operations, partial(self._carry_out, link))
+            return await outcomes
         finally:
             self._applying -= 1
             if not self._applying:
                 self._idle.set()
 
-    async def _carry_out(self, link: WorkerLink, operations: Sequence[Operation], applied: Applied) -> list[Outcome]:
+    def _carry_out(
+        self, link: WorkerLink, operations: Sequence[Operation], applied: Applied
+    ) -> list[Outcome] | Awaitable[list[Outcome]]:
+        batch = self._prepare(link, operations, applied)
+        answers: list[Outcome] | EngineError = []
+        if batch.commands:
+            try:
+                applying = self._engine.apply_now(batch.commands)
+            except EngineError as error:
+                answers = error
+            else:
+                if not isinstance(applying, list):
+                    return self._complete_later(batch, applied, applying)
+                answers = applying
+        return self._complete(batch, applied, answers)
+
+    async def _complete_later(
+        self, batch: _Batch, applied: Applied, applying: Awaitable[list[Outcome]]
+    ) -> list[Outcome]:
+        answers: list[Outcome] | EngineError
+        try:
+            answers = await applying
+        except EngineError as error:
+            answers = error
+        return self._complete(batch, applied, answers)
+
+    def _prepare(self, link: WorkerLink, operations: Sequence[Operation], applied: Applied) -> _Batch:
+        """Return what the engine is to do for operations, and note what they do to sessions and watchers."""
         outcomes: list[Outcome] = []
         commands: list[Command] = []
-        places: list[int] = []  # of each command, the index of its outcome, or -1
+        places: list[int] = []
         messages: list[tuple[int, Operation]] = []
         touched: set[str] = set()
-        last: Operation | None = None  # that changes something
+        plain = 0  # commands that no deadline hangs on
+        last: Operation | None = None
         watches: list[tuple[int, Key]] = []
         now = clock()
         for place, operation in enumerate(operations):
@@ -177,13 +237,17 @@ class Partition:
                         places.append(place)
                         commands.append(command)
                     continue
-                owner = self._check_session_id(session_id, operation)
+                owner = session_id.encode()
+                if not owner or len(owner) > MAX_ID_BYTES or crc32(owner) % PARTITION_COUNT != self.number:
+                    self._check_session_id(owner, operation)
                 if verb == _GET:
+                    plain += 1
                     commands.append(Command(verb, owner, operation.keys))
                 elif verb in READS:
                     commands.append(Command(verb, owner, operation.keys, operation.value))
                 elif verb in _WRITES:
                     last = operation
+                    plain += verb == _SET
                     commands.append(Command(verb, owner, operation.keys, operation.value, operation.name))
                     if owner and session_id not in touched and (verb in _BEGIN_SESSION or session_id in self._sessions):
                         touched.add(session_id)
@@ -223,43 +287,49 @@ class Partition:
                 places.append(place)
             except Refusal as refusal:
                 outcomes[place] = refusal
+        deadlines = plain < len(commands)
         if last is not None:
             remembering = self._repeats.commands(applied, last, operations, outcomes, places, now)
             commands += remembering
             places += [-1] * len(remembering)
-        if commands:
-            tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
-            if tells:
-                commands.append(Command(CHANGES, b""))
-            try:
-                answers = await self._engine.apply(commands)
-            except FencedError:
-                self._on_fenced(self.number)
-                return [NOT_OWNED] * len(outcomes)
-            except EngineError as error:
-                log.error("a batch could not be applied", partition=self.number, error=str(error))
-                outcomes = [InternalError(str(error))] * len(outcomes)
-                messages.clear()
-                answers = []
-            for place, answer in zip(places, answers, strict=False):  # CHANGES has no place
+        tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
+        if tells:
+            commands.append(Command(CHANGES, b""))
+        return _Batch(link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines)
+
+    def _complete(self, batch: _Batch, applied: Applied, answers: list[Outcome] | EngineError) -> list[Outcome]:
+        """Take what became of a batch's commands, tell whom it concerns, and return what became of its operations."""
+        outcomes = batch.outcomes
+        last = batch.last
+        if isinstance(answers, FencedError):
+            self._on_fenced(self.number)
+            return [NOT_OWNED] * len(outcomes)
+        if isinstance(answers, EngineError):
+            log.error("a batch could not be applied", partition=self.number, error=str(answers))
+            outcomes = [InternalError(str(answers))] * len(outcomes)
+            for _place, key in batch.watches:
+                self._watchers.refused(batch.link, key)
+            self._arm()
+            return outcomes
+        if batch.commands:
+            for place, answer in zip(batch.places, answers, strict=False):  # CHANGES has no place
                 if place >= 0:
                     outcomes[place] = answer
-            for place, key in watches:
+            for place, key in batch.watches:
                 if not isinstance(outcomes[place], bytes):
-                    self._watchers.refused(link, key)
-            if tells and answers:
-                self._tell(answers[-1], link)
-            if not answers:
-                last = None
-            self._arm()
-        for place, operation in messages:
+                    self._watchers.refused(batch.link, key)
+            if batch.tells:
+                self._tell(answers[-1], batch.link)
+            if batch.deadlines:
+                self._arm()
+        for place, operation in batch.messages:
             outcome = outcomes[place]
             if operation.verb == _EMIT:
-                self._emit(link, operation)
+                self._emit(batch.link, operation)
             elif isinstance(outcome, bytes):
-                outcomes[place] = self._channels.finish(operation, outcome, now)
+                outcomes[place] = self._channels.finish(operation, outcome, batch.now)
         if last is not None:
-            applied.settle(last, operations, outcomes, now)
+            applied.settle(last, batch.operations, outcomes, batch.now)
         return outcomes
 
     async def release(self, link: WorkerLink, session_ids: Iterable[str]) -> None:
@@ -336,8 +406,10 @@ class Partition:
 
     def _check_emit(self, operation: Operation) -> None:
         _check_name(operation.name)
-        if not self._check_session_id(operation.session_id, operation):
+        owner = operation.session_id.encode()
+        if not owner:
             raise InvalidError("no session is named")
+        self._check_session_id(owner, operation)
         self._check_message(operation)
 
     def _check_channel(self, operation: Operation) -> None:
@@ -355,16 +427,14 @@ class Partition:
             raise InvalidError(f"a check has a list of session ids: {error}") from None
         return _encode([session_id for session_id in asked if session_id not in self._sessions])
 
-    def _check_session_id(self, session_id: str, operation: Operation) -> bytes:
-        """Return the session id as bytes, if it may be one and belongs here."""
-        encoded = session_id.encode()
-        if encoded:
-            if len(encoded) > MAX_ID_BYTES:
-                raise TooLargeError(f"a session id has at most {MAX_ID_BYTES} bytes, this one has {len(encoded)}")
-            self._check_partition(encoded, session_id)
+    def _check_session_id(self, owner: bytes, operation: Operation) -> None:
+        """Raise a refusal unless the bytes may be a session id and belong here."""
+        if owner:
+            if len(owner) > MAX_ID_BYTES:
+                raise TooLargeError(f"a session id has at most {MAX_ID_BYTES} bytes, this one has {len(owner)}")
+            self._check_partition(owner, operation.session_id)
         elif operation.keys:
             self._check_partition(operation.keys[0].encode(), operation.keys[0])
-        return encoded
 
     def _check_partition(self, encoded: bytes, name: str) -> None:
         right = crc32(encoded) % PARTITION_COUNT

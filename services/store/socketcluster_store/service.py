@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from importlib.metadata import version
 from typing import Any
 
@@ -152,20 +152,35 @@ class StoreService:
         for operation in operations:
             groups[operation.partition].append(operation)
         if self._settings.fsync == "always":  # the partitions wait for the disk together, and the answers go together
-            calls = [self._apply_to(number, link, some) for number, some in groups.items()]
-            for some, outcomes in zip(groups.values(), await asyncio.gather(*calls), strict=True):
-                _answer(link, some, outcomes)
+            calls = [self._apply_side_by_side(number, link, some) for number, some in groups.items()]
+            for some, synced in zip(groups.values(), await asyncio.gather(*calls), strict=True):
+                link.answer(_results(some, synced))
             return
+        results: list[Result] = []
         for number, some in groups.items():
-            if not link.open:
+            if link.closing.done():
                 return  # the worker sends what is left again, and that must not overtake it
-            _answer(link, some, await self._apply_to(number, link, some))
+            outcomes = self._apply_to(number, link, some)
+            if not isinstance(outcomes, list):
+                link.answer(results)  # they do not wait with it
+                results = []
+                outcomes = await outcomes
+            results += _results(some, outcomes)
+        link.answer(results)
 
-    async def _apply_to(self, number: int, link: WorkerLink, operations: list[Operation]) -> list[Outcome]:
+    def _apply_to(
+        self, number: int, link: WorkerLink, operations: list[Operation]
+    ) -> list[Outcome] | Awaitable[list[Outcome]]:
         partition = self.partitions.owned.get(number)
-        if partition is None or not link.open:  # the worker sends on its next link again what would be overtaken here
+        if partition is None:
             return [NOT_OWNED] * len(operations)
-        return await partition.apply(link, operations)
+        return partition.apply(link, operations)
+
+    async def _apply_side_by_side(self, number: int, link: WorkerLink, operations: list[Operation]) -> list[Outcome]:
+        if not link.open:  # the worker sends on its next link again what would be overtaken here
+            return [NOT_OWNED] * len(operations)
+        outcomes = self._apply_to(number, link, operations)
+        return outcomes if isinstance(outcomes, list) else await outcomes
 
     def _lost(self, link: WorkerLink, status: grpc.StatusCode) -> None:
         """Clean up behind a link; its sessions stay attached until its worker has had its time to come back."""
@@ -232,15 +247,13 @@ def add_to_server(service: StoreService, server: aio.Server) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("socketcluster.v1.Store", handlers),))
 
 
-def _answer(link: WorkerLink, operations: list[Operation], outcomes: list[Outcome]) -> None:
-    link.answer(
-        [
-            Result(operation.id, outcome)
-            if isinstance(outcome, bytes)
-            else Result(operation.id, b"", Error(outcome.code, str(outcome), outcome.name))
-            for operation, outcome in zip(operations, outcomes, strict=True)
-        ]
-    )
+def _results(operations: list[Operation], outcomes: list[Outcome]) -> list[Result]:
+    return [
+        Result(operation.id, outcome)
+        if isinstance(outcome, bytes)
+        else Result(operation.id, b"", Error(outcome.code, str(outcome), outcome.name))
+        for operation, outcome in zip(operations, outcomes, strict=True)
+    ]
 
 
 def _by_partition(names: set[str]) -> dict[int, list[str]]:

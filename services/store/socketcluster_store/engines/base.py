@@ -16,7 +16,7 @@ What every engine guarantees, and what ``tests/unit/store/test_engines.py`` chec
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -63,8 +63,8 @@ class Command(msgspec.Struct, frozen=True, gc=False):
     """The procedure of ``VERB_RUN``."""
     detail: object = None
     """Of a command on a channel: what ``channel_log`` says."""
-    ids: Sequence[int] = ()
-    """Of ``REMEMBER``: of each command of the batch, the operation that it carries out, or 0."""
+    ids: Callable[[], Sequence[int]] = tuple
+    """Of ``REMEMBER``: tells of each command of the batch the operation that it carries out, or 0."""
 
 
 Outcome = bytes | Refusal
@@ -87,6 +87,13 @@ class EnginePartition(abc.ABC):
             FencedError: the partition was taken over; the batch may or may not have been applied before that.
             EngineError: nothing of the batch was applied.
         """
+
+    def apply_now(self, batch: Sequence[Command]) -> list[Outcome] | Awaitable[list[Outcome]]:
+        """Apply a batch as ``apply`` does; return what became of it if nothing has to be waited for.
+
+        What is returned else is to be awaited before anything else is applied or awaited.
+        """
+        return self.apply(batch)
 
     @abc.abstractmethod
     def next_expiry(self) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -138,27 +138,39 @@ class LmdbPartition(EnginePartition):
         self._retry_at = 0.0
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        outcomes = self.apply_now(batch)
+        return outcomes if isinstance(outcomes, list) else await outcomes
+
+    def apply_now(self, batch: Sequence[Command]) -> list[Outcome] | Awaitable[list[Outcome]]:
         self._claim.check()
         if self._waiting:
-            outcomes = await self._apply_in_turn(batch, None)
-        else:
-            outcomes = self._carry_out(batch)
-            writes = self._overlay.batch
-            if not writes:
-                self._claim.check()
-                return outcomes
+            return self._apply_later(batch, None)
+        outcomes = self._carry_out(batch)
+        writes = self._overlay.batch
+        if writes:
             record = journal.encode(writes)
-            if self._journal.append(record):
-                self._overlay.keep()
-            else:
-                outcomes = await self._apply_in_turn(batch, (outcomes, record))
+            if not self._journal.append(record):
+                return self._apply_later(batch, (outcomes, record))
+            self._overlay.keep()
+            self._written += 1
+            if self._timer is None:
+                self._timer = self._arm(CHECKPOINT_AFTER)
+            if self._sync_each_commit:
+                return self._synced_outcomes(outcomes)
+        self._claim.check()
+        return outcomes
+
+    async def _apply_later(self, batch: Sequence[Command], done: tuple[list[Outcome], bytes] | None) -> list[Outcome]:
+        outcomes = await self._apply_in_turn(batch, done)
         self._claim.check()
         self._written += 1
         if self._timer is None:
             self._timer = self._arm(CHECKPOINT_AFTER)
-        if self._sync_each_commit:
-            await self.sync()
-            self._claim.check()
+        return await self._synced_outcomes(outcomes) if self._sync_each_commit else outcomes
+
+    async def _synced_outcomes(self, outcomes: list[Outcome]) -> list[Outcome]:
+        await self.sync()
+        self._claim.check()
         return outcomes
 
     def next_expiry(self) -> float | None:

@@ -47,6 +47,9 @@ class MemoryPartition(EnginePartition):
         self._trees = trees
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        return self.apply_now(batch)
+
+    def apply_now(self, batch: Sequence[Command]) -> list[Outcome]:
         self._claim.check()
         return self._trees.apply(self._kv, batch)
 
