@@ -202,7 +202,7 @@ async def test_a_paused_store_that_wakes_can_neither_write_nor_acknowledge(
     processes: Any, link_worker: Callable[..., Any], folder: Path
 ) -> None:
     stores = Stores(processes, folder)
-    await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1")
+    await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1", SOCKETCLUSTER_PROCEDURE_TIMEOUT="0.5")
     worker = await link_worker(*stores.addresses)
     epochs = await owned_by(stores.address("one"))
     session = next(name for name in (f"s{number}" for number in range(1000)) if partition_of(name) in epochs)
@@ -232,7 +232,7 @@ async def test_stores_that_are_paused_under_load_lose_nothing_and_apply_nothing_
     processes: Any, link_worker: Callable[..., Any], folder: Path
 ) -> None:
     stores = Stores(processes, folder)
-    await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1")
+    await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1", SOCKETCLUSTER_PROCEDURE_TIMEOUT="0.5")
     worker = await link_worker(*stores.addresses)
     history = History(worker)
     async with history.going_on():
