@@ -16,7 +16,13 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.channel_feed import ChannelFeed, Gap, HistoryPage, Position
-from socketcluster_runtime.errors import InvalidOperationError, LinkError, StoreUnavailableError, TooLargeError
+from socketcluster_runtime.errors import (
+    InvalidOperationError,
+    LinkError,
+    PartitionUnavailableError,
+    StoreUnavailableError,
+    TooLargeError,
+)
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation, Result, decode_results
@@ -117,12 +123,12 @@ class StoreClient:
             self._fail(pending, StoreUnavailableError("the link to the stores was closed"))
 
     async def wait_ready(self) -> None:
-        """Return when every partition has an owner that this worker is linked to."""
+        """Return when every partition has an owner that this worker is linked to, or is known to be broken."""
         await self._ready.wait()
 
     @property
     def ready(self) -> bool:
-        """Has every partition an owner that this worker is linked to?"""
+        """Has every partition an owner that this worker is linked to, or is it known to be broken?"""
         return self._ready.is_set()
 
     def call(
@@ -179,6 +185,9 @@ class StoreClient:
         elif len(self._pending) >= MAX_PENDING or self._pending_bytes + size > MAX_PENDING_BYTES:
             refused = StoreUnavailableError
             why = "too many operations wait for the stores"
+        elif route.refusals and (reason := route.unavailable):
+            future.set_exception(_partition_unavailable(operation, reason))
+            return future
         else:
             deadline = asyncio.get_running_loop().time() + self._timeout
             pending = Pending(operation, future, deadline)
@@ -284,8 +293,12 @@ class StoreClient:
 
     def _announced(self, link: StoreLink, announcement: store_pb2.Announcement) -> None:
         epochs = {ownership.partition: ownership.epoch for ownership in announcement.partitions}
+        reasons = {broken.partition: broken.reason for broken in announcement.broken}
         for number, route in enumerate(self._routes):
             epoch = epochs.get(number)
+            route.refusals.pop(link, None)
+            if (reason := reasons.get(number)) is not None:
+                route.refusals[link] = reason
             if epoch is None:
                 route.lost(link)
             else:
@@ -293,10 +306,22 @@ class StoreClient:
         self._note_readiness()
 
     def _note_readiness(self) -> None:
-        if all(route.owner is not None for route in self._routes):
+        ready = True
+        for route in self._routes:
+            if route.owner is None:
+                ready = ready and self._refuse_parked(route)
+        if ready:
             self._ready.set()
         else:
             self._ready.clear()
+
+    def _refuse_parked(self, route: Route) -> bool:
+        """Fail what waits for an owner that the partition cannot have; return whether that is so."""
+        reason = route.unavailable
+        if reason:
+            for pending in list(route.parked.values()):
+                self._fail(pending, _partition_unavailable(pending.operation, reason))
+        return bool(reason)
 
     # Operations on their way
 
@@ -324,7 +349,7 @@ class StoreClient:
             self._after_answer(route)
 
     def _after_answer(self, route: Route) -> None:
-        if route.owner is None:
+        if route.owner is None and not self._refuse_parked(route):
             self._ready.clear()
         route.release()
 
@@ -402,6 +427,16 @@ class StoreClient:
             return self._routes[partition_of(identifier)] if identifier else None
         except (AttributeError, ValueError):
             return None
+
+
+def _partition_unavailable(operation: Operation, reason: str) -> PartitionUnavailableError:
+    text = (
+        f"{described(operation)}: partition {operation.partition} is unavailable: {reason}. Mend what this says, or put"
+        " a copy of the partition's folder there: the store tries again every few seconds. All other partitions serve"
+    )
+    error = PartitionUnavailableError(text, operation=operation_name(operation.verb), keys=operation.keys)
+    error.partition = operation.partition
+    return error
 
 
 def _attached(route: Route, session_id: str, answer: asyncio.Future[bytes]) -> None:

@@ -84,6 +84,7 @@ class Route:
         "number",
         "owner",
         "parked",
+        "refusals",
         "renew",
         "sent_epoch",
         "sent_to",
@@ -108,6 +109,7 @@ class Route:
         self.renew = False  # has the owner still to be told what is attached and subscribed?
         self.sent_to: Sender | None = None
         self.sent_epoch = 0
+        self.refusals: dict[Sender, str] = {}  # the links to stores that are to own the partition and cannot, and why
         self.in_flight: dict[int, Pending] = {}  # on sent_to, in the order of their ids
         self.parked: dict[int, Pending] = {}
         self.sessions: dict[str, int] = {}
@@ -136,9 +138,15 @@ class Route:
         if self.owner is link:
             self.owner = None
 
+    @property
+    def unavailable(self) -> str:
+        """Why the partition cannot have an owner now; empty: it has one, or may have one soon."""
+        return next(iter(self.refusals.values())) if self.owner is None and self.refusals else ""
+
     def broken(self, link: Sender) -> None:
         """Take back what was sent on a link that is no more."""
         self.lost(link)
+        self.refusals.pop(link, None)
         if self.sent_to is link:
             self._take_back()
             self.release()

@@ -63,6 +63,7 @@ class Partitions:
         self._wanted: frozenset[int] = frozenset()
         self._waiting_since: dict[int, float] = {}
         self._broken_until: dict[int, float] = {}
+        self._broken: dict[int, str] = {}  # those that could not be opened at the last attempt, and why
         self._closing = False
         self._ended = asyncio.Event()
         self._fenced = 0  # that were not told of yet
@@ -76,6 +77,7 @@ class Partitions:
             partitions=[
                 store_pb2.Ownership(partition=number, epoch=partition.epoch) for number, partition in self.owned.items()
             ],
+            broken=[store_pb2.Broken(partition=number, reason=reason) for number, reason in self._broken.items()],
         )
 
     async def run(self) -> None:
@@ -97,6 +99,8 @@ class Partitions:
                     self._changed.clear()
                     self._wanted = share_of(self._store_id, self._members.live)
                     pause = FIRST_PAUSE
+                    for number in self._broken.keys() - self._wanted:
+                        self._note_broken(number, None)
                 await self._give_up([number for number in self.owned if number not in self._wanted])
                 if await self._open_missing():
                     self.settled.set()
@@ -136,6 +140,8 @@ class Partitions:
         self._members.leave()
         self._changed.set()
         await self._ended.wait()
+        for number in list(self._broken):
+            self._note_broken(number, None)
         await self._give_up(list(self.owned))
         if self._closings:
             await asyncio.wait(self._closings)
@@ -175,6 +181,8 @@ class Partitions:
         broken = 0
         for number, outcome in zip(tried, outcomes, strict=True):
             self._broken_until.pop(number, None)
+            if outcome is None or isinstance(outcome, PartitionLockedError):
+                self._note_broken(number, None)
             if outcome is None:
                 self._waiting_since.pop(number, None)
             elif not isinstance(outcome, PartitionLockedError):
@@ -185,7 +193,18 @@ class Partitions:
                 self._broken_until[number] = now + BROKEN_PAUSE
                 if broken == len(tried) and not self.owned:
                     raise outcome
+                self._note_broken(number, str(outcome))
         return all(number in self.owned or number in self._broken_until for number in missing)
+
+    def _note_broken(self, number: int, reason: str | None) -> None:
+        """Tell workers that a partition cannot be opened, or that it is another matter now (``None``)."""
+        if self._broken.get(number) == reason:
+            return
+        if reason is None:
+            del self._broken[number]
+        else:
+            self._broken[number] = reason
+        self._announce_soon()
 
     async def _open(self, number: int) -> None:
         try:
@@ -197,9 +216,12 @@ class Partitions:
         partition = self._make(opened)
         try:
             await partition.load()
-        except BaseException:
+        except BaseException as error:
             await opened.close()
-            raise
+            if isinstance(error, EngineError) or not isinstance(error, Exception):
+                raise
+            log.exception("a partition cannot be loaded", partition=number)
+            raise EngineError(f"what partition {number} holds cannot be read: {error!r}") from error
         self.owned[number] = partition
         self._announce_soon()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,13 @@ import pytest
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc, store_client
 from socketcluster_runtime.addresses import look_up
-from socketcluster_runtime.errors import InvalidOperationError, OperationError, SettingsError, StoreUnavailableError
+from socketcluster_runtime.errors import (
+    InvalidOperationError,
+    OperationError,
+    PartitionUnavailableError,
+    SettingsError,
+    StoreUnavailableError,
+)
 from socketcluster_runtime.messages import Error, Operation, Result, decode_operations, encode_results
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.store_client import StoreClient
@@ -36,9 +42,12 @@ class Stream:
         self._context = context
         self.end = asyncio.Event()
 
-    async def announce(self, partitions: Any, epoch: int) -> None:
-        ownership = [store_pb2.Ownership(partition=number, epoch=epoch) for number in partitions]
-        announcement = store_pb2.Announcement(store_id="scripted", partitions=ownership)
+    async def announce(self, partitions: Any, epoch: int, broken: Iterable[int] = ()) -> None:
+        announcement = store_pb2.Announcement(
+            store_id="scripted",
+            partitions=[store_pb2.Ownership(partition=number, epoch=epoch) for number in partitions],
+            broken=[store_pb2.Broken(partition=number, reason="the disk is mud") for number in broken],
+        )
         await self._context.write(store_pb2.LinkReply(announcement=announcement))
 
     async def answer(self, *results: Result) -> None:
@@ -343,6 +352,56 @@ async def test_a_store_that_reads_nothing_does_not_grow_the_worker(
     assert link.waiting == 0  # what timed out is not kept for the store either
     await client.close()
     await server.stop(None)
+
+
+async def test_what_waits_for_a_partition_that_cannot_be_opened_fails_by_name(
+    start_store: Any, make_client: Any
+) -> None:
+    address, store = await start_store()
+    client = await make_client(address)
+    broken = partition_of("s")
+    parked = client.call(GET, session_id="s", keys=["k"])
+    stream = await store.streams.get()
+    others = set(ALL) - {broken}
+    await stream.announce(others - {partition_of("t")}, 1, broken=[broken])
+    with pytest.raises(
+        PartitionUnavailableError, match=f"partition {broken} is unavailable: the disk is mud"
+    ) as failed:
+        await parked
+    assert (failed.value.partition, failed.value.operation, failed.value.keys) == (broken, "get", ("k",))
+    assert not client.ready  # another one has no owner, and may have one soon
+    await stream.announce(others, 1, broken=[broken])
+    await client.wait_ready()
+    with pytest.raises(PartitionUnavailableError):
+        await client.call(GET, session_id="s", keys=["k"])
+    await stream.announce(others, 1)
+    parked = client.call(GET, session_id="s", keys=["later"])
+    await stream.announce(ALL, 2)
+    (operation,) = await stream.take(1)
+    assert operation.keys == ("later",)
+    await stream.answer(Result(id=operation.id, value=b"found"))
+    assert await parked == b"found"
+    taken = client.call(GET, session_id="s", keys=["k"])
+    await stream.take(1)
+    other_address, other = await start_store()
+    both = await make_client(address, other_address)
+    one, two = await store.streams.get(), await other.streams.get()
+    await one.announce(others, 1, broken=[broken])
+    await two.announce([broken], 1)  # it could
+    await both.wait_ready()
+    call = both.call(GET, session_id="s", keys=["k"])
+    (operation,) = await two.take(1)
+    await two.announce([], 1)
+    two.end.set()
+    with pytest.raises(PartitionUnavailableError):
+        await call
+    await stream.announce(others, 2, broken=[broken])
+    stream.end.set()
+    again = await store.streams.get()
+    await again.announce(ALL, 3)
+    (operation,) = await again.take(1)
+    await again.answer(Result(id=operation.id, value=b"again"))
+    assert await taken == b"again"
 
 
 async def test_operations_that_cannot_be_are_refused_here(start_store: Any, make_client: Any) -> None:
