@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
-from support import autobahn
+from support import autobahn, valkey
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -38,11 +38,16 @@ def _autobahn() -> str | None:
     return None if autobahn.runner() else "no runner of the Autobahn suite; AUTOBAHN may name one"
 
 
+def _valkey() -> str | None:
+    return None if valkey.program() else f"neither {' nor '.join(valkey.SERVERS)}"
+
+
 REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "docker": _docker,
     "browser": _browser,
     "node": _node,
     "autobahn": _autobahn,
+    "valkey": _valkey,
 }
 """By marker, what says what this machine lacks; ``None``: nothing."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -20,7 +20,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from socketcluster.errors import OptionError
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_runtime.settings import PREFIX, ServiceSettings, did_you_mean, wiring
+from socketcluster_runtime.settings import PREFIX, ServiceSettings, did_you_mean, is_secret, wiring
 from socketcluster_store.settings import StoreSettings
 from socketcluster_worker.settings import WorkerSettings
 
@@ -135,7 +135,7 @@ def malformed(
         variable = settings.env_name(field) if field in settings.model_fields else place
         name = spell(field) if field in given else variable
         value = given.get(field, os.environ.get(variable, item["input"]))
-        shown = "" if "secret" in field or "passphrase" in field or not field else f" (got {value!r})"
+        shown = "" if is_secret(settings, field) else f" (got {value!r})"
         parts.append(f"{name}: {item['msg'].removeprefix('Value error, ')}{shown}")
     return OptionError("; ".join(parts))
 
@@ -185,6 +185,8 @@ OPTIONS = _options()
 
 def text(value: object) -> str:
     """Write a value as the environment of a service spells it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple | set | frozenset):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.clients import Browser, Messages
 from support.cluster import until
-from support.compose import ComposeCluster, docker
+from support.compose import ComposeCluster, check_sessions, docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -43,17 +43,17 @@ async def test_the_example_works_through_a_kill_and_scaling_down_and_up(cluster:
                 await sockets[0].call("login", {})
             await cluster.kill("worker", before[ada]["worker"])
             await tabs[ada][0].closed.wait()
-        await _check_sessions(before, cluster)
+        await check_sessions(before)
         assert len(await cluster.serving_workers(at_least=3)) == 3
 
         await asyncio.to_thread(cluster.scale, 2)
         assert len(await cluster.worker_names()) == 2
         await cluster.serving_workers(at_least=2)
-        await _check_sessions(before, cluster)
+        await check_sessions(before)
 
         await asyncio.to_thread(cluster.scale, 4)
         await cluster.serving_workers(at_least=4)
-        await _check_sessions(before, cluster)
+        await check_sessions(before)
 
 
 async def test_stores_that_come_and_go_and_are_killed_and_paused_keep_every_session(cluster: ComposeCluster) -> None:
@@ -65,18 +65,18 @@ async def test_stores_that_come_and_go_and_are_killed_and_paused_keep_every_sess
                 before[browser] = await socket.call("who")
                 await socket.call("login", {})
         await asyncio.to_thread(cluster.scale, 4, stores=3)
-        await _check_sessions(before, cluster)
+        await check_sessions(before)
         killed, paused = (container["Id"] for container in cluster.containers("store")[:2])
         await docker("kill", "--signal", "KILL", killed)
-        await _check_sessions(before, cluster)
+        await check_sessions(before)
         await docker("pause", paused)
         try:
-            await _check_sessions(before, cluster)
+            await check_sessions(before)
         finally:
             await docker("unpause", paused)
-        await _check_sessions(before, cluster)
+        await check_sessions(before)
         await asyncio.to_thread(cluster.scale, 4, stores=1)
-        await _check_sessions(before, cluster)
+        await check_sessions(before)
 
 
 async def test_the_page_is_served(cluster: ComposeCluster) -> None:
@@ -131,14 +131,6 @@ async def _check_rand(tabs: dict[Browser, list[Any]]) -> None:
             assert all(wanted in sequence for sequence in sequences)
     one, other = (tuple(tuple(n) for n in found) for found in numbers.values())
     assert set(one).isdisjoint(other)
-
-
-async def _check_sessions(before: dict[Browser, dict[str, str]], cluster: ComposeCluster) -> None:
-    for browser, who in before.items():
-        async with await until(lambda browser=browser: browser.engine().open(), lambda _: True) as socket:  # type: ignore[misc]
-            assert (await socket.call("who"))["session"] == who["session"]
-            assert await socket.call("status") == {"authorized": True}
-            assert isinstance(await socket.next("rand"), int)
 
 
 async def _rands(socket: Messages) -> list[int]:

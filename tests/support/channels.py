@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.messages import Operation
 from socketcluster_store.channel_rules import ChannelRules, parse_rule
 from socketcluster_store.channels import HISTORY, PUBLISH, Channels
 from socketcluster_store.documents import Documents
@@ -53,7 +54,7 @@ class Bench:
         outcomes: list[Outcome] = await self.apply(batch)
         return outcomes
 
-    async def do(self, listener: Listener, *operations: store_pb2.Operation) -> list[Any]:
+    async def do(self, listener: Listener, *operations: Operation) -> list[Any]:
         """Carry out a batch; return the decoded answers."""
         commands = [self.channels.prepare(listener, operation, self.now) for operation in operations]
         outcomes = iter(await self.apply([command for command in commands if command is not None]))
@@ -92,15 +93,15 @@ class Bench:
         return found
 
 
-def operation(verb: Any, name: str, **fields: Any) -> store_pb2.Operation:
-    return store_pb2.Operation(verb=verb, name=name, **fields)
+def operation(verb: Any, name: str, **fields: Any) -> Operation:
+    return Operation(verb=verb, name=name, **fields)
 
 
-def publication(name: str, value: Any, message_id: str = "") -> store_pb2.Operation:
+def publication(name: str, value: Any, message_id: str = "") -> Operation:
     return operation(PUBLISH, name, value=encode(value), message_id=message_id)
 
 
-def query(name: str, limit: int = 100, **since: int) -> store_pb2.Operation:
+def query(name: str, limit: int = 100, **since: int) -> Operation:
     return operation(HISTORY, name, value=encode({"limit": limit, **since}))
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from support.cluster import Cluster
+from support.clients import Browser
+from support.cluster import Cluster, until
 
 ROOT = Path(__file__).parents[2]
 WAIT = 120
@@ -24,14 +25,16 @@ class ComposeCluster(Cluster):
     Args:
         controller: the folder of the user's ``controller.py``.
         workers: how many.
+        stores: how many.
         environ: variables of the compose file.
     """
 
     connections_outlive_the_balancer = False  # a container's network ends with it, whoever holds the sockets
 
-    def __init__(self, controller: Path, *, workers: int = 4, **environ: str) -> None:
+    def __init__(self, controller: Path, *, workers: int = 4, stores: int = 1, **environ: str) -> None:
         self.project = f"socketcluster-test-{uuid4().hex[:8]}"
         self._workers = workers
+        self._stores = stores
         self._environ = {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
@@ -43,7 +46,7 @@ class ComposeCluster(Cluster):
     def up(self) -> None:
         """Build the images and start; return when every container is healthy."""
         self.compose("build", "--quiet")
-        self.scale(self._workers)
+        self.scale(self._workers, stores=self._stores)
         address = self.compose("port", "balancer", "8000").strip()
         self.url = f"http://{address}"
 
@@ -124,3 +127,11 @@ async def docker(*arguments: str) -> None:
     """Run ``docker``."""
     process = await asyncio.create_subprocess_exec("docker", *arguments, stdout=asyncio.subprocess.DEVNULL)
     assert await process.wait() == 0, arguments
+
+
+async def check_sessions(before: dict[Browser, dict[str, str]]) -> None:
+    """Check that browsers have the sessions that they had, and what is in them."""
+    for browser, who in before.items():
+        async with await until(lambda browser=browser: browser.engine().open(), lambda _: True) as connection:  # type: ignore[misc]
+            assert (await connection.call("who"))["session"] == who["session"]
+            assert await connection.call("status") == {"authorized": True}

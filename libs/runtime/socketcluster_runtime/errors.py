@@ -8,6 +8,7 @@
     └── ControllerError         a controller is missing, has no ``run``, or raised
     LinkError                   what a caller of the store link may meet; names operation and key chain
     ├── StoreUnavailableError   no store answered within ``store_timeout``
+    │   └── PartitionUnavailableError   the store that is to own the partition cannot open it
     ├── WatchOverflowError      changes came faster than their watcher took them
     └── OperationError          the operation was not carried out
         ├── InvalidOperationError   the operation can never succeed as it stands
@@ -68,6 +69,19 @@ class LinkError(Exception):
 
 class StoreUnavailableError(LinkError, TimeoutError):
     """No store answered within ``store_timeout`` seconds; the operation may or may not have been applied."""
+
+
+class PartitionUnavailableError(StoreUnavailableError):
+    """The store that is to own the partition cannot open it; it tries again every few seconds.
+
+    The text says which partition, why, and what to do. An operation that was on its way to a former owner may have been
+    applied; any other one was not.
+
+    Attributes:
+        partition: which one, 0 to 63; None if it is not known.
+    """
+
+    partition: int | None = None
 
 
 class WatchOverflowError(LinkError):

@@ -15,6 +15,7 @@ from grpc import aio
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.messages import Operation, encode_operations
 
 log = get_logger(__name__)
 
@@ -56,7 +57,7 @@ class StoreLink:
         self._opening = opening
         self._credentials = rpc.credentials(secret)
         self._owner = owner
-        self._outbox: list[store_pb2.Operation] = []
+        self._outbox: list[Operation] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._linked_at = math.inf
@@ -72,7 +73,7 @@ class StoreLink:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    def send(self, operation: store_pb2.Operation) -> None:
+    def send(self, operation: Operation) -> None:
         """Send an operation, with whatever else is sent in this event-loop turn."""
         if not self._outbox:
             self._wake.set()
@@ -153,9 +154,9 @@ class StoreLink:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._outbox:
-                    await call.write(store_pb2.LinkRequest(operations=self._gather()))
+                    await call.write(store_pb2.LinkRequest(operations=encode_operations(self._gather())))
 
-    def _gather(self) -> list[store_pb2.Operation]:
+    def _gather(self) -> list[Operation]:
         """Take what fits one request, in order."""
         outbox = self._outbox
         size = 0

@@ -14,6 +14,7 @@ from socketcluster_runtime.errors import (
     UnknownProcedureError,
     WrongTypeError,
 )
+from socketcluster_runtime.messages import Error, Operation
 
 _ERRORS: dict[int, type[OperationError]] = {
     store_pb2.Error.CODE_INVALID: InvalidOperationError,
@@ -32,12 +33,12 @@ def operation_name(verb: int) -> str:
     return known.name.removeprefix("VERB_").lower() if known else f"verb {verb}"
 
 
-def described(operation: store_pb2.Operation) -> str:
+def described(operation: Operation) -> str:
     """Return what an operation does and where, for people."""
     return f"{operation_name(operation.verb).upper()} {operation.name or list(operation.keys)}"
 
 
-def error_of(operation: store_pb2.Operation, error: store_pb2.Error) -> OperationError:
+def error_of(operation: Operation, error: Error) -> OperationError:
     """Return the exception for a store's refusal."""
     name = operation_name(operation.verb)
     if error.code == store_pb2.Error.CODE_PROCEDURE_FAILED:

@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -115,10 +115,16 @@ def describe(error: ValidationError, settings: type[ServiceSettings]) -> str:
     for item in error.errors():
         field = str(item["loc"][0]) if item["loc"] else ""
         name = settings.env_name(field) if field in settings.model_fields else field
-        hidden = any(part in name.lower() for part in ("secret", "passphrase"))
-        given = "" if item["type"] == "missing" or hidden else f" (got {item['input']!r})"
+        given = "" if item["type"] == "missing" or is_secret(settings, field) else f" (got {item['input']!r})"
         parts.append(f"{name}: {item['msg']}{given}")
     return "; ".join(parts)
+
+
+def is_secret(settings: type[ServiceSettings], field: str) -> bool:
+    """Is a field's value to be shown to nobody? That of all fields together (``field`` is empty) is not, either."""
+    found = settings.model_fields.get(field)
+    typed = found is not None and SecretStr in (found.annotation, *get_args(found.annotation))
+    return not field or typed or "secret" in field or "passphrase" in field
 
 
 def _read_or_create(path: Path) -> str:

@@ -16,9 +16,16 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.channel_feed import ChannelFeed, Gap, HistoryPage, Position
-from socketcluster_runtime.errors import InvalidOperationError, LinkError, StoreUnavailableError, TooLargeError
+from socketcluster_runtime.errors import (
+    InvalidOperationError,
+    LinkError,
+    PartitionUnavailableError,
+    StoreUnavailableError,
+    TooLargeError,
+)
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.messages import Operation, Result, decode_results
 from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.store_links import StoreLinks
@@ -116,12 +123,12 @@ class StoreClient:
             self._fail(pending, StoreUnavailableError("the link to the stores was closed"))
 
     async def wait_ready(self) -> None:
-        """Return when every partition has an owner that this worker is linked to."""
+        """Return when every partition has an owner that this worker is linked to, or is known to be broken."""
         await self._ready.wait()
 
     @property
     def ready(self) -> bool:
-        """Has every partition an owner that this worker is linked to?"""
+        """Has every partition an owner that this worker is linked to, or is it known to be broken?"""
         return self._ready.is_set()
 
     def call(
@@ -144,10 +151,17 @@ class StoreClient:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         try:
             keys = tuple(keys)
+            for text in (session_id, name, message_id, *keys):
+                if not str.isascii(text):
+                    text.encode()  # or it would be the whole batch that cannot be sent
+            if not isinstance(value, bytes):
+                raise TypeError(f"a value is bytes, not {type(value).__name__}")
             if partition is None:
                 partition = partition_for(verb, session_id, keys, name)
+            elif not 0 <= partition < PARTITION_COUNT:
+                raise ValueError(f"there is no partition {partition}")
             self._last_id = next(self._ids)
-            operation = store_pb2.Operation(
+            operation = Operation(
                 id=self._last_id,
                 verb=verb,
                 session_id=session_id,
@@ -158,7 +172,7 @@ class StoreClient:
                 message_id=message_id,
             )
             route = self._routes[partition]
-        except (AttributeError, TypeError, ValueError, IndexError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             future.set_exception(InvalidOperationError(str(error), operation=operation_name(verb)))
             return future
         size = len(value)
@@ -171,6 +185,9 @@ class StoreClient:
         elif len(self._pending) >= MAX_PENDING or self._pending_bytes + size > MAX_PENDING_BYTES:
             refused = StoreUnavailableError
             why = "too many operations wait for the stores"
+        elif route.refusals and (reason := route.unavailable):
+            future.set_exception(_partition_unavailable(operation, reason))
+            return future
         else:
             deadline = asyncio.get_running_loop().time() + self._timeout
             pending = Pending(operation, future, deadline)
@@ -257,8 +274,9 @@ class StoreClient:
         """Take a link's reply."""
         if reply.HasField("announcement"):
             self._announced(link, reply.announcement)
-        for result in reply.results:
-            self._answered(link, result)
+        if results := reply.results:
+            for result in decode_results(results):
+                self._answered(link, result)
         for event in reply.events:
             try:
                 self._on_event(event)
@@ -275,8 +293,12 @@ class StoreClient:
 
     def _announced(self, link: StoreLink, announcement: store_pb2.Announcement) -> None:
         epochs = {ownership.partition: ownership.epoch for ownership in announcement.partitions}
+        reasons = {broken.partition: broken.reason for broken in announcement.broken}
         for number, route in enumerate(self._routes):
             epoch = epochs.get(number)
+            route.refusals.pop(link, None)
+            if (reason := reasons.get(number)) is not None:
+                route.refusals[link] = reason
             if epoch is None:
                 route.lost(link)
             else:
@@ -284,14 +306,26 @@ class StoreClient:
         self._note_readiness()
 
     def _note_readiness(self) -> None:
-        if all(route.owner is not None for route in self._routes):
+        ready = True
+        for route in self._routes:
+            if route.owner is None:
+                ready = ready and self._refuse_parked(route)
+        if ready:
             self._ready.set()
         else:
             self._ready.clear()
 
+    def _refuse_parked(self, route: Route) -> bool:
+        """Fail what waits for an owner that the partition cannot have; return whether that is so."""
+        reason = route.unavailable
+        if reason:
+            for pending in list(route.parked.values()):
+                self._fail(pending, _partition_unavailable(pending.operation, reason))
+        return bool(reason)
+
     # Operations on their way
 
-    def _answered(self, link: StoreLink, result: store_pb2.Result) -> None:
+    def _answered(self, link: StoreLink, result: Result) -> None:
         pending = self._pending.get(result.id)
         if pending is None:
             if (renewing := self._renewing.get(result.id)) is not None:
@@ -301,7 +335,7 @@ class StoreClient:
         route = self._routes[pending.operation.partition]
         if route.sent_to is not link or route.in_flight.pop(result.id, None) is None:
             return  # it is on its way to another store
-        if not result.HasField("error"):
+        if result.error is None:
             self._forget(pending)
             if pending.operation.verb == _SUBSCRIBE:
                 route.subscribed(pending.operation.name, result.id, result.value)
@@ -315,7 +349,7 @@ class StoreClient:
             self._after_answer(route)
 
     def _after_answer(self, route: Route) -> None:
-        if route.owner is None:
+        if route.owner is None and not self._refuse_parked(route):
             self._ready.clear()
         route.release()
 
@@ -393,6 +427,16 @@ class StoreClient:
             return self._routes[partition_of(identifier)] if identifier else None
         except (AttributeError, ValueError):
             return None
+
+
+def _partition_unavailable(operation: Operation, reason: str) -> PartitionUnavailableError:
+    text = (
+        f"{described(operation)}: partition {operation.partition} is unavailable: {reason}. Mend what this says, or put"
+        " a copy of the partition's folder there: the store tries again every few seconds. All other partitions serve"
+    )
+    error = PartitionUnavailableError(text, operation=operation_name(operation.verb), keys=operation.keys)
+    error.partition = operation.partition
+    return error
 
 
 def _attached(route: Route, session_id: str, answer: asyncio.Future[bytes]) -> None:

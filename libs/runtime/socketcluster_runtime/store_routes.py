@@ -17,6 +17,7 @@ import msgspec
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.channel_feed import ChannelFeed, ChannelPosition
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.messages import Operation, Result
 from socketcluster_runtime.routing import partition_of
 
 log = get_logger(__name__)
@@ -50,7 +51,7 @@ _KNOWN = 2  # a store said that it exists, and its end was not heard of
 class Sender(Protocol):
     """The link to a store."""
 
-    def send(self, operation: store_pb2.Operation) -> None:
+    def send(self, operation: Operation) -> None:
         """Send an operation, after those before it."""
 
 
@@ -59,13 +60,13 @@ class Pending:
 
     __slots__ = ("deadline", "future", "operation")
 
-    def __init__(self, operation: store_pb2.Operation, future: asyncio.Future[bytes], deadline: float) -> None:
+    def __init__(self, operation: Operation, future: asyncio.Future[bytes], deadline: float) -> None:
         self.operation = operation
         self.future = future
         self.deadline = deadline
 
 
-Own = tuple[store_pb2.Operation, Callable[[bytes], None]]
+Own = tuple[Operation, Callable[[bytes], None]]
 """An operation of the route's own, and what hears its result."""
 
 
@@ -83,6 +84,7 @@ class Route:
         "number",
         "owner",
         "parked",
+        "refusals",
         "renew",
         "sent_epoch",
         "sent_to",
@@ -107,6 +109,7 @@ class Route:
         self.renew = False  # has the owner still to be told what is attached and subscribed?
         self.sent_to: Sender | None = None
         self.sent_epoch = 0
+        self.refusals: dict[Sender, str] = {}  # the links to stores that are to own the partition and cannot, and why
         self.in_flight: dict[int, Pending] = {}  # on sent_to, in the order of their ids
         self.parked: dict[int, Pending] = {}
         self.sessions: dict[str, int] = {}
@@ -135,9 +138,15 @@ class Route:
         if self.owner is link:
             self.owner = None
 
+    @property
+    def unavailable(self) -> str:
+        """Why the partition cannot have an owner now; empty: it has one, or may have one soon."""
+        return next(iter(self.refusals.values())) if self.owner is None and self.refusals else ""
+
     def broken(self, link: Sender) -> None:
         """Take back what was sent on a link that is no more."""
         self.lost(link)
+        self.refusals.pop(link, None)
         if self.sent_to is link:
             self._take_back()
             self.release()
@@ -166,13 +175,13 @@ class Route:
         else:
             self.parked[pending.operation.id] = pending
 
-    def renewed(self, link: Sender, result: store_pb2.Result) -> None:
+    def renewed(self, link: Sender, result: Result) -> None:
         """Take the answer to an operation of the route's own."""
         if self.sent_to is not link:
             return
         _operation, heard = self._unanswered.pop(result.id)
         del self._renewing[result.id]
-        if not result.HasField("error"):
+        if result.error is None:
             heard(result.value)
         elif result.error.code != store_pb2.Error.CODE_NOT_OWNER:
             log.error("a session or channel could not be taken up again", error=result.error.message)
@@ -210,7 +219,7 @@ class Route:
         in_flight[operation.id] = pending
         owner.send(operation)
 
-    def _send_own(self, operation: store_pb2.Operation, heard: Callable[[bytes], None]) -> None:
+    def _send_own(self, operation: Operation, heard: Callable[[bytes], None]) -> None:
         owner = self.owner
         assert owner is not None  # noqa: S101  # the route is clear
         operation.partition = self.number
@@ -271,20 +280,18 @@ class Route:
     def _renewals(self) -> Iterator[Own]:
         """Make the operations that tell a new owner what is attached and subscribed, and ask for what may be gone."""
         for session_id in self.attached_sessions():
-            operation = store_pb2.Operation(id=next(self._ids), verb=_ATTACH, session_id=session_id)
+            operation = Operation(id=next(self._ids), verb=_ATTACH, session_id=session_id)
             yield operation, partial(self.attached, session_id)
         left = [session_id for session_id, state in self.sessions.items() if state == _KNOWN]
         for start in range(0, len(left), CHECKED_AT_ONCE):
             asked = _encode(left[start : start + CHECKED_AT_ONCE])
-            yield store_pb2.Operation(id=next(self._ids), verb=_CHECK, value=asked), self._checked
+            yield Operation(id=next(self._ids), verb=_CHECK, value=asked), self._checked
         for channel, feed in self.channels.items():
-            operation = store_pb2.Operation(id=next(self._ids), verb=_SUBSCRIBE, name=channel)
+            operation = Operation(id=next(self._ids), verb=_SUBSCRIBE, name=channel)
             feed.reopen(operation.id)
             yield operation, partial(self.subscribed, channel, operation.id)
         for (session_id, keys), tag in self.watches.items():
-            operation = store_pb2.Operation(
-                id=next(self._ids), verb=_WATCH, session_id=session_id, keys=keys, value=tag
-            )
+            operation = Operation(id=next(self._ids), verb=_WATCH, session_id=session_id, keys=keys, value=tag)
             yield operation, _ignore
 
     def _checked(self, gone: bytes) -> None:

@@ -186,17 +186,17 @@ class LinkRequest(_message.Message):
 
     OPEN_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
+    operations: _builtins.bytes
+    """MessagePack: a list of operations, each an array; socketcluster_runtime.messages says of what."""
     @_builtins.property
     def open(self) -> Global___LinkOpen:
         """In the first message of a stream, and only there."""
 
-    @_builtins.property
-    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]: ...
     def __init__(
         self,
         *,
         open: Global___LinkOpen | None = ...,
-        operations: _abc.Iterable[Global___Operation] | None = ...,
+        operations: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -216,7 +216,7 @@ class LinkOpen(_message.Message):
     worker_id: _builtins.str
     app_name: _builtins.str
     incarnation: _builtins.str
-    """Differs at each start of the worker's process; with Operation.id it names an operation for good."""
+    """Differs at each start of the worker's process; with an operation's id it names an operation for good."""
     def __init__(
         self,
         *,
@@ -239,19 +239,19 @@ class LinkReply(_message.Message):
     ANNOUNCEMENT_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    results: _builtins.bytes
+    """MessagePack: a list of results, each an array; socketcluster_runtime.messages says of what."""
     @_builtins.property
     def announcement(self) -> Global___Announcement:
         """In the first message of a stream, and whenever the store's ownership changes."""
 
-    @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Result]: ...
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
     def __init__(
         self,
         *,
         announcement: Global___Announcement | None = ...,
-        results: _abc.Iterable[Global___Result] | None = ...,
+        results: _builtins.bytes = ...,
         events: _abc.Iterable[Global___Event] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement"]  # noqa: Y015
@@ -268,20 +268,26 @@ class Announcement(_message.Message):
 
     STORE_ID_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
+    BROKEN_FIELD_NUMBER: _builtins.int
     store_id: _builtins.str
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ownership]:
         """All partitions that this store owns now."""
+
+    @_builtins.property
+    def broken(self) -> _containers.RepeatedCompositeFieldContainer[Global___Broken]:
+        """Partitions that it is to own, and cannot open. Nobody else will: until that has changed, operations on them fail."""
 
     def __init__(
         self,
         *,
         store_id: _builtins.str = ...,
         partitions: _abc.Iterable[Global___Ownership] | None = ...,
+        broken: _abc.Iterable[Global___Broken] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken", b"broken", "partitions", b"partitions", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,94 +317,27 @@ class Ownership(_message.Message):
 Global___Ownership: _TypeAlias = Ownership  # noqa: Y015
 
 @_typing.final
-class Operation(_message.Message):
+class Broken(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    ID_FIELD_NUMBER: _builtins.int
-    VERB_FIELD_NUMBER: _builtins.int
-    SESSION_ID_FIELD_NUMBER: _builtins.int
-    KEYS_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
-    MESSAGE_ID_FIELD_NUMBER: _builtins.int
-    EPOCH_FIELD_NUMBER: _builtins.int
-    BEHIND_FIELD_NUMBER: _builtins.int
-    id: _builtins.int
-    """Rises with each operation of a worker's incarnation. Operations of one partition are sent in the order of their ids,
-    those that are sent again included; so the partition's owner knows by the id alone what was applied before.
-    """
-    verb: Global___Verb.ValueType
-    session_id: _builtins.str
-    name: _builtins.str
-    """An event's or a channel's name."""
-    value: _builtins.bytes
-    """MessagePack."""
+    REASON_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
-    message_id: _builtins.str
-    """Of VERB_CHANNEL_PUBLISH: what names the message; published again within the window, it keeps its first offset."""
-    epoch: _builtins.int
-    """Of the ownership by which the operation was sent here; CODE_NOT_OWNER is the answer if the partition has another
-    epoch by now, or operations would overtake each other. 0: whichever it is.
-    """
-    behind: _builtins.int
-    """id minus that of the partition's first operation that the worker has no answer to: results of those before it need
-    not be remembered any more.
-    """
-    @_builtins.property
-    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The key chain, outermost key first; an index into a list is written in decimal. A VERB_RUN on the application's
-        tree has one, which tells the partition.
-        """
-
+    reason: _builtins.str
+    """For people: why, and in which folder."""
     def __init__(
         self,
         *,
-        id: _builtins.int = ...,
-        verb: Global___Verb.ValueType = ...,
-        session_id: _builtins.str = ...,
-        keys: _abc.Iterable[_builtins.str] | None = ...,
-        name: _builtins.str = ...,
-        value: _builtins.bytes = ...,
         partition: _builtins.int = ...,
-        message_id: _builtins.str = ...,
-        epoch: _builtins.int = ...,
-        behind: _builtins.int = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "epoch", b"epoch", "id", b"id", "keys", b"keys", "message_id", b"message_id", "name", b"name", "partition", b"partition", "session_id", b"session_id", "value", b"value", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Operation: _TypeAlias = Operation  # noqa: Y015
-
-@_typing.final
-class Result(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ID_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    id: _builtins.int
-    value: _builtins.bytes
-    """MessagePack; empty where the verb returns nothing."""
-    @_builtins.property
-    def error(self) -> Global___Error: ...
-    def __init__(
-        self,
-        *,
-        id: _builtins.int = ...,
-        value: _builtins.bytes = ...,
-        error: Global___Error | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Result: _TypeAlias = Result  # noqa: Y015
+Global___Broken: _TypeAlias = Broken  # noqa: Y015
 
 @_typing.final
 class Error(_message.Message):
@@ -449,23 +388,12 @@ class Error(_message.Message):
     CODE_RESULT_LOST: Error.Code.ValueType  # 16
     """The operation was sent again, and had been applied before; its result was too large to be kept."""
 
-    CODE_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    code: Global___Error.Code.ValueType
-    message: _builtins.str
-    name: _builtins.str
-    """The class of the exception that a procedure raised."""
     def __init__(
         self,
-        *,
-        code: Global___Error.Code.ValueType = ...,
-        message: _builtins.str = ...,
-        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

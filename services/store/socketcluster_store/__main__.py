@@ -16,8 +16,10 @@ from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Engine
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.engines.valkey import ValkeyEngine
 from socketcluster_store.service import StoreService, add_to_server
 from socketcluster_store.settings import StoreSettings
+from socketcluster_store.valkey.servers import Servers
 
 log = get_logger(__name__)
 
@@ -36,6 +38,14 @@ def make_engine(settings: StoreSettings, store_id: str) -> Engine:
     folder = settings.data_dir / settings.app_name / "partitions"
     if settings.engine == "memory":
         return MemoryEngine(folder, trees, store_id=store_id)
+    if settings.valkey_url is not None and settings.engine == "valkey":
+        return ValkeyEngine(
+            Servers(settings.valkey_url.get_secret_value(), settings.valkey_timeout),
+            trees,
+            app_name=settings.app_name,
+            store_id=store_id,
+            replicas=settings.valkey_wait_replicas,
+        )
     return LmdbEngine(folder, trees, store_id=store_id, sync_each_commit=settings.fsync == "always")
 
 
@@ -48,7 +58,9 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
     """Serve until asked to stop; ready once every partition that the store is to own is owned."""
     server, health = rpc.server(settings.shared_secret())
     store_id = make_store_id(settings.name)
-    service = StoreService(settings, make_engine(settings, store_id), store_id)
+    engine = make_engine(settings, store_id)
+    await engine.connect()
+    service = StoreService(settings, engine, store_id)
     add_to_server(service, server)
     await health.set("", HealthCheckResponse.NOT_SERVING)
     port = rpc.listen(server, settings.listen)
@@ -78,6 +90,7 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
         await health.set("", HealthCheckResponse.NOT_SERVING)
         await service.close()
         await asyncio.gather(owning, serving, stopping, return_exceptions=True)
+        await engine.disconnect()
         await server.stop(STOP_GRACE)
         log.info("stopped")
 

@@ -16,6 +16,7 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.messages import Operation
 from socketcluster_store.channel_log import (
     MAX_IDS,
     MAX_LIMIT,
@@ -158,7 +159,7 @@ class Channels(Generic[S]):
             await asyncio.wait({self._expiring})
         await self._apply([channel_command(CLOSE_CHANNELS, "")])
 
-    def prepare(self, subscriber: S, operation: store_pb2.Operation, now: float) -> Command | None:
+    def prepare(self, subscriber: S, operation: Operation, now: float) -> Command | None:
         """Begin an operation; return what the engine is to do for it.
 
         Raises:
@@ -190,7 +191,7 @@ class Channels(Generic[S]):
         self._idle.pop(name, None)
         return channel_command(CHANNEL_POSITION, name, now) if rule else None
 
-    def finish(self, operation: store_pb2.Operation, outcome: bytes, now: float) -> bytes:
+    def finish(self, operation: Operation, outcome: bytes, now: float) -> bytes:
         """Complete an operation whose command, if it had one, had that outcome; return the answer."""
         verb = operation.verb
         name = operation.name
@@ -227,7 +228,7 @@ class Channels(Generic[S]):
         else:
             del self._channels[name]
 
-    def _publish(self, operation: store_pb2.Operation, outcome: bytes, now: float) -> bytes:
+    def _publish(self, operation: Operation, outcome: bytes, now: float) -> bytes:
         name = operation.name
         channel = self._channels.get(name)
         if outcome:
@@ -264,11 +265,11 @@ class Channels(Generic[S]):
             del idle[oldest]
             del self._channels[oldest]
 
-    def _published_before(self, operation: store_pb2.Operation, now: float) -> _Published | None:
+    def _published_before(self, operation: Operation, now: float) -> _Published | None:
         found = self._ids.get((operation.name, operation.message_id))
         return found[1] if found is not None and found[0] + self._id_window > now else None
 
-    def _remember_id(self, operation: store_pb2.Operation, published: _Published, now: float) -> None:
+    def _remember_id(self, operation: Operation, published: _Published, now: float) -> None:
         """Remember an id, and forget up to two whose time is over, so that they never become more."""
         ids = self._ids
         key = (operation.name, operation.message_id)
@@ -335,7 +336,7 @@ def boot_id() -> bytes:
         return b""
 
 
-def _request(operation: store_pb2.Operation) -> _HistoryRequest:
+def _request(operation: Operation) -> _HistoryRequest:
     try:
         request = _read_request(operation.value)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -77,7 +77,7 @@ class Documents:
         *,
         max_session_bytes: int = 8 * MIB,
         procedures: Procedures | None = None,
-        procedure_timeout: float = 1.0,
+        procedure_timeout: float = 0.5,
         clock: Callable[[], float] = clock,
     ) -> None:
         self.max_value_bytes = max_value_bytes

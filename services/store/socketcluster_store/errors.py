@@ -4,6 +4,7 @@
 
     EngineError                 what an engine cannot do
     ├── PartitionLockedError    another store owns the partition
+    ├── UnreachableError        the server that has the data does not answer
     └── FencedError             the partition was taken from this store, which hung
     Refusal                     the answer to an operation that is not carried out; carries its code on the wire
     ├── InvalidError            the operation can never succeed as it stands
@@ -37,8 +38,15 @@ class PartitionLockedError(EngineError):
         """The id of the store that does, as far as it is known."""
 
 
+class UnreachableError(EngineError):
+    """The server that has the data does not answer; what it was asked for last it may have done, or do later."""
+
+
 class FencedError(EngineError):
-    """The partition was taken from this process, which hung; nothing may be answered that was applied here since."""
+    """The partition is this process's no longer; nothing may be answered that was applied here since.
+
+    It was taken over because the process hung, or the server that has the data did not answer in time, or lost some.
+    """
 
 
 class Refusal(Exception):  # noqa: N818  # an answer; only its subclasses name errors

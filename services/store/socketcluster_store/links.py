@@ -9,13 +9,17 @@ import grpc
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.messages import Result, encode_results
 
 log = get_logger(__name__)
 
 REPLY_BYTES = 4 * 1024 * 1024
 """What is gathered in one LinkReply, unless a single item is larger."""
 _ITEM_BYTES = 32
-"""What an item costs beside its value."""
+"""What an event or a result costs beside its value."""
+
+_Item = list[Result] | store_pb2.Announcement | bytes
+"""What waits to be sent: results, what is owned, or an event that ``pack_event`` made."""
 
 
 class WorkerLink:
@@ -33,7 +37,7 @@ class WorkerLink:
         """Done, with the stream's status, when the store is to end it."""
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._items: list[store_pb2.Result | store_pb2.Announcement | bytes] = []
+        self._items: list[_Item] = []
         self._only_events = True  # is there nothing else among the items?
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
@@ -55,17 +59,37 @@ class WorkerLink:
         if self._bytes > self._max_bytes:
             self._overrun()
 
-    def send(self, item: store_pb2.Result | store_pb2.Announcement, size: int) -> None:
-        """Send ``item``, whose payload has ``size`` bytes, with whatever else is sent in this turn."""
+    def answer(self, results: list[Result]) -> None:
+        """Send results, with whatever else is sent in this turn; the list is the link's from now on."""
+        if self.closing.done() or not results:
+            return
+        if not self._items:
+            self._wake.set()
+        size = _size(results)
+        if size > REPLY_BYTES and len(results) > 1:
+            half = len(results) // 2
+            self.answer(results[:half])
+            self.answer(results[half:])
+            return
+        last = self._items[-1] if self._items else None
+        if isinstance(last, list) and self._bytes + size <= REPLY_BYTES:
+            last += results
+        else:
+            self._items.append(results)
+        self._only_events = False
+        self._bytes += size
+        if self._bytes > self._max_bytes:
+            self._overrun()
+
+    def announce(self, announcement: store_pb2.Announcement) -> None:
+        """Send what this store owns, with whatever else is sent in this turn."""
         if self.closing.done():
             return
         if not self._items:
             self._wake.set()
-        self._items.append(item)
+        self._items.append(announcement)
         self._only_events = False
-        self._bytes += size + _ITEM_BYTES
-        if self._bytes > self._max_bytes:
-            self._overrun()
+        self._bytes += _size(announcement)
 
     def _overrun(self) -> None:
         log.error(
@@ -116,27 +140,27 @@ class WorkerLink:
         else:
             count, size = 0, 0
             while count < len(items) and size <= REPLY_BYTES:
-                size += _size(items[count]) + _ITEM_BYTES
+                size += _size(items[count])
                 count += 1
             self._items = items[count:]
             items = items[:count]
-            size = self._bytes if not self._items else min(size, self._bytes)
         if self._only_events:
             return b"".join(items), size  # type: ignore[arg-type]
         self._only_events = not self._items
         reply = store_pb2.LinkReply()
-        results = []
+        results: list[Result] = []
         events = []
         for item in items:
-            if isinstance(item, bytes):
+            if isinstance(item, list):
+                results = results + item if results else item
+            elif isinstance(item, bytes):
                 events.append(item)
-            elif isinstance(item, store_pb2.Result):
-                results.append(item)
             else:
                 reply.announcement.CopyFrom(item)
-        reply.results.extend(results)
+        if results:
+            reply.results = encode_results(results)
         # the bytes of messages, one after the other, are those of the message that has the fields of all
-        return reply.SerializeToString() + b"".join(events), size
+        return b"".join((reply.SerializeToString(), *events)), size
 
 
 def pack_event(event: store_pb2.Event) -> bytes:
@@ -144,8 +168,13 @@ def pack_event(event: store_pb2.Event) -> bytes:
     return store_pb2.LinkReply(events=[event]).SerializeToString()
 
 
-def _size(item: store_pb2.Result | store_pb2.Announcement | bytes) -> int:
-    return len(item) if isinstance(item, bytes) else item.ByteSize()
+def _size(item: _Item) -> int:
+    """Return how much an item counts, as long as it waits."""
+    if isinstance(item, bytes):
+        return len(item) + _ITEM_BYTES
+    if isinstance(item, list):
+        return sum([len(result.value) for result in item]) + _ITEM_BYTES * len(item)
+    return item.ByteSize() + _ITEM_BYTES
 
 
 class Links:
@@ -180,4 +209,4 @@ class Links:
     def announce(self, announcement: store_pb2.Announcement) -> None:
         """Tell every link of the ownership."""
         for link in list(self._links.values()):
-            link.send(announcement, announcement.ByteSize())
+            link.announce(announcement)

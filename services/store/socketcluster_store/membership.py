@@ -1,146 +1,37 @@
-"""Which stores live, told by files in the data folder that they share; across containers too, if those share a volume.
-
-Each store holds a lock on a file of its own, named after its id. A file whose lock is free was left by a store that is
-no more: a thread waits for the lock of each other store, so that a death is heard of at once. New stores, and those
-that hang, are found by looking every ``HEARTBEAT`` seconds; a store hangs that has not touched its file for
-``hang_timeout``.
-"""
+"""Which stores live: one interface, whose implementation follows from the engine."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import fcntl
-import os
-import threading
-from collections.abc import Callable
-from pathlib import Path
-
-from socketcluster_runtime.logging import get_logger
-
-log = get_logger(__name__)
+import abc
 
 HEARTBEAT = 0.25
 """Seconds between two signs of life."""
-_LATE = 4 * HEARTBEAT
 
 
-class Membership:
-    """The live stores, as one of them sees it.
+class Membership(abc.ABC):
+    """The live stores, as one of them sees it."""
 
-    Args:
-        folder: of the files of all stores.
-        store_id: this one's; no store before had it.
-        hang_timeout: seconds without a sign of life after which a store counts as hung.
-        on_change: called after the live stores are others than before.
-    """
+    hung: frozenset[str] = frozenset()
+    """Those from which partitions may be taken: they do nothing, and still hold them."""
+    live: frozenset[str] = frozenset()
+    """All others that are there, this store among them."""
 
-    def __init__(self, folder: Path, store_id: str, hang_timeout: float, on_change: Callable[[], None]) -> None:
-        self._folder = folder
-        self._store_id = store_id
-        self._hang_timeout = hang_timeout
-        self._on_change = on_change
-        self._lock: int | None = None
-        self._watched: set[str] = set()
-        self._beats: dict[
-            str, tuple[int, float]
-        ] = {}  # of each other store, its last sign of life and when it was seen
-        self._looked_at = 0.0
-        self._loop = asyncio.get_running_loop()
-        self.hung: frozenset[str] = frozenset()
-        """Those whose process is there, and does nothing."""
-        self.live: frozenset[str] = frozenset()
-        """All others that are there."""
-
-    def join(self) -> None:
+    @abc.abstractmethod
+    async def join(self) -> None:
         """Become one of them.
 
         Raises:
-            OSError: the folder cannot be used.
+            EngineError: that is not possible.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        draft = self._folder / f".{self._store_id}"  # locked before anybody sees it under its name
-        self._lock = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        draft.rename(self._folder / self._store_id)
-        self.look()
 
-    def leave(self) -> None:
+    @abc.abstractmethod
+    async def leave(self) -> None:
         """Be one of them no longer; the others hear of it at once."""
-        if self._lock is not None:
-            (self._folder / self._store_id).unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = None
 
-    def look(self) -> None:
-        """Give a sign of life, and look for those of the others."""
-        if self._lock is None:
-            return
-        os.utime(self._lock)
-        now = self._loop.time()
-        if now - self._looked_at > _LATE:  # this store itself was paused: it cannot judge the others
-            self._beats.clear()
-        self._looked_at = now
-        beats = {}
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name == self._store_id:
-                    continue
-                with contextlib.suppress(FileNotFoundError):
-                    if not self._watch(entry.name):
-                        continue
-                    beat = entry.stat().st_mtime_ns
-                    last, seen_at = self._beats.get(entry.name, (0, now))
-                    beats[entry.name] = (beat, now if beat != last else seen_at)
-        self._beats = beats
-        self._judge()
-
-    def _judge(self) -> None:
-        now = self._looked_at
-        hung = frozenset(store for store, (_, seen_at) in self._beats.items() if now - seen_at > self._hang_timeout)
-        live = frozenset(self._beats) - hung | {self._store_id}
-        for store in hung - self.hung:
-            log.error("a store hangs; its partitions are taken over", store=store, seconds=self._hang_timeout)
-        if (live, hung) != (self.live, self.hung):
-            self.live, self.hung = live, hung
-            self._on_change()
-
-    def _watch(self, store: str) -> bool:
-        """Have a thread wait for the death of another store; return whether it lives.
+    @abc.abstractmethod
+    async def look(self) -> None:
+        """Give a sign of life, and look for those of the others; call it every ``HEARTBEAT`` seconds.
 
         Raises:
-            FileNotFoundError: it does not.
+            EngineError: the others cannot be seen.
         """
-        if store in self._watched:
-            return True
-        path = self._folder / store
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._watched.add(store)
-            wait = threading.Thread(
-                target=_wait, args=(descriptor, self._loop, self._died, store), name=f"death of {store}", daemon=True
-            )
-            wait.start()
-            return True
-        os.close(descriptor)
-        path.unlink(missing_ok=True)
-        return False
-
-    def _died(self, store: str) -> None:
-        self._watched.discard(store)
-        (self._folder / store).unlink(missing_ok=True)
-        if self._beats.pop(store, None) is not None and self._lock is not None:
-            log.info("a store is gone", store=store)
-            self._judge()
-
-
-def _wait(descriptor: int, loop: asyncio.AbstractEventLoop, died: Callable[[str], None], store: str) -> None:
-    """Wait for a store's lock, which is granted to all who wait as soon as the store is no more."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-    finally:
-        os.close(descriptor)
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(died, store)

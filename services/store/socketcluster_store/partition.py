@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store import channels
 from socketcluster_store.alarm import Alarm
-from socketcluster_store.chains import check_value
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
+from socketcluster_store.checks import MAX_ID_BYTES, Checks
 from socketcluster_store.clock import clock
 from socketcluster_store.edits import FALSE, TRUE
 from socketcluster_store.engines.base import (
@@ -31,7 +33,7 @@ from socketcluster_store.engines.base import (
     EnginePartition,
     Outcome,
 )
-from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal, TooLargeError
+from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal
 from socketcluster_store.links import WorkerLink, pack_event
 from socketcluster_store.repeats import NOT_OWNED, Applied, Repeats
 from socketcluster_store.sessions import Sessions
@@ -47,10 +49,6 @@ RETRY_PAUSE = 1.0
 """Seconds until it is tried again to end sessions that the engine could not remove."""
 ENDED_AT_ONCE = 1000
 """Sessions that are ended in one batch; operations come between two batches."""
-MAX_ID_BYTES = 128
-"""The longest id of a session or message."""
-MAX_NAME_BYTES = 1024
-"""The longest name of a channel or event."""
 
 _GET = store_pb2.VERB_GET
 _SET = store_pb2.VERB_SET
@@ -86,6 +84,28 @@ _decode_watched = msgspec.msgpack.Decoder(list[tuple[bytes, tuple[str, ...]]]).d
 _decode_ids = msgspec.msgpack.Decoder(list[str]).decode
 
 
+class _Batch(NamedTuple):
+    """Operations of one link that are under way."""
+
+    link: WorkerLink
+    operations: Sequence[Operation]
+    now: float
+    outcomes: list[Outcome]
+    commands: list[Command]
+    places: list[int]
+    """Of each command, the index of its outcome, or -1."""
+    messages: list[tuple[int, Operation]]
+    """What is told to others once the commands are done: place and operation."""
+    last: Operation | None
+    """The last operation that changes something."""
+    watches: list[tuple[int, Key]]
+    """The watches that begin: place and key chain."""
+    tells: bool
+    """Is what the commands change told to watchers?"""
+    deadlines: bool
+    """May the time change at which a session, key chain or watch is due?"""
+
+
 class Partition:
     """A partition that this store owns."""
 
@@ -108,7 +128,7 @@ class Partition:
         self._watchers = Watchers()
         self._expiry = Alarm(self._expire_due)
         self._watch_end = Alarm(self._forget_watches)
-        self._max_value_bytes = max_value_bytes
+        self._checks = Checks(engine.number, max_value_bytes)
         self._on_sessions_ended = on_sessions_ended
         self._on_fenced = on_fenced
         self._repeats = Repeats()
@@ -138,25 +158,60 @@ class Partition:
         """Was the partition taken from this process?"""
         return self._engine.fenced
 
-    async def apply(self, link: WorkerLink, operations: Sequence[store_pb2.Operation]) -> list[Outcome]:
-        """Apply operations of one link, and return what became of each; nothing is told to anyone before the commit."""
+    def apply(
+        self, link: WorkerLink, operations: Sequence[Operation]
+    ) -> list[Outcome] | Coroutine[None, None, list[Outcome]]:
+        """Apply operations of one link, and return what became of each; nothing is told to anyone before the commit.
+
+        Where something has to be waited for, that is to be awaited at once.
+        """
+        outcomes = self._repeats.sift(link.process, self.epoch, operations, partial(self._carry_out, link))
+        return outcomes if isinstance(outcomes, list) else self._finished(outcomes)
+
+    async def _finished(self, outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
         self._applying += 1
         try:
-            return await self._repeats.sift(link.process, self.epoch, operations, partial(self._carry_out, link))
+            return await outcomes
         finally:
             self._applying -= 1
             if not self._applying:
                 self._idle.set()
 
-    async def _carry_out(
-        self, link: WorkerLink, operations: Sequence[store_pb2.Operation], applied: Applied
+    def _carry_out(
+        self, link: WorkerLink, operations: Sequence[Operation], applied: Applied
+    ) -> list[Outcome] | Awaitable[list[Outcome]]:
+        batch = self._prepare(link, operations, applied)
+        answers: list[Outcome] | EngineError = []
+        if batch.commands:
+            try:
+                applying = self._engine.apply_now(batch.commands)
+            except EngineError as error:
+                answers = error
+            else:
+                if not isinstance(applying, list):
+                    return self._complete_later(batch, applied, applying)
+                answers = applying
+        return self._complete(batch, applied, answers)
+
+    async def _complete_later(
+        self, batch: _Batch, applied: Applied, applying: Awaitable[list[Outcome]]
     ) -> list[Outcome]:
+        answers: list[Outcome] | EngineError
+        try:
+            answers = await applying
+        except EngineError as error:
+            answers = error
+        return self._complete(batch, applied, answers)
+
+    def _prepare(self, link: WorkerLink, operations: Sequence[Operation], applied: Applied) -> _Batch:
+        """Return what the engine is to do for operations, and note what they do to sessions and watchers."""
         outcomes: list[Outcome] = []
         commands: list[Command] = []
-        places: list[int] = []  # of each command, the index of its outcome, or -1
-        messages: list[tuple[int, store_pb2.Operation]] = []
+        places: list[int] = []
+        messages: list[tuple[int, Operation]] = []
         touched: set[str] = set()
-        last: store_pb2.Operation | None = None  # that changes something
+        plain = 0  # commands that no deadline hangs on
+        last: Operation | None = None
         watches: list[tuple[int, Key]] = []
         now = clock()
         for place, operation in enumerate(operations):
@@ -165,11 +220,11 @@ class Partition:
             session_id = operation.session_id
             try:
                 if verb == _EMIT:
-                    self._check_emit(operation)
+                    self._checks.emit(operation)
                     messages.append((place, operation))
                     continue
                 if verb in channels.VERBS:
-                    self._check_channel(operation)
+                    self._checks.channel(operation)
                     command = self._channels.prepare(link, operation, now)
                     messages.append((place, operation))
                     if verb == _PUBLISH:
@@ -178,13 +233,17 @@ class Partition:
                         places.append(place)
                         commands.append(command)
                     continue
-                owner = self._check_session_id(session_id, operation)
+                owner = session_id.encode()
+                if not owner or len(owner) > MAX_ID_BYTES or crc32(owner) % PARTITION_COUNT != self.number:
+                    self._checks.session_id(owner, operation)
                 if verb == _GET:
+                    plain += 1
                     commands.append(Command(verb, owner, operation.keys))
                 elif verb in READS:
                     commands.append(Command(verb, owner, operation.keys, operation.value))
                 elif verb in _WRITES:
                     last = operation
+                    plain += verb == _SET
                     commands.append(Command(verb, owner, operation.keys, operation.value, operation.name))
                     if owner and session_id not in touched and (verb in _BEGIN_SESSION or session_id in self._sessions):
                         touched.add(session_id)
@@ -224,43 +283,49 @@ class Partition:
                 places.append(place)
             except Refusal as refusal:
                 outcomes[place] = refusal
+        deadlines = plain < len(commands)
         if last is not None:
             remembering = self._repeats.commands(applied, last, operations, outcomes, places, now)
             commands += remembering
             places += [-1] * len(remembering)
-        if commands:
-            tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
-            if tells:
-                commands.append(Command(CHANGES, b""))
-            try:
-                answers = await self._engine.apply(commands)
-            except FencedError:
-                self._on_fenced(self.number)
-                return [NOT_OWNED] * len(outcomes)
-            except EngineError as error:
-                log.error("a batch could not be applied", partition=self.number, error=str(error))
-                outcomes = [InternalError(str(error))] * len(outcomes)
-                messages.clear()
-                answers = []
-            for place, answer in zip(places, answers, strict=False):  # CHANGES has no place
+        tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
+        if tells:
+            commands.append(Command(CHANGES, b""))
+        return _Batch(link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines)
+
+    def _complete(self, batch: _Batch, applied: Applied, answers: list[Outcome] | EngineError) -> list[Outcome]:
+        """Take what became of a batch's commands, tell whom it concerns, and return what became of its operations."""
+        outcomes = batch.outcomes
+        last = batch.last
+        if isinstance(answers, FencedError):
+            self._on_fenced(self.number)
+            return [NOT_OWNED] * len(outcomes)
+        if isinstance(answers, EngineError):
+            log.error("a batch could not be applied", partition=self.number, error=str(answers))
+            outcomes = [InternalError(str(answers))] * len(outcomes)
+            for _place, key in batch.watches:
+                self._watchers.refused(batch.link, key)
+            self._arm()
+            return outcomes
+        if batch.commands:
+            for place, answer in zip(batch.places, answers, strict=False):  # CHANGES has no place
                 if place >= 0:
                     outcomes[place] = answer
-            for place, key in watches:
+            for place, key in batch.watches:
                 if not isinstance(outcomes[place], bytes):
-                    self._watchers.refused(link, key)
-            if tells and answers:
-                self._tell(answers[-1], link)
-            if not answers:
-                last = None
-            self._arm()
-        for place, operation in messages:
+                    self._watchers.refused(batch.link, key)
+            if batch.tells:
+                self._tell(answers[-1], batch.link)
+            if batch.deadlines:
+                self._arm()
+        for place, operation in batch.messages:
             outcome = outcomes[place]
             if operation.verb == _EMIT:
-                self._emit(link, operation)
+                self._emit(batch.link, operation)
             elif isinstance(outcome, bytes):
-                outcomes[place] = self._channels.finish(operation, outcome, now)
+                outcomes[place] = self._channels.finish(operation, outcome, batch.now)
         if last is not None:
-            applied.settle(last, operations, outcomes, now)
+            applied.settle(last, batch.operations, outcomes, batch.now)
         return outcomes
 
     async def release(self, link: WorkerLink, session_ids: Iterable[str]) -> None:
@@ -321,7 +386,7 @@ class Partition:
         finally:
             await self._engine.close()
 
-    def _emit(self, link: WorkerLink, operation: store_pb2.Operation) -> None:
+    def _emit(self, link: WorkerLink, operation: Operation) -> None:
         """Send an event to the other workers that have a session attached."""
         message = store_pb2.SessionMessage(
             session_id=operation.session_id,
@@ -335,49 +400,13 @@ class Partition:
             if holder.worker_id != link.worker_id and isinstance(holder, WorkerLink):
                 holder.tell(packed)
 
-    def _check_emit(self, operation: store_pb2.Operation) -> None:
-        _check_name(operation.name)
-        if not self._check_session_id(operation.session_id, operation):
-            raise InvalidError("no session is named")
-        self._check_message(operation)
-
-    def _check_channel(self, operation: store_pb2.Operation) -> None:
-        self._check_partition(_check_name(operation.name), operation.name)
-        if operation.verb == _PUBLISH:
-            self._check_message(operation)
-            if operation.message_id and (size := len(operation.message_id.encode())) > MAX_ID_BYTES:
-                raise TooLargeError(f"a message's id has at most {MAX_ID_BYTES} bytes, this one has {size}")
-
-    def _gone(self, operation: store_pb2.Operation) -> bytes:
+    def _gone(self, operation: Operation) -> bytes:
         """Return which of the sessions that a worker asks for do not exist."""
         try:
             asked = _decode_ids(operation.value)
         except msgspec.DecodeError as error:
             raise InvalidError(f"a check has a list of session ids: {error}") from None
         return _encode([session_id for session_id in asked if session_id not in self._sessions])
-
-    def _check_session_id(self, session_id: str, operation: store_pb2.Operation) -> bytes:
-        """Return the session id as bytes, if it may be one and belongs here."""
-        encoded = session_id.encode()
-        if encoded:
-            if len(encoded) > MAX_ID_BYTES:
-                raise TooLargeError(f"a session id has at most {MAX_ID_BYTES} bytes, this one has {len(encoded)}")
-            self._check_partition(encoded, session_id)
-        elif operation.keys:
-            self._check_partition(operation.keys[0].encode(), operation.keys[0])
-        return encoded
-
-    def _check_partition(self, encoded: bytes, name: str) -> None:
-        right = crc32(encoded) % PARTITION_COUNT
-        if right != self.number:
-            raise InvalidError(f"{name!r} belongs to partition {right}, not {self.number}")
-
-    def _check_message(self, operation: store_pb2.Operation) -> None:
-        if len(operation.value) > self._max_value_bytes:
-            raise TooLargeError(
-                f"the message {operation.name!r} has {len(operation.value)} bytes, {self._max_value_bytes} are allowed"
-            )
-        check_value(operation.value, lambda: f"message {operation.name!r}")
 
     def _arm(self) -> None:
         """Have the timers fire when the next session, key chain or watch is due."""
@@ -444,12 +473,3 @@ class Partition:
         finally:
             self._ending = None
             self._arm()
-
-
-def _check_name(name: str) -> bytes:
-    """Return the name of a channel or event as bytes, if it may be one."""
-    encoded = name.encode()
-    if not 1 <= len(encoded) <= MAX_NAME_BYTES:
-        error = TooLargeError if encoded else InvalidError
-        raise error(f"a name has 1 to {MAX_NAME_BYTES} bytes, this one {len(encoded)}")
-    return encoded

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store.engines.base import Engine, EnginePartition
-from socketcluster_store.errors import EngineError, PartitionLockedError
+from socketcluster_store.errors import EngineError, PartitionLockedError, UnreachableError
 from socketcluster_store.membership import HEARTBEAT, Membership
 from socketcluster_store.partition import Partition
 from socketcluster_store.rendezvous import share_of
@@ -35,7 +34,7 @@ class Partitions:
         engine: opens them.
         load: makes a partition of what the engine opened.
         on_change: called when others are owned than before.
-        members: the folder in which the stores find each other.
+        membership: makes what tells which stores live, of what is to be called when that changes.
         store_id: this store's.
         hang_timeout: seconds after which a silent store's partitions are taken over.
     """
@@ -46,7 +45,7 @@ class Partitions:
         load: Callable[[EnginePartition], Partition],
         on_change: Callable[[], None],
         *,
-        members: Path,
+        membership: Callable[[Callable[[], None]], Membership],
         store_id: str,
         hang_timeout: float,
     ) -> None:
@@ -59,10 +58,11 @@ class Partitions:
         self._store_id = store_id
         self._hang_timeout = hang_timeout
         self._changed = asyncio.Event()
-        self._members = Membership(members, store_id, hang_timeout, self._changed.set)
+        self._members = membership(self._changed.set)
         self._wanted: frozenset[int] = frozenset()
         self._waiting_since: dict[int, float] = {}
         self._broken_until: dict[int, float] = {}
+        self._broken: dict[int, str] = {}  # those that could not be opened at the last attempt, and why
         self._closing = False
         self._ended = asyncio.Event()
         self._fenced = 0  # that were not told of yet
@@ -76,6 +76,7 @@ class Partitions:
             partitions=[
                 store_pb2.Ownership(partition=number, epoch=partition.epoch) for number, partition in self.owned.items()
             ],
+            broken=[store_pb2.Broken(partition=number, reason=reason) for number, reason in self._broken.items()],
         )
 
     async def run(self) -> None:
@@ -85,10 +86,10 @@ class Partitions:
             EngineError: the first partitions cannot be opened.
         """
         try:
-            self._members.join()
-        except OSError as error:
+            await self._members.join()
+        except BaseException:
             self._ended.set()
-            raise EngineError(f"the data folder cannot be used: {error}") from None
+            raise
         beating = asyncio.create_task(self._beat())
         try:
             pause = FIRST_PAUSE
@@ -97,6 +98,8 @@ class Partitions:
                     self._changed.clear()
                     self._wanted = share_of(self._store_id, self._members.live)
                     pause = FIRST_PAUSE
+                    for number in self._broken.keys() - self._wanted:
+                        self._note_broken(number, None)
                 await self._give_up([number for number in self.owned if number not in self._wanted])
                 if await self._open_missing():
                     self.settled.set()
@@ -133,9 +136,11 @@ class Partitions:
     async def close(self) -> None:
         """Hand all partitions over to the other stores, or leave them to this one's successor."""
         self._closing = True
-        self._members.leave()
+        await self._members.leave()
         self._changed.set()
         await self._ended.wait()
+        for number in list(self._broken):
+            self._note_broken(number, None)
         await self._give_up(list(self.owned))
         if self._closings:
             await asyncio.wait(self._closings)
@@ -144,8 +149,8 @@ class Partitions:
         while True:
             await asyncio.sleep(HEARTBEAT)
             try:
-                self._members.look()
-            except OSError as error:
+                await self._members.look()
+            except EngineError as error:
                 log.error("the other stores cannot be seen", error=str(error))
             for number, partition in list(self.owned.items()):
                 if partition.fenced:
@@ -175,6 +180,8 @@ class Partitions:
         broken = 0
         for number, outcome in zip(tried, outcomes, strict=True):
             self._broken_until.pop(number, None)
+            if outcome is None or isinstance(outcome, PartitionLockedError):
+                self._note_broken(number, None)
             if outcome is None:
                 self._waiting_since.pop(number, None)
             elif not isinstance(outcome, PartitionLockedError):
@@ -182,10 +189,22 @@ class Partitions:
                     raise outcome
                 broken += 1
                 log.error("a partition cannot be opened", partition=number, error=str(outcome))
-                self._broken_until[number] = now + BROKEN_PAUSE
-                if broken == len(tried) and not self.owned:
+                if not isinstance(outcome, UnreachableError):  # which has waited long enough already
+                    self._broken_until[number] = now + BROKEN_PAUSE
+                if broken == len(tried) and not self.settled.is_set():
                     raise outcome
+                self._note_broken(number, str(outcome))
         return all(number in self.owned or number in self._broken_until for number in missing)
+
+    def _note_broken(self, number: int, reason: str | None) -> None:
+        """Tell workers that a partition cannot be opened, or that it is another matter now (``None``)."""
+        if self._broken.get(number) == reason:
+            return
+        if reason is None:
+            del self._broken[number]
+        else:
+            self._broken[number] = reason
+        self._announce_soon()
 
     async def _open(self, number: int) -> None:
         try:
@@ -197,9 +216,12 @@ class Partitions:
         partition = self._make(opened)
         try:
             await partition.load()
-        except BaseException:
+        except BaseException as error:
             await opened.close()
-            raise
+            if isinstance(error, EngineError) or not isinstance(error, Exception):
+                raise
+            log.exception("a partition cannot be loaded", partition=number)
+            raise EngineError(f"what partition {number} holds cannot be read: {error!r}") from error
         self.owned[number] = partition
         self._announce_soon()
 
@@ -212,7 +234,7 @@ class Partitions:
         self._announcing = None
         self._on_change()
         if self._fenced:
-            log.error("partitions were taken over while this store hung", partitions=self._fenced)
+            log.error("partitions were lost: this store hung, or could not reach their data", partitions=self._fenced)
             self._fenced = 0
 
     def _may_take(self, number: int, holder: str) -> bool:

@@ -13,11 +13,14 @@ they are carried out again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.messages import Operation
 from socketcluster_store.channels import PUBLISH, answer_of
 from socketcluster_store.clock import clock
 from socketcluster_store.engines.base import FORGET, READS, REMEMBER, Command, KeyValue, Outcome
@@ -54,7 +57,7 @@ _decode = msgspec.msgpack.Decoder(tuple[int, int, list[_Result]]).decode
 class Applied:
     """What is known of one process of a worker."""
 
-    __slots__ = ("at", "highest", "lock", "process", "results")
+    __slots__ = ("at", "busy", "highest", "lock", "process", "results")
 
     def __init__(self, process: bytes, highest: int = 0, at: float = 0, results: Iterable[_Result] = ()) -> None:
         self.process = process
@@ -62,17 +65,19 @@ class Applied:
         """Of the operations that change something, the last one's id."""
         self.at = at
         self.results = {result[0]: result for result in results}
+        self.busy = 0
+        """How many batches hold the lock, or wait for it."""
         self.lock = asyncio.Lock()
         """Held while its operations are applied: those of an earlier link of the process may still be under way."""
 
-    def answer(self, operation: store_pb2.Operation) -> Outcome:
+    def answer(self, operation: Operation) -> Outcome:
         """Return what became of an operation that was applied before."""
         if (found := self.results.get(operation.id)) is None:
             return answer_of(b"") if operation.verb == PUBLISH else b""
         _, code, result, name = found
         return refusal_of(code, result.decode(), name) if code else result
 
-    def command(self, last: store_pb2.Operation, refused: list[_Result], ids: Sequence[int], now: float) -> Command:
+    def command(self, last: Operation, refused: list[_Result], ids: Callable[[], Sequence[int]], now: float) -> Command:
         """Return the command that ends a batch; see ``Repeats.commands``."""
         if self.results:
             answered = last.id - last.behind
@@ -82,8 +87,8 @@ class Applied:
 
     def settle(
         self,
-        last: store_pb2.Operation,
-        operations: Sequence[store_pb2.Operation],
+        last: Operation,
+        operations: Sequence[Operation],
         outcomes: Sequence[Outcome],
         now: float,
     ) -> None:
@@ -94,8 +99,8 @@ class Applied:
             self.results = {result[0]: result for result in _bounded([*self.results.values(), *new])}
 
 
-CarryOut = Callable[[Sequence[store_pb2.Operation], Applied], Awaitable[list[Outcome]]]
-"""Carries operations out, and has ``Applied`` learn of them."""
+CarryOut = Callable[[Sequence[Operation], Applied], list[Outcome] | Awaitable[list[Outcome]]]
+"""Carries operations out, and has ``Applied`` learn of them; what is to be awaited is awaited at once."""
 
 
 class Repeats:
@@ -110,14 +115,25 @@ class Repeats:
             process = key[len(PREFIX) :]
             self._processes[process.decode()] = Applied(process, *_decode(record))
 
-    async def sift(
-        self, process: str, epoch: int, operations: Sequence[store_pb2.Operation], carry_out: CarryOut
-    ) -> list[Outcome]:
-        """Have those operations carried out that are new and meant for this owner; return what became of each."""
+    def sift(
+        self, process: str, epoch: int, operations: Sequence[Operation], carry_out: CarryOut
+    ) -> list[Outcome] | Awaitable[list[Outcome]]:
+        """Have those operations carried out that are new and meant for this owner; return what became of each.
+
+        Where something has to be waited for, that is to be awaited at once.
+        """
         applied = self._processes.get(process)
         if applied is None:
             applied = self._processes[process] = Applied(process.encode(), at=clock())
-        async with applied.lock:
+        if applied.busy or not _all_fresh(operations, applied.highest, epoch):
+            return self._sift_later(applied, epoch, operations, carry_out)
+        outcomes = carry_out(operations, applied)
+        return outcomes if isinstance(outcomes, list) else _locked(applied, outcomes)
+
+    async def _sift_later(
+        self, applied: Applied, epoch: int, operations: Sequence[Operation], carry_out: CarryOut
+    ) -> list[Outcome]:
+        async with _turn(applied):
             highest = applied.highest
             fresh = [
                 operation
@@ -125,9 +141,8 @@ class Repeats:
                 if (operation.id > highest or operation.verb in _NOT_REMEMBERED)
                 and (operation.epoch == epoch or not operation.epoch)
             ]
-            if len(fresh) == len(operations):
-                return await carry_out(operations, applied)
-            done = iter(await carry_out(fresh, applied))
+            carried_out = carry_out(fresh, applied)
+            done = iter(carried_out if isinstance(carried_out, list) else await carried_out)
             outcomes: list[Outcome] = []
             for operation in operations:
                 if operation.epoch not in (epoch, 0):
@@ -141,8 +156,8 @@ class Repeats:
     def commands(
         self,
         applied: Applied,
-        last: store_pb2.Operation,
-        operations: Sequence[store_pb2.Operation],
+        last: Operation,
+        operations: Sequence[Operation],
         outcomes: Sequence[Outcome],
         places: Sequence[int],
         now: float,
@@ -157,12 +172,8 @@ class Repeats:
             places: of each command, which operation it carries out, or -1.
             now: seconds since the Unix epoch.
         """
-        ids = [
-            operations[place].id if place >= 0 and operations[place].verb not in _NOT_REMEMBERED else 0
-            for place in places
-        ]
         refused = _results(operations, outcomes) if any(outcomes) else []
-        ending = applied.command(last, refused, ids, now)
+        ending = applied.command(last, refused, partial(_ids, operations, places), now)
         if applied.highest:
             return [ending]
         # a process that is new here takes the place of those that are long gone
@@ -170,7 +181,36 @@ class Repeats:
         return [*(Command(FORGET, self._processes.pop(name).process) for name in gone), ending]
 
 
-def is_remembered(operation: store_pb2.Operation) -> bool:
+async def _locked(applied: Applied, outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
+    async with _turn(applied):
+        return await outcomes
+
+
+@contextlib.asynccontextmanager
+async def _turn(applied: Applied) -> AsyncIterator[None]:
+    applied.busy += 1
+    try:
+        async with applied.lock:
+            yield
+    finally:
+        applied.busy -= 1
+
+
+def _all_fresh(operations: Sequence[Operation], highest: int, epoch: int) -> bool:
+    for operation in operations:
+        if operation.epoch not in (epoch, 0) or (operation.id <= highest and operation.verb not in _NOT_REMEMBERED):
+            return False
+    return True
+
+
+def _ids(operations: Sequence[Operation], places: Sequence[int]) -> list[int]:
+    """Return of each command the id of the operation that it carries out, if its result is to be remembered, or 0."""
+    return [
+        operations[place].id if place >= 0 and operations[place].verb not in _NOT_REMEMBERED else 0 for place in places
+    ]
+
+
+def is_remembered(operation: Operation) -> bool:
     """Is an operation to be carried out once, however often it comes?"""
     return operation.verb not in _NOT_REMEMBERED
 
@@ -180,7 +220,7 @@ def remember(kv: KeyValue, command: Command, batch: Sequence[Command], outcomes:
     record = command.value
     new = any(outcomes) and [
         _result(operation_id, answer_of(outcome) if each.verb == PUBLISH and isinstance(outcome, bytes) else outcome)
-        for operation_id, each, outcome in zip(command.ids, batch, outcomes, strict=False)
+        for operation_id, each, outcome in zip(command.ids(), batch, outcomes, strict=False)
         if operation_id and outcome != b""
     ]
     if new:
@@ -196,7 +236,7 @@ def forget(kv: KeyValue, command: Command) -> bytes:
     return b""
 
 
-def _results(operations: Sequence[store_pb2.Operation], outcomes: Sequence[Outcome]) -> list[_Result]:
+def _results(operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> list[_Result]:
     return [
         _result(operation.id, outcome)
         for operation, outcome in zip(operations, outcomes, strict=True)

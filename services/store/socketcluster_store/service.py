@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from importlib.metadata import version
 from typing import Any
 
 import grpc
+import msgspec
 from grpc import aio
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.messages import Error, Operation, Result, decode_operations
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.engines.base import Engine, EnginePartition, Outcome
@@ -38,12 +40,13 @@ class StoreService:
         self._store_id = store_id
         self._settings = settings
         self._engine = engine
+        self._side_by_side = engine.remote or settings.fsync == "always"
         self._links = Links()
         self.partitions = Partitions(
             engine,
             self._make_partition,
             self._announce,
-            members=settings.data_dir / settings.app_name / "stores",
+            membership=lambda on_change: engine.membership(settings.store_hang_timeout, on_change),
             store_id=store_id,
             hang_timeout=settings.store_hang_timeout,
         )
@@ -77,7 +80,7 @@ class StoreService:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the store stops")
         link = WorkerLink(opening.worker_id, opening.incarnation, self._settings.max_link_bytes)
         self._links.add(link)
-        link.send(self.partitions.announcement(), 0)
+        link.announce(self.partitions.announcement())
         log.info("worker linked", worker=link.worker_id)
         reader = asyncio.create_task(self._read(link, first, requests))
         writer = asyncio.create_task(link.write(context.write))
@@ -141,24 +144,44 @@ class StoreService:
 
     async def _apply(self, link: WorkerLink, request: store_pb2.LinkRequest) -> None:
         """Apply a request: in order, except that operations on different partitions do not wait for each other."""
-        groups: defaultdict[int, list[store_pb2.Operation]] = defaultdict(list)
-        for operation in request.operations:
-            groups[operation.partition].append(operation)
-        if self._settings.fsync == "always":  # the partitions wait for the disk together, and the answers go together
-            calls = [self._apply_to(number, link, some) for number, some in groups.items()]
-            for some, outcomes in zip(groups.values(), await asyncio.gather(*calls), strict=True):
-                _answer(link, some, outcomes)
+        groups: defaultdict[int, list[Operation]] = defaultdict(list)
+        try:
+            operations = decode_operations(request.operations) if request.operations else ()
+        except msgspec.DecodeError as error:
+            link.close(grpc.StatusCode.INVALID_ARGUMENT, f"the operations are no MessagePack of operations: {error}")
             return
+        for operation in operations:
+            groups[operation.partition].append(operation)
+        if self._side_by_side:  # the partitions wait for the disk or Valkey together, and the answers go together
+            calls = [self._apply_side_by_side(number, link, some) for number, some in groups.items()]
+            for some, synced in zip(groups.values(), await asyncio.gather(*calls), strict=True):
+                link.answer(_results(some, synced))
+            return
+        results: list[Result] = []
         for number, some in groups.items():
-            if not link.open:
+            if link.closing.done():
                 return  # the worker sends what is left again, and that must not overtake it
-            _answer(link, some, await self._apply_to(number, link, some))
+            outcomes = self._apply_to(number, link, some)
+            if not isinstance(outcomes, list):
+                link.answer(results)  # they do not wait with it
+                results = []
+                outcomes = await outcomes
+            results += _results(some, outcomes)
+        link.answer(results)
 
-    async def _apply_to(self, number: int, link: WorkerLink, operations: list[store_pb2.Operation]) -> list[Outcome]:
+    def _apply_to(
+        self, number: int, link: WorkerLink, operations: list[Operation]
+    ) -> list[Outcome] | Awaitable[list[Outcome]]:
         partition = self.partitions.owned.get(number)
-        if partition is None or not link.open:  # the worker sends on its next link again what would be overtaken here
+        if partition is None:
             return [NOT_OWNED] * len(operations)
-        return await partition.apply(link, operations)
+        return partition.apply(link, operations)
+
+    async def _apply_side_by_side(self, number: int, link: WorkerLink, operations: list[Operation]) -> list[Outcome]:
+        if not link.open:  # the worker sends on its next link again what would be overtaken here
+            return [NOT_OWNED] * len(operations)
+        outcomes = self._apply_to(number, link, operations)
+        return outcomes if isinstance(outcomes, list) else await outcomes
 
     def _lost(self, link: WorkerLink, status: grpc.StatusCode) -> None:
         """Clean up behind a link; its sessions stay attached until its worker has had its time to come back."""
@@ -225,13 +248,13 @@ def add_to_server(service: StoreService, server: aio.Server) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("socketcluster.v1.Store", handlers),))
 
 
-def _answer(link: WorkerLink, operations: list[store_pb2.Operation], outcomes: list[Outcome]) -> None:
-    for operation, outcome in zip(operations, outcomes, strict=True):
-        if isinstance(outcome, bytes):
-            link.send(store_pb2.Result(id=operation.id, value=outcome), len(outcome))
-        else:
-            error = store_pb2.Error(code=outcome.code, message=str(outcome), name=outcome.name)
-            link.send(store_pb2.Result(id=operation.id, error=error), len(error.message))
+def _results(operations: list[Operation], outcomes: list[Outcome]) -> list[Result]:
+    return [
+        Result(operation.id, outcome)
+        if isinstance(outcome, bytes)
+        else Result(operation.id, b"", Error(outcome.code, str(outcome), outcome.name))
+        for operation, outcome in zip(operations, outcomes, strict=True)
+    ]
 
 
 def _by_partition(names: set[str]) -> dict[int, list[str]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_store.channel_rules import HistoryRule, parse_rule
+from socketcluster_store.valkey.urls import urls_of
 
 MIB = 1024 * 1024
 
@@ -23,8 +24,14 @@ class StoreSettings(ServiceSettings):
     """gRPC address that workers link to: ``host:port`` or ``unix:/path``."""
     data_dir: Path = wiring(Path("data"))
     """Folder of the partitions, shared by all stores; one below it for each application."""
-    engine: Literal["lmdb", "memory"] = "lmdb"
-    """What keeps the data: ``lmdb`` on disk, ``memory`` for as long as the process lives."""
+    engine: Literal["lmdb", "memory", "valkey"] = "lmdb"
+    """What keeps the data: ``lmdb`` on disk, ``valkey`` in Valkey or Redis, ``memory`` as long as the process lives."""
+    valkey_url: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    """Where Valkey or Redis is: ``valkey://user:password@host:6379``; several hosts of a Cluster with commas."""
+    valkey_timeout: float = Field(5.0, gt=0)
+    """Seconds that Valkey may not answer before partitions are given up until it does; ``store_timeout`` is longer."""
+    valkey_wait_replicas: int = Field(0, ge=0)
+    """Replicas of Valkey that must have a write before it is acknowledged."""
     fsync: Literal["none", "everysec", "always"] = "everysec"
     """When data is forced to the disk, for the sake of a power cut; a killed process loses nothing whatever it says."""
     session_timeout: float = Field(1200.0, gt=0)
@@ -39,7 +46,7 @@ class StoreSettings(ServiceSettings):
     """The most data that a session may hold: bytes of its keys and of its values' MessagePack."""
     store_controller: Path | None = None
     """The Python file with ``run(store)``, for procedures; default: ``store_controller.py`` beside the other."""
-    procedure_timeout: float = Field(1.0, gt=0)
+    procedure_timeout: float = Field(0.5, gt=0)
     """Seconds after which a procedure is ended and undone; everybody waits for it. Below ``store_hang_timeout``."""
     channel_history: Annotated[tuple[HistoryRule, ...], NoDecode] = ()
     """Which channels keep their messages: ``pattern: count, age`` and so on, by semicolons; age in seconds."""
@@ -47,6 +54,15 @@ class StoreSettings(ServiceSettings):
     """Seconds within which what is published to a channel with the same id again is not published again."""
     max_link_bytes: int = Field(64 * MIB, ge=MIB)
     """Bytes that may wait for a worker that does not read before its link is closed."""
+
+    @field_validator("valkey_url")
+    @classmethod
+    def _check_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            urls_of(value.get_secret_value())
+        elif info.data.get("engine") == "valkey":
+            raise ValueError("the engine valkey needs it: where is Valkey? For example valkey://127.0.0.1:6379")
+        return value
 
     @field_validator("channel_history", mode="before")
     @classmethod

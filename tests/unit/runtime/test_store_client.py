@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,14 @@ import pytest
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc, store_client
 from socketcluster_runtime.addresses import look_up
-from socketcluster_runtime.errors import InvalidOperationError, OperationError, SettingsError, StoreUnavailableError
+from socketcluster_runtime.errors import (
+    InvalidOperationError,
+    OperationError,
+    PartitionUnavailableError,
+    SettingsError,
+    StoreUnavailableError,
+)
+from socketcluster_runtime.messages import Error, Operation, Result, decode_operations, encode_results
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.store_client import StoreClient
 
@@ -31,22 +38,25 @@ class Stream:
     """One link, as the store has it."""
 
     def __init__(self, context: Any) -> None:
-        self.operations: asyncio.Queue[store_pb2.Operation] = asyncio.Queue()
+        self.operations: asyncio.Queue[Operation] = asyncio.Queue()
         self._context = context
         self.end = asyncio.Event()
 
-    async def announce(self, partitions: Any, epoch: int) -> None:
-        ownership = [store_pb2.Ownership(partition=number, epoch=epoch) for number in partitions]
-        announcement = store_pb2.Announcement(store_id="scripted", partitions=ownership)
+    async def announce(self, partitions: Any, epoch: int, broken: Iterable[int] = ()) -> None:
+        announcement = store_pb2.Announcement(
+            store_id="scripted",
+            partitions=[store_pb2.Ownership(partition=number, epoch=epoch) for number in partitions],
+            broken=[store_pb2.Broken(partition=number, reason="the disk is mud") for number in broken],
+        )
         await self._context.write(store_pb2.LinkReply(announcement=announcement))
 
-    async def answer(self, *results: store_pb2.Result) -> None:
-        await self._context.write(store_pb2.LinkReply(results=results))
+    async def answer(self, *results: Result) -> None:
+        await self._context.write(store_pb2.LinkReply(results=encode_results(list(results))))
 
     async def tell(self, *events: store_pb2.Event) -> None:
         await self._context.write(store_pb2.LinkReply(events=events))
 
-    async def take(self, count: int) -> list[store_pb2.Operation]:
+    async def take(self, count: int) -> list[Operation]:
         return [await self.operations.get() for _ in range(count)]
 
 
@@ -66,7 +76,7 @@ class ScriptedStore(store_pb2_grpc.StoreServicer):
 
         async def read() -> None:
             async for request in request_iterator:
-                for operation in request.operations:
+                for operation in decode_operations(request.operations):
                     stream.operations.put_nowait(operation)
 
         reader = asyncio.create_task(read())
@@ -134,7 +144,7 @@ async def test_operations_of_one_turn_wait_for_their_owner_in_order(start_store:
     taken = await stream.take(10)
     assert [operation.keys[0] for operation in taken] == [str(number) for number in range(10)]
     assert {operation.partition for operation in taken} == {partition_of("s")}
-    await stream.answer(*(store_pb2.Result(id=o.id, value=o.keys[0].encode()) for o in reversed(taken)))
+    await stream.answer(*(Result(id=o.id, value=o.keys[0].encode()) for o in reversed(taken)))
     assert await asyncio.gather(*calls) == [str(number).encode() for number in range(10)]
 
 
@@ -145,11 +155,11 @@ async def test_what_has_no_answer_is_sent_again_after_what_is_attached(start_sto
     await stream.announce(ALL, 1)
     await client.wait_ready()
     first = [client.attach("s"), client.subscribe("s"), client.attach("left"), client.detach("left")]
-    await stream.answer(*(store_pb2.Result(id=o.id, value=POSITION) for o in await stream.take(4)))
+    await stream.answer(*(Result(id=o.id, value=POSITION) for o in await stream.take(4)))
     await asyncio.gather(*first)
     calls = [client.call(GET, session_id="s", keys=[str(number)]) for number in range(3)]
     taken = await stream.take(3)
-    await stream.answer(store_pb2.Result(id=taken[0].id, value=b"answered"))
+    await stream.answer(Result(id=taken[0].id, value=b"answered"))
     assert await calls[0] == b"answered"
     stream.end.set()
     stream = await store.streams.get()
@@ -161,11 +171,11 @@ async def test_what_has_no_answer_is_sent_again_after_what_is_attached(start_sto
         store_pb2.VERB_CHANNEL_SUBSCRIBE,
     ]
     assert [(each.id, each.keys, each.epoch, each.behind) for each in again[2:]] == [
-        (taken[1].id, ["1"], 2, 0),
-        (taken[2].id, ["2"], 2, 1),
+        (taken[1].id, ("1",), 2, 0),
+        (taken[2].id, ("2",), 2, 1),
     ]
-    await stream.answer(store_pb2.Result(id=again[0].id, value=b"\xc3"))
-    await stream.answer(*(store_pb2.Result(id=operation.id, value=POSITION) for operation in again[1:]))
+    await stream.answer(Result(id=again[0].id, value=b"\xc3"))
+    await stream.answer(*(Result(id=operation.id, value=POSITION) for operation in again[1:]))
     assert await asyncio.gather(*calls[1:]) == [POSITION, POSITION]
 
 
@@ -179,17 +189,17 @@ async def test_a_partition_that_moves_takes_its_operations_along(start_store: An
     await client.wait_ready()
     calls = [client.call(GET, session_id="s", keys=[str(number)]) for number in range(3)]
     taken = await old.take(3)
-    await old.answer(store_pb2.Result(id=taken[0].id, value=b"before"))
+    await old.answer(Result(id=taken[0].id, value=b"before"))
     assert await calls[0] == b"before"
     await new.announce([partition_of("s")], 2)
     moved = await new.take(2)  # at once: the former owner may hang
     calls.append(client.call(GET, session_id="s", keys=["3"]))
     moved += await new.take(1)
     assert [(operation.keys[0], operation.epoch) for operation in moved] == [("1", 2), ("2", 2), ("3", 2)]
-    await old.answer(*(store_pb2.Result(id=operation.id, value=b"too late") for operation in taken[1:]))
+    await old.answer(*(Result(id=operation.id, value=b"too late") for operation in taken[1:]))
     await old.tell(store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="barrier")))
     await heard.get()
-    await new.answer(*(store_pb2.Result(id=operation.id) for operation in moved))
+    await new.answer(*(Result(id=operation.id) for operation in moved))
     assert await asyncio.gather(*calls[1:]) == [b"", b"", b""]
 
 
@@ -206,11 +216,11 @@ async def test_a_store_that_opens_a_partition_again_gets_what_it_refused_first(
     await stream.announce(set(ALL) - {partition_of("s")}, 1)
     await stream.announce(ALL, 2)
     calls.append(client.call(GET, session_id="s", keys=["2"]))
-    not_owner = store_pb2.Error(code=store_pb2.Error.CODE_NOT_OWNER)
-    await stream.answer(*(store_pb2.Result(id=operation.id, error=not_owner) for operation in taken))
+    not_owner = Error(code=store_pb2.Error.CODE_NOT_OWNER)
+    await stream.answer(*(Result(id=operation.id, error=not_owner) for operation in taken))
     again = await stream.take(3)
     assert [(operation.keys[0], operation.epoch) for operation in again] == [("0", 2), ("1", 2), ("2", 2)]
-    await stream.answer(*(store_pb2.Result(id=operation.id) for operation in again))
+    await stream.answer(*(Result(id=operation.id) for operation in again))
     assert await asyncio.gather(*calls) == [b"", b"", b""]
 
 
@@ -240,11 +250,11 @@ async def test_sessions_that_ended_unheard_are_told_of(start_store: Any, make_cl
     here, left, ended, lives, new = same
     for session_id in (here, left, ended, lives):
         attached = client.attach(session_id)
-        await stream.answer(store_pb2.Result(id=(await stream.take(1))[0].id, value=encode(False)))
+        await stream.answer(Result(id=(await stream.take(1))[0].id, value=encode(False)))
         await attached
     for session_id in (left, ended, lives):
         detached = client.detach(session_id)
-        await stream.answer(store_pb2.Result(id=(await stream.take(1))[0].id))
+        await stream.answer(Result(id=(await stream.take(1))[0].id))
         await detached
     await stream.tell(store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=ended)))
     assert await heard.get() == ended
@@ -258,9 +268,9 @@ async def test_sessions_that_ended_unheard_are_told_of(start_store: Any, make_cl
     attaches = [each for each in again if each.verb == store_pb2.VERB_SESSION_ATTACH]
     assert [each.session_id for each in attaches] == [here, new, new]
     await stream.answer(
-        *(store_pb2.Result(id=each.id, value=encode(False)) for each in attaches[:2]),
-        store_pb2.Result(id=attaches[2].id, value=encode(True)),
-        store_pb2.Result(id=check.id, value=encode([left])),
+        *(Result(id=each.id, value=encode(False)) for each in attaches[:2]),
+        Result(id=attaches[2].id, value=encode(True)),
+        Result(id=check.id, value=encode([left])),
     )
     assert [await heard.get(), await heard.get()] == [here, left]
     await attached
@@ -281,11 +291,11 @@ async def test_nobody_answers(start_store: Any, make_client: Any) -> None:
     (operation,) = await stream.take(1)
     with pytest.raises(StoreUnavailableError):
         await sent
-    await stream.answer(store_pb2.Result(id=operation.id, value=b"too late"))
+    await stream.answer(Result(id=operation.id, value=b"too late"))
     call = client.call(GET, session_id="s", keys=["next"])
     (operation,) = await stream.take(1)
-    assert operation.keys == ["next"]
-    await stream.answer(store_pb2.Result(id=operation.id, value=b"in time"))
+    assert operation.keys == ("next",)
+    await stream.answer(Result(id=operation.id, value=b"in time"))
     assert await call == b"in time"
 
 
@@ -309,7 +319,7 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, start_stor
         await client.call(GET, session_id="s", keys=["k"])
     stream = await store.streams.get()
     await stream.announce(ALL, 1)
-    await stream.answer(*(store_pb2.Result(id=operation.id) for operation in await stream.take(2)))
+    await stream.answer(*(Result(id=operation.id) for operation in await stream.take(2)))
     assert await asyncio.gather(*calls) == [b"", b""]
 
 
@@ -344,6 +354,59 @@ async def test_a_store_that_reads_nothing_does_not_grow_the_worker(
     await server.stop(None)
 
 
+async def test_what_waits_for_a_partition_that_cannot_be_opened_fails_by_name(
+    start_store: Any, make_client: Any
+) -> None:
+    address, store = await start_store()
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    client = await make_client(address, on_session_destroyed=heard.put_nowait)
+    broken = partition_of("s")
+    parked = client.call(GET, session_id="s", keys=["k"])
+    stream = await store.streams.get()
+    others = set(ALL) - {broken}
+    await stream.announce(others - {partition_of("t")}, 1, broken=[broken])
+    with pytest.raises(
+        PartitionUnavailableError, match=f"partition {broken} is unavailable: the disk is mud"
+    ) as failed:
+        await parked
+    assert (failed.value.partition, failed.value.operation, failed.value.keys) == (broken, "get", ("k",))
+    assert not client.ready  # another one has no owner, and may have one soon
+    await stream.announce(others, 1, broken=[broken])
+    await client.wait_ready()
+    with pytest.raises(PartitionUnavailableError):
+        await client.call(GET, session_id="s", keys=["k"])
+    await stream.announce(others, 1)
+    await stream.tell(store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="barrier")))
+    await heard.get()
+    parked = client.call(GET, session_id="s", keys=["later"])
+    await stream.announce(ALL, 2)
+    (operation,) = await stream.take(1)
+    assert operation.keys == ("later",)
+    await stream.answer(Result(id=operation.id, value=b"found"))
+    assert await parked == b"found"
+
+
+async def test_a_partition_that_one_store_cannot_open_serves_as_long_as_another_has_it(
+    start_store: Any, make_client: Any
+) -> None:
+    address, store = await start_store()
+    broken = partition_of("s")
+    others = set(ALL) - {broken}
+    other_address, other = await start_store()
+    both = await make_client(address, other_address)
+    one, two = await store.streams.get(), await other.streams.get()
+    call = both.call(GET, session_id="s", keys=["k"])
+    await two.announce([broken], 1)  # it could
+    await two.take(1)
+    await one.announce(others, 1, broken=[broken])
+    await both.wait_ready()
+    assert not call.done()
+    await two.announce([], 1)
+    two.end.set()
+    with pytest.raises(PartitionUnavailableError):
+        await call
+
+
 async def test_operations_that_cannot_be_are_refused_here(start_store: Any, make_client: Any) -> None:
     address, _store = await start_store()
     client = await make_client(address)
@@ -351,6 +414,10 @@ async def test_operations_that_cannot_be_are_refused_here(start_store: Any, make
         {"session_id": "\ud800", "keys": ["k"]},
         {"session_id": "s", "keys": ["\ud800"]},
         {"session_id": "s", "keys": [1]},
+        {"session_id": "s", "keys": [b"k"]},
+        {"session_id": "s", "keys": ["k"], "value": "text"},
+        {"session_id": "s", "name": "\ud800"},
+        {"session_id": "s", "message_id": 5},
         {"session_id": 5},
         {},
         {"partition": PARTITION_COUNT},
@@ -379,7 +446,7 @@ async def test_events_are_handed_on_and_a_failing_handler_harms_nobody(start_sto
     await stream.announce(ALL, 1)
     await client.wait_ready()
     subscribed = client.subscribe("c")
-    await stream.answer(*(store_pb2.Result(id=operation.id, value=POSITION) for operation in await stream.take(1)))
+    await stream.answer(*(Result(id=operation.id, value=POSITION) for operation in await stream.take(1)))
     assert await subscribed == POSITION
     await stream.tell(
         store_pb2.Event(session_message=store_pb2.SessionMessage(session_id="s", name="e", value=b"\x90", id=1)),
@@ -397,8 +464,8 @@ async def test_a_fault_of_the_store_is_an_error_of_the_operation(start_store: An
     await stream.announce(ALL, 1)
     call = client.call(GET, session_id="s", keys=["k"])
     (operation,) = await stream.take(1)
-    error = store_pb2.Error(code=store_pb2.Error.CODE_INTERNAL, message="the disk is full")
-    await stream.answer(store_pb2.Result(id=operation.id, error=error))
+    error = Error(code=store_pb2.Error.CODE_INTERNAL, message="the disk is full")
+    await stream.answer(Result(id=operation.id, error=error))
     with pytest.raises(OperationError, match="the disk is full"):
         await call
 

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 from support.store_data import MAX_SESSION, MAX_VALUE, PARTITION, Clock, Data
+from support.valkey import Cluster, Server
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.channel_feed import Gap
@@ -148,6 +149,28 @@ class Processes:
             if process.returncode is None:
                 process.send_signal(signal.SIGKILL)
             await process.wait()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Valkey that the tests share, each with an application of its own."""
+    server = Server(tmp_path_factory.mktemp("valkey") / "single")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.end()
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Cluster of three, likewise."""
+    cluster = Cluster(tmp_path_factory.mktemp("valkey-cluster"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.end()
 
 
 @pytest.fixture

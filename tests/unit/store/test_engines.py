@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.valkey import valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.documents import Documents
@@ -37,12 +38,24 @@ encode = msgspec.msgpack.encode
 decode: Callable[[Any], Any] = msgspec.msgpack.decode
 
 
-@pytest.fixture(params=["memory", "lmdb", "lmdb, checkpointed all the time"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+@pytest.fixture(
+    params=[
+        "memory",
+        "lmdb",
+        "lmdb, checkpointed all the time",
+        pytest.param("valkey", marks=pytest.mark.valkey),
+        pytest.param("valkey_cluster", marks=pytest.mark.valkey),
+    ]
+)
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
     trees = Documents(MAX_VALUE)
     if request.param == "memory":
-        return MemoryEngine(tmp_path, trees)
-    return LmdbEngine(tmp_path, trees, segment_bytes=1 << 20 if request.param == "lmdb" else 256)
+        yield MemoryEngine(tmp_path, trees)
+    elif request.param.startswith("valkey"):
+        async with valkey_engine(request.getfixturevalue(request.param), trees) as made:
+            yield made
+    else:
+        yield LmdbEngine(tmp_path, trees, segment_bytes=1 << 20 if request.param == "lmdb" else 256)
 
 
 @pytest.fixture

@@ -23,8 +23,10 @@ from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import CHANGES, END_SESSION, EXPIRE_DUE, Command, Engine, Outcome
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.engines.valkey import ValkeyEngine
 from socketcluster_store.errors import ProcedureError
 from socketcluster_store.procedures import Procedures, Store
+from socketcluster_store.valkey.servers import Servers
 from socketcluster_store.watches import Change
 
 MAX_VALUE = 160
@@ -139,17 +141,20 @@ class Trees(RuleBasedStateMachine):
             MAX_VALUE, max_session_bytes=MAX_SESSION, procedures=procedures, clock=lambda: self.model.now
         )
         self.engine = type(self).make(self.folder, documents)
+        self.runner.run(self.engine.connect())
         self.partition = self.runner.run(self.engine.open(5))
         self.copies: dict[tuple[str, tuple[str, ...]], Model] = {}
         self.counts: dict[tuple[str, tuple[str, ...]], int] = {}
 
     def teardown(self) -> None:
         self.runner.run(self.partition.close())
+        self.runner.run(self.engine.disconnect())
         shutil.rmtree(self.folder)
 
     def apply(self, *commands: Command) -> list[Outcome]:
         """Apply commands, and let the watchers' copies follow."""
-        outcomes: list[Outcome] = at_once(self.partition.apply([*commands, Command(CHANGES, b"")]))
+        run = self.runner.run if self.engine.remote else at_once
+        outcomes: list[Outcome] = run(self.partition.apply([*commands, Command(CHANGES, b"")]))
         changes = outcomes.pop()
         assert isinstance(changes, bytes)
         for change in decode_changes(changes):
@@ -323,12 +328,17 @@ class Trees(RuleBasedStateMachine):
                 assert encode(mirror.get(session, chain)) == encode(found)
 
 
-@pytest.mark.parametrize("engine", ["memory", "lmdb"])
-def test_every_operation_does_what_the_model_does(engine: str) -> None:
+@pytest.mark.parametrize("engine", ["memory", "lmdb", pytest.param("valkey", marks=pytest.mark.valkey)])
+def test_every_operation_does_what_the_model_does(engine: str, request: pytest.FixtureRequest) -> None:
+    def valkey(folder: Path, trees: Documents) -> Engine:
+        return ValkeyEngine(Servers(url, 5), trees, app_name=folder.name, store_id="one-1")
+
+    url = request.getfixturevalue("valkey").url if engine == "valkey" else ""
     makers: dict[str, Callable[[Path, Documents], Engine]] = {
         "memory": MemoryEngine,
         "lmdb": LmdbEngine,
+        "valkey": valkey,
     }
     with asyncio.Runner() as runner:
         machine = type(f"Trees of {engine}", (Trees,), {"make": staticmethod(makers[engine]), "runner": runner})
-        run_state_machine_as_test(machine, settings=BUDGET)
+        run_state_machine_as_test(machine, settings=settings(BUDGET, max_examples=15) if engine == "valkey" else BUDGET)

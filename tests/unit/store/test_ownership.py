@@ -11,13 +11,13 @@ import pytest
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_store import membership
 from socketcluster_store.claims import Claims
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Command
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import FencedError, PartitionLockedError
-from socketcluster_store.membership import Membership
+from socketcluster_store.folder_membership import FolderMembership
+from socketcluster_store.membership import HEARTBEAT
 from socketcluster_store.rendezvous import share_of
 
 
@@ -150,8 +150,13 @@ class Seen:
 
     def __init__(self, folder: Path, store_id: str, hang_timeout: float = 3600) -> None:
         self.changed = asyncio.Event()
-        self.membership = Membership(folder, store_id, hang_timeout, self.changed.set)
-        self.membership.join()
+        self.membership = FolderMembership(folder, store_id, hang_timeout, self.changed.set)
+
+    @classmethod
+    async def joined(cls, folder: Path, store_id: str, hang_timeout: float = 3600) -> Seen:
+        seen = cls(folder, store_id, hang_timeout)
+        await seen.membership.join()
+        return seen
 
     async def until(self, *live: str) -> None:
         while self.membership.live != frozenset(live):
@@ -160,24 +165,24 @@ class Seen:
 
 
 async def test_members_find_each_other_and_hear_of_their_ends(tmp_path: Path) -> None:
-    one = Seen(tmp_path, "one-1")
+    one = await Seen.joined(tmp_path, "one-1")
     await one.until("one-1")
-    two = Seen(tmp_path, "two-2")
+    two = await Seen.joined(tmp_path, "two-2")
     await two.until("one-1", "two-2")
-    one.membership.look()
+    await one.membership.look()
     await one.until("one-1", "two-2")
-    two.membership.leave()
+    await two.membership.leave()
     await one.until("one-1")  # without looking
-    one.membership.leave()
+    await one.membership.leave()
     assert not any(os.scandir(tmp_path))
 
 
 async def test_what_dead_members_left_is_no_member(tmp_path: Path) -> None:
     (tmp_path / "dead-1").touch()
-    one = Seen(tmp_path, "one-1")
+    one = await Seen.joined(tmp_path, "one-1")
     assert one.membership.live == {"one-1"}
     assert not (tmp_path / "dead-1").exists()
-    one.membership.leave()
+    await one.membership.leave()
 
 
 async def test_a_silent_member_hangs_until_it_gives_a_sign_of_life(
@@ -186,24 +191,24 @@ async def test_a_silent_member_hangs_until_it_gives_a_sign_of_life(
     now = 100.0
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(loop, "time", lambda: now)
-    one = Seen(tmp_path, "one-1", hang_timeout=1)
+    one = await Seen.joined(tmp_path, "one-1", hang_timeout=1)
     silent = os.open(tmp_path / "two-2", os.O_RDWR | os.O_CREAT)
     fcntl.flock(silent, fcntl.LOCK_EX)
-    one.membership.look()
+    await one.membership.look()
     assert one.membership.live == {"one-1", "two-2"}
     for _ in range(5):
-        now += membership.HEARTBEAT
-        one.membership.look()
+        now += HEARTBEAT
+        await one.membership.look()
     assert one.membership.hung == {"two-2"}
     assert one.membership.live == {"one-1"}
     os.utime(silent, ns=(1, 1))
-    now += membership.HEARTBEAT
-    one.membership.look()
+    now += HEARTBEAT
+    await one.membership.look()
     assert one.membership.live == {"one-1", "two-2"}
     now += 3600  # it was this one that was paused
-    one.membership.look()
+    await one.membership.look()
     assert one.membership.hung == set()
     monkeypatch.undo()
     os.close(silent)
     await one.until("one-1")
-    one.membership.leave()
+    await one.membership.leave()

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import msgspec
+import pytest
+from support.store_processes import NAMES, SECRET, History, Stores, opening, owned_by, spread
+from support.valkey import valkey_options
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
+from socketcluster_runtime.messages import Operation, Result, decode_results, encode_operations
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 
-SECRET = "a secret of the tests"
-NAMES = ("one", "two", "three")
-CALLERS = 40
+pytestmark = pytest.mark.timeout(240)
+"""Seconds: several processes under load, on a machine that may be busy."""
+
 KILLS = 8
+SOON_HUNG = {"SOCKETCLUSTER_STORE_HANG_TIMEOUT": "1", "SOCKETCLUSTER_PROCEDURE_TIMEOUT": "0.5"}
 encode = msgspec.msgpack.encode
 decode: Callable[[bytes], Any] = msgspec.msgpack.decode
 ADD, POP, GET, SET, PUBLISH = (
@@ -32,111 +36,28 @@ ADD, POP, GET, SET, PUBLISH = (
 )
 
 
-class Stores:
-    """Store processes by name, each at an address of its own."""
-
-    def __init__(self, processes: Any, folder: Path) -> None:
-        self._processes = processes
-        self._folder = folder
-        self.running: dict[str, asyncio.subprocess.Process] = {}
-
-    def address(self, name: str) -> str:
-        return f"unix:{self._folder}/{name}"
-
-    @property
-    def addresses(self) -> list[str]:
-        return [self.address(name) for name in NAMES]
-
-    async def start(self, *names: str, **environment: str) -> None:
-        for name in names:
-            self.running[name] = await self._processes.start(
-                SOCKETCLUSTER_LISTEN=self.address(name), SOCKETCLUSTER_NAME=name, **environment
-            )
-
-    async def end(self, name: str, how: signal.Signals) -> None:
-        process = self.running.pop(name)
-        process.send_signal(how)
-        status = await process.wait()
-        assert status == (0 if how is signal.SIGTERM else -how)
-
-
-class History:
-    """Callers that each append numbers to a list of their own, one after the other, and take some off again."""
-
-    def __init__(self, worker: Any) -> None:
-        self._worker = worker
-        self.expected: list[list[int]] = [[] for _ in range(CALLERS)]
-        self.done = [0] * CALLERS
-        self._stop = asyncio.Event()
-
-    @asynccontextmanager
-    async def going_on(self) -> AsyncIterator[None]:
-        """Have the callers call; none of them may meet an error."""
-        callers = [asyncio.create_task(self._call(caller)) for caller in range(CALLERS)]
-        try:
-            yield
-        finally:
-            self._stop.set()
-            await asyncio.gather(*callers)
-
-    async def _call(self, caller: int) -> None:
-        session, expected = f"caller{caller}", self.expected[caller]
-        while not self._stop.is_set():
-            number = self.done[caller]
-            if number % 7 == 6:
-                popped = await self._worker.client.call(POP, session_id=session, keys=["list"])
-                assert decode(popped) == expected.pop()
-            else:
-                await self._worker.client.call(ADD, session_id=session, keys=["list"], value=encode(number))
-                expected.append(number)
-            self.done[caller] += 1
-
-    async def progress(self, steps: int) -> None:
-        """Return when every caller has got on."""
-        before = list(self.done)
-        while not all(now >= then + steps for now, then in zip(self.done, before, strict=True)):
-            await self._worker.barrier("somebody")
-
-    async def check(self, reader: Any) -> None:
-        """Compare what is stored with what was acknowledged: nothing is missing, nothing is there twice."""
-        stored = await asyncio.gather(*(reader.get(f"caller{caller}", "list") for caller in range(CALLERS)))
-        assert [decode(each) for each in stored] == self.expected
-
-
-async def owned_by(address: str) -> dict[int, int]:
-    """Return the partitions of a store, each with its epoch."""
-    async with rpc.connect(address) as channel:
-        stub: Any = store_pb2_grpc.StoreStub(channel)
-        call = stub.Link(metadata=rpc.credentials(SECRET), wait_for_ready=True)
-        await call.write(opening("observer"))
-        reply = await call.read()
-        return {ownership.partition: ownership.epoch for ownership in reply.announcement.partitions}
-
-
-async def spread(stores: Stores, *counts: int) -> None:
-    """Return when the stores have so many partitions each."""
-    while True:
-        owned = [await owned_by(stores.address(name)) for name in stores.running]
-        if sorted(map(len, owned)) == sorted(counts) and len(set().union(*owned)) == PARTITION_COUNT:
-            return
-
-
-def opening(worker_id: str) -> store_pb2.LinkRequest:
-    return store_pb2.LinkRequest(
-        open=store_pb2.LinkOpen(worker_id=worker_id, app_name="socketcluster", incarnation="1")
-    )
+@pytest.fixture(
+    params=[
+        "lmdb",
+        pytest.param("valkey", marks=pytest.mark.valkey),
+    ]
+)
+def stores(request: pytest.FixtureRequest, processes: Any, folder: Path) -> Stores:
+    """Stores with each engine that many can share."""
+    if request.param == "lmdb":
+        return Stores(processes, folder)
+    return Stores(processes, folder, **valkey_options(request.getfixturevalue("valkey")))
 
 
 async def test_stores_that_are_killed_at_random_lose_nothing_and_apply_nothing_twice(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    stores: Stores, link_worker: Callable[..., Any]
 ) -> None:
-    stores = Stores(processes, folder)
     await stores.start(*NAMES)
     worker = await link_worker(*stores.addresses)
     history = History(worker)
     chance = random.Random(7)
     async with history.going_on():
-        for _ in range(KILLS):
+        for _ in range(KILLS if stores.local else 3):
             await history.progress(chance.randrange(1, 8))
             name = chance.choice(NAMES)
             await stores.end(name, signal.SIGKILL)
@@ -149,9 +70,8 @@ async def test_stores_that_are_killed_at_random_lose_nothing_and_apply_nothing_t
 
 
 async def test_stores_that_come_and_go_move_partitions_without_an_error(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    stores: Stores, link_worker: Callable[..., Any]
 ) -> None:
-    stores = Stores(processes, folder)
     await stores.start("one")
     worker = await link_worker(*stores.addresses)
     await worker.client.subscribe("news")
@@ -198,10 +118,9 @@ async def test_a_killed_store_s_subscribers_and_holders_go_on_with_the_others(
 
 
 async def test_a_paused_store_that_wakes_can_neither_write_nor_acknowledge(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    stores: Stores, link_worker: Callable[..., Any]
 ) -> None:
-    stores = Stores(processes, folder)
-    await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1")
+    await stores.start("one", "two", **SOON_HUNG)
     worker = await link_worker(*stores.addresses)
     epochs = await owned_by(stores.address("one"))
     session = next(name for name in (f"s{number}" for number in range(1000)) if partition_of(name) in epochs)
@@ -211,29 +130,26 @@ async def test_a_paused_store_that_wakes_can_neither_write_nor_acknowledge(
     await call.write(opening("late"))
     await call.read()
     stores.running["one"].send_signal(signal.SIGSTOP)
-    write = store_pb2.Operation(
-        id=1, verb=SET, session_id=session, keys=["k"], value=encode("late"), partition=partition
-    )
-    read = store_pb2.Operation(id=2, verb=GET, session_id=session, keys=["k"], partition=partition)
-    await call.write(store_pb2.LinkRequest(operations=[write, read]))
+    write = Operation(id=1, verb=SET, session_id=session, keys=("k",), value=encode("late"), partition=partition)
+    read = Operation(id=2, verb=GET, session_id=session, keys=("k",), partition=partition)
+    await call.write(request(write, read))
     assert await worker.get(session, "k") == encode("before")  # it waited for the takeover
     await worker.set(session, "k", value=encode("after"))
     assert (await owned_by(stores.address("two")))[partition] > epochs[partition]
     stores.running["one"].send_signal(signal.SIGCONT)
-    results: list[store_pb2.Result] = []
+    results: list[Result] = []
     while len(results) < 2:
-        results.extend((await call.read()).results)
-    assert [result.error.code for result in results] == [store_pb2.Error.CODE_NOT_OWNER] * 2
+        results.extend(results_of(await call.read()))
+    assert [result.error and result.error.code for result in results] == [store_pb2.Error.CODE_NOT_OWNER] * 2
     await spread(stores, 32, 32)  # it is one of them again
     assert await worker.get(session, "k") == encode("after")
     await channel.close()
 
 
 async def test_stores_that_are_paused_under_load_lose_nothing_and_apply_nothing_twice(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    stores: Stores, link_worker: Callable[..., Any]
 ) -> None:
-    stores = Stores(processes, folder)
-    await stores.start("one", "two", SOCKETCLUSTER_STORE_HANG_TIMEOUT="1")
+    await stores.start("one", "two", **SOON_HUNG)
     worker = await link_worker(*stores.addresses)
     history = History(worker)
     async with history.going_on():
@@ -260,10 +176,10 @@ async def test_what_comes_again_is_answered_as_the_first_time(
     )
     await worker.client.subscribe(kept)
     await worker.client.subscribe(other)
-    wrong = store_pb2.Operation(id=5, verb=SET, session_id="s", partition=partition)
-    misplaced = store_pb2.Operation(id=6, verb=SET, session_id="t", keys=["k"], value=encode(1), partition=partition)
+    wrong = Operation(id=5, verb=SET, session_id="s", partition=partition)
+    misplaced = Operation(id=6, verb=SET, session_id="t", keys=("k",), value=encode(1), partition=partition)
     publications = [
-        store_pb2.Operation(id=number, verb=PUBLISH, name=name, value=encode(number), partition=partition)
+        Operation(id=number, verb=PUBLISH, name=name, value=encode(number), partition=partition)
         for number, name in ((7, kept), (8, other), (9, kept))
     ]
     sent = [
@@ -277,7 +193,7 @@ async def test_what_comes_again_is_answered_as_the_first_time(
         each.behind = each.id - 1  # no answer has arrived
     first = await answers(stores.address("one"), sent)
     assert decode(first[3].value) == 3
-    assert [result.error.code for result in first[4:6]] == [store_pb2.Error.CODE_INVALID] * 2
+    assert [result.error and result.error.code for result in first[4:6]] == [store_pb2.Error.CODE_INVALID] * 2
     assert [decode(result.value)["offset"] for result in first[6:]] == [1, 1, 2]
     assert await answers(stores.address("one"), sent) == first  # on another link
     await stores.end("one", signal.SIGKILL)
@@ -304,7 +220,7 @@ async def test_results_that_are_too_large_to_keep_are_lost_by_name(processes: An
     first = [*await answers(stores.address("one"), popped[:1]), *await answers(stores.address("one"), popped[1:])]
     assert [decode(each.value) for each in first] == [large, large]
     again = await answers(stores.address("one"), popped)
-    assert [each.error.code for each in again] == [store_pb2.Error.CODE_RESULT_LOST, 0]
+    assert [each.error and each.error.code for each in again] == [store_pb2.Error.CODE_RESULT_LOST, None]
     assert again[1] == first[1]
 
 
@@ -339,14 +255,14 @@ async def test_a_worker_that_reads_no_answers_is_given_no_more(
     await call.read()
     count = 200
     reads = [
-        store_pb2.Operation(id=number, verb=GET, session_id="s", keys=["k"], partition=partition_of("s"))
+        Operation(id=number, verb=GET, session_id="s", keys=("k",), partition=partition_of("s"))
         for number in range(1, count + 1)
     ]
     writing = asyncio.create_task(write_each(call, reads))  # far more than may wait for a worker
     await asyncio.gather(*(worker.barrier("s") for _ in range(50)))
     seen = 0
     while seen < count:
-        for result in (await call.read()).results:
+        for result in results_of(await call.read()):
             seen += 1
             assert result.id == seen
     await writing
@@ -355,16 +271,21 @@ async def test_a_worker_that_reads_no_answers_is_given_no_more(
 
 def operation(
     number: int, verb: store_pb2.Verb.ValueType, value: Any = None, *, session: str = "s", behind: int = 0
-) -> store_pb2.Operation:
-    return store_pb2.Operation(
+) -> Operation:
+    return Operation(
         id=number,
         verb=verb,
         session_id=session,
-        keys=["list"],
+        keys=("list",),
         value=b"" if value is None else encode(value),
         partition=partition_of(session),
         behind=behind,
     )
+
+
+def results_of(response: store_pb2.LinkReply) -> list[Result]:
+    """Return the results of a message, which may have none: announcements travel alone."""
+    return decode_results(response.results) if response.results else []
 
 
 def raw_link(address: str) -> tuple[grpc.aio.Channel, Any]:
@@ -373,19 +294,23 @@ def raw_link(address: str) -> tuple[grpc.aio.Channel, Any]:
     return channel, stub.Link(metadata=rpc.credentials(SECRET), wait_for_ready=True)
 
 
-async def write_each(call: Any, operations: Sequence[store_pb2.Operation]) -> None:
+async def write_each(call: Any, operations: Sequence[Operation]) -> None:
     for each in operations:
-        await call.write(store_pb2.LinkRequest(operations=[each]))
+        await call.write(request(each))
 
 
-async def answers(address: str, operations: Sequence[store_pb2.Operation]) -> list[store_pb2.Result]:
+async def answers(address: str, operations: Sequence[Operation]) -> list[Result]:
     """Send operations on a new link of the same process of a worker; return the results by id."""
     channel, call = raw_link(address)
     await call.write(opening("again"))
     await call.read()
-    await call.write(store_pb2.LinkRequest(operations=operations))
-    results: list[store_pb2.Result] = []
+    await call.write(request(*operations))
+    results: list[Result] = []
     while len(results) < len(operations):
-        results.extend((await call.read()).results)
+        results.extend(results_of(await call.read()))
     await channel.close()
     return sorted(results, key=lambda result: result.id)
+
+
+def request(*operations: Operation) -> store_pb2.LinkRequest:
+    return store_pb2.LinkRequest(operations=encode_operations(operations))

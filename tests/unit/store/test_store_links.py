@@ -22,6 +22,7 @@ from socketcluster_runtime.errors import (
     TooLargeError,
     WrongTypeError,
 )
+from socketcluster_runtime.messages import Operation, decode_results, encode_operations
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 
 SECRET = "a secret of the tests"
@@ -186,13 +187,13 @@ async def test_a_later_link_of_a_worker_takes_the_earlier_ones_place(start_store
     channel, first = raw_link(store.address)
     await first.write(opening())
     await first.read()
-    await first.write(store_pb2.LinkRequest(operations=[attach(1, "s")]))
+    await first.write(request(attach(1, "s")))
     await first.read()
     later_channel, later = raw_link(store.address)
     await later.write(opening())
     await later.read()
     assert await first.code() is grpc.StatusCode.ABORTED
-    await later.write(store_pb2.LinkRequest(operations=[attach(2, "s")]))
+    await later.write(request(attach(2, "s")))
     await later.read()
     await other.client.call(store_pb2.VERB_SESSION_EMIT, session_id="s", name="e", value=encode([]))
     reply = await later.read()
@@ -244,8 +245,8 @@ async def test_a_stopping_store_sends_what_waits(start_store: Start, link_worker
     channel, slow = raw_link(store.address)
     await slow.write(opening())
     await slow.read()
-    subscribe = store_pb2.Operation(id=1, verb=store_pb2.VERB_CHANNEL_SUBSCRIBE, name="c", partition=partition_of("c"))
-    await slow.write(store_pb2.LinkRequest(operations=[subscribe]))
+    subscribe = Operation(id=1, verb=store_pb2.VERB_CHANNEL_SUBSCRIBE, name="c", partition=partition_of("c"))
+    await slow.write(request(subscribe))
     await slow.read()
     for _ in range(24):
         await publisher.client.call(store_pb2.VERB_CHANNEL_PUBLISH, name="c", value=encode("x" * 500_000))
@@ -256,6 +257,18 @@ async def test_a_stopping_store_sends_what_waits(start_store: Start, link_worker
     assert offsets == list(range(1, 25))
     await stopping
     await channel.close()
+
+
+async def test_a_link_ends_that_brings_no_operations(start_store: Start) -> None:
+    store = await start_store()
+    for sent in (b"\xc1", b"\x91\x91\xa1x", b"\x01"):
+        channel, call = raw_link(store.address)
+        await call.write(opening())
+        await call.read()
+        await call.write(store_pb2.LinkRequest(operations=sent))
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "operations" in await call.details()
+        await channel.close()
 
 
 # Ownership
@@ -281,17 +294,15 @@ async def test_a_store_refuses_what_it_does_not_own(start_store: Start) -> None:
     mine, other = min(owned), min(set(range(PARTITION_COUNT)) - owned)
     assert len(owned) == PARTITION_COUNT // 2
     await call.write(
-        store_pb2.LinkRequest(
-            operations=[
-                store_pb2.Operation(id=1, verb=store_pb2.VERB_GET_ALL, partition=other),
-                store_pb2.Operation(id=2, verb=store_pb2.VERB_GET_ALL, partition=mine),
-                store_pb2.Operation(id=3, verb=store_pb2.VERB_GET_ALL, partition=4_000_000_000),
-            ]
+        request(
+            Operation(id=1, verb=store_pb2.VERB_GET_ALL, partition=other),
+            Operation(id=2, verb=store_pb2.VERB_GET_ALL, partition=mine),
+            Operation(id=3, verb=store_pb2.VERB_GET_ALL, partition=4_000_000_000),
         )
     )
     reply = await call.read()
-    codes = {result.id: result.error.code for result in reply.results}
-    assert codes == {1: store_pb2.Error.CODE_NOT_OWNER, 2: 0, 3: store_pb2.Error.CODE_NOT_OWNER}
+    codes = {result.id: result.error and result.error.code for result in decode_results(reply.results)}
+    assert codes == {1: store_pb2.Error.CODE_NOT_OWNER, 2: None, 3: store_pb2.Error.CODE_NOT_OWNER}
     await channel.close()
 
 
@@ -340,7 +351,7 @@ async def test_another_application_is_refused(start_store: Start) -> None:
 async def test_a_link_begins_with_its_opening(start_store: Start) -> None:
     store = await start_store()
     channel, call = raw_link(store.address)
-    await call.write(store_pb2.LinkRequest(operations=[attach(1, "s")]))
+    await call.write(request(attach(1, "s")))
     with pytest.raises(grpc.aio.AioRpcError, match="LinkOpen") as caught:
         await call.read()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -378,8 +389,8 @@ async def test_a_worker_that_does_not_read_loses_its_link(start_store: Start, li
     channel, call = raw_link(store.address, worker_id="deaf")
     await call.write(opening(worker_id="deaf"))
     await call.read()
-    subscribe = store_pb2.Operation(id=1, verb=store_pb2.VERB_CHANNEL_SUBSCRIBE, name="c", partition=partition_of("c"))
-    await call.write(store_pb2.LinkRequest(operations=[subscribe]))
+    subscribe = Operation(id=1, verb=store_pb2.VERB_CHANNEL_SUBSCRIBE, name="c", partition=partition_of("c"))
+    await call.write(request(subscribe))
     await call.read()
     message = encode("x" * 500_000)
     for _ in range(40):
@@ -420,8 +431,8 @@ def opening(*, worker_id: str = "raw", app_name: str = "socketcluster") -> store
     return store_pb2.LinkRequest(open=store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation="1"))
 
 
-def attach(number: int, session_id: str) -> store_pb2.Operation:
-    return store_pb2.Operation(
+def attach(number: int, session_id: str) -> Operation:
+    return Operation(
         id=number, verb=store_pb2.VERB_SESSION_ATTACH, session_id=session_id, partition=partition_of(session_id)
     )
 
@@ -446,7 +457,7 @@ async def test_no_link_is_forgotten_however_it_ends(start_store: Start, link_wor
         channel, call = raw_link(store.address)
         await call.write(opening(worker_id=f"raw{number}"))
         await call.read()
-        await call.write(store_pb2.LinkRequest(operations=[attach(1, f"s{number}")]))
+        await call.write(request(attach(1, f"s{number}")))
         while not (await call.read()).results:
             pass  # the end of another link's session
         if number % 3 == 0:
@@ -458,3 +469,7 @@ async def test_no_link_is_forgotten_however_it_ends(start_store: Start, link_wor
     await asyncio.gather(*(come_and_go(number) for number in range(count)))
     ended = {await witness.destroyed.get() for _ in range(count)}
     assert ended == {f"s{number}" for number in range(count)}
+
+
+def request(*operations: Operation) -> store_pb2.LinkRequest:
+    return store_pb2.LinkRequest(operations=encode_operations(operations))

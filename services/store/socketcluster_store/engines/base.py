@@ -7,7 +7,8 @@ What every engine guarantees, and what ``tests/unit/store/test_engines.py`` chec
 - *Atomicity.* A batch is applied wholly or not at all, whatever happens to this process. A command that is refused
   changes nothing and does not stop the others of its batch.
 - *Durability.* When ``apply`` returns, the batch survives ``kill -9`` of this process (``memory`` excepted); whether it
-  survives a power cut is told by the setting ``fsync``. What is found after either is all batches up to some point.
+  survives a power cut is told by the setting ``fsync``, or by how Valkey is set up. What is found after either is all
+  batches up to some point.
 - *Ownership.* A partition is open in at most one process; its epoch is higher than at any opening before. Where it was
   taken from a process that hung (``Engine.take``), that process can commit nothing more that anybody sees, and learns
   so by ``FencedError`` before it answers.
@@ -16,13 +17,14 @@ What every engine guarantees, and what ``tests/unit/store/test_engines.py`` chec
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.errors import Refusal
+from socketcluster_store.membership import Membership
 
 PUT_RECORD = -1
 """Command: keep ``value`` as the record of the session."""
@@ -63,8 +65,8 @@ class Command(msgspec.Struct, frozen=True, gc=False):
     """The procedure of ``VERB_RUN``."""
     detail: object = None
     """Of a command on a channel: what ``channel_log`` says."""
-    ids: Sequence[int] = ()
-    """Of ``REMEMBER``: of each command of the batch, the operation that it carries out, or 0."""
+    ids: Callable[[], Sequence[int]] = tuple
+    """Of ``REMEMBER``: tells of each command of the batch the operation that it carries out, or 0."""
 
 
 Outcome = bytes | Refusal
@@ -84,9 +86,16 @@ class EnginePartition(abc.ABC):
         """Apply a batch, and return what became of each of its commands.
 
         Raises:
-            FencedError: the partition was taken over; the batch may or may not have been applied before that.
+            FencedError: the partition is this process's no longer; the batch may or may not have been applied before.
             EngineError: nothing of the batch was applied.
         """
+
+    def apply_now(self, batch: Sequence[Command]) -> list[Outcome] | Awaitable[list[Outcome]]:
+        """Apply a batch as ``apply`` does; return what became of it if nothing has to be waited for.
+
+        What is returned else is to be awaited before anything else is applied or awaited.
+        """
+        return self.apply(batch)
 
     @abc.abstractmethod
     def next_expiry(self) -> float | None:
@@ -118,6 +127,8 @@ class Engine(abc.ABC):
     """Opens partitions."""
 
     name: str
+    remote = False
+    """Is a batch a call to another machine? Partitions are better asked side by side then."""
 
     @abc.abstractmethod
     async def open(self, number: int) -> EnginePartition:
@@ -141,9 +152,28 @@ class Engine(abc.ABC):
             EngineError: it cannot be opened.
         """
 
+    @abc.abstractmethod
+    def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
+        """Return what tells which stores live, beside the one for which this engine opens partitions.
+
+        Args:
+            hang_timeout: seconds without a sign of life after which a store counts as hung.
+            on_change: called after the live stores are others than before.
+        """
+
+    async def connect(self) -> None:  # noqa: B027  # most engines have nothing to do
+        """Make sure that the data can be reached; call it once, first.
+
+        Raises:
+            EngineError: it cannot.
+        """
+
+    async def disconnect(self) -> None:  # noqa: B027
+        """Let go of what ``connect`` took; call it once, last."""
+
 
 class KeyValue(Protocol):
-    """An ordered key-value transaction: what an engine of this machine gives ``documents``."""
+    """An ordered key-value transaction: what an engine gives ``documents``."""
 
     def get(self, key: bytes, /) -> bytes | None:
         """Return the value at ``key``."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -25,6 +25,8 @@ from socketcluster_store.engines.base import Command, Engine, EnginePartition, O
 from socketcluster_store.engines.journal import Journal, Writes
 from socketcluster_store.engines.overlay import Overlay
 from socketcluster_store.errors import EngineError, FencedError
+from socketcluster_store.folder_membership import FolderMembership
+from socketcluster_store.membership import Membership
 
 log = get_logger(__name__)
 
@@ -60,6 +62,8 @@ class LmdbEngine(Engine):
         sync_each_commit: bool = False,
         segment_bytes: int = journal.SEGMENT_BYTES,
     ) -> None:
+        self._folder = folder
+        self._store_id = store_id
         self._claims = Claims(folder, store_id)
         self._trees = trees
         self._sync_each_commit = sync_each_commit
@@ -71,6 +75,9 @@ class LmdbEngine(Engine):
 
     async def take(self, number: int, holder: str) -> EnginePartition:
         return await self._open(number, lambda: self._claims.take(number, holder, _copy))
+
+    def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
+        return FolderMembership(self._folder.parent / "stores", self._store_id, hang_timeout, on_change)
 
     async def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
         def do() -> tuple[Claim, _Opened]:
@@ -138,27 +145,39 @@ class LmdbPartition(EnginePartition):
         self._retry_at = 0.0
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        outcomes = self.apply_now(batch)
+        return outcomes if isinstance(outcomes, list) else await outcomes
+
+    def apply_now(self, batch: Sequence[Command]) -> list[Outcome] | Awaitable[list[Outcome]]:
         self._claim.check()
         if self._waiting:
-            outcomes = await self._apply_in_turn(batch, None)
-        else:
-            outcomes = self._carry_out(batch)
-            writes = self._overlay.batch
-            if not writes:
-                self._claim.check()
-                return outcomes
+            return self._apply_later(batch, None)
+        outcomes = self._carry_out(batch)
+        writes = self._overlay.batch
+        if writes:
             record = journal.encode(writes)
-            if self._journal.append(record):
-                self._overlay.keep()
-            else:
-                outcomes = await self._apply_in_turn(batch, (outcomes, record))
+            if not self._journal.append(record):
+                return self._apply_later(batch, (outcomes, record))
+            self._overlay.keep()
+            self._written += 1
+            if self._timer is None:
+                self._timer = self._arm(CHECKPOINT_AFTER)
+            if self._sync_each_commit:
+                return self._synced_outcomes(outcomes)
+        self._claim.check()
+        return outcomes
+
+    async def _apply_later(self, batch: Sequence[Command], done: tuple[list[Outcome], bytes] | None) -> list[Outcome]:
+        outcomes = await self._apply_in_turn(batch, done)
         self._claim.check()
         self._written += 1
         if self._timer is None:
             self._timer = self._arm(CHECKPOINT_AFTER)
-        if self._sync_each_commit:
-            await self.sync()
-            self._claim.check()
+        return await self._synced_outcomes(outcomes) if self._sync_each_commit else outcomes
+
+    async def _synced_outcomes(self, outcomes: list[Outcome]) -> list[Outcome]:
+        await self.sync()
+        self._claim.check()
         return outcomes
 
     def next_expiry(self) -> float | None:

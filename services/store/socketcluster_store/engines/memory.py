@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from socketcluster_store import documents, repeats
 from socketcluster_store.claims import Claim, Claims
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError
+from socketcluster_store.folder_membership import FolderMembership
+from socketcluster_store.membership import Membership
 
 
 class MemoryEngine(Engine):
@@ -19,6 +21,8 @@ class MemoryEngine(Engine):
     name = "memory"
 
     def __init__(self, folder: Path, trees: documents.Documents, *, store_id: str = "") -> None:
+        self._folder = folder
+        self._store_id = store_id
         self._claims = Claims(folder, store_id)
         self._trees = trees
 
@@ -27,6 +31,9 @@ class MemoryEngine(Engine):
 
     async def take(self, number: int, holder: str) -> EnginePartition:
         return self._open(number, lambda: self._claims.take(number, holder, lambda _former, _new: None))
+
+    def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
+        return FolderMembership(self._folder.parent / "stores", self._store_id, hang_timeout, on_change)
 
     def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
         try:
@@ -43,10 +50,13 @@ class MemoryPartition(EnginePartition):
         self._claim = claim
         # nothing remembers the epoch of the process before; its opening lies milliseconds in the past at least
         self.epoch = time.time_ns() // 1_000_000
-        self._kv = _MemoryKeyValue()
+        self._kv = SortedMap()
         self._trees = trees
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        return self.apply_now(batch)
+
+    def apply_now(self, batch: Sequence[Command]) -> list[Outcome]:
         self._claim.check()
         return self._trees.apply(self._kv, batch)
 
@@ -67,30 +77,5 @@ class MemoryPartition(EnginePartition):
         """Have nothing to do."""
 
     async def close(self) -> None:
-        self._kv = _MemoryKeyValue()
+        self._kv = SortedMap()
         self._claim.release()
-
-
-class _MemoryKeyValue:
-    """A dictionary and the sorted list of its keys."""
-
-    def __init__(self) -> None:
-        self._values: dict[bytes, bytes] = {}
-        self._keys: list[bytes] = []
-        self.get = self._values.get
-
-    def put(self, key: bytes, value: bytes, /) -> None:
-        if key not in self._values:
-            insort(self._keys, key)
-        self._values[key] = value
-
-    def delete(self, key: bytes, /) -> None:
-        if self._values.pop(key, None) is not None:
-            del self._keys[bisect_left(self._keys, key)]
-
-    def scan(self, prefix: bytes, /) -> Iterator[tuple[bytes, bytes]]:
-        for index in range(bisect_left(self._keys, prefix), len(self._keys)):
-            key = self._keys[index]
-            if not key.startswith(prefix):
-                return
-            yield key, self._values[key]

@@ -39,7 +39,7 @@ class Tree:
     ``operation`` and ``keys`` say what was refused:
 
     - ``StoreUnavailableError`` (a ``TimeoutError``): no store answered within ``store_timeout`` seconds; the
-      operation may have been applied.
+      operation may have been applied. ``PartitionUnavailableError``, at once: the partition cannot be opened.
     - ``ChainTooDeepError``: the key chain has more than 32 keys.
     - ``WrongTypeError``: a value of another type stands at the key chain, or a scalar in its way.
     - ``TooLargeError``: a top-level value would exceed ``max_value_bytes`` (1 MiB), or a key 256 bytes.

@@ -1,0 +1,66 @@
+"""What workers and stores say to each other many times a second: operations and results, as MessagePack arrays.
+
+A batch of them is one field of a gRPC message. The fields of a Protocol Buffers message cost as much each as a whole
+``msgspec`` structure: docs/design/store.md says what was measured.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Operation(msgspec.Struct, array_like=True, gc=False):
+    """What a worker asks of a partition."""
+
+    id: int = 0
+    """Rises with each operation of a worker's incarnation. Operations of one partition are sent in the order of their
+    ids, those that are sent again included; so the partition's owner knows by the id alone what was applied before."""
+    verb: int = 0
+    """A ``Verb`` of the protocol."""
+    session_id: str = ""
+    """Whose tree; empty: the application's own."""
+    keys: tuple[str, ...] = ()
+    """The key chain, outermost key first; an index into a list is written in decimal. A VERB_RUN on the application's
+    tree has one, which tells the partition."""
+    name: str = ""
+    """An event's, a channel's or a procedure's."""
+    value: bytes = b""
+    """MessagePack."""
+    partition: int = 0
+    message_id: str = ""
+    """Of VERB_CHANNEL_PUBLISH: what names the message; published again within the window, it keeps its first offset."""
+    epoch: int = 0
+    """Of the ownership by which the operation was sent here; CODE_NOT_OWNER is the answer if the partition has another
+    epoch by now, or operations would overtake each other. 0: whichever it is."""
+    behind: int = 0
+    """``id`` minus that of the partition's first operation that the worker has no answer to: results of those before it
+    need not be remembered any more."""
+
+
+class Error(msgspec.Struct, array_like=True, gc=False):
+    """Why an operation was not carried out."""
+
+    code: int = 0
+    """An ``Error.Code`` of the protocol."""
+    message: str = ""
+    name: str = ""
+    """The class of the exception that a procedure raised."""
+
+
+class Result(msgspec.Struct, array_like=True, gc=False):
+    """What became of an operation."""
+
+    id: int
+    value: bytes = b""
+    """MessagePack; empty where the verb returns nothing."""
+    error: Error | None = None
+
+
+encode_operations = msgspec.msgpack.Encoder().encode
+"""Packs a list of ``Operation``."""
+decode_operations = msgspec.msgpack.Decoder(list[Operation]).decode
+"""Reads what ``encode_operations`` packed; ``msgspec.DecodeError`` if it is nothing of that kind."""
+encode_results = msgspec.msgpack.Encoder().encode
+"""Packs a list of ``Result``."""
+decode_results = msgspec.msgpack.Decoder(list[Result]).decode
+"""Reads what ``encode_results`` packed."""

@@ -1,0 +1,390 @@
+"""The engine that keeps partitions in Valkey or Redis, where stores of many machines find them.
+
+The store that owns a partition has read it into its memory, where batches are carried out. What they change goes to
+Valkey in one script, which compares the owner and the epoch first; so does a batch of reads only. Nothing is answered
+before it has said yes. Batches that come meanwhile wait, and travel together. docs/design/valkey.md says more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from socketcluster_runtime.logging import get_logger
+from socketcluster_store import documents, repeats
+from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines.sorted_map import SortedMap
+from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnreachableError
+from socketcluster_store.membership import Membership
+from socketcluster_store.valkey import scripts
+from socketcluster_store.valkey.membership import ValkeyMembership
+from socketcluster_store.valkey.scripts import OWN_FIELDS, partition_key, stores_key
+from socketcluster_store.valkey.servers import Servers
+
+log = get_logger(__name__)
+
+LOADED_AT_ONCE = 2000
+"""Keys that are read in one call while a partition is opened."""
+LOAD_ATTEMPTS = 3
+BATCHES_AT_ONCE = 1000
+"""Batches that travel in one call."""
+MAX_WAITING = 100_000
+"""Batches of a partition that may wait for the call under way."""
+MAX_KEY_BYTES = 511
+ASK_AFTER = 1.0
+"""Seconds that a partition is locked before its holder is asked whether it knows of it."""
+
+
+class ValkeyEngine(Engine):
+    """Partitions of one application.
+
+    Args:
+        servers: where they are.
+        trees: carries commands out.
+        app_name: of the application.
+        store_id: in whose name they are claimed.
+        replicas: how many replicas must have a batch before it counts as applied.
+    """
+
+    name = "valkey"
+    remote = True
+
+    def __init__(
+        self, servers: Servers, trees: documents.Documents, *, app_name: str, store_id: str, replicas: int = 0
+    ) -> None:
+        self._servers = servers
+        self._trees = trees
+        self._app_name = app_name
+        self._store_id = store_id
+        self._replicas = replicas
+        self._open_ones: dict[int, ValkeyPartition | None] = {}  # None: it is being opened
+        self._locked_since: dict[int, float] = {}
+        self._members: ValkeyMembership | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def connect(self) -> None:
+        await self._servers.connect()
+
+    async def disconnect(self) -> None:
+        if self._members is not None:
+            await self._members.close()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._servers.close()
+
+    def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
+        self._members = ValkeyMembership(
+            self._servers,
+            stores_key(self._app_name),
+            self._store_id,
+            hang_timeout,
+            on_change,
+            on_away=self._check_all,
+            on_asked=self._answer,
+        )
+        return self._members
+
+    async def open(self, number: int) -> EnginePartition:
+        return await self._open(number, "")
+
+    async def take(self, number: int, holder: str) -> EnginePartition:
+        partition = await self._open(number, holder)
+        self._tell(f"taken {number} {holder}")
+        return partition
+
+    async def _open(self, number: int, holder: str) -> EnginePartition:
+        key = partition_key(self._app_name, number)
+        self._open_ones[number] = None
+        partition = None
+        try:
+            reply, detail = await self._servers.call(key, scripts.OPEN, self._store_id, holder, replicas=self._replicas)
+            if reply == b"LOCKED":
+                self._ask(number, detail.decode())
+                raise PartitionLockedError(f"another store owns partition {number:02}", detail.decode())
+            self._locked_since.pop(number, None)
+            partition = ValkeyPartition(
+                number,
+                int(detail),
+                await self._load(key, int(detail)),
+                self._trees.partition(number),
+                self._call_of(key, int(detail)),
+                self._closed,
+            )
+        finally:
+            if partition is None:
+                del self._open_ones[number]
+            else:
+                self._open_ones[number] = partition
+        return partition
+
+    async def _load(self, key: bytes, epoch: int) -> SortedMap:
+        """Read a partition that is this store's: nobody changes it meanwhile."""
+        for _ in range(LOAD_ATTEMPTS):
+            values: dict[bytes, bytes] = {}
+            cursor = b"0"
+            while True:
+                cursor, found, *rest = await self._servers.call(
+                    key, scripts.LOAD, self._store_id, epoch, cursor, LOADED_AT_ONCE
+                )
+                if cursor == b"FENCED":
+                    raise EngineError(f"{key.decode()} was taken over while it was read")
+                values.update(zip(found[::2], found[1::2], strict=True))
+                if cursor == b"0":
+                    break
+            if len(values) == rest[0]:
+                for name in OWN_FIELDS:
+                    del values[name]
+                return SortedMap(values)
+            # a cursor is worth nothing on another server: the key moved, or a replica took over
+        raise EngineError(f"{key.decode()} cannot be read: it moves")
+
+    def _call_of(self, key: bytes, epoch: int) -> _Call:
+        async def call(script: scripts.Script, *args: Any) -> Any:
+            replicas = self._replicas if script is scripts.APPLY and len(args) > 2 else 0
+            return await self._servers.call(key, script, self._store_id, epoch, *args, replicas=replicas)
+
+        return call
+
+    def _closed(self, partition: ValkeyPartition) -> None:
+        if self._open_ones.get(partition.number) is partition:  # else it was lost, and is opened again
+            del self._open_ones[partition.number]
+        self._tell(f"free {partition.number}")
+
+    # What stores tell each other
+
+    def _tell(self, text: str) -> None:
+        if self._members is not None:
+            self._run(self._members.tell(text))
+
+    def _ask(self, number: int, holder: str) -> None:
+        """Ask the holder of a partition that stays locked whether it has it at all."""
+        now = asyncio.get_running_loop().time()
+        if now - self._locked_since.setdefault(number, now) > ASK_AFTER:
+            self._locked_since[number] = now
+            self._tell(f"wanted {number} {holder}")
+
+    def _answer(self, number: int) -> None:
+        """Give up a partition that is this store's and that it has not open: it opened it by a call thought lost."""
+        if number not in self._open_ones:
+            self._run(self._free(number))
+
+    async def _free(self, number: int) -> None:
+        try:
+            await (await self._open(number, "")).close()
+        except EngineError as error:
+            log.info("a partition that was not open could not be freed", partition=number, error=str(error))
+
+    def _check_all(self) -> None:
+        """Find out what was taken from this store while it gave no sign of life."""
+        for partition in list(self._open_ones.values()):
+            if partition is not None:
+                self._run(partition.check())
+
+    def _run(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+_Call = Callable[..., Any]
+
+
+class ValkeyPartition(EnginePartition):
+    """A partition in this store's memory and in Valkey; one call of its own is under way at a time."""
+
+    def __init__(
+        self,
+        number: int,
+        epoch: int,
+        values: SortedMap,
+        trees: documents.Trees,
+        call: _Call,
+        on_closed: Callable[[ValkeyPartition], None],
+    ) -> None:
+        self.number = number
+        self.epoch = epoch
+        self._kv = _Draft(values)
+        self._trees = trees
+        self._call = call
+        self._on_closed = on_closed
+        self._batch = 0
+        self._waiting: list[tuple[Sequence[Command], asyncio.Future[list[Outcome]]]] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._lost: FencedError | None = None
+
+    async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        if self._lost is not None:
+            raise FencedError(str(self._lost))
+        if len(self._waiting) >= MAX_WAITING:
+            raise EngineError(f"partition {self.number}: {MAX_WAITING} batches wait for Valkey")
+        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((batch, future))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send())
+        return await future
+
+    def next_expiry(self) -> float | None:
+        return self._trees.next_expiry()
+
+    async def records(self) -> list[tuple[str, bytes]]:
+        return documents.records(self._kv)
+
+    async def applied(self) -> list[tuple[bytes, bytes]]:
+        return list(self._kv.scan(repeats.PREFIX))
+
+    @property
+    def fenced(self) -> bool:
+        return self._lost is not None
+
+    async def sync(self) -> None:
+        """Have nothing to do: Valkey forces to the disk what it is told to."""
+
+    async def check(self) -> None:
+        """Find out whether the partition is still this store's."""
+        try:
+            await self.apply([])
+        except FencedError:
+            pass  # it knows now
+        except EngineError as error:
+            log.info("a partition could not be checked", partition=self.number, error=str(error))
+
+    async def close(self) -> None:
+        while self._sender is not None:
+            await asyncio.wait({self._sender})
+        lost, self._lost = self._lost, FencedError(f"partition {self.number} is closed")
+        try:
+            if lost is None:
+                await self._call(scripts.RELEASE)
+        except EngineError as error:  # the next owner takes it, or this store opens it again
+            log.error("a partition could not be released", partition=self.number, error=str(error))
+        finally:
+            self._on_closed(self)
+
+    async def _send(self) -> None:
+        """Carry out what waits, and send it, until nothing waits."""
+        await asyncio.sleep(0)  # what comes in this turn of the loop travels together
+        while self._waiting:
+            group, self._waiting = self._waiting[:BATCHES_AT_ONCE], self._waiting[BATCHES_AT_ONCE:]
+            done = []
+            for batch, future in group:
+                try:
+                    done.append((self._trees.apply(self._kv, batch), future))
+                    self._kv.keep()
+                except Exception as error:  # of this batch alone
+                    self._forget(self._kv.discard)
+                    _fail(future, error)
+            try:
+                await self._write()
+            except Exception as error:
+                self._forget(self._kv.undo)
+                for _, future in done:
+                    _fail(future, error)
+            else:
+                self._kv.commit()
+                for outcomes, future in done:
+                    if not future.done():
+                        future.set_result(outcomes)
+            if self._lost is not None:
+                for _, future in self._waiting:
+                    _fail(future, self._lost)
+                self._waiting.clear()
+        self._sender = None
+
+    async def _write(self) -> None:
+        """Have the owner confirmed and what the batches changed written, at once.
+
+        Raises:
+            FencedError: the partition is this store's no longer.
+            EngineError: nothing was written.
+        """
+        if self._lost is not None:
+            raise FencedError(str(self._lost))
+        puts: list[bytes] = []
+        deletes: list[bytes] = []
+        for key, value in self._kv.changes():
+            if value is None:
+                deletes.append(key)
+            else:
+                puts += (key, value)
+        number = self._batch + bool(puts or deletes)
+        try:
+            status, *detail = await self._call(scripts.APPLY, number, len(puts), *puts, *deletes)
+        except UnreachableError as error:
+            # it may be written or not, or even be written later; the next opening puts an end to that
+            self._lose(str(error))
+        if status == b"FENCED":
+            self._lose(f"it was taken over by {detail[0].decode() or 'nobody'}")
+        if status != b"DONE":
+            self._lose(f"Valkey lost batches: it has {detail[0].decode()} of {self._batch}")
+        self._batch = number
+
+    def _lose(self, why: str) -> None:
+        self._lost = FencedError(f"partition {self.number} is this store's no longer: {why}")
+        log.info("a partition is lost", partition=self.number, why=why)
+        raise self._lost
+
+    def _forget(self, undo: Callable[[], None]) -> None:
+        undo()
+        self._trees.forget()
+
+
+class _Draft:
+    """A ``KeyValue`` that remembers what it was before the batch, and before the batches of the call."""
+
+    def __init__(self, values: SortedMap) -> None:
+        self._values = values
+        self._before_batch: dict[bytes, bytes | None] = {}
+        self._before_call: dict[bytes, bytes | None] = {}
+        self.get = values.get
+        self.scan: Callable[[bytes], Iterator[tuple[bytes, bytes]]] = values.scan
+
+    def put(self, key: bytes, value: bytes, /) -> None:
+        if len(key) > MAX_KEY_BYTES:
+            raise EngineError(f"a key of {len(key)} bytes: at most {MAX_KEY_BYTES} are possible")
+        if key not in self._before_batch:
+            self._before_batch[key] = self.get(key)
+        self._values.put(key, value)
+
+    def delete(self, key: bytes, /) -> None:
+        if key not in self._before_batch:
+            self._before_batch[key] = self.get(key)
+        self._values.delete(key)
+
+    def changes(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield what the call changes."""
+        for key, before in self._before_call.items():
+            value = self.get(key)
+            if value != before:
+                yield key, value
+
+    def keep(self) -> None:
+        """Let the batch be part of the call."""
+        for key, value in self._before_batch.items():
+            self._before_call.setdefault(key, value)
+        self._before_batch.clear()
+
+    def discard(self) -> None:
+        """Undo the batch."""
+        self._restore(self._before_batch)
+
+    def commit(self) -> None:
+        """Keep what the call changed."""
+        self._before_call.clear()
+
+    def undo(self) -> None:
+        """Undo all batches of the call."""
+        self._restore(self._before_call)
+
+    def _restore(self, before: dict[bytes, bytes | None]) -> None:
+        for key, value in before.items():
+            if value is None:
+                self._values.delete(key)
+            else:
+                self._values.put(key, value)
+        before.clear()
+
+
+def _fail(future: asyncio.Future[list[Outcome]], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,136 @@
+r"""The steps that are atomic in Valkey: each is a script on one key, so that a Cluster can carry it out and move it.
+
+All that a partition remembers is one hash, named by ``partition_key``. Its own fields begin with a NUL, which no key of
+a ``KeyValue`` does::
+
+    \0o    the id of the store that owns the partition; empty: nobody
+    \0e    the epoch of its opening
+    \0b    the number of the last batch of that opening that wrote something
+    ...    the keys and values
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha1
+
+OWN_FIELDS = (b"\0o", b"\0e", b"\0b")
+
+
+@dataclass(frozen=True)
+class Script:
+    """A Lua script on one key, and what its text is called by the server."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha", sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+
+def partition_key(app_name: str, number: int) -> bytes:
+    """Return the name of a partition's hash; what is in braces decides the slot of a Cluster."""
+    return f"socketcluster:{{{app_name}:{number:02}}}".encode()
+
+
+def stores_key(app_name: str) -> bytes:
+    """Return the name of the hash of the live stores, which is the channel of their news as well."""
+    return f"socketcluster:{{{app_name}:stores}}".encode()
+
+
+# Arguments: the store's id, the id of the store that it may be taken from or an empty text.
+# The epoch is no lower than the server's time in milliseconds, so that it rises even after the data was lost.
+OPEN = Script(
+    """
+local owner = redis.call('HGET', KEYS[1], '\\0o')
+if owner and owner ~= '' and owner ~= ARGV[1] and owner ~= ARGV[2] then return {'LOCKED', owner} end
+local now = redis.call('TIME')
+local epoch = math.max(tonumber(redis.call('HGET', KEYS[1], '\\0e') or '0') + 1,
+                       tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000))
+epoch = string.format('%.0f', epoch)
+redis.call('HSET', KEYS[1], '\\0o', ARGV[1], '\\0e', epoch, '\\0b', '0')
+return {'OPEN', epoch}
+"""
+)
+
+# Arguments: store id, epoch, the number of the batch, how many of the rest are keys and values, those, keys to remove.
+# A batch without either has the number of the last one. All is looked at before anything is written: a script that
+# fails in the middle is not undone.
+APPLY = Script(
+    """
+local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
+if own[1] ~= ARGV[1] or own[2] ~= ARGV[2] then return {'FENCED', own[1] or ''} end
+local last, number = tonumber(own[3]), tonumber(ARGV[3])
+if #ARGV == 4 then
+  if last == number then return {'DONE'} end
+  return {'LOST', own[3]}
+end
+if last == number then
+  redis.call('HSET', KEYS[1], '\\0b', ARGV[3])
+  return {'DONE'}
+end
+if last ~= number - 1 then return {'LOST', own[3]} end
+local puts = tonumber(ARGV[4])
+for first = 5, 4 + puts, 1000 do
+  redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 999, 4 + puts)))
+end
+for first = 5 + puts, #ARGV, 1000 do
+  redis.call('HDEL', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+end
+redis.call('HSET', KEYS[1], '\\0b', ARGV[3])
+return {'DONE'}
+"""
+)
+
+# Arguments: store id, epoch, cursor, count. Returns cursor, keys and values, and how many fields the hash has.
+LOAD = Script(
+    """
+local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e')
+if own[1] ~= ARGV[1] or own[2] ~= ARGV[2] then return {'FENCED', own[1] or ''} end
+local found = redis.call('HSCAN', KEYS[1], ARGV[3], 'COUNT', ARGV[4])
+return {found[1], found[2], redis.call('HLEN', KEYS[1])}
+"""
+)
+
+# Arguments: store id, epoch.
+RELEASE = Script(
+    """
+local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e')
+if own[1] == ARGV[1] and own[2] == ARGV[2] then redis.call('HSET', KEYS[1], '\\0o', '') end
+return 0
+"""
+)
+
+# A sign of life. The hash has, for each store, the server's time of its last sign, and in its own fields:
+#   \\0last   when any store gave one; \\0since   from when silence counts: later than any pause of the server.
+# Arguments: store id, milliseconds after which a pause of all is the server's, those after which a silent store is
+# forgotten. Returns how long this store was silent (-1: it is new), and of each other store its id, for how long it is
+# silent, and how many connections listen to its own channel: none when its process is no more.
+BEAT = Script(
+    """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local found = redis.call('HGETALL', KEYS[1])
+local beats = {}
+for i = 1, #found, 2 do beats[found[i]] = tonumber(found[i + 1]) end
+local since = beats['\\0since'] or now
+if now - (beats['\\0last'] or 0) > tonumber(ARGV[2]) then since = now end
+local stamp = string.format('%.0f', now)
+redis.call('HSET', KEYS[1], ARGV[1], stamp, '\\0last', stamp, '\\0since', string.format('%.0f', since))
+local reply = {beats[ARGV[1]] and math.max(0, now - beats[ARGV[1]]) or -1}
+for id, beat in pairs(beats) do
+  if string.byte(id) ~= 0 and id ~= ARGV[1] then
+    if now - math.max(beat, since) > tonumber(ARGV[3]) then
+      redis.call('HDEL', KEYS[1], id)
+    else
+      local listeners = redis.call('PUBSUB', 'SHARDNUMSUB', KEYS[1] .. id)
+      table.insert(reply, {id, math.max(0, now - math.max(beat, since)), tonumber(listeners[2])})
+    end
+  end
+end
+return reply
+"""
+)
+
+# Argument: store id.
+LEAVE = Script("return redis.call('HDEL', KEYS[1], ARGV[1])")

@@ -1,0 +1,314 @@
+"""Connections to Valkey or Redis: one server or a Cluster, calls of scripts that are sent together, and tried again.
+
+A call may be sent more than once, when a connection breaks or a Cluster moves the key: every script bears that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as BrokenError
+from redis.exceptions import TimeoutError as LateError
+
+from socketcluster_store.errors import EngineError, UnreachableError
+from socketcluster_store.valkey.scripts import Script
+from socketcluster_store.valkey.urls import shown_url, urls_of
+
+CONNECTIONS = 4
+"""To each server, for calls; more calls at a time travel together."""
+FIRST_PAUSE = 0.01
+"""Seconds between the first two attempts at a call; it doubles."""
+LONGEST_PAUSE = 0.2
+WAIT_STEP = 500
+"""Milliseconds that a connection waits for replicas at a time."""
+NEEDED = 7
+"""The version of Redis that has sharded pub/sub."""
+
+_AGAIN = (
+    BrokenError,
+    LateError,
+    OSError,  # that of asyncio.timeout is one, too
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    ReadOnlyError,
+    TryAgainError,
+)
+_Address = tuple[str, int]
+
+
+class _Call:
+    """A script on a key, on its way."""
+
+    __slots__ = ("args", "asking", "future", "key", "replicas", "script", "text")
+
+    def __init__(self, key: bytes, script: Script, args: tuple[Any, ...], replicas: int) -> None:
+        self.key = key
+        self.script = script
+        self.args = args
+        self.replicas = replicas
+        self.text = False  # send the script itself: the server does not know it
+        self.asking = False
+        self.future: asyncio.Future[Any]
+
+
+class _Server:
+    """One server. Calls that are made while all connections are at work travel together on the next that is free."""
+
+    def __init__(self, options: dict[str, Any], timeout: float) -> None:
+        self.client = Redis(
+            connection_pool=ConnectionPool(
+                **{"socket_timeout": timeout, "socket_connect_timeout": timeout, **options},
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                decode_responses=False,
+            )
+        )
+        self._waiting: list[_Call] = []
+        self._starting = False
+        self._senders: set[asyncio.Task[None]] = set()
+
+    def send(self, call: _Call) -> asyncio.Future[Any]:
+        """Send a call; the future has the reply, or the error."""
+        call.future = asyncio.get_running_loop().create_future()
+        self._waiting.append(call)
+        if not self._starting and len(self._senders) < CONNECTIONS:
+            self._starting = True  # those that are made in this turn of the loop travel with it
+            sender = asyncio.create_task(self._send())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        return call.future
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._senders:
+            await asyncio.wait(self._senders)
+        await self.client.connection_pool.disconnect()
+
+    async def _send(self) -> None:
+        self._starting = False
+        while self._waiting:
+            calls, self._waiting = self._waiting, []
+            pipeline = self.client.pipeline(transaction=False)
+            places = []
+            for call in calls:
+                if call.asking:
+                    pipeline.execute_command("ASKING")
+                places.append(len(pipeline))
+                command = ("EVAL", call.script.text) if call.text else ("EVALSHA", call.script.sha)
+                pipeline.execute_command(*command, 1, call.key, *call.args)
+                if call.replicas:
+                    pipeline.execute_command("WAIT", call.replicas, WAIT_STEP)
+            try:
+                replies = await pipeline.execute(raise_on_error=False)
+            except (RedisError, OSError) as error:
+                for call in calls:
+                    _settle(call, error)
+                continue
+            for place, call in zip(places, calls, strict=True):
+                reply = replies[place]
+                if call.replicas and not isinstance(reply, Exception):
+                    found = replies[place + 1]
+                    if not isinstance(found, int) or found < call.replicas:
+                        reply = LateError(f"{found} replicas of {call.replicas} have the batch")
+                _settle(call, reply)
+
+
+class Servers:
+    """One server, or all of a Cluster; which of both is found out.
+
+    Args:
+        url: see ``urls.urls_of``.
+        timeout: seconds after which a call that found no answer fails.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._options = [dict(parse_url(each)) for each in urls_of(url)]
+        self.shown = shown_url(url)
+        """The URL without its password."""
+        self._timeout = timeout
+        self._common = {
+            name: value for name, value in self._options[0].items() if name not in ("host", "port", "db", "path")
+        }
+        self._servers: dict[_Address, _Server] = {}
+        self._slots: list[_Address | None] | None = None  # of a Cluster
+        self._single: _Server | None = None
+        self._finding: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        """Find the servers.
+
+        Raises:
+            UnreachableError: none of them answers.
+            EngineError: they refuse, or are too old.
+        """
+        try:
+            await self._find()
+        except _AGAIN as error:
+            raise UnreachableError(
+                f"no Valkey or Redis answers at {self.shown}: {error}; is it running, and is valkey_url right?"
+            ) from None
+
+    async def call(self, key: bytes, script: Script, *args: Any, replicas: int = 0) -> Any:
+        """Run a script on a key, and return what it returns.
+
+        Args:
+            key: which.
+            script: which; it bears to be run twice.
+            args: its arguments.
+            replicas: how many replicas must have what it wrote.
+
+        Raises:
+            UnreachableError: no answer came in time; it may have been run, and may even be run later.
+            EngineError: the server refused it; it was not run.
+        """
+        call = _Call(key, script, args, replicas)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        pause = FIRST_PAUSE
+        asked: _Server | None = None
+        unsure = False  # may an attempt that failed have been run?
+        failure: BaseException | str = "no answer"
+        while loop.time() < deadline:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    server = asked or await self._server_of(key)
+                    call.asking, asked = asked is not None, None
+                    return await server.send(call)
+            except NoScriptError:
+                call.text = True
+                continue
+            except MovedError as error:
+                failure = error
+            except AskError as error:
+                asked = self._server((error.host, error.port))
+                continue
+            except (AuthenticationError, AuthorizationError) as error:
+                raise self._refused(error, unsure) from None
+            except _AGAIN as error:
+                failure = error
+                unsure = unsure or not isinstance(error, ResponseError)
+            except ResponseError as error:
+                raise self._refused(error, unsure) from None
+            self.forget_slots()
+            await asyncio.sleep(min(pause, max(0, deadline - loop.time())))
+            pause = min(2 * pause, LONGEST_PAUSE)
+        raise UnreachableError(f"Valkey at {self.shown} did not answer for {self._timeout:g} s: {failure}")
+
+    def _refused(self, error: Exception, unsure: bool) -> EngineError:
+        text = f"Valkey at {self.shown} refuses: {error}"
+        return (
+            UnreachableError(f"{text}; what came of an earlier attempt is not known") if unsure else EngineError(text)
+        )
+
+    async def client_of(self, key: bytes) -> Redis:
+        """Return a client of the server that has a key, for subscriptions and messages to its channel.
+
+        Raises:
+            RedisError: it cannot be found now.
+            OSError: likewise.
+        """
+        return (await self._server_of(key)).client
+
+    def forget_slots(self) -> None:
+        """Ask anew which server of a Cluster has what."""
+        self._slots = None
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._finding is not None:
+            await asyncio.wait({self._finding})
+        for server in [*self._servers.values(), *([self._single] if self._single else [])]:
+            await server.close()
+
+    def _server(self, address: _Address) -> _Server:
+        if address not in self._servers:
+            host, port = address
+            self._servers[address] = _Server({**self._common, "host": host, "port": port}, self._timeout)
+        return self._servers[address]
+
+    async def _server_of(self, key: bytes) -> _Server:
+        if self._single is not None:
+            return self._single
+        if self._slots is None:
+            if self._finding is None or self._finding.done():
+                self._finding = asyncio.create_task(self._find())
+                self._finding.add_done_callback(_look_at)
+            await asyncio.shield(self._finding)
+        if self._single is not None:
+            return self._single
+        address = self._slots[key_slot(key)] if self._slots is not None else None
+        if address is None:
+            raise ClusterDownError("no server of the Cluster has the slot of the key")
+        return self._server(address)
+
+    async def _find(self) -> None:
+        """Ask the servers that are known, one after the other, who has what."""
+        failure: Exception = BrokenError("no server is known")
+        for options in [*({"host": host, "port": port} | self._common for host, port in self._servers), *self._options]:
+            server = _Server(options, self._timeout)
+            try:
+                info = await server.client.info("server")
+                major = int(str(info["redis_version"]).partition(".")[0])
+                if major < NEEDED:
+                    raise EngineError(
+                        f"{self.shown} is a Redis {info['redis_version']}; Valkey or Redis {NEEDED} is needed"
+                    )
+                if info.get("redis_mode") != "cluster":
+                    self._single = server
+                    return
+                slots: list[_Address | None] = [None] * 16384
+                for first, last, primary, *_replicas in await command(server.client, "CLUSTER", "SLOTS"):
+                    host = primary[0].decode() if primary[0] else str(options.get("host"))
+                    slots[first : last + 1] = [(host, primary[1])] * (last + 1 - first)
+                self._slots = slots
+                return
+            except (AuthenticationError, AuthorizationError) as error:
+                raise EngineError(f"Valkey at {self.shown} refuses: {error}") from None
+            except (*_AGAIN, ResponseError) as error:
+                failure = error
+            finally:
+                if server is not self._single:
+                    with contextlib.suppress(RedisError, OSError):
+                        await server.close()
+        raise failure
+
+
+def _settle(call: _Call, reply: object) -> None:
+    if call.future.done():
+        return  # it waits no longer
+    if isinstance(reply, BaseException):
+        call.future.set_exception(reply)
+    else:
+        call.future.set_result(reply)
+
+
+def _look_at(finding: asyncio.Task[None]) -> None:
+    """Have nobody complain of a failure for which nobody waits any more."""
+    if not finding.cancelled():
+        finding.exception()
+
+
+async def command(client: Redis, *args: Any) -> Any:
+    """Send a command for which the library has no method that returns what the server said."""
+    return await client.execute_command(*args)  # type: ignore[no-untyped-call]

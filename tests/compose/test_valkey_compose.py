@@ -1,0 +1,48 @@
+"""The compose file with Valkey: stores that keep nothing are killed, and Valkey is restarted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from support.compose import ComposeCluster, check_sessions, docker
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "hello"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ComposeCluster]:
+    cluster = ComposeCluster(EXAMPLE, workers=2, stores=3, COMPOSE_FILE="docker-compose.yml:docker-compose.valkey.yml")
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+def test_valkey_is_not_root_nor_writable_nor_reachable(cluster: ComposeCluster) -> None:
+    (container,) = cluster.containers("valkey")
+    assert container["Config"]["User"] == "10001:10001"
+    assert container["HostConfig"]["ReadonlyRootfs"]
+    assert container["HostConfig"]["CapDrop"] == ["ALL"]
+    assert not any(container["NetworkSettings"]["Ports"].values())
+    assert container["State"]["Health"]["Status"] == "healthy"
+
+
+async def test_sessions_outlive_stores_and_valkey_s_restart(cluster: ComposeCluster) -> None:
+    async with AsyncExitStack() as stack:
+        browsers = [await stack.enter_async_context(cluster.browser()) for _ in range(12)]  # over all stores, surely
+        before = {}
+        for browser in browsers:
+            async with browser.engine() as socket:
+                before[browser] = await socket.call("who")
+                await socket.call("login", {})
+        await docker("kill", "--signal", "KILL", cluster.containers("store")[0]["Id"])
+        await check_sessions(before)
+        await asyncio.to_thread(cluster.compose, "restart", "valkey")
+        await check_sessions(before)

@@ -1,0 +1,202 @@
+"""Valkey or Redis servers on loopback, single or as a Cluster, each a process with a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.valkey import ValkeyEngine
+from socketcluster_store.valkey.servers import Servers
+
+SERVERS = ("valkey-server", "redis-server")
+SLOTS = 16384
+LONGEST_WAIT = 30.0
+"""Seconds that servers have to become a Cluster: a test that hangs is ended, and would leave them behind."""
+
+
+def program() -> str | None:
+    """Return what is installed."""
+    return next(filter(None, map(shutil.which, SERVERS)), None)
+
+
+class Server:
+    """A server; its data outlives it, as ``appendonly`` promises."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"valkey://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and return when it serves."""
+        found = program()
+        assert found is not None
+        self._process = subprocess.Popen(
+            [
+                *(("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()),  # a run may end in os._exit
+                *(found, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""),
+                *("--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "warning", "--daemonize", "no"),
+                *self.options,
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        while not self.serves():
+            assert self._process.poll() is None, f"{found} ended with status {self._process.returncode}"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.02)
+
+    def serves(self) -> bool:
+        """Does it answer?"""
+        with contextlib.suppress(RedisError):
+            return bool(self.ask("PING"))
+        return False
+
+    def ask(self, *command: object) -> object:
+        """Send it a command."""
+        with Redis(port=self.port, protocol=2) as client:
+            return client.execute_command(*command)
+
+    def clear(self) -> None:
+        """Remove all that is stored."""
+        self.ask("FLUSHALL")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it, if it runs."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.send_signal(signal.SIGCONT)
+            self._process.wait()
+            self._process = None
+
+
+class Cluster:
+    """A Cluster of three servers, and of one replica for each if asked for."""
+
+    def __init__(self, folder: Path, *, replicas: bool = False) -> None:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        self.primaries = [Server(folder / f"primary{number}", *options) for number in range(3)]
+        self.replicas = [Server(folder / f"replica{number}", *options) for number in range(3)] if replicas else []
+
+    @property
+    def url(self) -> str:
+        """Where two of its servers are."""
+        return f"valkey://127.0.0.1:{self.primaries[1].port},127.0.0.1:{self.primaries[0].port}"
+
+    def start(self) -> None:
+        """Start the servers, make them one, and return when it serves."""
+        everyone = [*self.primaries, *self.replicas]
+        for server in everyone:
+            server.start()
+        bounds = [SLOTS * part // 3 for part in range(4)]
+        for number, server in enumerate(self.primaries):
+            server.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            server.ask("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+        for server in everyone[1:]:
+            server.ask("CLUSTER", "MEET", "127.0.0.1", everyone[0].port)
+        _until(lambda: all(_info(server, "cluster_known_nodes") == str(len(everyone)) for server in everyone))
+        for primary, replica in zip(self.primaries, self.replicas, strict=False):
+            name = primary.ask("CLUSTER", "MYID")
+            _until(partial(_replicates, replica, name))
+        _until(lambda: all(_info(server, "cluster_state") == "ok" for server in everyone))
+        _until(lambda: all(map(_synced, self.replicas)))
+
+    def until_failed_over(self, number: int) -> None:
+        """Return when a replica has taken over from a primary."""
+        _until(lambda: _role(self.replicas[number]) == b"master")
+
+    def clear(self) -> None:
+        """Remove all that is stored."""
+        for server in self.primaries:
+            server.clear()
+
+    def end(self) -> None:
+        """End it."""
+        for server in [*self.primaries, *self.replicas]:
+            server.end()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, as on that of a Cluster's bus; the kernel gives neither away."""
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as bus:
+            one.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
+            return port
+
+
+def _info(server: Server, name: str) -> str:
+    """Return a field of CLUSTER INFO."""
+    text = server.ask("CLUSTER", "INFO")
+    assert isinstance(text, bytes)
+    return next(line.partition(":")[2] for line in text.decode().splitlines() if line.startswith(f"{name}:"))
+
+
+def _replicates(replica: Server, primary: object) -> bool:
+    try:
+        replica.ask("CLUSTER", "REPLICATE", primary)
+    except RedisError:  # it does not know it yet
+        return False
+    return True
+
+
+def _synced(replica: Server) -> bool:
+    reply = replica.ask("ROLE")
+    return isinstance(reply, list) and reply[0] == b"slave" and reply[3] == b"connected"
+
+
+def _role(server: Server) -> object:
+    reply = server.ask("ROLE")
+    return reply[0] if isinstance(reply, list) else reply
+
+
+def _until(true: Callable[[], bool]) -> None:
+    """Ask until it is so: a server tells of none of this itself."""
+    last = time.monotonic() + LONGEST_WAIT
+    while not true():
+        assert time.monotonic() < last, "the servers do not come together"
+        time.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def valkey_engine(
+    server: Server | Cluster, trees: Documents, *, app_name: str = "", store_id: str = "one-1", timeout: float = 5
+) -> AsyncIterator[ValkeyEngine]:
+    """An engine that is connected, of an application of its own if none is named."""
+    engine = ValkeyEngine(Servers(server.url, timeout), trees, app_name=app_name or token_hex(8), store_id=store_id)
+    await engine.connect()
+    try:
+        yield engine
+    finally:
+        await engine.disconnect()
+
+
+def valkey_options(servers: Server | Cluster) -> dict[str, str]:
+    """Return the environment of a store with the engine; nothing is stored."""
+    servers.clear()
+    return {"SOCKETCLUSTER_ENGINE": "valkey", "SOCKETCLUSTER_VALKEY_URL": servers.url}

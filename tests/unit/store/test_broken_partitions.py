@@ -1,0 +1,125 @@
+"""A partition that cannot be opened: the others serve, its operations fail by name, and it comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from socketcluster_runtime.errors import PartitionUnavailableError, StoreUnavailableError
+from socketcluster_runtime.routing import partition_of
+from socketcluster_store import partitions
+from socketcluster_store.partition import Partition
+
+Start = Callable[..., Any]
+BROKEN = partition_of("s")
+ONE = msgspec.msgpack.encode(1)
+TWO = msgspec.msgpack.encode(2)
+CHANNEL = next(name for name in (f"c{number}" for number in range(1000)) if partition_of(name) == BROKEN)
+
+
+@pytest.fixture(autouse=True)
+def pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "BROKEN_PAUSE", 0.05)
+
+
+def damage(folder: Path, name: str) -> Callable[[], object]:
+    """Put garbage in the place of a file; return what puts it right."""
+    path = folder / "data" / "socketcluster" / "partitions" / f"{BROKEN:02}" / "1" / name
+    whole = path.read_bytes()
+    path.write_bytes(b"garbage" * 1000)
+    return lambda: path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["journal.0", "data.mdb"])
+async def test_a_damaged_partition_fails_by_name_and_comes_back(
+    start_store: Start, link_worker: Start, folder: Path, name: str
+) -> None:
+    address = f"unix:{folder}/same"
+    store = await start_store(listen=address)
+    early = await link_worker(address)
+    await early.client.attach("s")
+    await early.client.subscribe(CHANNEL)
+    await early.set("s", "k", value=ONE)
+    await early.set("t", "k", value=TWO)
+    await store.stop()
+    mend = damage(folder, name)
+    waiting = early.client.call(1, session_id="s", keys=["k"])  # while there is no store
+    await start_store(listen=address)
+    with pytest.raises(PartitionUnavailableError) as failed:
+        await waiting
+    late = await link_worker(address, worker_id="worker02")  # it gets ready
+    with pytest.raises(StoreUnavailableError) as refused:
+        await late.set("s", "k", value=TWO)
+    for error in (failed.value, refused.value):
+        assert isinstance(error, PartitionUnavailableError)
+        assert error.partition == BROKEN
+        assert f"partition {BROKEN} is unavailable: " in str(error)
+        assert f"/partitions/{BROKEN:02}/1" in str(error)
+    for worker in (early, late):
+        assert worker.client.ready
+        assert await worker.get("t", "k") == TWO
+    mend()
+    while True:
+        try:
+            assert await late.get("s", "k") == ONE
+            break
+        except PartitionUnavailableError:
+            await asyncio.sleep(0.01)
+    assert await late.get("t", "k") == TWO
+    await late.publish(CHANNEL, 5)
+    assert (await early.channel_messages.get())[:2] == (CHANNEL, msgspec.msgpack.encode(5))  # it subscribed again
+
+
+async def test_a_partition_whose_content_cannot_be_read_stops_no_store(
+    start_store: Start, link_worker: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Partition.load
+
+    async def fail(self: Partition) -> None:
+        if self.number == BROKEN:
+            raise msgspec.DecodeError("a page of another book")
+        await load(self)
+
+    monkeypatch.setattr(Partition, "load", fail)
+    store = await start_store()
+    worker = await link_worker(store.address)
+    with pytest.raises(PartitionUnavailableError, match=r"cannot be read: .*a page of another book"):
+        await worker.get("s", "k")
+    await worker.set("t", "k", value=TWO)
+    monkeypatch.undo()
+    while True:
+        try:
+            await worker.set("s", "k", value=ONE)
+            break
+        except PartitionUnavailableError:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_broken_partition_is_the_matter_of_the_store_whose_share_it_is(
+    start_store: Start, link_worker: Start, folder: Path
+) -> None:
+    first = await start_store()
+    worker = await link_worker(first.address)
+    await worker.set("s", "k", value=ONE)
+    await first.stop()
+    mend = damage(folder, "data.mdb")
+    one = await start_store()
+    two = await start_store()
+    both = await link_worker(one.address, two.address, worker_id="worker02")
+    for store in (one, two):
+        with pytest.raises(PartitionUnavailableError):
+            await both.get("s", "k")
+        if store is one:
+            await one.stop()
+    mend()
+    while True:
+        try:
+            assert await both.get("s", "k") == ONE
+            break
+        except PartitionUnavailableError:
+            await asyncio.sleep(0.01)
