@@ -7,11 +7,14 @@ import random
 import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
-from socketcluster_balancer.client import Client, Entrance, PlainClient, Reception
+from socketcluster_balancer.client import Client
 from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.handoff import HandoffLink
 from socketcluster_balancer.placement import choose
+from socketcluster_balancer.plain import PlainClient, PlainReception
+from socketcluster_balancer.reception import Reception
 from socketcluster_balancer.secure import SecureReception
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.splice import Splice
@@ -74,9 +77,9 @@ class Dispatcher:
             else:
                 log.info("the certificate was read again")
 
-    def _open(self) -> Entrance:
+    def _open(self) -> Reception[Any]:
         if self._settings.tls_cert is None:
-            return Reception(self._settings, self.place)
+            return PlainReception(self._settings, self.place)
         return SecureReception(self._settings, self._make_context(), self.place)
 
     def _make_context(self) -> ssl.SSLContext:

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from socketcluster_balancer.client import PlainClient
 from socketcluster_balancer.deadlines import Deadlines
 from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
+from socketcluster_balancer.plain import PlainClient
 from socketcluster_runtime.logging import get_logger
 from socketcluster_wire.errors import MalformedHandoffError
 from socketcluster_wire.handoff import Handoff, decode_ack, encode

@@ -32,7 +32,7 @@ async def test_garbage_is_answered_400_at_once(bench: Bench, caplog: pytest.LogC
 
 async def test_an_answer_survives_what_the_client_still_sends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing while bytes are unread would reset the connection and take the answer away."""
-    monkeypatch.setattr("socketcluster_balancer.client.LINGER", 0.1)
+    monkeypatch.setattr("socketcluster_balancer.reception.LINGER", 0.1)
     await bench.start(await bench.worker("aaaaaaaa"))
     with socket.create_connection(("127.0.0.1", bench.port)) as client:
         client.sendall(b"\0" * 100_000)

@@ -161,6 +161,8 @@ async def test_a_procedure_s_writes_are_bounded(data: Data) -> None:
     assert await data.do("get_all", session=b"other") == {}
 
 
+@pytest.mark.filterwarnings("ignore:.*gc_callback:pytest.PytestUnraisableExceptionWarning")  # hypothesis's: the alarm
+# may interrupt it, too, where nothing can be raised, and is repeated
 async def test_a_procedure_that_takes_too_long_is_ended_and_undone(data: Data, documents: Documents) -> None:
     documents.procedure_timeout = 0.05
 
