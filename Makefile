@@ -12,6 +12,9 @@ CONTROLLER ?= examples/hello/controller.py
 PORT ?= 8000
 CORES := $(shell nproc)
 
+# It uses every core, and has cases that give a server a second.
+ALONE := tests/conformance/test_autobahn.py
+
 # An option of `make run` that is not given is left to the launcher's default.
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
@@ -39,7 +42,8 @@ down: ## Remove the containers; the data stays in its volume
 test: install ## Lint, types, and every test that this machine allows; CI=true: a test that it does not allow is a failure
 	@scripts/test-requirements & $(MAKE) lint types; wait $$!
 	@scripts/test-node
-	@failed=0; $(BIN)/pytest --ignore=tests/unit || failed=1; \
+	@failed=0; $(BIN)/pytest $(ALONE) || failed=1; \
+	  $(BIN)/pytest tests --ignore=tests/unit --ignore=$(ALONE) -n 2 --dist loadfile || failed=1; \
 	  $(BIN)/pytest tests/unit -n $(CORES) --dist worksteal || failed=1; exit $$failed
 
 conformance: install ## The conformance tests with all cases of the Autobahn suite, twice those with compression (25 minutes)
