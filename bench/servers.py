@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import os
 import signal
@@ -22,7 +23,7 @@ from socketcluster_runtime.store_client import StoreClient
 SECRET = token_hex(16)
 
 
-class Server(AbstractAsyncContextManager["Server"]):
+class Server(AbstractAsyncContextManager["Server"], abc.ABC):
     """A process that can be stopped and started again on its data; entering the context starts it."""
 
     name: str
@@ -71,8 +72,9 @@ class Server(AbstractAsyncContextManager["Server"]):
         assert self._process is not None  # noqa: S101  # it was started
         return self._process.pid
 
+    @abc.abstractmethod
     async def _start(self) -> None:
-        raise NotImplementedError
+        """Start the process; return when it serves."""
 
 
 class Store(Server):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.clients import Browser, Messages
 from support.cluster import until
-from support.compose import ComposeCluster, check_sessions, docker
+from support.compose import ComposeCluster, check_sessions, docker, logged_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -58,12 +58,7 @@ async def test_the_example_works_through_a_kill_and_scaling_down_and_up(cluster:
 
 async def test_stores_that_come_and_go_and_are_killed_and_paused_keep_every_session(cluster: ComposeCluster) -> None:
     async with AsyncExitStack() as stack:
-        browsers = [await stack.enter_async_context(cluster.browser()) for _ in range(12)]  # over all stores, surely
-        before = {}
-        for browser in browsers:
-            async with browser.engine() as socket:
-                before[browser] = await socket.call("who")
-                await socket.call("login", {})
+        before = await logged_in(cluster, stack, 12)  # over all stores, surely
         await asyncio.to_thread(cluster.scale, 4, stores=3)
         await check_sessions(before)
         killed, paused = (container["Id"] for container in cluster.containers("store")[:2])

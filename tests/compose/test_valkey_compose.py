@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from support.compose import ComposeCluster, check_sessions, docker
+from support.compose import ComposeCluster, check_sessions, docker, logged_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -36,12 +36,7 @@ def test_valkey_is_not_root_nor_writable_nor_reachable(cluster: ComposeCluster) 
 
 async def test_sessions_outlive_stores_and_valkey_s_restart(cluster: ComposeCluster) -> None:
     async with AsyncExitStack() as stack:
-        browsers = [await stack.enter_async_context(cluster.browser()) for _ in range(12)]  # over all stores, surely
-        before = {}
-        for browser in browsers:
-            async with browser.engine() as socket:
-                before[browser] = await socket.call("who")
-                await socket.call("login", {})
+        before = await logged_in(cluster, stack, 12)  # over all stores, surely
         await docker("kill", "--signal", "KILL", cluster.containers("store")[0]["Id"])
         await check_sessions(before)
         await asyncio.to_thread(cluster.compose, "restart", "valkey")

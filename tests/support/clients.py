@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import json
@@ -26,7 +27,7 @@ class CallError(Exception):
         self.name = error.get("name") if isinstance(error, dict) else None
 
 
-class Messages:
+class Messages(abc.ABC):
     """SocketCluster's messages over whatever can send text; keeps all that arrives."""
 
     def __init__(self) -> None:
@@ -38,11 +39,13 @@ class Messages:
         self._cid = 0
         self._task: asyncio.Task[None] | None = None
 
+    @abc.abstractmethod
     async def send_text(self, text: str) -> None:
-        raise NotImplementedError
+        """Send a message."""
 
+    @abc.abstractmethod
     def texts(self) -> AsyncIterator[str]:
-        raise NotImplementedError
+        """Yield the messages that arrive, until the connection ends."""
 
     async def handshake(self) -> None:
         self._task = asyncio.create_task(self._receive())

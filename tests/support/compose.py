@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -127,6 +128,17 @@ async def docker(*arguments: str) -> None:
     """Run ``docker``."""
     process = await asyncio.create_subprocess_exec("docker", *arguments, stdout=asyncio.subprocess.DEVNULL)
     assert await process.wait() == 0, arguments
+
+
+async def logged_in(cluster: Cluster, stack: AsyncExitStack, count: int) -> dict[Browser, dict[str, str]]:
+    """Return browsers that have logged in and closed their tabs, and who each one is."""
+    before = {}
+    for _ in range(count):
+        browser = await stack.enter_async_context(cluster.browser())
+        async with browser.engine() as socket:
+            before[browser] = await socket.call("who")
+            await socket.call("login", {})
+    return before
 
 
 async def check_sessions(before: dict[Browser, dict[str, str]]) -> None:

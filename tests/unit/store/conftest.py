@@ -133,6 +133,7 @@ class Processes:
                     "SOCKETCLUSTER_LISTEN": self.address,
                     "SOCKETCLUSTER_DATA_DIR": str(self._folder / "data"),
                     "SOCKETCLUSTER_SECRET": SECRET,
+                    "SOCKETCLUSTER_PARENT": str(os.getpid()),  # a run that is broken off leaves nothing behind
                     "NOTIFY_SOCKET": str(path),
                     **environment,
                 },
@@ -171,6 +172,15 @@ def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
         yield cluster
     finally:
         cluster.end()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Server]:
+    """A Valkey that the test may do anything to."""
+    server = Server(tmp_path / "valkey", "--appendfsync", "always")
+    server.start()
+    yield server
+    server.end()
 
 
 @pytest.fixture

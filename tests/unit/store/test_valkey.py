@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -58,15 +57,6 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 @pytest.fixture
 def stores(stack: AsyncExitStack, valkey: Server) -> Stores:
     return Stores(stack, valkey)
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Server]:
-    """A server that the test may do anything to."""
-    server = Server(tmp_path / "valkey", "--appendfsync", "always")
-    server.start()
-    yield server
-    server.end()
 
 
 async def put(partition: EnginePartition, key: str, value: Any) -> None:

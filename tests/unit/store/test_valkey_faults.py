@@ -16,15 +16,6 @@ pytestmark = pytest.mark.valkey
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Server]:
-    """A server that the test may do anything to."""
-    server = Server(tmp_path / "valkey", "--appendfsync", "always")
-    server.start()
-    yield server
-    server.end()
-
-
-@pytest.fixture
 def replicated(tmp_path: Path) -> Iterator[Cluster]:
     """A Cluster whose servers have a replica each."""
     cluster = Cluster(tmp_path / "valkey", replicas=True)
