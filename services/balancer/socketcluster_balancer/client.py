@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from socketcluster_wire.request_head import RequestHead
 
 if TYPE_CHECKING:
-    from socketcluster_balancer.splice import Splice
     from socketcluster_balancer.workers import Worker
+    from socketcluster_runtime.splice import Splice
 
 
 class Client(abc.ABC):

@@ -10,7 +10,7 @@ import socket
 from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.reception import Reception
-from socketcluster_balancer.splice import Splice
+from socketcluster_runtime.splice import Splice
 
 _DISCARD_BYTES = 64 * 1024
 

@@ -12,9 +12,9 @@ from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.reception import LINGER, Reception
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_balancer.splice import Splice
-from socketcluster_balancer.throttle import Throttle
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.splice import Splice
+from socketcluster_runtime.throttle import Throttle
 
 log = get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""Clients whose socket cannot be handed over: bytes are copied both ways."""
+"""Clients that another process serves, and whose socket it cannot be given: bytes are copied both ways."""
 
 from __future__ import annotations
 
