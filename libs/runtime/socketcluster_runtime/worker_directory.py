@@ -16,7 +16,6 @@ class WorkerDirectory:
     """The directories of all stores that this worker is linked to, as one."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._told: dict[Hashable, dict[str, tuple[str, int]]] = {}  # by link, the one that spoke last at the end
         self._left: dict[str, tuple[tuple[str, int], float]] = {}  # by worker, in the order in which their time ends
 
@@ -42,10 +41,10 @@ class WorkerDirectory:
 
     def _remembered(self, worker_id: str) -> tuple[str, int] | None:
         address, until = self._left.get(worker_id, (None, 0.0))
-        return address if until > self._loop.time() else None
+        return address if until > asyncio.get_running_loop().time() else None
 
     def _note_left(self, before: dict[str, tuple[str, int]]) -> None:
-        now = self._loop.time()
+        now = asyncio.get_running_loop().time()
         for worker_id, address in before.items():
             if self._named(worker_id) is None:
                 self._left.pop(worker_id, None)

@@ -39,6 +39,7 @@ class ClientServer:
         self._state = ServerState()
         self._app_state: dict[str, object] = {}
         self._lifespans: list[LifespanOn] = []
+        self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
         self._adopting: set[asyncio.Task[None]] = set()
         self._clock: asyncio.TimerHandle | None = None
@@ -71,23 +72,44 @@ class ClientServer:
             self._app_state.update(lifespan.state)
         self._tick()
 
-    async def listen(self, address: str) -> tuple[str, int]:
-        """Serve connections to ``host:port`` too; return the host and the port.
+    def bind(self, address: str) -> tuple[str, int]:
+        """Take ``host:port`` (0: any free port), where nobody is let in before ``listen``; return host and port.
 
         Raises:
             AddressInUseError: the port is taken.
         """
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
+        try:
+            family, kind, protocol, _, name = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+            self._socket = socket.socket(family, kind, protocol)
+            if int(port):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind(name)
+        except OSError as error:
+            self.unbind()
+            raise AddressInUseError(f"cannot listen on {address}: {error.strerror}") from None
+        return host, self._socket.getsockname()[1]
+
+    def unbind(self) -> None:
+        """Give the port back, if nothing else has."""
+        if self._socket is not None:
+            self._socket.close()
+
+    async def listen(self) -> None:
+        """Serve connections to the port that was bound.
+
+        Raises:
+            AddressInUseError: somebody else took the port meanwhile.
+        """
+        assert self._socket is not None  # noqa: S101  # bound before
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                lambda: ProxyProtocol(self._make_http, self._key), host, int(port), backlog=1024
+                lambda: ProxyProtocol(self._make_http, self._key), sock=self._socket, backlog=1024
             )
         except OSError as error:
-            raise AddressInUseError(f"cannot listen on {address}: {error.strerror}") from None
-        bound: int = self._listener.sockets[0].getsockname()[1]
-        return host, bound
+            raise AddressInUseError(f"cannot listen: {error.strerror}") from None
 
     def take_over(self, client: socket.socket, handoff: Handoff) -> None:
         """Serve a client whose socket a balancer handed over."""

@@ -17,6 +17,7 @@ from socketcluster_wire import proxy
 from socketcluster_wire.errors import ProxyError
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.endpoints import Endpoints
+from socketcluster_worker.transport.forward import EXTENSION
 from socketcluster_worker.transport.websocket import end_for_all
 
 log = logging.get_logger(__name__)
@@ -39,6 +40,8 @@ class Origin:
 
     client: tuple[str, int] | None
     secure: bool
+    forwarded: bool = False
+    """Was it passed on by another worker?"""
 
 
 class HTTPProtocol(HttpToolsProtocol):
@@ -129,6 +132,8 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the clock: a body may take its time."""
         self._in_head, self._unparsed_bytes = False, 0
+        if self._origin.forwarded:
+            self.scope["extensions"] = {EXTENSION: {}}
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -149,6 +154,9 @@ class HTTPProtocol(HttpToolsProtocol):
             super().handle_websocket_upgrade()
             return
         self.connections.discard(self)
+        may_be_elsewhere = "sid" in handshake.query and not self._origin.forwarded
+        if may_be_elsewhere and self._endpoints.forward(self.transport, handshake, self.url, self.headers):
+            return
         websocket = self._endpoints.upgrade(self.transport, handshake, self.headers)
         if websocket is not None:
             self.transport.set_protocol(websocket)
@@ -230,7 +238,8 @@ class ProxyProtocol(asyncio.Protocol):
             self._transport.abort()
             return
         if header is not None:
-            self._go_on(Origin(header.source, secure=header.tls), self._received[header.size :])
+            origin = Origin(header.source, header.tls, header.forwarded)
+            self._go_on(origin, self._received[header.size :])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
