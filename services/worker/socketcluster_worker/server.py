@@ -12,10 +12,12 @@ from uvicorn.server import ServerState
 
 from socketcluster_runtime import logging
 from socketcluster_runtime.errors import AddressInUseError, ControllerError
+from socketcluster_runtime.networks import AddressSet
 from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
 from socketcluster_worker.endpoints import Endpoints
-from socketcluster_worker.transport.http import HTTPProtocol, Origin, ProxyProtocol
+from socketcluster_worker.transport.http import HTTPProtocol, Origin
+from socketcluster_worker.transport.proxied import Proxies, ProxyProtocol
 
 log = logging.get_logger(__name__)
 
@@ -29,13 +31,14 @@ class ClientServer:
     Args:
         endpoints: the ASGI app, and where WebSockets go.
         http_server: whose mounted apps are started and stopped with the worker (ASGI's lifespan).
-        key: what balancers sign PROXY headers with.
+        key: what balancers and other workers sign PROXY headers with.
+        trusted: addresses of load balancers that do not sign theirs.
     """
 
-    def __init__(self, endpoints: Endpoints, http_server: HTTPServer, key: bytes) -> None:
+    def __init__(self, endpoints: Endpoints, http_server: HTTPServer, key: bytes, trusted: AddressSet) -> None:
         self._endpoints = endpoints
         self._http_server = http_server
-        self._key = key
+        self._proxies = Proxies(key, trusted)
         self._state = ServerState()
         self._app_state: dict[str, object] = {}
         self._lifespans: list[LifespanOn] = []
@@ -106,7 +109,7 @@ class ClientServer:
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                lambda: ProxyProtocol(self._make_http, self._key), sock=self._socket, backlog=1024
+                lambda: ProxyProtocol(self._make_http, self._proxies), sock=self._socket, backlog=1024
             )
         except OSError as error:
             raise AddressInUseError(f"cannot listen: {error.strerror}") from None
@@ -130,6 +133,7 @@ class ClientServer:
                 task.cancel()
         for lifespan in self._lifespans:
             await lifespan.shutdown()
+        self._proxies.close()
         if self._clock is not None:
             self._clock.cancel()
 

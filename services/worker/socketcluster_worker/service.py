@@ -13,6 +13,7 @@ from socketcluster_runtime import descriptors, logging
 from socketcluster_runtime import rpc as grpc_runtime
 from socketcluster_runtime.channel_feed import Gap
 from socketcluster_runtime.lifecycle import Lifecycle
+from socketcluster_runtime.networks import AddressSet
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.exchange import Exchange
@@ -97,7 +98,9 @@ class Service:
             answer_timeout=settings.heartbeat_interval + settings.heartbeat_timeout,
         )
         self._endpoints = Endpoints(self._worker, settings, identity, cookies, tokens, forwarder)
-        self._server = ClientServer(self._endpoints, self._worker.http_server, self._secret.encode())
+        self._server = ClientServer(
+            self._endpoints, self._worker.http_server, self._secret.encode(), AddressSet(settings.trusted_proxies)
+        )
 
     async def run(self, lifecycle: Lifecycle) -> None:
         """Serve until the lifecycle says stop."""

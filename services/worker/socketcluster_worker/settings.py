@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from socketcluster_runtime.networks import Networks
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_worker.connection import SlowConsumer
 
@@ -45,6 +46,8 @@ class WorkerSettings(ServiceSettings):
     """Where plain Engine.IO clients connect."""
     origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins beside the server's own whose pages may connect, comma-separated; ``*`` means all, without cookies."""
+    trusted_proxies: Networks = ()
+    """Networks of load balancers in front, comma-separated: their connections begin with a PROXY protocol header."""
     protocol_version: int = Field(2, ge=1, le=2)
     """Version of SocketCluster's protocol at ``path``: 1 for clients before version 15."""
     strict_handshake: bool = True
