@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
-from support import autobahn, valkey
+from support import autobahn, haproxy, valkey
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -42,12 +42,17 @@ def _valkey() -> str | None:
     return None if valkey.program() else f"neither {' nor '.join(valkey.SERVERS)}"
 
 
+def _haproxy() -> str | None:
+    return None if haproxy.program() else "no HAProxy"
+
+
 REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "docker": _docker,
     "browser": _browser,
     "node": _node,
     "autobahn": _autobahn,
     "valkey": _valkey,
+    "haproxy": _haproxy,
 }
 """By marker, what says what this machine lacks; ``None``: nothing."""
 

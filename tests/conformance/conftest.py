@@ -21,7 +21,8 @@ Drive = Callable[..., Awaitable[dict[str, Any]]]
 @pytest.fixture
 async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalCluster]:
     marker = request.node.get_closest_marker("cluster_options")
-    async with LocalCluster(CONTROLLER, tmp_path / "data", *(marker.args if marker else ())) as running:
+    arguments = marker.args if marker else ()
+    async with LocalCluster(CONTROLLER, tmp_path / "data", *arguments, **(marker.kwargs if marker else {})) as running:
         yield running
 
 
@@ -35,7 +36,7 @@ def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def drive(npm_folder: Path, cluster: LocalCluster) -> Drive:
-    """Runs one of the scripts against the cluster, and returns what it saw."""
+    """Runs one of the scripts against the cluster, or a ``url`` in front of it, and returns what it saw."""
 
     async def run(*argv: str) -> str:
         process = await asyncio.create_subprocess_exec(
@@ -50,10 +51,10 @@ async def drive(npm_folder: Path, cluster: LocalCluster) -> Drive:
         assert process.returncode == 0, f"{' '.join(argv)}\n{out.decode()}\n{err.decode()}"
         return out.decode()
 
-    async def drive(script: str, *arguments: str) -> dict[str, Any]:
+    async def drive(script: str, *arguments: str, url: str = "") -> dict[str, Any]:
         if not (npm_folder / "node_modules").exists():
             await run("npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts")
-        seen: dict[str, Any] = json.loads(await run("node", script, cluster.url, *arguments))
+        seen: dict[str, Any] = json.loads(await run("node", script, url or cluster.url, *arguments))
         return seen
 
     return drive

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support import haproxy
+from support.local import LocalCluster
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(120)]
 
@@ -14,7 +18,28 @@ BYTES = [0, 1, 2, 253, 254, 255]
 
 @pytest.mark.parametrize("how", ["polling", "websocket", "upgrade"])
 async def test_socketio_client_4(drive: Callable[..., Awaitable[dict[str, Any]]], how: str) -> None:
-    seen = await drive("socketio.mjs", how)
+    expect_everything(await drive("socketio.mjs", how), how)
+
+
+@pytest.mark.haproxy
+@pytest.mark.cluster_options(workers=3)
+@pytest.mark.parametrize("how", ["polling", "upgrade"])
+@pytest.mark.parametrize("behind", ["balancers", "workers"])
+async def test_behind_a_load_balancer_without_sticky_sessions(
+    drive: Callable[..., Awaitable[dict[str, Any]]], cluster: LocalCluster, tmp_path: Path, how: str, behind: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        if behind == "balancers":
+            first = int(cluster.url.rpartition(":")[2])
+            ports = [first, await stack.enter_async_context(haproxy.second_balancer(cluster))]
+        else:
+            ports = await haproxy.worker_ports(cluster, 3)
+        port = await stack.enter_async_context(haproxy.in_front_of(ports, tmp_path))
+        expect_everything(await drive("socketio.mjs", how, url=f"http://127.0.0.1:{port}"), how)
+
+
+def expect_everything(seen: dict[str, Any], how: str) -> None:
+    """What the script sees of a cluster that is in order."""
     assert seen["greeting"] == ["hello"]
     assert seen["transport"] == ("websocket" if how == "upgrade" else how)
 

@@ -82,6 +82,24 @@ def proxy_header(data: bytes) -> None:
         assert proxy.parse(proxy.SIGNATURE + data, KEY) is None
 
 
+def trusted_proxy_header(data: bytes) -> None:
+    """What a trusted load balancer sends, of either version: the same however it is cut, and never forwarded."""
+    for start in (b"", proxy.SIGNATURE, b"PROXY "):
+        received = start + data
+        with suppress(WireError):
+            header = proxy.parse(received, KEY, trusted=True)
+            if header is None:
+                continue
+            assert 0 < header.size <= min(len(received), proxy.MAX_HEADER_BYTES)
+            assert not header.forwarded
+            assert proxy.parse(received[: header.size], KEY, trusted=True) == header
+            assert proxy.parse(received[: header.size - 1], KEY, trusted=True) is None
+            if header.source is not None:  # its words can be passed on
+                again = proxy.parse(proxy.encode(header.source, ("::", 0), tls=header.tls, key=KEY), KEY)
+                assert again is not None
+                assert (again.source, again.tls) == (header.source, header.tls)
+
+
 def handoff_packet(data: bytes) -> None:
     """What arrives at a worker's handoff socket."""
     with suppress(WireError):
@@ -101,6 +119,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         socketio_packets,
         request_head,
         proxy_header,
+        trusted_proxy_header,
         handoff_packet,
     )
 }
@@ -122,6 +141,12 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "request_head": [
         b"GET /socket.io/?EIO=4&sid=abc HTTP/1.1\r\nHost: x\r\nCookie: a=b; socketcluster.session=c\r\n\r\n"
+    ],
+    "trusted_proxy_header": [
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
+        b"PROXY TCP6 ::1 ::1 1 2\r\n",
+        b"PROXY UNKNOWN\r\n",
+        proxy.SIGNATURE + b"\x21\x11\x00\x14" + bytes(12) + b"\x20\x00\x05\x01\0\0\0\0",
     ],
     "proxy_header": [proxy.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=True, key=b"another key")],
     "handoff_packet": [

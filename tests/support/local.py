@@ -32,12 +32,12 @@ class LocalCluster(Cluster):
             *(sys.executable, "-m", "socketcluster", "run", str(controller)),
             *("--port", "0", "--workers", str(workers), "--data-dir", str(data_dir), *options),
         ]
-        self._data_dir = data_dir
+        self.data_dir = data_dir
         self.url = ""
         self.process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> Self:
-        self._data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.mkdir(parents=True, exist_ok=True)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("SOCKETCLUSTER_")}
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
@@ -59,6 +59,11 @@ class LocalCluster(Cluster):
             assert status == 0, f"the launcher exited with {status}\n{self.log_path.read_text()}"
             left = [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
             assert not left, f"processes outlived the cluster: {left}"
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the cluster's sockets."""
+        return Path((self.data_dir / "socketcluster.lock").read_text())
 
     async def worker_names(self) -> list[str]:
         return [_name(child) for child in self._children("worker")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import grpc
 from grpc import aio
@@ -37,6 +38,14 @@ def connect(address: str) -> aio.Channel:
             ("grpc.max_reconnect_backoff_ms", 1_000),
         ],
     )
+
+
+def peer_host(peer: str) -> str:
+    """Return the host in what ``ServicerContext.peer`` says of a caller; that of a Unix socket is this one."""
+    kind, _, address = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return "127.0.0.1"
+    return unquote(address).rpartition(":")[0].strip("[]")
 
 
 def credentials(secret: str) -> tuple[tuple[str, str], ...]:

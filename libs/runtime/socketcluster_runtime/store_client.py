@@ -30,6 +30,7 @@ from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.store_links import StoreLinks
 from socketcluster_runtime.store_routes import Pending, Route, partition_for
+from socketcluster_runtime.worker_directory import WorkerDirectory
 
 log = get_logger(__name__)
 
@@ -83,8 +84,10 @@ class StoreClient:
         Raises:
             SettingsError: an address is malformed.
         """
-        opening = store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=token_hex(8))
-        self._links = StoreLinks(addresses, opening, secret, self)
+        self._opening = store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=token_hex(8))
+        self.workers = WorkerDirectory()
+        """Where the workers are that the stores know."""
+        self._links = StoreLinks(addresses, self._opening, secret, self)
         self._timeout = timeout
         self._on_session_message = on_session_message
         self._on_session_destroyed = on_session_destroyed
@@ -106,8 +109,14 @@ class StoreClient:
         self._ready = asyncio.Event()
         self._closed = False
 
-    async def start(self) -> None:
-        """Begin to link, in the background."""
+    async def start(self, http: tuple[str, int] | None = None) -> None:
+        """Begin to link, in the background.
+
+        Args:
+            http: host and port where other workers reach this one; an empty host is the one that stores see.
+        """
+        if http is not None:
+            self._opening.http_host, self._opening.http_port = http
         self._links.start()
 
     async def close(self) -> None:
@@ -274,6 +283,8 @@ class StoreClient:
         """Take a link's reply."""
         if reply.HasField("announcement"):
             self._announced(link, reply.announcement)
+        if reply.HasField("directory"):
+            self.workers.told(link, reply.directory)
         if results := reply.results:
             for result in decode_results(results):
                 self._answered(link, result)
@@ -287,6 +298,7 @@ class StoreClient:
         """Take back what is in flight on a link."""
         for route in self._routes:
             route.broken(link)
+        self.workers.broken(link)
         self._note_readiness()
 
     # Ownership

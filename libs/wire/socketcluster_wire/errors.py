@@ -10,7 +10,7 @@
     ├── MalformedHandoffError   a packet of a descriptor's handover
     ├── ProxyError              a PROXY protocol header
     │   ├── MalformedProxyError     it cannot be read
-    │   └── UntrustedProxyError     its sender does not know the cluster's secret
+    │   └── UntrustedProxyError     its sender neither knows the cluster's secret nor is trusted
     └── RequestHeadError        the head of a connection's first request
         ├── MalformedHeadError      it is not one of HTTP/1
         └── HeadTooLargeError       it is larger than the limit
@@ -48,11 +48,11 @@ class ProxyError(WireError):
 
 
 class MalformedProxyError(ProxyError):
-    """There is no header of version 2, or it contradicts itself."""
+    """There is no header, or it contradicts itself."""
 
 
 class UntrustedProxyError(ProxyError):
-    """The header's sender does not know the cluster's secret."""
+    """The header's sender neither knows the cluster's secret nor is trusted."""
 
 
 class RequestHeadError(WireError):

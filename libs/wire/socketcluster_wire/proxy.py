@@ -1,13 +1,16 @@
-"""The PROXY protocol, version 2: who a spliced connection's client is, told in front of the client's own bytes.
+"""The PROXY protocol: who the client of a connection is, told in front of the client's own bytes.
 
-The header is the one of https://www.haproxy.org/download/3.1/doc/proxy-protocol.txt (section 2.2) and ends with a TLV
-of type ``TYPE_SIGNATURE`` (0xE0, in the range for private use): the HMAC-SHA256, keyed with the cluster's secret, of
-all the header's bytes in front of that TLV. Nobody else can make a worker believe an address.
+https://www.haproxy.org/download/3.1/doc/proxy-protocol.txt. Between the processes of a cluster the header is one of
+version 2 (section 2.2) and ends with a TLV of type ``TYPE_SIGNATURE`` (0xE0, in the range for private use): the
+HMAC-SHA256, keyed with the cluster's secret, of all the header's bytes in front of that TLV. Nobody else can make a
+worker believe an address, but for those load balancers that it is told to trust: they may also write version 1
+(section 2.1), and sign nothing.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -15,16 +18,25 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from socketcluster_wire.errors import MalformedProxyError, UntrustedProxyError
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-"""The first twelve bytes of every header; no HTTP request begins like this."""
+"""The first twelve bytes of every header of version 2; no HTTP request begins like this."""
+
+SIGNATURE_V1 = b"PROXY "
+"""The first bytes of every header of version 1."""
 
 MAX_HEADER_BYTES = 1024
 """The size of the largest header that is read, TLVs included."""
+
+MAX_V1_BYTES = 107
+"""The size of the largest header of version 1, its CRLF included."""
 
 TYPE_SSL = 0x20
 """PP2_TYPE_SSL: the client came by TLS."""
 
 TYPE_SIGNATURE = 0xE0
 """The TLV that vouches for the header."""
+
+TYPE_FORWARDED = 0xE1
+"""Without a value: another worker forwards this request, and it is not to be forwarded again. Private use, as 0xE0."""
 
 _START = struct.Struct("!12sBBH")  # signature, version and command, family and protocol, length of what follows
 _TLV = struct.Struct("!BH")
@@ -39,6 +51,9 @@ _PROXY = 0x21
 _CLIENT_SSL = 0x01
 _NOT_VERIFIED = 1  # no client certificate was asked for
 _DIGEST_BYTES = 32
+_MAX_PORT = 65_535
+_V1 = re.compile(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f.:]{2,39}) ([0-9A-Fa-f.:]{2,39}) ([0-9]{1,5}) ([0-9]{1,5})")
+_V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +66,21 @@ class ProxyHeader:
     """Did the client come by TLS?"""
     size: int
     """The header's bytes; the client's own begin behind them."""
+    forwarded: bool = False
+    """Is it a request that a worker forwards?"""
 
 
-def encode(source: tuple[str, int], destination: tuple[str, int], *, tls: bool, key: bytes) -> bytes:
-    """Return the header for a client.
+def encode(
+    source: tuple[str, int], destination: tuple[str, int], *, tls: bool, key: bytes, forwarded: bool = False
+) -> bytes:
+    """Return the signed header for a client.
 
     Args:
         source: the client's IP address and port.
-        destination: the address and port that it connected to.
+        destination: the address and port that it connected to; an address of the other family is left out.
         tls: did it come by TLS?
         key: the cluster's secret.
+        forwarded: does a worker forward its request?
     """
     pair = _same_family(source[0], destination[0])
     if pair is None:
@@ -70,19 +90,28 @@ def encode(source: tuple[str, int], destination: tuple[str, int], *, tls: bool, 
         body = _ADDRESSES[family].pack(pair[0].packed, pair[1].packed, source[1], destination[1])
     if tls:
         body += _TLV.pack(TYPE_SSL, _SSL.size) + _SSL.pack(_CLIENT_SSL, _NOT_VERIFIED)
+    if forwarded:
+        body += _TLV.pack(TYPE_FORWARDED, 0)
     length = len(body) + _TLV.size + _DIGEST_BYTES
     signed = _START.pack(SIGNATURE, command, family, length) + body
     return signed + _TLV.pack(TYPE_SIGNATURE, _DIGEST_BYTES) + hmac.digest(key, signed, "sha256")
 
 
-def parse(data: bytes | bytearray, key: bytes) -> ProxyHeader | None:
+def parse(data: bytes | bytearray, key: bytes, *, trusted: bool = False) -> ProxyHeader | None:
     """Read the header that ``data`` begins with; ``None`` if more bytes are needed to tell.
 
+    Args:
+        data: what was received, from its first byte on.
+        key: the cluster's secret; a signature that is there must be right, whoever sent it.
+        trusted: is a header believed that is not signed, of either version?
+
     Raises:
-        MalformedProxyError: ``data`` does not begin with a header of version 2, or one over ``MAX_HEADER_BYTES``.
-        UntrustedProxyError: whoever made the header does not know ``key``.
+        MalformedProxyError: ``data`` does not begin with a header, or with one over ``MAX_HEADER_BYTES``.
+        UntrustedProxyError: whoever made the header does not know ``key``, and is not ``trusted``.
     """
     start = bytes(data[: _START.size])
+    if trusted and start and start[: len(SIGNATURE_V1)] == SIGNATURE_V1[: len(start)]:
+        return _parse_v1(bytes(data[:MAX_V1_BYTES]))
     if start[: len(SIGNATURE)] != SIGNATURE[: len(start)]:
         raise MalformedProxyError("the PROXY protocol's signature is missing")
     if len(start) < _START.size:
@@ -96,9 +125,10 @@ def parse(data: bytes | bytearray, key: bytes) -> ProxyHeader | None:
     if len(data) < size:
         return None
     header = bytes(data[:size])
-    _check_signature(header, key)
+    signed = _check_signature(header, key, needed=not trusted)
     if family == _UNSPECIFIED:
-        return ProxyHeader(source=None, tls=_has_tls(header, _START.size), size=size)
+        tls, forwarded = _read_tlvs(header, _START.size)
+        return ProxyHeader(source=None, tls=tls, size=size, forwarded=forwarded and signed)
     addresses = _ADDRESSES.get(family)
     if addresses is None:  # datagrams, Unix sockets: nothing a worker could use
         return ProxyHeader(source=None, tls=False, size=size)
@@ -106,25 +136,59 @@ def parse(data: bytes | bytearray, key: bytes) -> ProxyHeader | None:
         packed, _, port, _ = addresses.unpack_from(header, _START.size)
     except struct.error:
         raise MalformedProxyError("a PROXY header ends within its addresses") from None
+    tls, forwarded = _read_tlvs(header, _START.size + addresses.size)
     return ProxyHeader(
-        source=(str(ip_address(packed)), port) if command == _PROXY else None,
-        tls=_has_tls(header, _START.size + addresses.size),
+        source=(_text(packed), port) if command == _PROXY else None,
+        tls=tls,
         size=size,
+        forwarded=forwarded and signed,
     )
+
+
+def _parse_v1(data: bytes) -> ProxyHeader | None:
+    line, end, _ = data.partition(b"\r\n")
+    if not end:
+        if len(data) >= MAX_V1_BYTES or b"\n" in data:
+            raise MalformedProxyError("a PROXY header of version 1 does not end")
+        return None
+    size = len(line) + len(end)
+    if _V1_UNKNOWN.fullmatch(line):
+        return ProxyHeader(source=None, tls=False, size=size)
+    found = _V1.fullmatch(line)
+    if found is None:
+        raise MalformedProxyError("a PROXY header of version 1 cannot be read")
+    protocol, *pair = (group.decode("ascii") for group in found.groups())
+    version = 4 if protocol == "TCP4" else 6
+    try:
+        source, destination = ip_address(pair[0]), ip_address(pair[1])
+    except ValueError:
+        raise MalformedProxyError("a PROXY header of version 1 has a malformed address") from None
+    ports = int(pair[2]), int(pair[3])
+    if source.version != version or destination.version != version or max(ports) > _MAX_PORT:
+        raise MalformedProxyError("a PROXY header of version 1 contradicts itself")
+    return ProxyHeader(source=(_text(source.packed), ports[0]), tls=False, size=size)
+
+
+def _text(packed: bytes) -> str:
+    address = ip_address(packed)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
 
 
 def _same_family(
     source: str, destination: str
 ) -> tuple[IPv4Address, IPv4Address] | tuple[IPv6Address, IPv6Address] | None:
     try:
-        one, other = _address(source), _address(destination)
+        one = _address(source)
     except ValueError:
         return None
-    if isinstance(one, IPv4Address) and isinstance(other, IPv4Address):
-        return one, other
-    if isinstance(one, IPv6Address) and isinstance(other, IPv6Address):
-        return one, other
-    return None
+    try:
+        other = _address(destination)
+    except ValueError:
+        other = None
+    if isinstance(one, IPv4Address):
+        return one, other if isinstance(other, IPv4Address) else IPv4Address(0)
+    return one, other if isinstance(other, IPv6Address) else IPv6Address(0)
 
 
 def _address(host: str) -> IPv4Address | IPv6Address:
@@ -135,17 +199,21 @@ def _address(host: str) -> IPv4Address | IPv6Address:
     return address
 
 
-def _check_signature(header: bytes, key: bytes) -> None:
+def _check_signature(header: bytes, key: bytes, *, needed: bool) -> bool:
+    """Return whether the header is signed."""
     end = len(header) - _TLV.size - _DIGEST_BYTES
     if end < _START.size or header[end : end + _TLV.size] != _TLV.pack(TYPE_SIGNATURE, _DIGEST_BYTES):
-        raise UntrustedProxyError("a PROXY header is not signed")
+        if needed:
+            raise UntrustedProxyError("a PROXY header is not signed")
+        return False
     if not hmac.compare_digest(header[end + _TLV.size :], hmac.digest(key, header[:end], "sha256")):
         raise UntrustedProxyError("a PROXY header is signed with another secret")
+    return True
 
 
-def _has_tls(header: bytes, position: int) -> bool:
-    """Go through the TLVs from ``position`` on."""
-    tls = False
+def _read_tlvs(header: bytes, position: int) -> tuple[bool, bool]:
+    """Go through the TLVs from ``position`` on; return whether the client came by TLS, and was forwarded."""
+    tls = forwarded = False
     while position < len(header):
         if position + _TLV.size > len(header):
             raise MalformedProxyError("a PROXY header ends within a TLV")
@@ -157,5 +225,7 @@ def _has_tls(header: bytes, position: int) -> bool:
             if length < _SSL.size:
                 raise MalformedProxyError("a PROXY header's SSL TLV is too short")
             tls = bool(header[position] & _CLIENT_SSL)
+        elif kind == TYPE_FORWARDED:
+            forwarded = True
         position += length
-    return tls
+    return tls, forwarded

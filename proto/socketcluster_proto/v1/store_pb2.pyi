@@ -213,20 +213,29 @@ class LinkOpen(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     APP_NAME_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    HTTP_HOST_FIELD_NUMBER: _builtins.int
+    HTTP_PORT_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     app_name: _builtins.str
     incarnation: _builtins.str
     """Differs at each start of the worker's process; with an operation's id it names an operation for good."""
+    http_host: _builtins.str
+    """Where other workers reach this one's HTTP, behind a signed PROXY protocol header; the host is the one that the link
+    comes from, unless http_host says otherwise. Port 0: nowhere.
+    """
+    http_port: _builtins.int
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
         app_name: _builtins.str = ...,
         incarnation: _builtins.str = ...,
+        http_host: _builtins.str = ...,
+        http_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_name", b"app_name", "incarnation", b"incarnation", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_name", b"app_name", "http_host", b"http_host", "http_port", b"http_port", "incarnation", b"incarnation", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,6 +248,7 @@ class LinkReply(_message.Message):
     ANNOUNCEMENT_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    DIRECTORY_FIELD_NUMBER: _builtins.int
     results: _builtins.bytes
     """MessagePack: a list of results, each an array; socketcluster_runtime.messages says of what."""
     @_builtins.property
@@ -247,20 +257,72 @@ class LinkReply(_message.Message):
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
+    @_builtins.property
+    def directory(self) -> Global___Directory:
+        """Soon after a stream's first message, and whenever it changes."""
+
     def __init__(
         self,
         *,
         announcement: Global___Announcement | None = ...,
         results: _builtins.bytes = ...,
         events: _abc.Iterable[Global___Event] | None = ...,
+        directory: Global___Directory | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "directory", b"directory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "events", b"events", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "directory", b"directory", "events", b"events", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LinkReply: _TypeAlias = LinkReply  # noqa: Y015
+
+@_typing.final
+class Directory(_message.Message):
+    """All workers that the store is linked to, and that serve HTTP."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerAddress]: ...
+    def __init__(
+        self,
+        *,
+        workers: _abc.Iterable[Global___WorkerAddress] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Directory: _TypeAlias = Directory  # noqa: Y015
+
+@_typing.final
+class WorkerAddress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    HTTP_HOST_FIELD_NUMBER: _builtins.int
+    HTTP_PORT_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    http_host: _builtins.str
+    http_port: _builtins.int
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        http_host: _builtins.str = ...,
+        http_port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_host", b"http_host", "http_port", b"http_port", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerAddress: _TypeAlias = WorkerAddress  # noqa: Y015
 
 @_typing.final
 class Announcement(_message.Message):

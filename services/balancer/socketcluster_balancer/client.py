@@ -5,22 +5,24 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, ClassVar
 
+from socketcluster_wire.proxy import ProxyHeader
 from socketcluster_wire.request_head import RequestHead
 
 if TYPE_CHECKING:
-    from socketcluster_balancer.splice import Splice
     from socketcluster_balancer.workers import Worker
+    from socketcluster_runtime.splice import Splice
 
 
 class Client(abc.ABC):
     """A connection that belongs to the balancer."""
 
-    __slots__ = ("data", "head", "tried", "wait_until")
+    __slots__ = ("_header", "data", "head", "tried", "wait_until")
 
-    secure: ClassVar[bool]
-    """Did it come by TLS, which ends here?"""
+    ends_tls: ClassVar[bool]
+    """Does it speak TLS with the balancer?"""
 
-    def __init__(self) -> None:
+    def __init__(self, header: ProxyHeader | None) -> None:
+        self._header = header
         self.data = b""
         """Everything read so far."""
         self.head: RequestHead | None = None
@@ -30,9 +32,28 @@ class Client(abc.ABC):
         self.wait_until = 0.0
         """Loop time until which it waits for a worker; 0 if it never had to."""
 
-    @abc.abstractmethod
+    @property
+    def secure(self) -> bool:
+        """Did it come by TLS, which ends here or at a balancer in front?"""
+        return self.ends_tls or (self._header is not None and self._header.tls)
+
+    @property
+    def source(self) -> tuple[str, int] | None:
+        """Its host and port, as a balancer in front told them; ``None``: those of its socket's peer."""
+        return None if self._header is None else self._header.source
+
     def addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
-        """Return its host and port, and those that it connected to.
+        """Return its host and port, and those that it, or the balancer in front, connected to.
+
+        Raises:
+            OSError: it has gone.
+        """
+        peer, own = self._socket_addresses()
+        return self.source or peer, own
+
+    @abc.abstractmethod
+    def _socket_addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Return the host and port of the socket's peer, and of its own.
 
         Raises:
             OSError: it has gone.

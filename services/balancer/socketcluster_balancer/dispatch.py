@@ -17,12 +17,12 @@ from socketcluster_balancer.plain import PlainClient, PlainReception
 from socketcluster_balancer.reception import Reception
 from socketcluster_balancer.secure import SecureReception
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_balancer.splice import Splice
-from socketcluster_balancer.throttle import Throttle
 from socketcluster_balancer.tls import make_context
 from socketcluster_balancer.workers import SUSPICION, Worker
 from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.splice import Splice
+from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire import proxy
 
 log = get_logger(__name__)

@@ -90,7 +90,7 @@ class HandoffLink:
         while self._queue and not self._blocked and self._sock is not None and len(self._in_flight) < MAX_IN_FLIGHT:
             client = self._queue[0]
             number = self._next_id
-            packet = encode(Handoff(id=number, head=client.data, tls=False, client=None))
+            packet = encode(Handoff(id=number, head=client.data, tls=client.secure, client=client.source))
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(client.sock.fileno()))
             try:
                 self._sock.sendmsg((packet,), (rights,))

@@ -11,9 +11,9 @@ from contextlib import suppress
 
 from socketcluster_balancer import pages
 from socketcluster_balancer.settings import BalancerSettings, split_host_port
-from socketcluster_balancer.throttle import Throttle
 from socketcluster_runtime.errors import AddressInUseError, SettingsError
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.throttle import Throttle
 
 log = get_logger(__name__)
 

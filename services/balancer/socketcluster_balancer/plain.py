@@ -10,7 +10,8 @@ import socket
 from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.reception import Reception
-from socketcluster_balancer.splice import Splice
+from socketcluster_runtime.splice import Splice
+from socketcluster_wire.proxy import ProxyHeader
 
 _DISCARD_BYTES = 64 * 1024
 
@@ -20,14 +21,14 @@ class PlainClient(Client):
 
     __slots__ = ("sock",)
 
-    secure = False
+    ends_tls = False
 
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__()
+    def __init__(self, sock: socket.socket, header: ProxyHeader | None) -> None:
+        super().__init__(header)
         self.sock = sock
         """Non-blocking."""
 
-    def addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
+    def _socket_addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
         return self.sock.getpeername()[:2], self.sock.getsockname()[:2]
 
     async def go_on_in(self, splice: Splice, beginning: bytes) -> None:
@@ -37,8 +38,8 @@ class PlainClient(Client):
 class PlainReception(Reception[PlainClient]):
     """Reads from sockets, those of answered clients too: unread bytes would make of the close a reset."""
 
-    def accept(self, sock: socket.socket) -> None:
-        client = PlainClient(sock)
+    def accept(self, sock: socket.socket, header: ProxyHeader | None) -> None:
+        client = PlainClient(sock, header)
         self._take_in(client)
         if self._read(client):
             return

@@ -12,6 +12,7 @@ from socketcluster_balancer.client import Client
 from socketcluster_balancer.deadlines import Deadlines
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
+from socketcluster_wire.proxy import ProxyHeader
 from socketcluster_wire.request_head import RequestHead
 
 LINGER = 1.0
@@ -42,8 +43,8 @@ class Reception(abc.ABC, Generic[C]):
         self._idle.set()
 
     @abc.abstractmethod
-    def accept(self, sock: socket.socket) -> None:
-        """Take a new connection in."""
+    def accept(self, sock: socket.socket, header: ProxyHeader | None) -> None:
+        """Take a new connection in; ``header`` is what a balancer in front said of it."""
 
     @abc.abstractmethod
     def answer(self, client: C, status: int) -> None:

@@ -12,9 +12,10 @@ from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.reception import LINGER, Reception
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_balancer.splice import Splice
-from socketcluster_balancer.throttle import Throttle
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.splice import Splice
+from socketcluster_runtime.throttle import Throttle
+from socketcluster_wire.proxy import ProxyHeader
 
 log = get_logger(__name__)
 
@@ -24,10 +25,10 @@ class SecureClient(Client, asyncio.Protocol):
 
     __slots__ = ("_reception", "answered", "lost", "transport")
 
-    secure = True
+    ends_tls = True
 
-    def __init__(self, reception: SecureReception) -> None:
-        super().__init__()
+    def __init__(self, reception: SecureReception, header: ProxyHeader | None) -> None:
+        super().__init__(header)
         self._reception = reception
         self.transport: asyncio.Transport | None = None
         """``None`` until the handshake is done."""
@@ -48,7 +49,7 @@ class SecureClient(Client, asyncio.Protocol):
         self.lost = True
         self._reception.gone(self)
 
-    def addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
+    def _socket_addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
         if self.transport is None or self.lost:
             raise ConnectionResetError
         get = self.transport.get_extra_info
@@ -74,8 +75,8 @@ class SecureReception(Reception[SecureClient]):
         self._handshakes: dict[SecureClient, asyncio.Task[None]] = {}
         self._failed = Throttle(lambda count: log.info("TLS handshakes failed", clients=count))
 
-    def accept(self, sock: socket.socket) -> None:
-        client = SecureClient(self)
+    def accept(self, sock: socket.socket, header: ProxyHeader | None) -> None:
+        client = SecureClient(self, header)
         self._take_in(client)
         self._reading.add(client)
         task = self._loop.create_task(self._handshake(client, sock))

@@ -7,6 +7,8 @@ import signal
 
 from socketcluster_balancer.dispatch import Dispatcher
 from socketcluster_balancer.listener import Listener, open_socket
+from socketcluster_balancer.proxies import ProxyEntrance
+from socketcluster_balancer.reception import GRACE
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.workers import WorkerDirectory
 from socketcluster_runtime import descriptors
@@ -51,11 +53,13 @@ class Balancer:
     def __init__(self, settings: BalancerSettings) -> None:
         self.dispatcher = Dispatcher(settings, lambda: self.workers.available)
         self.workers = WorkerDirectory(settings, self.dispatcher.make_link, self.dispatcher.workers_changed)
-        self.listener = Listener(
-            open_socket(settings), self.dispatcher.reception.accept, answers=settings.tls_cert is None
-        )
+        self.entrance = ProxyEntrance(settings, self.dispatcher.reception.accept)
+        self.listener = Listener(open_socket(settings), self.entrance.accept, answers=settings.tls_cert is None)
 
     async def stop(self, timeout: float) -> None:
         """Stop accepting; clients under way get ``timeout`` seconds."""
         self.listener.close()
-        await self.dispatcher.drain(timeout)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        await self.entrance.drain(min(GRACE, timeout))
+        await self.dispatcher.drain(max(0, end - loop.time()))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
+from socketcluster_runtime.networks import Networks
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_wire.handoff import MAX_PACKET_BYTES
 
@@ -70,6 +71,8 @@ class BalancerSettings(ServiceSettings):
     """The size of the largest first request head; a client that sends a larger one is answered 431."""
     head_timeout: float = Field(10.0, gt=0)
     """Seconds that a client has to send its first request's head before it is answered 408."""
+    trusted_proxies: Networks = ()
+    """Networks of load balancers in front, comma-separated: their connections begin with a PROXY protocol header."""
     tls_cert: Path | None = None
     """File of the certificate and its issuers' (PEM), or a PFX file; with it clients come by HTTPS alone."""
     tls_key: Path | None = None

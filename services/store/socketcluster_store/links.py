@@ -18,15 +18,19 @@ REPLY_BYTES = 4 * 1024 * 1024
 _ITEM_BYTES = 32
 """What an event or a result costs beside its value."""
 
-_Item = list[Result] | store_pb2.Announcement | bytes
-"""What waits to be sent: results, what is owned, or an event that ``pack_event`` made."""
+_State = store_pb2.Announcement | store_pb2.Directory
+"""What takes the place of what a worker was told before."""
+_Item = list[Result] | _State | bytes
+"""What waits to be sent: results, what is owned, which workers there are, or an event that ``pack_event`` made."""
 
 
 class WorkerLink:
     """A worker's stream: gathers what is to be sent in one event-loop turn, and bounds what waits."""
 
-    def __init__(self, worker_id: str, incarnation: str, max_bytes: int) -> None:
+    def __init__(self, worker_id: str, incarnation: str, max_bytes: int, http: tuple[str, int] | None = None) -> None:
         self.worker_id = worker_id
+        self.http = http
+        """Where other workers reach this one."""
         self.process = f"{worker_id}/{incarnation}"
         """Which process of the worker it is."""
         self.applying = False
@@ -81,15 +85,17 @@ class WorkerLink:
         if self._bytes > self._max_bytes:
             self._overrun()
 
-    def announce(self, announcement: store_pb2.Announcement) -> None:
-        """Send what this store owns, with whatever else is sent in this turn."""
+    def announce(self, state: _State) -> None:
+        """Send what this store owns, or which workers there are, with whatever else is sent in this turn."""
         if self.closing.done():
             return
         if not self._items:
             self._wake.set()
-        self._items.append(announcement)
+        self._items.append(state)
         self._only_events = False
-        self._bytes += _size(announcement)
+        self._bytes += _size(state)
+        if self._bytes > self._max_bytes:
+            self._overrun()
 
     def _overrun(self) -> None:
         log.error(
@@ -155,8 +161,10 @@ class WorkerLink:
                 results = results + item if results else item
             elif isinstance(item, bytes):
                 events.append(item)
-            else:
+            elif isinstance(item, store_pb2.Announcement):
                 reply.announcement.CopyFrom(item)
+            else:
+                reply.directory.CopyFrom(item)
         if results:
             reply.results = encode_results(results)
         # the bytes of messages, one after the other, are those of the message that has the fields of all
@@ -193,11 +201,17 @@ class Links:
             log.warning("a worker linked again, its earlier link is closed", worker=link.worker_id)
             earlier.close(grpc.StatusCode.ABORTED, "another link of the same worker has taken over")
         self._links[link.worker_id] = link
+        if link.http is None or (earlier is not None and earlier.http == link.http):
+            link.announce(self._directory())  # which is what the others have
+        else:
+            self.announce(self._directory())
 
     def remove(self, link: WorkerLink) -> None:
         """Remove a link that has ended."""
         if self._links.get(link.worker_id) is link:
             del self._links[link.worker_id]
+            if link.http is not None:
+                self.announce(self._directory())
 
     def tell(self, events: Iterable[store_pb2.Event]) -> None:
         """Tell every link of events."""
@@ -206,7 +220,16 @@ class Links:
             for event in packed:
                 link.tell(event)
 
-    def announce(self, announcement: store_pb2.Announcement) -> None:
-        """Tell every link of the ownership."""
+    def announce(self, state: _State) -> None:
+        """Tell every link of the ownership, or of the workers."""
         for link in list(self._links.values()):
-            link.announce(announcement)
+            link.announce(state)
+
+    def _directory(self) -> store_pb2.Directory:
+        return store_pb2.Directory(
+            workers=[
+                store_pb2.WorkerAddress(worker_id=link.worker_id, http_host=link.http[0], http_port=link.http[1])
+                for link in self._links.values()
+                if link.http is not None
+            ]
+        )

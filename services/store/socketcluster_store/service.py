@@ -13,6 +13,7 @@ import msgspec
 from grpc import aio
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime import rpc
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Error, Operation, Result, decode_operations
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
@@ -29,6 +30,9 @@ log = get_logger(__name__)
 
 MAX_ID = 64
 """Characters of the name of a worker or of its process."""
+MAX_HOST = 255
+"""Characters of a worker's host."""
+MAX_PORT = 65_535
 DRAIN_TIMEOUT = 1.0
 """Seconds that a stopping store gives its workers to take what waits for them."""
 
@@ -75,12 +79,15 @@ class StoreService:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"a link begins with LinkOpen, which names the worker and its process in 1 to {MAX_ID} characters each",
             )
+        if len(opening.http_host) > MAX_HOST or opening.http_port > MAX_PORT:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "LinkOpen names no host and port of a worker's HTTP")
         await self._check_app_name(opening.app_name, context)
         if self._stopping:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the store stops")
-        link = WorkerLink(opening.worker_id, opening.incarnation, self._settings.max_link_bytes)
-        self._links.add(link)
+        http = (opening.http_host or rpc.peer_host(context.peer()), opening.http_port) if opening.http_port else None
+        link = WorkerLink(opening.worker_id, opening.incarnation, self._settings.max_link_bytes, http)
         link.announce(self.partitions.announcement())
+        self._links.add(link)
         log.info("worker linked", worker=link.worker_id)
         reader = asyncio.create_task(self._read(link, first, requests))
         writer = asyncio.create_task(link.write(context.write))

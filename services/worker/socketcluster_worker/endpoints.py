@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from socketcluster_worker.protocols.socketio import SocketIOPeer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tokens import Tokens
 from socketcluster_worker.transport.engine import EngineOptions
+from socketcluster_worker.transport.forward import EXTENSION, Forwarder
 from socketcluster_worker.transport.polling import EngineServer, MakeReceiver, Refusal
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 
@@ -41,12 +43,19 @@ class Endpoints:
     """
 
     def __init__(
-        self, worker: Worker, settings: WorkerSettings, identity: Identity, cookies: SessionCookies, tokens: Tokens
+        self,
+        worker: Worker,
+        settings: WorkerSettings,
+        identity: Identity,
+        cookies: SessionCookies,
+        tokens: Tokens,
+        forwarder: Forwarder,
     ) -> None:
         self._worker = worker
         self._settings = settings
         self._identity = identity
         self._cookies = cookies
+        self._forwarder = forwarder
         self._context = Context(
             worker.ws_server,
             identity,
@@ -105,6 +114,7 @@ class Endpoints:
             engine.close_all(code, reason)
         for websocket in tuple(self.open_websockets):
             websocket.close(code, reason)
+        self._forwarder.close()
 
     # HTTP.
 
@@ -113,12 +123,14 @@ class Endpoints:
         target = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
         secure = scope["scheme"] in ("https", "wss")
         handshake = Handshake.parse(target, scope["headers"], scope.get("client"), secure=secure)
+        path = scope["path"]
+        engine = self._engines.get(path)
+        if engine is not None and await self._forward(scope, receive, send, handshake):
+            return
         session_id = self._cookies.read(handshake.headers.get("cookie", ""))
         if session_id is None:
             session_id = self._identity.new_id()
             send = _with_cookie(send, self._cookies.write(session_id, secure=secure))
-        path = scope["path"]
-        engine = self._engines.get(path)
         if engine is not None and scope["type"] == "http":
             await engine.serve(scope, receive, send, handshake, session_id)
         elif self._is_raw(path) and scope["type"] == "http":
@@ -129,6 +141,17 @@ class Endpoints:
         else:
             scope["session"] = self._worker.ws_server.sessions.get(session_id)
             await self._user_app(scope, receive, send)
+
+    async def _forward(self, scope: Scope, receive: Receive, send: Send, handshake: Handshake) -> bool:
+        """Have a request answered by the worker whose session it names; return whether that was so."""
+        if (
+            scope["type"] != "http"
+            or scope["method"] not in ("GET", "POST")
+            or EXTENSION in scope.get("extensions", ())
+        ):
+            return False
+        owner = self._forwarder.owner_of(handshake)
+        return owner is not None and await self._forwarder.poll(scope, receive, send, owner, handshake.address)
 
     def _own(self, path: str) -> Response | None:
         name = path[1:]
@@ -147,6 +170,17 @@ class Endpoints:
     def serves(self, path: str) -> bool:
         """Is a WebSocket at this path one of the realtime endpoints'?"""
         return self._is_raw(path) or path in self._engines
+
+    def forward(
+        self, transport: asyncio.Transport, handshake: Handshake, target: bytes, raw_headers: list[tuple[bytes, bytes]]
+    ) -> bool:
+        """Give a request to open a WebSocket to the worker whose session it names; return whether that was so."""
+        owner = self._forwarder.owner_of(handshake) if handshake.path in self._engines else None
+        if owner is None:
+            return False
+        refuse = partial(_refuse, transport, Refusal(400, ErrorCode.UNKNOWN_SID))
+        self._forwarder.upgrade(transport, handshake, (target, raw_headers), owner, refuse)
+        return True
 
     def upgrade(
         self, transport: asyncio.Transport, handshake: Handshake, raw_headers: list[tuple[bytes, bytes]]

@@ -6,6 +6,9 @@ import base64
 import hashlib
 import secrets
 
+ID_LENGTH = 8
+"""Characters of a worker's id."""
+
 _RANDOM_BYTES = 18  # 144 bits
 
 

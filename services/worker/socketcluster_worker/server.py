@@ -12,10 +12,12 @@ from uvicorn.server import ServerState
 
 from socketcluster_runtime import logging
 from socketcluster_runtime.errors import AddressInUseError, ControllerError
+from socketcluster_runtime.networks import AddressSet
 from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
 from socketcluster_worker.endpoints import Endpoints
-from socketcluster_worker.transport.http import HTTPProtocol, Origin, ProxyProtocol
+from socketcluster_worker.transport.http import HTTPProtocol, Origin
+from socketcluster_worker.transport.proxied import Proxies, ProxyProtocol
 
 log = logging.get_logger(__name__)
 
@@ -29,16 +31,18 @@ class ClientServer:
     Args:
         endpoints: the ASGI app, and where WebSockets go.
         http_server: whose mounted apps are started and stopped with the worker (ASGI's lifespan).
-        key: what balancers sign PROXY headers with.
+        key: what balancers and other workers sign PROXY headers with.
+        trusted: addresses of load balancers that do not sign theirs.
     """
 
-    def __init__(self, endpoints: Endpoints, http_server: HTTPServer, key: bytes) -> None:
+    def __init__(self, endpoints: Endpoints, http_server: HTTPServer, key: bytes, trusted: AddressSet) -> None:
         self._endpoints = endpoints
         self._http_server = http_server
-        self._key = key
+        self._proxies = Proxies(key, trusted)
         self._state = ServerState()
         self._app_state: dict[str, object] = {}
         self._lifespans: list[LifespanOn] = []
+        self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
         self._adopting: set[asyncio.Task[None]] = set()
         self._clock: asyncio.TimerHandle | None = None
@@ -71,23 +75,44 @@ class ClientServer:
             self._app_state.update(lifespan.state)
         self._tick()
 
-    async def listen(self, address: str) -> tuple[str, int]:
-        """Serve connections to ``host:port`` too; return the host and the port.
+    def bind(self, address: str) -> tuple[str, int]:
+        """Take ``host:port`` (0: any free port), where nobody is let in before ``listen``; return host and port.
 
         Raises:
             AddressInUseError: the port is taken.
         """
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
+        try:
+            family, kind, protocol, _, name = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+            self._socket = socket.socket(family, kind, protocol)
+            if int(port):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind(name)
+        except OSError as error:
+            self.unbind()
+            raise AddressInUseError(f"cannot listen on {address}: {error.strerror}") from None
+        return host, self._socket.getsockname()[1]
+
+    def unbind(self) -> None:
+        """Give the port back, if nothing else has."""
+        if self._socket is not None:
+            self._socket.close()
+
+    async def listen(self) -> None:
+        """Serve connections to the port that was bound.
+
+        Raises:
+            AddressInUseError: somebody else took the port meanwhile.
+        """
+        assert self._socket is not None  # noqa: S101  # bound before
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                lambda: ProxyProtocol(self._make_http, self._key), host, int(port), backlog=1024
+                lambda: ProxyProtocol(self._make_http, self._proxies), sock=self._socket, backlog=1024
             )
         except OSError as error:
-            raise AddressInUseError(f"cannot listen on {address}: {error.strerror}") from None
-        bound: int = self._listener.sockets[0].getsockname()[1]
-        return host, bound
+            raise AddressInUseError(f"cannot listen: {error.strerror}") from None
 
     def take_over(self, client: socket.socket, handoff: Handoff) -> None:
         """Serve a client whose socket a balancer handed over."""
@@ -108,6 +133,7 @@ class ClientServer:
                 task.cancel()
         for lifespan in self._lifespans:
             await lifespan.shutdown()
+        self._proxies.close()
         if self._clock is not None:
             self._clock.cancel()
 

@@ -13,6 +13,7 @@ from socketcluster_runtime import descriptors, logging
 from socketcluster_runtime import rpc as grpc_runtime
 from socketcluster_runtime.channel_feed import Gap
 from socketcluster_runtime.lifecycle import Lifecycle
+from socketcluster_runtime.networks import AddressSet
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.exchange import Exchange
@@ -31,6 +32,7 @@ from socketcluster_worker.server import ClientServer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tasks import Tasks
 from socketcluster_worker.tokens import Tokens
+from socketcluster_worker.transport.forward import Forwarder
 from socketcluster_worker.transport.handoff import HandoffServer
 
 log = logging.get_logger(__name__)
@@ -87,14 +89,29 @@ class Service:
             default_expiry=settings.auth_default_expiry,
             secret=self._secret,
         )
-        self._endpoints = Endpoints(self._worker, settings, identity, cookies, tokens)
-        self._server = ClientServer(self._endpoints, self._worker.http_server, self._secret.encode())
+        forwarder = Forwarder(
+            identity.worker_id,
+            self._client.workers.find,
+            self._secret.encode(),
+            limit=settings.max_forwards,
+            max_body_bytes=settings.max_http_buffer_size,
+            answer_timeout=settings.heartbeat_interval + settings.heartbeat_timeout,
+        )
+        self._endpoints = Endpoints(self._worker, settings, identity, cookies, tokens, forwarder)
+        self._server = ClientServer(
+            self._endpoints, self._worker.http_server, self._secret.encode(), AddressSet(settings.trusted_proxies)
+        )
 
     async def run(self, lifecycle: Lifecycle) -> None:
         """Serve until the lifecycle says stop."""
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._server.unbind)
+            host, port = self._server.bind(self._settings.http_listen)
+            if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
+                host = ""
+            http = (self._settings.http_host or host, port)
             stack.push_async_callback(self._client.close)
-            await self._client.start()
+            await self._client.start(http)
             if not await _unless(lifecycle.stopping, run_controller(self._settings.controller, self._worker)):
                 return
             if not await _unless(lifecycle.stopping, self._client.wait_ready()):
@@ -103,7 +120,7 @@ class Service:
                 namespace.listen()
             await self._server.start()
             stack.push_async_callback(self._server.close, self._settings.drain_timeout)
-            control = await self._listen(stack)
+            control = await self._listen(stack, http)
             control.update(ready=True)
             lifecycle.ready()
             log.info("ready", worker_id=self._worker.id, controller=str(self._settings.controller))
@@ -116,12 +133,10 @@ class Service:
             await self._background.drain(0)
             await self._reports.drain(self._settings.drain_timeout)
 
-    async def _listen(self, stack: contextlib.AsyncExitStack) -> Control:
+    async def _listen(self, stack: contextlib.AsyncExitStack, http: tuple[str, int]) -> Control:
         settings = self._settings
-        host, port = await self._server.listen(settings.http_listen)
-        status = pb.WorkerStatus(worker_id=self._worker.id, name=settings.name, http_port=port)
-        if host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
-            status.http_host = host
+        await self._server.listen()
+        status = pb.WorkerStatus(worker_id=self._worker.id, name=settings.name, http_host=http[0], http_port=http[1])
         if settings.handoff_dir is not None:
             path = settings.handoff_dir / f"{self._worker.id}.sock"
             handoff = HandoffServer(path, self._server.take_over)

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from socketcluster_runtime.networks import Networks
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_worker.connection import SlowConsumer
 
@@ -30,6 +31,8 @@ class WorkerSettings(ServiceSettings):
     """gRPC address on which balancers watch this worker."""
     http_listen: str = wiring("0.0.0.0:7200", pattern=r":\d{1,5}$")
     """``host:port`` for spliced connections; port 0 means any."""
+    http_host: str = wiring("", max_length=255)
+    """Host at which other workers reach ``http_listen``; else the one it names, or the one that stores see."""
     handoff_dir: Path | None = wiring(None)
     """Folder of the handoff socket, shared with the balancers of this host; without it there is no handover."""
     client_files: Path = wiring(CLIENT_FILES)
@@ -43,6 +46,8 @@ class WorkerSettings(ServiceSettings):
     """Where plain Engine.IO clients connect."""
     origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins beside the server's own whose pages may connect, comma-separated; ``*`` means all, without cookies."""
+    trusted_proxies: Networks = ()
+    """Networks of load balancers in front, comma-separated: their connections begin with a PROXY protocol header."""
     protocol_version: int = Field(2, ge=1, le=2)
     """Version of SocketCluster's protocol at ``path``: 1 for clients before version 15."""
     strict_handshake: bool = True
@@ -87,6 +92,8 @@ class WorkerSettings(ServiceSettings):
     """Have clients compress each message on its own; if not, a connection holds up to 40 KiB for it."""
     max_channels_per_socket: int = Field(1000, ge=1)
     """Channels that one client may be subscribed to at a time."""
+    max_forwards: int = Field(8192, ge=0)
+    """Requests for sessions of other workers that are forwarded at a time, WebSockets included; others are refused."""
     store_timeout: float = Field(10.0, gt=0, le=600)
     """Seconds that an operation waits for its store, a restart of the store included."""
     drain_timeout: float = Field(10.0, ge=0, le=600)

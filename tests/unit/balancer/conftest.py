@@ -229,7 +229,7 @@ class StandInWorker(WorkerServicer):
             "nodelay": sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY),
             "keepalive": sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
         }
-        await self._answer(fed, writer, via="handoff", client=taken.client or peer, **options)
+        await self._answer(fed, writer, via="handoff", client=taken.client or peer, tls=taken.tls, **options)
 
     async def _spliced(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         data = b""

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from socketcluster_runtime import splice
+
 Bench = Any  # of conftest.py, which cannot be imported
 
 BIG = 16 * 1024 * 1024
@@ -165,6 +167,24 @@ async def test_a_worker_may_end_its_half_first(bench: Bench) -> None:
         writer.write_eof()
         assert await got == b"still here"
     await bench.until(lambda: bench.splices == 0)
+
+
+async def test_a_client_that_does_not_end_after_the_worker_is_cut_off(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splice, "LINGER", 0.01)
+    worker = await bench.worker("aaaaaaaa", handoff=False)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    worker.serve = serve
+    await bench.start(worker)
+    async with bench.client() as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert await reader.read() == b""
+        await bench.until(lambda: bench.splices == 0)
 
 
 @pytest.mark.parametrize("side", ["client", "worker"])

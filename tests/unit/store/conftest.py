@@ -223,9 +223,15 @@ async def link_worker() -> AsyncIterator[Callable[..., Any]]:
     """Link a worker to stores; the link is closed at the test's end."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def link(*addresses: str, worker_id: str = "worker01", wait: bool = True, **options: Any) -> Worker:
+        async def link(
+            *addresses: str,
+            worker_id: str = "worker01",
+            wait: bool = True,
+            http: tuple[str, int] | None = None,
+            **options: Any,
+        ) -> Worker:
             worker = Worker(*addresses, worker_id=worker_id, **options)
-            await worker.client.start()
+            await worker.client.start(http)
             stack.push_async_callback(worker.client.close)
             if wait:
                 await worker.client.wait_ready()

@@ -20,6 +20,11 @@ def signed(command: int, family: int, body: bytes) -> bytes:
     return start + b"\xe0\x00\x20" + hmac.digest(KEY, start, "sha256")
 
 
+def v2(command: int, family: int, body: bytes) -> bytes:
+    """An unsigned header."""
+    return proxy.SIGNATURE + bytes([command, family]) + len(body).to_bytes(2, "big") + body
+
+
 @given(st.tuples(V4, V4) | st.tuples(V6, V6), PORTS, PORTS, st.booleans(), st.binary(max_size=50))
 def test_a_header_says_what_was_put_in(hosts: tuple[str, str], one: int, other: int, tls: bool, rest: bytes) -> None:
     made = proxy.encode((hosts[0], one), (hosts[1], other), tls=tls, key=KEY)
@@ -45,10 +50,30 @@ def test_a_mapped_address_and_a_zone_are_understood() -> None:
     assert made.source == ("fe80::1", 1)
 
 
-@pytest.mark.parametrize(("source", "destination"), [("192.0.2.1", "::1"), ("", "127.0.0.1"), ("host", "host")])
-def test_what_is_no_pair_of_addresses_is_local(source: str, destination: str) -> None:
-    made = proxy.encode((source, 1), (destination, 2), tls=True, key=KEY)
+@pytest.mark.parametrize("source", ["", "host", "/run/socket"])
+def test_what_is_no_address_is_local(source: str) -> None:
+    made = proxy.encode((source, 1), ("127.0.0.1", 2), tls=True, key=KEY)
     assert proxy.parse(made, KEY) == proxy.ProxyHeader(source=None, tls=True, size=len(made))
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"), [("192.0.2.1", "::1"), ("2001:db8::1", "127.0.0.1"), ("192.0.2.1", "")]
+)
+def test_a_client_is_told_of_though_it_came_to_an_address_of_the_other_family(source: str, destination: str) -> None:
+    made = proxy.encode((source, 1), (destination, 2), tls=False, key=KEY)
+    assert proxy.parse(made, KEY) == proxy.ProxyHeader(source=(source, 1), tls=False, size=len(made))
+
+
+def test_a_forwarded_request_is_known_by_a_signed_header_alone() -> None:
+    made = proxy.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=False, key=KEY, forwarded=True)
+    parsed = proxy.parse(made, KEY)
+    assert parsed is not None
+    assert parsed.forwarded
+    assert parsed == proxy.parse(made, KEY, trusted=True)
+    unsigned = v2(0x21, 0x11, bytes(12) + b"\xe1\x00\x00")
+    parsed = proxy.parse(unsigned, KEY, trusted=True)
+    assert parsed is not None
+    assert not parsed.forwarded
 
 
 def test_more_bytes_are_needed_until_the_last() -> None:
@@ -135,3 +160,80 @@ def test_any_bytes_are_the_documented_error_or_wait_for_more(data: bytes, signat
     except ProxyError:
         return
     assert parsed is None
+
+
+# What a trusted load balancer may send.
+
+
+def test_an_unsigned_header_is_believed_of_a_trusted_sender_alone() -> None:
+    data = v2(0x21, 0x11, bytes([192, 0, 2, 1, 198, 51, 100, 2]) + b"\x12\x34\x01\xbb" + b"\x03\x00\x04crc\x00")
+    assert proxy.parse(data, KEY, trusted=True) == proxy.ProxyHeader(("192.0.2.1", 0x1234), tls=False, size=len(data))
+    with pytest.raises(UntrustedProxyError, match="not signed"):
+        proxy.parse(data, KEY)
+
+
+def test_a_trusted_sender_tells_of_tls() -> None:
+    data = v2(0x21, 0x21, bytes(15) + b"\x01" + bytes(20) + b"\x20\x00\x05\x01\x00\x00\x00\x00")
+    assert proxy.parse(data, KEY, trusted=True) == proxy.ProxyHeader(("::1", 0), tls=True, size=len(data))
+
+
+def test_a_mapped_address_of_a_trusted_sender_is_the_ipv4_address() -> None:
+    data = v2(0x21, 0x21, bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 1]) + bytes(18) + b"\x00\x01")
+    parsed = proxy.parse(data, KEY, trusted=True)
+    assert parsed is not None
+    assert parsed.source == ("192.0.2.1", 0)
+
+
+def test_a_wrong_signature_is_no_better_for_being_trusted() -> None:
+    with pytest.raises(UntrustedProxyError, match="another secret"):
+        proxy.parse(proxy.encode(("::1", 1), ("::1", 2), tls=False, key=b"x"), KEY, trusted=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "source"),
+    [
+        (b"PROXY TCP4 192.0.2.1 198.51.100.2 4711 443\r\n", ("192.0.2.1", 4711)),
+        (b"PROXY TCP6 2001:DB8::1 ::1 65535 0\r\n", ("2001:db8::1", 65535)),
+        (b"PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n", ("192.0.2.1", 1)),
+        (b"PROXY UNKNOWN\r\n", None),
+        (b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n", None),
+    ],
+)
+def test_version_1(line: bytes, source: tuple[str, int] | None) -> None:
+    expected = proxy.ProxyHeader(source, tls=False, size=len(line))
+    assert proxy.parse(line, KEY, trusted=True) == expected
+    assert proxy.parse(line + b"GET / HTTP/1.1\r\n\r\n" * 9, KEY, trusted=True) == expected
+    for size in range(len(line)):
+        assert proxy.parse(line[:size], KEY, trusted=True) is None
+    with pytest.raises(MalformedProxyError):
+        proxy.parse(line, KEY)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PROXY TCP4 ::1 ::1 1 2\r\n",
+        b"PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n",
+        b"PROXY TCP4 192.0.2.256 192.0.2.2 1 2\r\n",
+        b"PROXY TCP4 192.0.2.1  192.0.2.2 1 2\r\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2 \r\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n",
+        b"PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n",
+        b"PROXY UNKNOWN" + b" " * 94,
+        b"proxy UNKNOWN\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_malformed_of_a_trusted_sender(data: bytes) -> None:
+    with pytest.raises(MalformedProxyError):
+        proxy.parse(data, KEY, trusted=True)
+
+
+@given(st.binary(max_size=80), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 192.0.2.1 ", proxy.SIGNATURE]))
+def test_any_bytes_of_a_trusted_sender_are_a_header_or_the_documented_error(data: bytes, start: bytes) -> None:
+    try:
+        parsed = proxy.parse(start + data, KEY, trusted=True)
+    except ProxyError:
+        return
+    assert parsed is None or 0 < parsed.size <= len(start + data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +12,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from socketcluster_runtime import logging
-from socketcluster_wire import proxy
-from socketcluster_wire.errors import ProxyError
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.endpoints import Endpoints
+from socketcluster_worker.transport.forward import EXTENSION
 from socketcluster_worker.transport.websocket import end_for_all
 
 log = logging.get_logger(__name__)
@@ -39,6 +37,8 @@ class Origin:
 
     client: tuple[str, int] | None
     secure: bool
+    forwarded: bool = False
+    """Was it passed on by another worker?"""
 
 
 class HTTPProtocol(HttpToolsProtocol):
@@ -129,6 +129,8 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the clock: a body may take its time."""
         self._in_head, self._unparsed_bytes = False, 0
+        if self._origin.forwarded:
+            self.scope["extensions"] = {EXTENSION: {}}
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -149,6 +151,9 @@ class HTTPProtocol(HttpToolsProtocol):
             super().handle_websocket_upgrade()
             return
         self.connections.discard(self)
+        may_be_elsewhere = "sid" in handshake.query and not self._origin.forwarded
+        if may_be_elsewhere and self._endpoints.forward(self.transport, handshake, self.url, self.headers):
+            return
         websocket = self._endpoints.upgrade(self.transport, handshake, self.headers)
         if websocket is not None:
             self.transport.set_protocol(websocket)
@@ -194,52 +199,3 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-
-
-class ProxyProtocol(asyncio.Protocol):
-    """A connection to the worker's own port: reads the PROXY header, if there is one, and gives way to HTTP.
-
-    Args:
-        make_http: makes the protocol that goes on, of the client's origin and the bytes behind the header.
-        key: what balancers sign their headers with.
-    """
-
-    def __init__(self, make_http: Callable[[Origin, bytes], HTTPProtocol], key: bytes) -> None:
-        self._make_http = make_http
-        self._key = key
-        self._received = b""
-        self._transport: asyncio.Transport
-        self._timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        """Wait for the first bytes."""
-        self._transport = transport
-        self._timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT, transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        """Read until it is clear who the client is."""
-        self._received += data
-        begins = proxy.SIGNATURE[: len(self._received)]
-        if self._received[: len(begins)] != begins:
-            self._go_on(Origin(None, secure=False), self._received)
-            return
-        try:
-            header = proxy.parse(self._received, self._key)
-        except ProxyError as error:
-            log.warning("a connection with a PROXY header that is not believed", error=str(error))
-            self._transport.abort()
-            return
-        if header is not None:
-            self._go_on(Origin(header.source, secure=header.tls), self._received[header.size :])
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _go_on(self, origin: Origin, received: bytes) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        http = self._make_http(origin, received)
-        self._transport.set_protocol(http)
-        http.connection_made(self._transport)

@@ -110,7 +110,7 @@ class EngineServer:
         if future is None:
             return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
         if not future.done():
-            gone = asyncio.ensure_future(_disconnected(receive))
+            gone = asyncio.ensure_future(disconnected(receive))
             try:
                 await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -132,7 +132,7 @@ class EngineServer:
             return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
         limit = self._options.max_http_buffer_size
         try:
-            body = await _read(receive, limit, handshake.headers.get("content-length", ""))
+            body = await read_body(receive, limit, handshake.headers.get("content-length", ""))
         finally:
             session.end_post()
         if body is None:
@@ -205,12 +205,13 @@ def _refuse(refusal: Refusal) -> Response:
     return Response(refusal.body(), refusal.status, media_type="application/json")
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _read(receive: Receive, limit: int, announced: str) -> bytes | str | None:
+async def read_body(receive: Receive, limit: int, announced: str) -> bytes | str | None:
     """Return a request's body, ``None`` if it is over the limit, or ``"gone"`` if the client went away."""
     if announced.isdigit() and int(announced) > limit:
         return None

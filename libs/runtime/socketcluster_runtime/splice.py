@@ -1,4 +1,4 @@
-"""Clients whose socket cannot be handed over: bytes are copied both ways."""
+"""Clients that another process serves, and whose socket it cannot be given: bytes are copied both ways."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import cast
 
 LINGER = 10.0
-"""Seconds that a connection gets to take what was sent to it after its counterpart has gone."""
+"""Seconds that a client gets to take what was sent to it, and to end, after the worker has ended; and the reverse, if
+the client has gone."""
 
 
 class Splice:
@@ -20,8 +21,8 @@ class Splice:
 
     def __init__(self, ended: Callable[[Splice], object]) -> None:
         self._ended = ended
-        self._worker = _End(self._lost)
-        self._client = _End(self._lost)
+        self._worker = _End(self._lost, self._hurry)
+        self._client = _End(self._lost, None)  # a worker may answer a client that sends no more as late as it likes
         self._worker.other, self._client.other = self._client, self._worker
         self._timer: asyncio.TimerHandle | None = None
 
@@ -58,6 +59,12 @@ class Splice:
         else:
             client.resume_reading()
 
+    def close(self) -> None:
+        """Close both connections when what was written to them has gone out, or after ``LINGER`` seconds."""
+        self._hurry()
+        self._worker.close()
+        self._client.close()
+
     def abort(self) -> None:
         """Close both connections at once."""
         self._worker.abort()
@@ -71,6 +78,10 @@ class Splice:
             self._ended(self)
         elif other.made:
             other.close()
+            self._hurry()
+
+    def _hurry(self) -> None:
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LINGER, self.abort)
 
 
@@ -79,11 +90,12 @@ class _End(asyncio.Protocol):
 
     other: _End
 
-    def __init__(self, closed: Callable[[_End], object]) -> None:
+    def __init__(self, closed: Callable[[_End], object], ended: Callable[[], object] | None) -> None:
         self.greeting = b""
         """What the other end is sent before anything that comes from here."""
         self.lost = False
         self._closed = closed
+        self._ended = ended
         self._transport: asyncio.Transport | None = None
         self._at_eof = False
 
@@ -107,6 +119,8 @@ class _End(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._at_eof = True
+        if self._ended is not None:
+            self._ended()
         if self.other._at_eof:
             self.close()
             self.other.close()

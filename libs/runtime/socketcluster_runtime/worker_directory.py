@@ -1,0 +1,56 @@
+"""Where the workers of the cluster serve HTTP, as the stores tell it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+
+from socketcluster_proto.v1 import store_pb2
+
+KEPT = 10.0
+"""Seconds for which a worker is remembered that no store names any more: a store that was restarted names those alone
+that have linked to it again."""
+
+
+class WorkerDirectory:
+    """The directories of all stores that this worker is linked to, as one."""
+
+    def __init__(self) -> None:
+        self._told: dict[Hashable, dict[str, tuple[str, int]]] = {}  # by link, the one that spoke last at the end
+        self._left: dict[str, tuple[tuple[str, int], float]] = {}  # by worker, in the order in which their time ends
+
+    def told(self, link: Hashable, directory: store_pb2.Directory) -> None:
+        """Take what the store behind a link says."""
+        before = self._told.pop(link, {})
+        self._told[link] = {worker.worker_id: (worker.http_host, worker.http_port) for worker in directory.workers}
+        self._note_left(before)
+
+    def broken(self, link: Hashable) -> None:
+        """Forget, after a while, what was heard on a link."""
+        self._note_left(self._told.pop(link, {}))
+
+    def find(self, worker_id: str) -> tuple[str, int] | None:
+        """Return the host and port of a worker, who need not be there any more; ``None``: it is not known."""
+        return self._named(worker_id) or self._remembered(worker_id)
+
+    def _named(self, worker_id: str) -> tuple[str, int] | None:
+        for workers in reversed(self._told.values()):
+            if (address := workers.get(worker_id)) is not None:
+                return address
+        return None
+
+    def _remembered(self, worker_id: str) -> tuple[str, int] | None:
+        address, until = self._left.get(worker_id, (None, 0.0))
+        return address if until > asyncio.get_running_loop().time() else None
+
+    def _note_left(self, before: dict[str, tuple[str, int]]) -> None:
+        now = asyncio.get_running_loop().time()
+        for worker_id, address in before.items():
+            if self._named(worker_id) is None:
+                self._left.pop(worker_id, None)
+                self._left[worker_id] = address, now + KEPT
+        while self._left:
+            worker_id, (_address, until) = next(iter(self._left.items()))
+            if until > now:
+                break
+            del self._left[worker_id]

@@ -1,0 +1,132 @@
+"""Load balancers in front of this one: they say by the PROXY protocol who each client is."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from socketcluster_balancer.deadlines import Deadlines
+from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.networks import AddressSet
+from socketcluster_runtime.throttle import Throttle
+from socketcluster_wire import proxy
+from socketcluster_wire.errors import ProxyError
+from socketcluster_wire.proxy import ProxyHeader
+
+log = get_logger(__name__)
+
+
+class ProxyEntrance:
+    """Stands between the listener and the reception: reads the header of each connection from a trusted proxy.
+
+    Of the socket it reads the header alone, to the byte: behind it comes TLS, or a request.
+
+    Args:
+        settings: the balancer's.
+        accept: is given each connection, and the header that was in front of it, if the peer is a trusted proxy.
+    """
+
+    def __init__(
+        self, settings: BalancerSettings, accept: Callable[[socket.socket, ProxyHeader | None], object]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._trusted = AddressSet(settings.trusted_proxies)
+        self._key = settings.shared_secret().encode()
+        self._pass_on = accept
+        self._received: dict[socket.socket, bytes] = {}
+        """By connection, as much of its header as was read."""
+        self._deadlines: Deadlines[socket.socket] = Deadlines(settings.head_timeout, self._too_slow)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._refused = Throttle(
+            lambda count: log.warning(
+                "connections from trusted proxies without a proper PROXY header were closed",
+                connections=count,
+                reason=self._reason,
+                setting="trusted_proxies",
+            )
+        )
+        self._reason = ""
+
+    def accept(self, sock: socket.socket) -> None:
+        """Take a new connection in."""
+        if not self._trusted:
+            self._pass_on(sock, None)
+            return
+        try:
+            trusted = sock.getpeername()[0] in self._trusted
+        except OSError:  # it has gone
+            sock.close()
+            return
+        if not trusted:
+            self._pass_on(sock, None)
+            return
+        self._received[sock] = b""
+        self._idle.clear()
+        if not self._read(sock):
+            self._loop.add_reader(sock, self._readable, sock)
+            self._deadlines.add(sock)
+
+    async def drain(self, timeout: float) -> None:
+        """Take no more headers in after ``timeout`` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        for sock in tuple(self._received):
+            self._close(sock)
+        self._deadlines.close()
+        self._refused.close()
+
+    def _readable(self, sock: socket.socket) -> None:
+        if sock in self._received:
+            self._read(sock)
+
+    def _read(self, sock: socket.socket) -> bool:
+        """Read what there is of the header; return whether reading is over, for whatever reason."""
+        before = self._received[sock]
+        try:
+            data = sock.recv(proxy.MAX_HEADER_BYTES, socket.MSG_PEEK)
+            if not data:
+                self._refuse(sock, "a connection ended within its PROXY header") if before else self._close(sock)
+                return True
+            header = proxy.parse(before + data, self._key, trusted=True)
+            sock.recv(len(data) if header is None else header.size - len(before))
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:  # it has gone
+            self._close(sock)
+            return True
+        except ProxyError as error:
+            self._refuse(sock, str(error))
+            return True
+        if header is None:
+            self._received[sock] = before + data
+            return False
+        self._forget(sock)
+        self._pass_on(sock, header)
+        return True
+
+    def _too_slow(self, sock: socket.socket) -> None:
+        if self._received[sock]:
+            self._refuse(sock, "a PROXY header did not arrive in time")
+        else:  # opened in advance, perhaps
+            self._close(sock)
+
+    def _refuse(self, sock: socket.socket, reason: str) -> None:
+        self._close(sock)
+        self._reason = reason
+        self._refused.add()
+
+    def _close(self, sock: socket.socket) -> None:
+        self._forget(sock)
+        sock.close()
+
+    def _forget(self, sock: socket.socket) -> None:
+        self._loop.remove_reader(sock)
+        self._deadlines.discard(sock)
+        del self._received[sock]
+        if not self._received:
+            self._idle.set()
