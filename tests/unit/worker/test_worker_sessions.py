@@ -108,6 +108,27 @@ async def test_http_and_sockets_have_one_session_object_until_the_last_leaves(
     assert not [s for route in routes for s in route.attached_sessions()]
 
 
+async def test_a_worker_tells_how_many_clients_and_sessions_it_has(worker: RunningWorker, probe: Probe) -> None:
+    def told() -> list[float | None]:
+        get = worker.lifecycle.metrics.get_sample_value
+        return [get("socketcluster_worker_connections"), get("socketcluster_worker_sessions")]
+
+    assert told() == [0, 0]
+    tab = await worker.websocket()
+    await tab.send_text(HANDSHAKE)
+    socket = await probe.sockets.get()
+    assert told() == [1, 1]
+    cookie = f"socketcluster.session={tab.response.headers['set-cookie'].partition('=')[2].partition(';')[0]}"
+    other = await worker.websocket(Cookie=cookie)
+    await other.send_text(HANDSHAKE)
+    assert (await probe.sockets.get()).session is socket.session
+    assert told() == [2, 1]
+    for client in (tab, other):
+        await client.end()
+        await probe.ends.get()
+    assert told()[0] == 0
+
+
 async def test_a_balancer_s_header_tells_who_the_client_is(start_worker: StartWorker) -> None:
     worker = await start_worker(tell)
     client = await worker.connect()
