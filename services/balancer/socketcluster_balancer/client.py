@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 class Client(abc.ABC):
     """A connection that belongs to the balancer."""
 
-    __slots__ = ("data", "head", "tried", "wait_until")
+    __slots__ = ("data", "head", "key", "tried", "wait_until")
 
     secure: ClassVar[bool]
     """Did it come by TLS, which ends here?"""
 
-    def __init__(self) -> None:
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        """What its connection is counted under: see ``limits.address_key``."""
         self.data = b""
         """Everything read so far."""
         self.head: RequestHead | None = None

@@ -9,7 +9,8 @@ import socket
 
 from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
-from socketcluster_balancer.reception import Reception
+from socketcluster_balancer.limits import Refusal
+from socketcluster_balancer.reception import MAX_REFUSED, Reception
 from socketcluster_balancer.splice import Splice
 
 _DISCARD_BYTES = 64 * 1024
@@ -22,8 +23,8 @@ class PlainClient(Client):
 
     secure = False
 
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__()
+    def __init__(self, sock: socket.socket, key: bytes) -> None:
+        super().__init__(key)
         self.sock = sock
         """Non-blocking."""
 
@@ -37,13 +38,17 @@ class PlainClient(Client):
 class PlainReception(Reception[PlainClient]):
     """Reads from sockets, those of answered clients too: unread bytes would make of the close a reset."""
 
-    def accept(self, sock: socket.socket) -> None:
-        client = PlainClient(sock)
+    def accept(self, sock: socket.socket, host: str) -> None:
+        key = self._limits.key(host)
+        if (refusal := self._admit(key)) is not None:
+            self._refuse(PlainClient(sock, key), refusal)
+            return
+        client = PlainClient(sock, key)
         self._take_in(client)
         if self._read(client):
             return
         self._loop.add_reader(sock, self._readable, client)
-        self._reading.add(client)
+        (self._reading if client.data else self._silent).add(client)
 
     def answer(self, client: PlainClient, status: int) -> None:
         try:
@@ -57,12 +62,41 @@ class PlainReception(Reception[PlainClient]):
 
     def release(self, client: PlainClient) -> None:
         client.sock.close()
+        self._ended(client)
+
+    def taken(self, client: PlainClient) -> None:
+        """Close the descriptor of a client that a worker has taken over."""
+        self._counters.handovers += 1
+        client.sock.close()
         self.forget(client)
 
+    def _refuse(self, client: PlainClient, refusal: Refusal) -> None:
+        """Answer at once, before anything was read; what is read later is dropped, lest it reset the connection."""
+        status = 503 if refusal is Refusal.SOCKETS else 429
+        try:
+            client.sock.send(pages.answer(status, retry_after=self._limits.retry_after(refusal)))
+            client.sock.shutdown(socket.SHUT_WR)
+            if len(self._refused) >= MAX_REFUSED:
+                client.sock.recv(_DISCARD_BYTES)
+                client.sock.close()
+                return
+        except OSError:  # it has gone, or has sent nothing yet
+            client.sock.close()
+            return
+        self._refused.add(client)
+        self._loop.add_reader(client.sock, self._discard, client)
+        self._lingering.add(client)
+
     def _readable(self, client: PlainClient) -> None:
+        silent = not client.data
         if self._read(client):
+            self._silent.discard(client)
             self._reading.discard(client)
             self._leaving.discard(client)
+        elif silent:
+            self._silent.discard(client)
+            if client not in self._leaving:
+                self._reading.add(client)
 
     def _read(self, client: PlainClient) -> bool:
         """Read what is there; return whether reading is over, for whatever reason."""
@@ -87,7 +121,7 @@ class PlainReception(Reception[PlainClient]):
         self._complete(client)
         return True
 
-    def _too_slow(self, client: PlainClient) -> None:
+    def _hurry_away(self, client: PlainClient) -> None:
         self._loop.remove_reader(client.sock)
         if client.data:
             self.answer(client, 408)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.dispatch import Dispatcher
+from socketcluster_balancer.limits import Limits
 from socketcluster_balancer.listener import Listener, open_socket
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.workers import WorkerDirectory
@@ -49,10 +51,15 @@ class Balancer:
     """The balancer's parts, put together."""
 
     def __init__(self, settings: BalancerSettings) -> None:
-        self.dispatcher = Dispatcher(settings, lambda: self.workers.available)
+        self.counters = Counters()
+        self.limits = Limits(settings)
+        self.dispatcher = Dispatcher(settings, self.limits, self.counters, lambda: self.workers.available)
         self.workers = WorkerDirectory(settings, self.dispatcher.make_link, self.dispatcher.workers_changed)
         self.listener = Listener(
-            open_socket(settings), self.dispatcher.reception.accept, answers=settings.tls_cert is None
+            open_socket(settings),
+            self.dispatcher.reception.accept,
+            self.counters,
+            answers=settings.tls_cert is None,
         )
 
     async def stop(self, timeout: float) -> None:
