@@ -9,6 +9,7 @@ from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.dispatch import Dispatcher
 from socketcluster_balancer.limits import Limits
 from socketcluster_balancer.listener import Listener, open_socket
+from socketcluster_balancer.metrics import BalancerMetrics
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.workers import WorkerDirectory
 from socketcluster_runtime import descriptors
@@ -27,6 +28,7 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
     """
     descriptors.warn_of_limit(descriptors.raise_limit(), 2)  # a client whose bytes are copied needs two
     balancer = Balancer(settings)
+    lifecycle.metrics.register(BalancerMetrics(balancer, "plain" if settings.tls_cert is None else "tls"))
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(balancer.workers.run())
         balancer.listener.start()
