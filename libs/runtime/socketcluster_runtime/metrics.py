@@ -1,7 +1,8 @@
 """Metrics: one registry a service, read over HTTP in Prometheus' text format at an address of its own.
 
 What a service counts is plain numbers; a collector turns them into samples when somebody asks, so that counting costs
-an addition.
+an addition. Collectors are called in a thread, because to count 18,000 open descriptors takes 60 ms: they may read
+numbers and lengths, and go through a copy of what the event loop changes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Gauges(Collector):
         self._gauges = gauges
 
     def collect(self) -> Iterable[Metric]:
-        """Read them."""
+        """Read them, in a thread."""
         for name, text, read in self._gauges:
             yield GaugeMetricFamily(name, text, value=read())
 
@@ -104,7 +105,7 @@ async def _answer(registry: CollectorRegistry, reader: asyncio.StreamReader, wri
     else:
         accept = next((field[7:].strip() for field in fields if field.lower().startswith("accept:")), "")
         encode, kind = choose_encoder(accept)
-        status, body = "200 OK", encode(registry)
+        status, body = "200 OK", await asyncio.to_thread(encode, registry)
     start = (
         f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
         "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
