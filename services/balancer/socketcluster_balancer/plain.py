@@ -13,13 +13,16 @@ from socketcluster_balancer.limits import Refusal
 from socketcluster_balancer.reception import MAX_REFUSED, Reception
 from socketcluster_balancer.splice import Splice
 
+MAX_DISCARDED = 256 * 1024
+"""Bytes of an answered client that are read and dropped; the kernel holds up what it sends beyond them."""
+
 _DISCARD_BYTES = 64 * 1024
 
 
 class PlainClient(Client):
     """A connection without TLS."""
 
-    __slots__ = ("sock",)
+    __slots__ = ("discarded", "sock")
 
     secure = False
 
@@ -27,6 +30,8 @@ class PlainClient(Client):
         super().__init__(key)
         self.sock = sock
         """Non-blocking."""
+        self.discarded = 0
+        """Bytes read from it after it was answered."""
 
     def addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
         return self.sock.getpeername()[:2], self.sock.getsockname()[:2]
@@ -130,7 +135,10 @@ class PlainReception(Reception[PlainClient]):
 
     def _discard(self, client: PlainClient) -> None:
         try:
-            if client.sock.recv(_DISCARD_BYTES):
+            if size := len(client.sock.recv(_DISCARD_BYTES)):
+                client.discarded += size
+                if client.discarded > MAX_DISCARDED:
+                    self._loop.remove_reader(client.sock)  # until its time to take the answer is over
                 return
         except (BlockingIOError, InterruptedError):
             return
