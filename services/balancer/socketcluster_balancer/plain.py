@@ -115,8 +115,9 @@ class PlainReception(Reception[PlainClient]):
             self._loop.remove_reader(client.sock)
             self.release(client)
             return True
-        client.data = client.data + data if client.data else data
-        if status := self._look_for_head(client):
+        known = len(client.data)
+        client.data = client.data + data if known else data
+        if status := self._look_for_head(client, known):
             self._loop.remove_reader(client.sock)
             self.answer(client, status)
             return True

@@ -18,6 +18,8 @@ from socketcluster_wire.request_head import RequestHead
 
 LINGER = 1.0
 """Seconds that an answered client gets to take its answer and close."""
+EARLY = 64
+"""Bytes of a head up to which each piece is read for what it cannot be; then only its end is looked for."""
 MAX_REFUSED = 256
 """Clients refused at once that get this time; with more at a time, the answer of some is lost in a reset."""
 GRACE = 1.0
@@ -114,8 +116,15 @@ class Reception(abc.ABC, Generic[C]):
         self._clients.add(client)
         self._idle.clear()
 
-    def _look_for_head(self, client: C) -> int:
-        """Look whether the client's head is complete; return the status to refuse it with, or 0."""
+    def _look_for_head(self, client: C, known: int) -> int:
+        """Look whether the client's head is complete; return the status to refuse it with, or 0.
+
+        Args:
+            client: whose.
+            known: bytes of its data that were looked at before.
+        """
+        if known > EARLY and len(client.data) < self._max_head_bytes and not RequestHead.may_end(client.data, known):
+            return 0
         try:
             client.head = RequestHead.parse(client.data, self._max_head_bytes)
         except MalformedHeadError:

@@ -42,10 +42,10 @@ class SecureClient(Client, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.answered:
             return
-        first = not self.data
+        known = len(self.data)
         self.data += data
         if self.head is None:
-            self._reception.read(self, first=first)
+            self._reception.read(self, known)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -94,11 +94,11 @@ class SecureReception(Reception[SecureClient]):
         self._handshakes[client] = task
         task.add_done_callback(lambda _task: self._handshakes.pop(client, None))
 
-    def read(self, client: SecureClient, *, first: bool) -> None:
-        """Look whether the client's head is complete; are these the ``first`` bytes of it?"""
-        if first:
+    def read(self, client: SecureClient, known: int) -> None:
+        """Look whether the client's head is complete, of which ``known`` bytes were looked at before."""
+        if not known:
             self._silent.discard(client)
-        if status := self._look_for_head(client):
+        if status := self._look_for_head(client, known):
             self.answer(client, status)
             return
         if client.head is not None and client.transport is not None:
@@ -106,7 +106,7 @@ class SecureReception(Reception[SecureClient]):
             self._leaving.discard(client)
             client.transport.pause_reading()  # what comes now is for the worker
             self._complete(client)
-        elif first and client not in self._leaving:
+        elif not known and client not in self._leaving:
             self._reading.add(client)
 
     def answer(self, client: SecureClient, status: int) -> None:

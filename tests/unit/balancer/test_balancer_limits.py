@@ -15,6 +15,7 @@ from support import certificates
 from socketcluster_balancer import limits
 from socketcluster_balancer.limits import Limits, Refusal, address_key
 from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_wire.request_head import RequestHead
 
 Bench = Any  # of conftest.py, which cannot be imported
 
@@ -297,3 +298,24 @@ async def test_ten_megabytes_of_header_get_nowhere(bench: Bench) -> None:
     assert {answer[:13] for answer in await asyncio.gather(*attackers)} <= {b"HTTP/1.1 431 ", b""}
     assert own.memory_info().rss - before < 50_000_000
     assert refused(bench) == {"head_too_large": 20}
+
+
+async def test_a_head_in_tiny_pieces_is_read_again_only_when_it_may_be_complete(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, parse = [], RequestHead.parse
+
+    def reading(data: bytes, limit: int) -> RequestHead | None:
+        read.append(len(data))
+        return parse(data, limit)
+
+    monkeypatch.setattr(RequestHead, "parse", reading)
+    await bench.start(await bench.worker("aaaaaaaa"))
+    clients = bench.balancer.dispatcher.reception._clients
+    async with bench.client() as (reader, writer):
+        for size in range(60, 400, 20):
+            writer.write(b"GET / HTTP/1.1\r\n".ljust(60, b"x") if size == 60 else b": xxx\r\nyyyyyyyyyyyyy")
+            await bench.until(lambda size=size: [len(client.data) for client in clients] == [size])
+        writer.write(b"\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    assert read == [60, 80, 384]
