@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -51,11 +52,14 @@ def plan(settings: ClusterSettings, run_dir: Path, listen_fds: Sequence[int]) ->
         for index, port in enumerate(settings.stores)
     ]
     workers = [f"unix:{run_dir}/worker-{index}.sock" for index in range(len(settings.workers))]
+    metrics_ports = itertools.count(settings.metrics_port)
 
     def child(service: type[ServiceSettings], index: int, wired: dict[str, str], *fds: int) -> ChildSpec:
         name = f"{service.service}-{index}"
         package = service.__module__.partition(".")[0]
         values = _values(settings, service) | wired | {"name": name}
+        if settings.metrics_port:
+            values["metrics_listen"] = f"127.0.0.1:{next(metrics_ports)}"
         environ = {key: value for key, value in os.environ.items() if _inherited(key)}
         environ |= {service.env_name(field): value for field, value in values.items()}
         environ |= {PARENT_VARIABLE: str(os.getpid()), "NOTIFY_SOCKET": str(notify_path(run_dir))}

@@ -91,6 +91,8 @@ class ClusterSettings(ServiceSettings):
     """Port on which clients are accepted; 0 means any free one."""
     data_dir: Path = Path("data")
     """Folder of the stores' data and of the cluster's secret."""
+    metrics_port: int = Field(0, ge=0, le=65000)
+    """First port on 127.0.0.1 of the processes' metrics: balancers, workers, stores, a port each; 0: none."""
     stop_timeout: float = Field(15.0, gt=0, le=3600)
     """Seconds that the balancers, then the workers, then the stores have to stop before they are killed."""
 

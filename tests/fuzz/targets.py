@@ -106,7 +106,7 @@ def handoff_packet(data: bytes) -> None:
         found = handoff.decode(data)
         assert handoff.decode(handoff.encode(found)) == found
     with suppress(WireError):
-        handoff.decode_ack(data)
+        handoff.decode_reply(data)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
@@ -152,5 +152,6 @@ SEEDS: dict[str, list[bytes]] = {
     "handoff_packet": [
         handoff.encode(handoff.Handoff(7, b"GET / HTTP/1.1\r\n\r\n", tls=True, client=("2001:db8::1", 5))),
         handoff.encode_ack(7),
+        handoff.encode_ended([7, 8]),
     ],
 }

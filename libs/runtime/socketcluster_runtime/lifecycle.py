@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 
 import uvloop
 
-from socketcluster_runtime import logging
+from socketcluster_runtime import logging, metrics
 from socketcluster_runtime.errors import EX_CONFIG, ServiceError, SettingsError
 from socketcluster_runtime.settings import ServiceSettings
 
@@ -31,6 +31,8 @@ class Lifecycle:
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
         """Set by SIGTERM and SIGINT: finish what is under way, then return."""
+        self.metrics = metrics.make_registry()
+        """What the service has to tell of itself, in numbers."""
 
     def ready(self) -> None:
         """Say that the service serves: to whoever started it, by systemd's protocol, if it listens for that."""
@@ -80,7 +82,8 @@ async def _serve(settings: S, serve: Callable[[S, Lifecycle], Awaitable[None]]) 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
-    await serve(settings, lifecycle)
+    async with metrics.served(lifecycle.metrics, settings.metrics_listen):
+        await serve(settings, lifecycle)
 
 
 def _die_with_parent() -> None:

@@ -54,6 +54,8 @@ class ServiceSettings(BaseSettings):
     """``text`` for people, ``json`` for programs: one object a line."""
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="LOG_LEVEL")
     """The least important messages that are logged."""
+    metrics_listen: str | None = wiring(None, pattern=r"^.+:\d{1,5}$")
+    """``host:port`` of ``/metrics`` in Prometheus' text format, for no client to reach; none: it is not served."""
 
     @classmethod
     def settings_customise_sources(

@@ -5,10 +5,11 @@ One packet a client, on a ``SOCK_SEQPACKET`` Unix socket; the descriptor travels
     version  flags  id       [port  length  host]   head
     u8       u8     u64      [u16   u8      ...]    the rest of the packet
 
-and one packet back, as soon as the worker holds the descriptor::
+and one packet back, as soon as the worker holds the descriptor (kind 0), and later, with the ids of many, when their
+connections have ended (kind 1)::
 
-    version  id
-    u8       u64
+    version  kind  id...
+    u8       u8    u64...
 
 A balancer that got no acknowledgement gives the client to another worker, after it has made sure that no
 acknowledgement can be sent any more. So a worker touches a client's socket only once its acknowledgement was sent; if
@@ -18,22 +19,33 @@ that fails, it closes its descriptor and forgets the client.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from socketcluster_wire.errors import MalformedHandoffError
 
-VERSION = 1
+VERSION = 2
 """The first byte of every packet."""
 
 MAX_PACKET_BYTES = 32 * 1024
 """The size of the largest packet; a receiver's buffer of this size loses nothing."""
 
+MAX_ENDED = 500
+"""The ids that one packet about ended connections has at most."""
+
+MAX_REPLY_BYTES = 2 + 8 * MAX_ENDED
+"""The size of the largest packet that comes back."""
+
 _TLS = 1
 _CLIENT = 2
 
+_TAKEN = 0
+_ENDED = 1
+
 _START = struct.Struct("!BBQ")
 _CLIENT_START = struct.Struct("!HB")
-_ACK = struct.Struct("!BQ")
+_REPLY_START = struct.Struct("!BB")
+_ACK = struct.Struct("!BBQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +111,43 @@ def decode(packet: bytes) -> Handoff:
     return Handoff(id=number, head=packet[position:], tls=bool(flags & _TLS), client=client)
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a worker says about clients that were handed to it."""
+
+    ids: tuple[int, ...]
+    """The packets that they came with; one, if it is about a beginning."""
+    ended: bool
+    """Have their connections ended? If not, the worker holds the client's descriptor now."""
+
+
 def encode_ack(number: int) -> bytes:
     """Return the packet that acknowledges the handover with the id ``number``."""
-    return _ACK.pack(VERSION, number)
+    return _ACK.pack(VERSION, _TAKEN, number)
 
 
-def decode_ack(packet: bytes) -> int:
-    """Return the id of the handover that a packet acknowledges.
+def encode_ended(numbers: Sequence[int]) -> bytes:
+    """Return the packet that says that the connections with these ids have ended.
 
     Raises:
-        MalformedHandoffError: it is not an acknowledgement of this version.
+        ValueError: there is none, or there are more than ``MAX_ENDED``.
     """
-    if len(packet) != _ACK.size or packet[0] != VERSION:
-        raise MalformedHandoffError(f"not an acknowledgement of version {VERSION}: {packet[:16]!r}")
-    number: int = _ACK.unpack(packet)[1]
-    return number
+    if not 1 <= len(numbers) <= MAX_ENDED:
+        raise ValueError(f"a packet has 1 to {MAX_ENDED} ids, not {len(numbers)}")
+    return struct.pack(f"!BB{len(numbers)}Q", VERSION, _ENDED, *numbers)
+
+
+def decode_reply(packet: bytes) -> Reply:
+    """Return what a packet from a worker says.
+
+    Raises:
+        MalformedHandoffError: it is not such a packet of this version.
+    """
+    count, rest = divmod(len(packet) - _REPLY_START.size, 8)
+    if rest or not 1 <= count <= MAX_ENDED:
+        raise MalformedHandoffError(f"a handoff reply of {len(packet)} bytes")
+    version, kind = _REPLY_START.unpack_from(packet)
+    if version != VERSION or kind not in (_TAKEN, _ENDED) or (kind == _TAKEN and count != 1):
+        raise MalformedHandoffError(f"not a handoff reply of version {VERSION}: {packet[:16]!r}")
+    ids: tuple[int, ...] = struct.unpack_from(f"!{count}Q", packet, _REPLY_START.size)
+    return Reply(ids, ended=kind == _ENDED)

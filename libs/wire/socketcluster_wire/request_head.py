@@ -1,7 +1,7 @@
 """The head of a connection's first request, read just far enough to choose a worker by it.
 
 Nothing here validates for the worker, which reads the same bytes again. The grammar is that of RFC 9112: a line may end
-with a bare LF, and empty lines in front of the request line are skipped (sections 2.2 and 3).
+with a bare LF, and up to 16 empty lines in front of the request line are skipped (sections 2.2 and 3).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ MAX_HEAD_BYTES = 16 * 1024
 """The default limit of a head's size."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_REQUEST_LINE = re.compile(rb"(?:\r?\n)*(" + _TOKEN + rb"{1,32}) ([^\x00-\x20\x7f]+) HTTP/1\.[0-9]\r?(?=\n)")
+_EMPTY_LINES = rb"(?:\r?\n){0,16}"
+_REQUEST_LINE = re.compile(_EMPTY_LINES + rb"(" + _TOKEN + rb"{1,32}) ([^\x00-\x20\x7f]+) HTTP/1\.[0-9]\r?(?=\n)")
 _BEGINNING = re.compile(
-    rb"(?:\r?\n)*\r?(?:" + _TOKEN + rb"{1,32}(?: (?:[^\x00-\x20\x7f]+(?: [HTP/.0-9]{0,8}\r?)?)?)?)?"
+    _EMPTY_LINES + rb"\r?(?:" + _TOKEN + rb"{1,32}(?: (?:[^\x00-\x20\x7f]+(?: [HTP/.0-9]{0,8}\r?)?)?)?)?"
 )
 _END = re.compile(rb"\n\r?\n")
 _SID = re.compile(r"[?&]sid=([^&#]*)")
@@ -57,6 +58,14 @@ class RequestHead:
             return None
         method, target = line.groups()
         return cls(method.decode("ascii"), target.decode("latin-1"), bytes(data[line.end() : end.start() + 1]))
+
+    @staticmethod
+    def may_end(data: bytes | bytearray, known: int) -> bool:
+        """Can the head be complete now, if the first ``known`` bytes of ``data`` were not all of it?
+
+        This looks at the other bytes alone, and spares reading a head again whose pieces are tiny.
+        """
+        return _END.search(data, max(0, known - 2)) is not None
 
     @property
     def path(self) -> str:

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 class Client(abc.ABC):
     """A connection that belongs to the balancer."""
 
-    __slots__ = ("_header", "data", "head", "tried", "wait_until")
+    __slots__ = ("_header", "data", "head", "key", "tried", "wait_until")
 
     ends_tls: ClassVar[bool]
     """Does it speak TLS with the balancer?"""
 
-    def __init__(self, header: ProxyHeader | None) -> None:
+    def __init__(self, header: ProxyHeader | None, key: bytes) -> None:
         self._header = header
+        self.key = key
+        """What its connection is counted under: see ``limits.address_key``."""
         self.data = b""
         """Everything read so far."""
         self.head: RequestHead | None = None

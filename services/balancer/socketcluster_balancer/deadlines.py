@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -21,6 +22,9 @@ class Deadlines(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def __contains__(self, item: T) -> bool:
+        return item in self._items
 
     def add(self, item: T) -> None:
         """Give ``item`` its time from now on."""
@@ -49,11 +53,13 @@ class Deadlines(Generic[T]):
     def _tick(self) -> None:
         self._timer = None
         now = self._loop.time()
-        while self._items:
-            item, deadline = next(iter(self._items.items()))
+        due: list[T] = []
+        for item, deadline in self._items.items():  # once: a dictionary's beginning is slow to find after deletions
             if deadline > now:
-                if self._timer is None:
-                    self._timer = self._loop.call_later(deadline - now, self._tick)
-                return
-            del self._items[item]
-            self._expired(item)
+                self._timer = self._loop.call_later(deadline - now, self._tick)
+                break
+            due.append(item)
+        for item in due:
+            if self._items.get(item, math.inf) <= now:  # the end of another may have brought that of this one
+                del self._items[item]
+                self._expired(item)

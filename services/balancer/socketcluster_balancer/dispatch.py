@@ -10,8 +10,10 @@ from functools import partial
 from typing import Any
 
 from socketcluster_balancer.client import Client
+from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.handoff import HandoffLink
+from socketcluster_balancer.limits import Limits
 from socketcluster_balancer.placement import choose
 from socketcluster_balancer.plain import PlainClient, PlainReception
 from socketcluster_balancer.reception import Reception
@@ -36,12 +38,22 @@ class Dispatcher:
 
     Args:
         settings: the balancer's.
+        limits: on new connections.
+        counters: the balancer's.
         available: returns the workers that may be given clients.
     """
 
-    def __init__(self, settings: BalancerSettings, available: Callable[[], tuple[Worker, ...]]) -> None:
+    def __init__(
+        self,
+        settings: BalancerSettings,
+        limits: Limits,
+        counters: Counters,
+        available: Callable[[], tuple[Worker, ...]],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._settings = settings
+        self._limits = limits
+        self._counters = counters
         self._key = settings.shared_secret().encode()
         self._cookie = f"{settings.app_name}.session"
         self._available = available
@@ -52,7 +64,7 @@ class Dispatcher:
         self._waiting: list[Client] = []
         self._retry: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()
-        self._splices: set[Splice] = set()
+        self._splices: dict[Splice, bytes | None] = {}  # the keys of those that are counted
         self._spliced = asyncio.Event()
         self._spliced.set()
         self._refused = Throttle(lambda count: log.warning("no worker for clients: answered 503", clients=count))
@@ -79,8 +91,8 @@ class Dispatcher:
 
     def _open(self) -> Reception[Any]:
         if self._settings.tls_cert is None:
-            return PlainReception(self._settings, self.place)
-        return SecureReception(self._settings, self._make_context(), self.place)
+            return PlainReception(self._settings, self._limits, self._counters, self.place)
+        return SecureReception(self._settings, self._limits, self._counters, self._make_context(), self.place)
 
     def _make_context(self) -> ssl.SSLContext:
         settings = self._settings
@@ -88,9 +100,12 @@ class Dispatcher:
         passphrase = None if settings.tls_passphrase is None else settings.tls_passphrase.get_secret_value()
         return make_context(settings.tls_cert, settings.tls_key, passphrase)
 
-    def make_link(self, worker: Worker, path: str) -> HandoffLink:
-        """Make the link by which sockets go to ``worker``."""
-        return HandoffLink(path, self._settings.handoff_timeout, self.reception.release, partial(self._failed, worker))
+    def make_link(self, worker: Worker, path: str) -> HandoffLink | None:
+        """Make the link by which sockets go to ``worker``; there is none where clients come by TLS."""
+        if not isinstance(self.reception, PlainReception):
+            return None
+        failed = partial(self._failed, worker)
+        return HandoffLink(path, self._settings, self.reception.taken, failed, self._limits.leave)
 
     def place(self, client: Client) -> None:
         """Give a client to a worker, let it wait for one, or answer it 503."""
@@ -98,6 +113,7 @@ class Dispatcher:
             try:
                 self._give(client, worker)
             except WorkerUnreachableError as error:
+                self._counters.handovers_failed += 1
                 self._suspect(worker, str(error), 1)
                 client.tried += (worker,)
                 continue
@@ -188,6 +204,7 @@ class Dispatcher:
         """A worker did not take clients that it was given."""
         if self._closed:
             return
+        self._counters.handovers_failed += len(clients)
         self._suspect(worker, reason, len(clients))
         for client in clients:
             client.tried += (worker,)
@@ -195,6 +212,7 @@ class Dispatcher:
 
     def _refuse(self, client: Client) -> None:
         self._refused.add()
+        self._counters.refused["no_worker"] += 1
         self.reception.answer(client, 503)
 
     def _give(self, client: Client, worker: Worker) -> None:
@@ -222,15 +240,20 @@ class Dispatcher:
             return
         try:
             header = proxy.encode(*client.addresses(), tls=client.secure, key=self._key)
-            self._splices.add(splice)
+            self._splices[splice] = None
             self._spliced.clear()
             await client.go_on_in(splice, header + client.data)
         except OSError:  # the client has gone
             splice.abort()
             self._splice_ended(splice)
             self.reception.release(client)
-        else:
+            return
+        if splice in self._splices:
+            self._splices[splice] = client.key
+            self._counters.splices += 1
             self.reception.forget(client)
+        else:  # it ended meanwhile
+            self.reception.release(client)
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
@@ -238,6 +261,8 @@ class Dispatcher:
             log.error("a client could not be spliced", exc_info=task.exception())
 
     def _splice_ended(self, splice: Splice) -> None:
-        self._splices.discard(splice)
+        key = self._splices.pop(splice, None)
+        if key is not None:
+            self._limits.leave(key)
         if not self._splices:
             self._spliced.set()

@@ -1,4 +1,9 @@
-"""The balancer's side of a handover: sockets go to a worker of the same host, acknowledgements come back."""
+"""The balancer's side of a handover: sockets go to a worker of the same host, acknowledgements come back.
+
+So does word of each connection that has ended, because connections are counted while they live: see ``limits``. A link
+that breaks forgets its connections. Mostly they ended with their worker; after a mere pause of the worker they live on
+uncounted, which is better than connections that are counted for ever.
+"""
 
 from __future__ import annotations
 
@@ -14,46 +19,65 @@ from contextlib import suppress
 from socketcluster_balancer.deadlines import Deadlines
 from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.plain import PlainClient
+from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.logging import get_logger
 from socketcluster_wire.errors import MalformedHandoffError
-from socketcluster_wire.handoff import Handoff, decode_ack, encode
+from socketcluster_wire.handoff import MAX_REPLY_BYTES, Handoff, decode_reply, encode
 
 log = get_logger(__name__)
 
 MAX_IN_FLIGHT = 64
 """Packets that may be without acknowledgement at a time."""
 
-MAX_QUEUED = 1024
-"""Clients that may wait for one of those; more are for other workers."""
-
 _ABSENT = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 _DESCRIPTOR = struct.Struct("@i")
-_ACK_BUFFER = 64
 
 
 class HandoffLink:
     """A connection to one worker's handoff socket, opened when it is needed and again after it broke.
 
-    Each client that was submitted comes back once, by ``taken`` or by ``failed``.
+    Each client that was submitted comes back once, by ``taken`` or by ``failed``; one that was taken comes back again
+    by ``left``, as its key, when its connection has ended.
+
+    Args:
+        path: the worker's handoff socket.
+        settings: the balancer's.
+        taken: is given each client that the worker has acknowledged.
+        failed: is given clients that it has not, and why.
+        left: is given the key of a connection that has ended.
     """
 
     def __init__(
         self,
         path: str,
-        timeout: float,
+        settings: BalancerSettings,
         taken: Callable[[PlainClient], object],
         failed: Callable[[list[PlainClient], str], object],
+        left: Callable[[bytes], object],
     ) -> None:
         self.path = path
         self._loop = asyncio.get_running_loop()
         self._taken = taken
         self._failed = failed
+        self._left = left
+        self._max_queued = settings.max_pending_handovers
         self._sock: socket.socket | None = None
         self._next_id = 0
         self._in_flight: dict[int, PlainClient] = {}
         self._queue: deque[PlainClient] = deque()
+        self._living: dict[int, bytes] = {}
         self._blocked = False
-        self._deadlines: Deadlines[int] = Deadlines(timeout, self._too_slow)
+        self._deadlines: Deadlines[int] = Deadlines(settings.handoff_timeout, self._too_slow)
+
+    @property
+    def pending(self) -> int:
+        """Clients that the worker has not yet taken."""
+        return len(self._in_flight) + len(self._queue)
+
+    @property
+    def living(self) -> int:
+        """Clients that it has taken and whose connections have not ended."""
+        return len(self._living)
 
     def submit(self, client: PlainClient) -> None:
         """Hand a client over, or queue it.
@@ -64,8 +88,9 @@ class HandoffLink:
         """
         if self._sock is None:
             self._connect()
-        if len(self._queue) >= MAX_QUEUED:
-            raise WorkerUnreachableError(f"{MAX_QUEUED} clients are queued for {self.path}")
+        held_up = self._blocked or len(self._in_flight) >= MAX_IN_FLIGHT
+        if held_up and len(self._queue) >= self._max_queued:
+            raise WorkerUnreachableError(f"{len(self._queue)} clients are queued for {self.path}")
         self._queue.append(client)
         self._pump()
 
@@ -118,30 +143,39 @@ class HandoffLink:
     def _readable(self) -> None:
         if self._sock is None:
             return
-        reason = self._read_acks(self._sock)
+        reason = self._read_replies(self._sock)
         if reason is None:
             self._pump()
         else:
             self._break(reason)
 
-    def _read_acks(self, sock: socket.socket) -> str | None:
-        """Take the acknowledgements that have arrived; return why no more can come, if that is so."""
+    def _read_replies(self, sock: socket.socket) -> str | None:
+        """Take what the worker has said; return why no more can come, if that is so."""
         while True:
             try:
-                packet = sock.recv(_ACK_BUFFER)
+                packet = sock.recv(MAX_REPLY_BYTES)
                 if not packet:
                     return "the worker closed its handoff socket"
-                number = decode_ack(packet)
+                reply = decode_reply(packet)
             except (BlockingIOError, InterruptedError):
                 return None
             except OSError as error:
                 return error.strerror or str(error)
             except MalformedHandoffError as error:
                 return str(error)
+            if reply.ended:
+                for number in reply.ids:
+                    key = self._living.pop(number, None)
+                    if key is None:
+                        return f"the end of connection {number}, which is not known"
+                    self._left(key)
+                continue
+            (number,) = reply.ids
             client = self._in_flight.pop(number, None)
             if client is None:
                 return f"an acknowledgement of {number}, which is not awaited"
             self._deadlines.discard(number)
+            self._living[number] = client.key
             self._taken(client)
 
     def _too_slow(self, _number: int) -> None:
@@ -154,8 +188,8 @@ class HandoffLink:
             return
         with suppress(OSError):  # the worker's end may be closed, which says the same:
             sock.shutdown(socket.SHUT_RDWR)  # from now on no acknowledgement can be sent
-        if self._read_acks(sock) == os.strerror(errno.ECONNRESET):  # told once, before what arrived in front of it
-            self._read_acks(sock)
+        if self._read_replies(sock) == os.strerror(errno.ECONNRESET):  # told once, before what arrived in front of it
+            self._read_replies(sock)
         self._unblock()
         self._loop.remove_reader(sock)
         sock.close()
@@ -163,5 +197,8 @@ class HandoffLink:
         clients = [*self._in_flight.values(), *self._queue]
         self._in_flight.clear()
         self._queue.clear()
+        keys, self._living = self._living.values(), {}
+        for key in keys:
+            self._left(key)
         self._deadlines.close()
         self._failed(clients, reason)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from socketcluster_balancer import pages
+from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.settings import BalancerSettings, split_host_port
 from socketcluster_runtime.errors import AddressInUseError, SettingsError
 from socketcluster_runtime.logging import get_logger
@@ -90,14 +91,23 @@ class Listener:
 
     Args:
         sock: listens.
-        accepted: is given each connection.
+        accepted: is given each connection, and the address that it comes from.
+        counters: the balancer's.
         answers: are those that are refused told by HTTP? Not where they speak TLS.
     """
 
-    def __init__(self, sock: socket.socket, accepted: Callable[[socket.socket], object], *, answers: bool) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        accepted: Callable[[socket.socket, str], object],
+        counters: Counters,
+        *,
+        answers: bool,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._accepted = accepted
+        self._counters = counters
         self._answers = answers
         self._spare: int | None = None
         self._pause: asyncio.TimerHandle | None = None
@@ -136,7 +146,7 @@ class Listener:
     def _accept(self, limit: int) -> None:
         for _ in range(limit):
             try:
-                sock, _ = self._sock.accept()
+                sock, address = self._sock.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -149,7 +159,7 @@ class Listener:
                     return
                 continue  # that client's own trouble (it has gone, its network is down): see accept(2)
             sock.setblocking(False)
-            self._accepted(sock)
+            self._accepted(sock, address[0])
 
     def _keep_spare(self) -> None:
         if self._spare is None:
@@ -175,6 +185,7 @@ class Listener:
                     sock.shutdown(socket.SHUT_WR)
                     sock.recv(_REQUEST_BYTES)  # what is left unread would reset the connection
             self._exhausted.add()
+            self._counters.refused["no_descriptor"] += 1
         self._keep_spare()
 
     def _rest(self) -> None:

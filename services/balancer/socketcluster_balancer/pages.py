@@ -9,6 +9,7 @@ from socketcluster_wire.request_head import RequestHead
 _REASONS = {
     400: ("Bad Request", "This is not a request that SocketCluster understands.\n"),
     408: ("Request Timeout", "The request did not arrive in time.\n"),
+    429: ("Too Many Requests", "Too many connections from your address. Please try again in a moment.\n"),
     431: ("Request Header Fields Too Large", "The request's head is too large.\n"),
     503: ("Service Unavailable", "No worker is ready, or all are full. Please try again in a moment.\n"),
 }
@@ -36,19 +37,20 @@ every two seconds.</p>
 """
 
 
-def answer(status: int, head: RequestHead | None = None) -> bytes:
+def answer(status: int, head: RequestHead | None = None, *, retry_after: int = 1) -> bytes:
     """Return a whole response with ``status``, after which the connection closes.
 
     Args:
-        status: 400, 408, 431 or 503.
+        status: 400, 408, 429, 431 or 503.
         head: the request, if it could be read: its ``Accept`` header decides between HTML and text.
+        retry_after: seconds, for 429 and 503.
     """
     reason, text = _REASONS[status]
     kind = "text/plain"
     if status == 503 and head is not None and "text/html" in (head.header("accept") or ""):
         kind, text = "text/html", _NO_WORKER_PAGE
     body = text.encode()
-    retry = "Retry-After: 1\r\n" if status == 503 else ""
+    retry = f"Retry-After: {retry_after}\r\n" if status in (429, 503) else ""
     start = (
         f"HTTP/1.1 {status} {reason}\r\n"
         f"Date: {formatdate(usegmt=True)}\r\n"

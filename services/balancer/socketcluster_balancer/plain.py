@@ -9,9 +9,13 @@ import socket
 
 from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
-from socketcluster_balancer.reception import Reception
+from socketcluster_balancer.limits import Refusal
+from socketcluster_balancer.reception import MAX_REFUSED, Reception
 from socketcluster_runtime.splice import Splice
 from socketcluster_wire.proxy import ProxyHeader
+
+MAX_DISCARDED = 256 * 1024
+"""Bytes of an answered client that are read and dropped; the kernel holds up what it sends beyond them."""
 
 _DISCARD_BYTES = 64 * 1024
 
@@ -19,14 +23,16 @@ _DISCARD_BYTES = 64 * 1024
 class PlainClient(Client):
     """A connection without TLS."""
 
-    __slots__ = ("sock",)
+    __slots__ = ("discarded", "sock")
 
     ends_tls = False
 
-    def __init__(self, sock: socket.socket, header: ProxyHeader | None) -> None:
-        super().__init__(header)
+    def __init__(self, sock: socket.socket, header: ProxyHeader | None, key: bytes) -> None:
+        super().__init__(header, key)
         self.sock = sock
         """Non-blocking."""
+        self.discarded = 0
+        """Bytes read from it after it was answered."""
 
     def _socket_addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
         return self.sock.getpeername()[:2], self.sock.getsockname()[:2]
@@ -38,13 +44,17 @@ class PlainClient(Client):
 class PlainReception(Reception[PlainClient]):
     """Reads from sockets, those of answered clients too: unread bytes would make of the close a reset."""
 
-    def accept(self, sock: socket.socket, header: ProxyHeader | None) -> None:
-        client = PlainClient(sock, header)
+    def accept(self, sock: socket.socket, host: str, header: ProxyHeader | None) -> None:
+        key = self._limits.key(host)
+        client = PlainClient(sock, header, key)
+        if (refusal := self._admit(key)) is not None:
+            self._refuse(client, refusal)
+            return
         self._take_in(client)
         if self._read(client):
             return
         self._loop.add_reader(sock, self._readable, client)
-        self._reading.add(client)
+        (self._reading if client.data else self._silent).add(client)
 
     def answer(self, client: PlainClient, status: int) -> None:
         try:
@@ -58,12 +68,41 @@ class PlainReception(Reception[PlainClient]):
 
     def release(self, client: PlainClient) -> None:
         client.sock.close()
+        self._ended(client)
+
+    def taken(self, client: PlainClient) -> None:
+        """Close the descriptor of a client that a worker has taken over."""
+        self._counters.handovers += 1
+        client.sock.close()
         self.forget(client)
 
+    def _refuse(self, client: PlainClient, refusal: Refusal) -> None:
+        """Answer at once, before anything was read; what is read later is dropped, lest it reset the connection."""
+        status = 503 if refusal is Refusal.SOCKETS else 429
+        try:
+            client.sock.send(pages.answer(status, retry_after=self._limits.retry_after(refusal)))
+            client.sock.shutdown(socket.SHUT_WR)
+            if len(self._refused) >= MAX_REFUSED:
+                client.sock.recv(_DISCARD_BYTES)
+                client.sock.close()
+                return
+        except OSError:  # it has gone, or has sent nothing yet
+            client.sock.close()
+            return
+        self._refused.add(client)
+        self._loop.add_reader(client.sock, self._discard, client)
+        self._lingering.add(client)
+
     def _readable(self, client: PlainClient) -> None:
+        silent = not client.data
         if self._read(client):
+            self._silent.discard(client)
             self._reading.discard(client)
             self._leaving.discard(client)
+        elif silent:
+            self._silent.discard(client)
+            if client not in self._leaving:
+                self._reading.add(client)
 
     def _read(self, client: PlainClient) -> bool:
         """Read what is there; return whether reading is over, for whatever reason."""
@@ -77,8 +116,9 @@ class PlainReception(Reception[PlainClient]):
             self._loop.remove_reader(client.sock)
             self.release(client)
             return True
-        client.data = client.data + data if client.data else data
-        if status := self._look_for_head(client):
+        known = len(client.data)
+        client.data = client.data + data if known else data
+        if status := self._look_for_head(client, known):
             self._loop.remove_reader(client.sock)
             self.answer(client, status)
             return True
@@ -88,7 +128,7 @@ class PlainReception(Reception[PlainClient]):
         self._complete(client)
         return True
 
-    def _too_slow(self, client: PlainClient) -> None:
+    def _hurry_away(self, client: PlainClient) -> None:
         self._loop.remove_reader(client.sock)
         if client.data:
             self.answer(client, 408)
@@ -97,7 +137,10 @@ class PlainReception(Reception[PlainClient]):
 
     def _discard(self, client: PlainClient) -> None:
         try:
-            if client.sock.recv(_DISCARD_BYTES):
+            if size := len(client.sock.recv(_DISCARD_BYTES)):
+                client.discarded += size
+                if client.discarded > MAX_DISCARDED:
+                    self._loop.remove_reader(client.sock)  # until its time to take the answer is over
                 return
         except (BlockingIOError, InterruptedError):
             return

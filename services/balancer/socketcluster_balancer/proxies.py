@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
+from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.deadlines import Deadlines
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.logging import get_logger
@@ -18,6 +19,8 @@ from socketcluster_wire.proxy import ProxyHeader
 
 log = get_logger(__name__)
 
+Accept = Callable[[socket.socket, str, ProxyHeader | None], object]
+
 
 class ProxyEntrance:
     """Stands between the listener and the reception: reads the header of each connection from a trusted proxy.
@@ -26,18 +29,19 @@ class ProxyEntrance:
 
     Args:
         settings: the balancer's.
-        accept: is given each connection, and the header that was in front of it, if the peer is a trusted proxy.
+        counters: the balancer's.
+        accept: is given each connection, its client's address, and the header that was in front of it, if the peer is a
+            trusted proxy.
     """
 
-    def __init__(
-        self, settings: BalancerSettings, accept: Callable[[socket.socket, ProxyHeader | None], object]
-    ) -> None:
+    def __init__(self, settings: BalancerSettings, counters: Counters, accept: Accept) -> None:
         self._loop = asyncio.get_running_loop()
+        self._counters = counters
         self._trusted = AddressSet(settings.trusted_proxies)
         self._key = settings.shared_secret().encode()
         self._pass_on = accept
-        self._received: dict[socket.socket, bytes] = {}
-        """By connection, as much of its header as was read."""
+        self._received: dict[socket.socket, tuple[str, bytes]] = {}
+        """By connection, the peer's address, and as much of its header as was read."""
         self._deadlines: Deadlines[socket.socket] = Deadlines(settings.head_timeout, self._too_slow)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -51,20 +55,12 @@ class ProxyEntrance:
         )
         self._reason = ""
 
-    def accept(self, sock: socket.socket) -> None:
-        """Take a new connection in."""
-        if not self._trusted:
-            self._pass_on(sock, None)
+    def accept(self, sock: socket.socket, host: str) -> None:
+        """Take a new connection in, which comes from the address ``host``."""
+        if not self._trusted or host not in self._trusted:
+            self._pass_on(sock, host, None)
             return
-        try:
-            trusted = sock.getpeername()[0] in self._trusted
-        except OSError:  # it has gone
-            sock.close()
-            return
-        if not trusted:
-            self._pass_on(sock, None)
-            return
-        self._received[sock] = b""
+        self._received[sock] = host, b""
         self._idle.clear()
         if not self._read(sock):
             self._loop.add_reader(sock, self._readable, sock)
@@ -86,7 +82,7 @@ class ProxyEntrance:
 
     def _read(self, sock: socket.socket) -> bool:
         """Read what there is of the header; return whether reading is over, for whatever reason."""
-        before = self._received[sock]
+        host, before = self._received[sock]
         try:
             data = sock.recv(proxy.MAX_HEADER_BYTES, socket.MSG_PEEK)
             if not data:
@@ -103,14 +99,14 @@ class ProxyEntrance:
             self._refuse(sock, str(error))
             return True
         if header is None:
-            self._received[sock] = before + data
+            self._received[sock] = host, before + data
             return False
         self._forget(sock)
-        self._pass_on(sock, header)
+        self._pass_on(sock, host if header.source is None else header.source[0], header)
         return True
 
     def _too_slow(self, sock: socket.socket) -> None:
-        if self._received[sock]:
+        if self._received[sock][1]:
             self._refuse(sock, "a PROXY header did not arrive in time")
         else:  # opened in advance, perhaps
             self._close(sock)
@@ -119,6 +115,7 @@ class ProxyEntrance:
         self._close(sock)
         self._reason = reason
         self._refused.add()
+        self._counters.refused["proxy_header"] += 1
 
     def _close(self, sock: socket.socket) -> None:
         self._forget(sock)

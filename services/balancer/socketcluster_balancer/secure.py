@@ -10,6 +10,8 @@ from typing import cast
 
 from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
+from socketcluster_balancer.counters import Counters
+from socketcluster_balancer.limits import Limits
 from socketcluster_balancer.reception import LINGER, Reception
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.logging import get_logger
@@ -27,8 +29,8 @@ class SecureClient(Client, asyncio.Protocol):
 
     ends_tls = True
 
-    def __init__(self, reception: SecureReception, header: ProxyHeader | None) -> None:
-        super().__init__(header)
+    def __init__(self, reception: SecureReception, header: ProxyHeader | None, key: bytes) -> None:
+        super().__init__(header, key)
         self._reception = reception
         self.transport: asyncio.Transport | None = None
         """``None`` until the handshake is done."""
@@ -41,9 +43,10 @@ class SecureClient(Client, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.answered:
             return
+        known = len(self.data)
         self.data += data
         if self.head is None:
-            self._reception.read(self)
+            self._reception.read(self, known)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -66,26 +69,37 @@ class SecureReception(Reception[SecureClient]):
     """Makes each client's TLS handshake first."""
 
     def __init__(
-        self, settings: BalancerSettings, context: ssl.SSLContext, complete: Callable[[Client], object]
+        self,
+        settings: BalancerSettings,
+        limits: Limits,
+        counters: Counters,
+        context: ssl.SSLContext,
+        complete: Callable[[Client], object],
     ) -> None:
-        super().__init__(settings, complete)
+        super().__init__(settings, limits, counters, complete)
         self.context = context
         """What handshakes from now on are made with."""
-        self._head_timeout = settings.head_timeout
+        self._handshake_timeout = settings.first_byte_timeout
         self._handshakes: dict[SecureClient, asyncio.Task[None]] = {}
         self._failed = Throttle(lambda count: log.info("TLS handshakes failed", clients=count))
 
-    def accept(self, sock: socket.socket, header: ProxyHeader | None) -> None:
-        client = SecureClient(self, header)
+    def accept(self, sock: socket.socket, host: str, header: ProxyHeader | None) -> None:
+        key = self._limits.key(host)
+        if self._admit(key) is not None:
+            sock.close()  # an answer would cost a handshake
+            return
+        client = SecureClient(self, header, key)
         self._take_in(client)
-        self._reading.add(client)
+        self._silent.add(client)
         task = self._loop.create_task(self._handshake(client, sock))
         self._handshakes[client] = task
         task.add_done_callback(lambda _task: self._handshakes.pop(client, None))
 
-    def read(self, client: SecureClient) -> None:
-        """Look whether the client's head is complete."""
-        if status := self._look_for_head(client):
+    def read(self, client: SecureClient, known: int) -> None:
+        """Look whether the client's head is complete, of which ``known`` bytes were looked at before."""
+        if not known:
+            self._silent.discard(client)
+        if status := self._look_for_head(client, known):
             self.answer(client, status)
             return
         if client.head is not None and client.transport is not None:
@@ -93,6 +107,8 @@ class SecureReception(Reception[SecureClient]):
             self._leaving.discard(client)
             client.transport.pause_reading()  # what comes now is for the worker
             self._complete(client)
+        elif not known and client not in self._leaving:
+            self._reading.add(client)
 
     def answer(self, client: SecureClient, status: int) -> None:
         self._reading.discard(client)
@@ -108,12 +124,12 @@ class SecureReception(Reception[SecureClient]):
     def release(self, client: SecureClient) -> None:
         if client.transport is not None:
             client.transport.abort()
-        self.forget(client)
+        self._ended(client)
 
     def gone(self, client: SecureClient) -> None:
         """Learn that a client's connection has ended."""
         if client.head is None or client.answered:  # else whoever places it finds out
-            self.forget(client)
+            self._ended(client)
 
     def close(self) -> None:
         for task in tuple(self._handshakes.values()):
@@ -127,20 +143,21 @@ class SecureReception(Reception[SecureClient]):
                 lambda: client,
                 sock,
                 ssl=self.context,
-                ssl_handshake_timeout=self._head_timeout,
+                ssl_handshake_timeout=self._handshake_timeout,
                 ssl_shutdown_timeout=LINGER,
             )
         except (OSError, ssl.SSLError):  # a TimeoutError is one; a client without TLS, a scanner, one that has gone
             self._failed.add()
+            self._counters.refused["tls_handshake"] += 1
             sock.close()
-            self.forget(client)
+            self._ended(client)
 
-    def _too_slow(self, client: SecureClient) -> None:
+    def _hurry_away(self, client: SecureClient) -> None:
         if client.data:
             self.answer(client, 408)
         elif (task := self._handshakes.get(client)) is not None:
             task.cancel()
-            self.forget(client)
+            self._ended(client)
         else:
             self.release(client)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.dispatch import Dispatcher
+from socketcluster_balancer.limits import Limits
 from socketcluster_balancer.listener import Listener, open_socket
+from socketcluster_balancer.metrics import BalancerMetrics
 from socketcluster_balancer.proxies import ProxyEntrance
 from socketcluster_balancer.reception import GRACE
 from socketcluster_balancer.settings import BalancerSettings
@@ -27,6 +30,7 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
     """
     descriptors.warn_of_limit(descriptors.raise_limit(), 2)  # a client whose bytes are copied needs two
     balancer = Balancer(settings)
+    lifecycle.metrics.register(BalancerMetrics(balancer, "plain" if settings.tls_cert is None else "tls"))
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(balancer.workers.run())
         balancer.listener.start()
@@ -51,10 +55,14 @@ class Balancer:
     """The balancer's parts, put together."""
 
     def __init__(self, settings: BalancerSettings) -> None:
-        self.dispatcher = Dispatcher(settings, lambda: self.workers.available)
+        self.counters = Counters()
+        self.limits = Limits(settings)
+        self.dispatcher = Dispatcher(settings, self.limits, self.counters, lambda: self.workers.available)
         self.workers = WorkerDirectory(settings, self.dispatcher.make_link, self.dispatcher.workers_changed)
-        self.entrance = ProxyEntrance(settings, self.dispatcher.reception.accept)
-        self.listener = Listener(open_socket(settings), self.entrance.accept, answers=settings.tls_cert is None)
+        self.entrance = ProxyEntrance(settings, self.counters, self.dispatcher.reception.accept)
+        self.listener = Listener(
+            open_socket(settings), self.entrance.accept, self.counters, answers=settings.tls_cert is None
+        )
 
     async def stop(self, timeout: float) -> None:
         """Stop accepting; clients under way get ``timeout`` seconds."""

@@ -67,10 +67,22 @@ class BalancerSettings(ServiceSettings):
     """Seconds that a client waits for a worker to become ready before it is answered 503."""
     max_waiting: int = Field(1024, ge=0)
     """How many clients may wait for a worker; the ones over it are answered 503 at once."""
+    max_pending_handovers: int = Field(1024, ge=0)
+    """How many clients may queue for one worker to take them over; the ones over it are for other workers."""
+    socket_limit: int = Field(0, ge=0)
+    """Connections through one balancer at a time; the ones over it are answered 503. 0 means any number."""
+    address_socket_limit: int = Field(0, ge=0)
+    """Those of one client address (of IPv6, of a /64 network); the ones over it are answered 429. 0: any number."""
+    address_connection_rate: float = Field(0, ge=0)
+    """New connections a second that an address may go on making; the ones over it are answered 429. 0: any number."""
+    address_connection_burst: int = Field(50, ge=1)
+    """New connections that an address which made none for a while may make at once, beyond that rate."""
     max_head_bytes: int = Field(16 * 1024, ge=256, le=MAX_PACKET_BYTES - 2048)
     """The size of the largest first request head; a client that sends a larger one is answered 431."""
     head_timeout: float = Field(10.0, gt=0)
-    """Seconds that a client has to send its first request's head before it is answered 408."""
+    """Seconds that a client has to send its first request's head, from its first byte on, before it is answered 408."""
+    first_byte_timeout: float = Field(10.0, gt=0)
+    """Seconds that a client may be silent, or take for its TLS handshake, before it is disconnected."""
     trusted_proxies: Networks = ()
     """Networks of load balancers in front, comma-separated: their connections begin with a PROXY protocol header."""
     tls_cert: Path | None = None

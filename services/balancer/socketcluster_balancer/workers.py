@@ -60,14 +60,14 @@ class WorkerDirectory:
 
     Args:
         settings: name the addresses.
-        make_link: makes the link to a handoff path.
+        make_link: makes the link to a handoff path, if there can be one.
         changed: called when a worker's status has arrived or a worker has gone.
     """
 
     def __init__(
         self,
         settings: BalancerSettings,
-        make_link: Callable[[Worker, str], HandoffLink],
+        make_link: Callable[[Worker, str], HandoffLink | None],
         changed: Callable[[], object],
     ) -> None:
         self.available: tuple[Worker, ...] = ()

@@ -11,6 +11,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from socketcluster_runtime import rpc
 from socketcluster_runtime.lifecycle import Lifecycle, run
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.metrics import Gauges
 from socketcluster_store import procedures
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Engine
@@ -62,6 +63,15 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
     await engine.connect()
     service = StoreService(settings, engine, store_id)
     add_to_server(service, server)
+    lifecycle.metrics.register(
+        Gauges(
+            (
+                "socketcluster_store_partitions",
+                "Partitions that this store owns.",
+                lambda: len(service.partitions.owned),
+            ),
+        )
+    )
     await health.set("", HealthCheckResponse.NOT_SERVING)
     port = rpc.listen(server, settings.listen)
     await server.start()

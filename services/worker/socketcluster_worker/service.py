@@ -13,6 +13,7 @@ from socketcluster_runtime import descriptors, logging
 from socketcluster_runtime import rpc as grpc_runtime
 from socketcluster_runtime.channel_feed import Gap
 from socketcluster_runtime.lifecycle import Lifecycle
+from socketcluster_runtime.metrics import Gauges
 from socketcluster_runtime.networks import AddressSet
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_wire.close_codes import CloseCode
@@ -122,6 +123,16 @@ class Service:
             stack.push_async_callback(self._server.close, self._settings.drain_timeout)
             control = await self._listen(stack, http)
             control.update(ready=True)
+            lifecycle.metrics.register(
+                Gauges(
+                    ("socketcluster_worker_connections", "Clients, by whatever transport.", self._connections),
+                    (
+                        "socketcluster_worker_sessions",
+                        "Sessions that somebody here holds.",
+                        lambda: self._sessions.known,
+                    ),
+                )
+            )
             lifecycle.ready()
             log.info("ready", worker_id=self._worker.id, controller=str(self._settings.controller))
             await lifecycle.stopping.wait()
@@ -143,7 +154,7 @@ class Service:
             handoff.start()
             stack.callback(handoff.close)
             status.handoff_path = str(path)
-        control = Control(status, lambda: self._endpoints.connections)
+        control = Control(status, self._connections)
         server, health = grpc_runtime.server(self._secret)
         rpc.add_WorkerServicer_to_server(control, server)
         grpc_runtime.listen(server, settings.control_listen)
@@ -151,6 +162,9 @@ class Service:
         stack.push_async_callback(server.stop, 0.5)
         await grpc_runtime.set_serving(health, serving=True)
         return control
+
+    def _connections(self) -> int:
+        return self._endpoints.connections
 
     def _session_message(self, session_id: str, event: str, packed: bytes) -> None:
         self._sessions.deliver(session_id, event, packed)

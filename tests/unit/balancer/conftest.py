@@ -69,6 +69,8 @@ class StandInWorker(WorkerServicer):
         """What came to it when it was silent."""
         self.ack_offset = 0
         """Added to each id that is acknowledged."""
+        self.tells_ends = True
+        """Does it tell which connections have ended?"""
         self.refused_acks: asyncio.Queue[OSError] = asyncio.Queue()
         self.serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None
         """Serves a connection in place of the usual answer."""
@@ -147,6 +149,11 @@ class StandInWorker(WorkerServicer):
             with suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)
 
+    def tell_end(self, number: int) -> None:
+        """Say that a connection has ended."""
+        for link in self._links:
+            link.send(handoff.encode_ended([number]))
+
     async def stop(self) -> None:
         if self._grpc is not None:
             await self.stop_grpc()
@@ -215,9 +222,9 @@ class StandInWorker(WorkerServicer):
                 self.refused_acks.put_nowait(error)
                 sock.close()
                 continue
-            self._spawn(self._taken(sock, taken))
+            self._spawn(self._taken(link, sock, taken))
 
-    async def _taken(self, sock: socket.socket, taken: handoff.Handoff) -> None:
+    async def _taken(self, link: socket.socket, sock: socket.socket, taken: handoff.Handoff) -> None:
         assert not os.get_blocking(sock.fileno())
         sock.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=sock)
@@ -230,6 +237,9 @@ class StandInWorker(WorkerServicer):
             "keepalive": sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
         }
         await self._answer(fed, writer, via="handoff", client=taken.client or peer, tls=taken.tls, **options)
+        if self.tells_ends:
+            with suppress(OSError):  # the balancer has gone
+                link.send(handoff.encode_ended([taken.id]))
 
     async def _spliced(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         data = b""

@@ -243,3 +243,21 @@ def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch, name: str, va
 def test_workers_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOCKETCLUSTER_WORKERS", "dns:///worker:7100, unix:/run/w.sock,[::1]:7100,")
     assert BalancerSettings.load().workers == ["dns:///worker:7100", "unix:/run/w.sock", "[::1]:7100"]
+
+
+async def test_its_metrics_are_served_where_no_client_comes(bench: Bench, process: Process) -> None:
+    await bench.worker("aaaaaaaa")
+    process.environment["SOCKETCLUSTER_METRICS_LISTEN"] = "127.0.0.1:0"
+    await process.start()
+    metrics_port = int((await process.line("metrics")).partition("port=")[2].split()[0])
+    port = await process.port()
+    await process.ready()
+    assert await get(port)
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", metrics_port)
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        text = (await reader.read()).decode()
+        writer.close()
+    assert 'socketcluster_balancer_accepted_total{transport="plain"} 1.0' in text
+    assert "process_open_fds" in text
+    assert await process.exit_status(signal.SIGTERM) == 0

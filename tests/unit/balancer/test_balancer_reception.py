@@ -43,6 +43,29 @@ async def test_an_answer_survives_what_the_client_still_sends(bench: Bench, monk
         assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
 
+async def test_a_client_that_sends_on_is_held_up_and_still_gets_its_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten megabytes of header: neither read to their end, nor a reason to take the answer away by a reset."""
+    monkeypatch.setattr("socketcluster_balancer.reception.LINGER", 60)
+    await bench.start(await bench.worker("aaaaaaaa"))
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", bench.port))
+        sending = asyncio.ensure_future(loop.sock_sendall(client, b"GET / HTTP/1.1\r\nx: " + bytes(10_000_000)))
+        reception = bench.balancer.dispatcher.reception
+        await bench.until(lambda: reception.clients == 1)
+        (attacker,) = reception._clients
+        await bench.until(lambda: attacker.discarded > 256 * 1024)
+        assert (await bench.get()).status == 200
+        assert not sending.done()
+        assert attacker.discarded <= (256 + 64) * 1024
+        sending.cancel()
+        assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 431 ")
+
+
 async def test_a_slow_head_is_answered_408(bench: Bench) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), head_timeout=0.05)
     assert (await bench.send(b"GET / HTTP/1.1\r\nhost: a\r\n")).status == 408

@@ -86,6 +86,15 @@ def test_the_processes_find_each_other() -> None:
         assert spec.environ["NOTIFY_SOCKET"] == "/run-dir/notify.sock"
 
 
+def test_each_process_has_a_port_of_its_own_for_its_metrics() -> None:
+    made = planned(workers=2, stores=1, balancers=2, metrics_port=9300)
+    specs = (*made.balancers, *made.workers, *made.stores)
+    assert [spec.environ["SOCKETCLUSTER_METRICS_LISTEN"] for spec in specs] == [
+        f"127.0.0.1:{port}" for port in range(9300, 9305)
+    ]
+    assert not any("SOCKETCLUSTER_METRICS_LISTEN" in spec.environ for spec in planned(stores=1).stores)
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

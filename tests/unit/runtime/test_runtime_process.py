@@ -98,6 +98,21 @@ async def test_a_service_says_that_it_is_ready_and_stops_when_asked(
     assert all((line["service"], line["name"]) == ("example", "one") for line in lines)
 
 
+async def test_a_service_tells_its_metrics_where_it_is_told_to(start: Callable[..., Any], notified: Any) -> None:
+    address, ready = notified
+    options = {"LOG_FORMAT": "json", "SOCKETCLUSTER_METRICS_LISTEN": "127.0.0.1:0"}
+    process = await start("-c", SERVICE, "", NOTIFY_SOCKET=address, **options)
+    await ready()
+    line = json.loads(await process.stderr.readline())
+    assert line["event"] == "metrics"
+    reader, writer = await asyncio.open_connection(line["host"], line["port"])
+    writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+    assert b"\nprocess_cpu_seconds_total " in await reader.read()
+    writer.close()
+    process.terminate()
+    assert await process.wait() == 0
+
+
 async def test_log_lines_for_people_and_their_level(start: Callable[..., Any], notified: Any) -> None:
     address, ready = notified
     process = await start("-c", SERVICE, "", NOTIFY_SOCKET=address, LOG_LEVEL="warning", SOCKETCLUSTER_NAME="one")

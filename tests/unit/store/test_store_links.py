@@ -43,6 +43,11 @@ async def test_a_value_is_seen_by_every_worker(start_store: Start, link_worker: 
     assert await one.get("s", "user") == encode({})
 
 
+async def test_a_store_tells_how_many_partitions_it_owns(start_store: Start) -> None:
+    store = await start_store()
+    assert store.lifecycle.metrics.get_sample_value("socketcluster_store_partitions") == PARTITION_COUNT
+
+
 @ENGINES
 async def test_operations_of_a_link_keep_their_order(start_store: Start, link_worker: Start, engine: str) -> None:
     store = await start_store(engine=engine)

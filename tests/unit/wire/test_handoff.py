@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from socketcluster_wire import handoff
 from socketcluster_wire.errors import MalformedHandoffError
-from socketcluster_wire.handoff import Handoff
+from socketcluster_wire.handoff import Handoff, Reply
 
 IDS = st.integers(0, 2**64 - 1)
 CLIENTS = st.none() | st.tuples(st.text(st.characters(codec="utf-8"), max_size=60), st.integers(0, 65535))
@@ -20,7 +20,20 @@ def test_a_packet_says_what_was_put_in(number: int, head: bytes, tls: bool, clie
 
 @given(IDS)
 def test_an_acknowledgement_names_its_packet(number: int) -> None:
-    assert handoff.decode_ack(handoff.encode_ack(number)) == number
+    assert handoff.decode_reply(handoff.encode_ack(number)) == Reply((number,), ended=False)
+
+
+@given(st.lists(IDS, min_size=1, max_size=handoff.MAX_ENDED))
+def test_many_ended_connections_are_named_at_once(numbers: list[int]) -> None:
+    packet = handoff.encode_ended(numbers)
+    assert len(packet) <= handoff.MAX_REPLY_BYTES
+    assert handoff.decode_reply(packet) == Reply(tuple(numbers), ended=True)
+
+
+@pytest.mark.parametrize("count", [0, handoff.MAX_ENDED + 1])
+def test_a_packet_of_no_ids_or_too_many_is_not_made(count: int) -> None:
+    with pytest.raises(ValueError, match="ids"):
+        handoff.encode_ended(range(count))
 
 
 @given(st.binary(max_size=100))
@@ -34,18 +47,23 @@ def test_any_bytes_are_a_packet_or_the_documented_error(data: bytes) -> None:
     assert handoff.decode(handoff.encode(decoded)) == decoded
 
 
-@given(st.binary(max_size=20))
-def test_any_bytes_are_an_acknowledgement_or_the_documented_error(data: bytes) -> None:
+@given(st.binary(max_size=handoff.MAX_REPLY_BYTES + 20))
+@example(bytes([handoff.VERSION, 0]) + bytes(16))
+@example(bytes([handoff.VERSION, 2]) + bytes(8))
+@example(bytes([handoff.VERSION, 1]))
+@example(bytes([handoff.VERSION, 1]) + bytes(8))
+@example(bytes([handoff.VERSION, 1]) + bytes(8 * handoff.MAX_ENDED + 8))
+def test_any_bytes_are_a_reply_or_the_documented_error(data: bytes) -> None:
     try:
-        number = handoff.decode_ack(data)
+        reply = handoff.decode_reply(data)
     except MalformedHandoffError:
         return
-    assert handoff.encode_ack(number) == data
+    assert (handoff.encode_ended(reply.ids) if reply.ended else handoff.encode_ack(*reply.ids)) == data
 
 
-@pytest.mark.parametrize("decode", [handoff.decode, handoff.decode_ack])
+@pytest.mark.parametrize("decode", [handoff.decode, handoff.decode_reply])
 def test_another_version_is_refused(decode: object) -> None:
-    packet = handoff.encode_ack(7) if decode is handoff.decode_ack else handoff.encode(Handoff(7, b"", False, None))
+    packet = handoff.encode_ack(7) if decode is handoff.decode_reply else handoff.encode(Handoff(7, b"", False, None))
     assert callable(decode)
     with pytest.raises(MalformedHandoffError):
         decode(bytes([handoff.VERSION + 1]) + packet[1:])

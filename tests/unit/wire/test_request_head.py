@@ -112,7 +112,7 @@ def test_the_limit_is_exact() -> None:
     with pytest.raises(HeadTooLargeError):
         RequestHead.parse(UPGRADE[:-2], limit=len(UPGRADE) - 2)
     with pytest.raises(HeadTooLargeError):
-        RequestHead.parse(b"\r\n" * 20, limit=40)
+        RequestHead.parse(b"\r\n" * 10, limit=20)
 
 
 @given(st.binary(max_size=200) | st.from_regex(rb"\A[A-Z]{1,9} /[^\r\n]{0,20} HTTP/1\.1\r\n.{0,99}\r\n\r\n"))
@@ -138,3 +138,19 @@ def test_what_is_malformed_stays_malformed(data: bytes, size: int) -> None:
     except MalformedHeadError:
         with pytest.raises(MalformedHeadError):
             RequestHead.parse(data)
+
+
+def test_empty_lines_in_front_are_not_without_end() -> None:
+    assert head(b"\r\n" * 16 + b"GET / HTTP/1.1\r\n\r\n").path == "/"
+    with pytest.raises(MalformedHeadError):
+        RequestHead.parse(b"\r\n" * 17)
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x: y", b"\n\r\n"]), max_size=12), st.data())
+def test_a_head_that_is_complete_now_may_have_ended_in_what_came(pieces: list[bytes], data: st.DataObject) -> None:
+    whole = b"GET / HTTP/1.1\r\n" + b"".join(pieces)
+    known = data.draw(st.integers(16, len(whole)))
+    if RequestHead.parse(whole[:known]) is None and RequestHead.parse(whole) is not None:
+        assert RequestHead.may_end(whole, known)
+    if RequestHead.parse(whole) is None:
+        assert not RequestHead.may_end(whole + b"x", len(whole))

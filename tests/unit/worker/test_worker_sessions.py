@@ -108,6 +108,27 @@ async def test_http_and_sockets_have_one_session_object_until_the_last_leaves(
     assert not [s for route in routes for s in route.attached_sessions()]
 
 
+async def test_a_worker_tells_how_many_clients_and_sessions_it_has(worker: RunningWorker, probe: Probe) -> None:
+    def told() -> list[float | None]:
+        get = worker.lifecycle.metrics.get_sample_value
+        return [get("socketcluster_worker_connections"), get("socketcluster_worker_sessions")]
+
+    assert told() == [0, 0]
+    tab = await worker.websocket()
+    await tab.send_text(HANDSHAKE)
+    socket = await probe.sockets.get()
+    assert told() == [1, 1]
+    cookie = f"socketcluster.session={tab.response.headers['set-cookie'].partition('=')[2].partition(';')[0]}"
+    other = await worker.websocket(Cookie=cookie)
+    await other.send_text(HANDSHAKE)
+    assert (await probe.sockets.get()).session is socket.session
+    assert told() == [2, 1]
+    for client in (tab, other):
+        await client.end()
+        await probe.ends.get()
+    assert told()[0] == 0
+
+
 async def test_a_balancer_s_header_tells_who_the_client_is(start_worker: StartWorker) -> None:
     worker = await start_worker(tell)
     client = await worker.connect()
@@ -150,6 +171,20 @@ class Balancer:
         self.link.connect(worker.handoff_path)
         self.link.setblocking(False)
         self._last = 0
+        self.ended: list[int] = []
+        """Connections that the worker has told the end of."""
+
+    async def reply(self) -> handoff.Reply:
+        return handoff.decode_reply(await asyncio.get_running_loop().sock_recv(self.link, handoff.MAX_REPLY_BYTES))
+
+    async def has_ended(self, *numbers: int) -> None:
+        """Wait until the worker has told the end of connections, and of no others."""
+        while len(self.ended) < len(numbers):
+            reply = await self.reply()
+            assert reply.ended
+            self.ended += reply.ids
+        assert sorted(self.ended) == list(numbers)
+        self.ended.clear()
 
     async def give(self, head: bytes, *, tls: bool = False, keep: bool = False) -> tuple[RawClient, socket.socket]:
         """Hand a connection over; return the client's end and the balancer's, which is closed unless it is kept."""
@@ -159,7 +194,9 @@ class Balancer:
         self._last += 1
         packet = handoff.encode(handoff.Handoff(self._last, head, tls, ("203.0.113.9", 5)))
         socket.send_fds(self.link, [packet], [accepted.fileno()])
-        assert handoff.decode_ack(await asyncio.get_running_loop().sock_recv(self.link, 100)) == self._last
+        while (reply := await self.reply()).ended:
+            self.ended += reply.ids
+        assert reply.ids == (self._last,)
         if not keep:
             accepted.close()
         return client, accepted
@@ -183,6 +220,57 @@ async def test_sockets_are_taken_over_with_what_was_read(start_worker: StartWork
         await websocket.next_json()
         assert (await websocket.next_json())["data"][0] == ["203.0.113.9", 5]
         await websocket.end()
+
+
+async def test_a_balancer_is_told_when_connections_end_however_they_do(start_worker: StartWorker) -> None:
+    """HTTP that the worker ends, WebSockets of the worker's endpoints, resets, and connections that never spoke."""
+    worker = await start_worker(tell)
+    balancer = Balancer(worker)
+    with balancer.link:
+        client, _ = await balancer.give(WHO)
+        assert await client.closed()
+        await balancer.has_ended(1)
+        client.close()
+        client, _ = await balancer.give(upgrade())
+        websocket = RawWebSocket(client, await client.answer())
+        assert not balancer.ended
+        await websocket.end()
+        await balancer.has_ended(2)
+        client, _ = await balancer.give(upgrade())
+        await client.answer()
+        client.abort()
+        await balancer.has_ended(3)
+        client, _ = await balancer.give(b"")
+        client.abort()
+        await balancer.has_ended(4)
+
+
+async def test_a_balancer_that_does_not_read_is_told_of_all_ends_later(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most one packet about ends waits in its socket, so that they leave the room to acknowledgements."""
+    monkeypatch.setattr(handoff, "MAX_ENDED", 2)
+    worker = await start_worker(tell)
+    balancer = Balancer(worker)
+    with balancer.link:
+        clients = [(await balancer.give(b""))[0] for _ in range(7)]
+        for client in clients:
+            client.abort()
+        await balancer.has_ended(*range(1, 8))
+
+
+async def test_a_balancer_that_has_gone_is_told_nothing(start_worker: StartWorker) -> None:
+    worker = await start_worker(tell)
+    balancer = Balancer(worker)
+    with balancer.link:
+        client, _ = await balancer.give(upgrade())
+        websocket = RawWebSocket(client, await client.answer())
+    await websocket.end()
+    other = Balancer(worker)
+    with other.link:
+        client, _ = await other.give(b"")
+        client.abort()
+        await other.has_ended(1)
 
 
 async def test_a_connection_ends_for_its_client_though_its_descriptor_is_still_held(start_worker: StartWorker) -> None:

@@ -64,6 +64,11 @@ class Sessions:
         self._tasks = tasks
         self._known: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 
+    @property
+    def known(self) -> int:
+        """How many sessions somebody here holds: their sockets, or the controller."""
+        return len(self._known)
+
     def get(self, session_id: str) -> Session:
         """Return the session of that id; the same object as long as anybody holds it.
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
+import struct
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +21,91 @@ log = logging.get_logger(__name__)
 PACKETS_A_TURN = 64
 """How many clients are taken over before others get their turn."""
 
+ENDED_INTERVAL = 0.02
+"""Seconds for which the ids of ended connections are collected, for one packet."""
+
 TakeOver = Callable[[socket.socket, wire.Handoff], None]
+
+
+class ClientSocket(socket.socket):
+    """A client's socket that was handed over; its balancer is told when the connection has ended.
+
+    Whatever serves the client, its event loop closes the socket or detaches its descriptor at the end.
+    """
+
+    __slots__ = ("balancer", "number")
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(fileno=descriptor)
+        self.balancer: BalancerLink | None = None
+        """Who is told; nobody before the client was taken."""
+        self.number = 0
+        """What the balancer calls the connection."""
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        self._report()
+        super().close()
+
+    def detach(self) -> int:
+        """Leave the descriptor to somebody else, who closes it at once."""
+        self._report()
+        return super().detach()
+
+    def _report(self) -> None:
+        balancer, self.balancer = self.balancer, None
+        if balancer is not None:
+            balancer.ended(self.number)
+
+
+class BalancerLink:
+    """The connection of one balancer.
+
+    What has ended is told in packets of many ids. There is never more than one of them unread, so that they leave the
+    room to acknowledgements; until then ids wait here, at most one for each connection that there was.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._ended: list[int] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def ended(self, number: int) -> None:
+        """Tell the balancer, soon, that a connection has ended."""
+        if not self._closed:
+            self._ended.append(number)
+            if self._timer is None:
+                self._timer = self._loop.call_later(ENDED_INTERVAL, self._tell)
+
+    def close(self) -> None:
+        """Tell nothing more, and close the connection."""
+        self._closed = True
+        self._ended.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.sock.close()
+
+    def _tell(self) -> None:
+        self._timer = None
+        some = self._ended[: wire.MAX_ENDED]
+        try:
+            if not _unread(self.sock):
+                self.sock.send(wire.encode_ended(some))
+                del self._ended[: len(some)]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:  # whoever reads from it finds that out too, and closes it
+            self._ended.clear()
+        if self._ended:
+            self._timer = self._loop.call_later(ENDED_INTERVAL, self._tell)
+
+
+def _unread(sock: socket.socket) -> bool:
+    """Is there something that was sent and that the other side has not read?"""
+    count: int = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+    return count > 0
 
 
 class HandoffServer:
@@ -33,7 +120,7 @@ class HandoffServer:
         self._path = path
         self._take_over = take_over
         self._loop = asyncio.get_running_loop()
-        self._balancers: set[socket.socket] = set()
+        self._balancers: set[BalancerLink] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
 
     def start(self) -> None:
@@ -64,20 +151,23 @@ class HandoffServer:
 
     def _accept(self) -> None:
         try:
-            balancer, _ = self._listener.accept()
+            sock, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             log.warning("a balancer could not be accepted", error=str(error))
             return
-        balancer.setblocking(False)
+        sock.setblocking(False)
+        balancer = BalancerLink(sock)
         self._balancers.add(balancer)
-        self._loop.add_reader(balancer, self._read, balancer)
+        self._loop.add_reader(sock, self._read, balancer)
 
-    def _read(self, balancer: socket.socket) -> None:
+    def _read(self, balancer: BalancerLink) -> None:
         for _ in range(PACKETS_A_TURN):
             try:
-                packet, descriptors, _, _ = socket.recv_fds(balancer, wire.MAX_PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+                packet, descriptors, _, _ = socket.recv_fds(
+                    balancer.sock, wire.MAX_PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC
+                )
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -91,7 +181,7 @@ class HandoffServer:
                 self._drop(balancer)
                 return
 
-    def _received(self, balancer: socket.socket, packet: bytes, descriptors: list[int]) -> bool:
+    def _received(self, balancer: BalancerLink, packet: bytes, descriptors: list[int]) -> bool:
         """Acknowledge a packet and take its client; return whether the balancer can go on."""
         if len(descriptors) != 1:
             for descriptor in descriptors:
@@ -99,24 +189,25 @@ class HandoffServer:
             log.warning("a handoff packet without a descriptor")
             return False
         try:
-            client = socket.socket(fileno=descriptors[0])
+            client = ClientSocket(descriptors[0])
         except OSError as error:
             os.close(descriptors[0])
             log.warning("a descriptor that is no socket", error=str(error))
             return False
         try:
             handoff = wire.decode(packet)
-            balancer.send(wire.encode_ack(handoff.id))
+            balancer.sock.send(wire.encode_ack(handoff.id))
         except (MalformedHandoffError, OSError) as error:
             # Not acknowledged, so the balancer gives the client to somebody else.
             client.close()
             log.warning("a client could not be taken over", error=str(error))
             return False
+        client.balancer, client.number = balancer, handoff.id
         client.setblocking(False)
         self._take_over(client, handoff)
         return True
 
-    def _drop(self, balancer: socket.socket) -> None:
+    def _drop(self, balancer: BalancerLink) -> None:
         self._balancers.discard(balancer)
-        self._loop.remove_reader(balancer)
+        self._loop.remove_reader(balancer.sock)
         balancer.close()

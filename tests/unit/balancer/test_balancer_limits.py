@@ -1,0 +1,321 @@
+"""How many connections there may be, and what becomes of those who try to use them up."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support import certificates
+
+from socketcluster_balancer import limits
+from socketcluster_balancer.limits import Limits, Refusal, address_key
+from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_wire.request_head import RequestHead
+
+Bench = Any  # of conftest.py, which cannot be imported
+
+PATIENCE = 20.0
+
+
+def settings(**options: Any) -> BalancerSettings:
+    return BalancerSettings(workers=["unix:/nobody"], **options)
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, limited: Limits) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(limited, "_loop", self)
+
+    def time(self) -> float:
+        return self.now
+
+
+def open_client(bench: Bench, data: bytes = b"") -> socket.socket:
+    """Connect, and stay."""
+    client = socket.create_connection(("127.0.0.1", bench.port))
+    client.setblocking(False)
+    if data:
+        client.send(data)
+    return client
+
+
+async def read_to_end(client: socket.socket) -> bytes:
+    loop, data = asyncio.get_running_loop(), b""
+    async with asyncio.timeout(PATIENCE):
+        with suppress(ConnectionResetError):
+            while more := await loop.sock_recv(client, 65536):
+                data += more
+    return data
+
+
+def refused(bench: Bench) -> dict[str, int]:
+    return {reason: count for reason, count in bench.balancer.counters.refused.items() if count}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+        ("192.0.2.1", "2001:db8::1", False),
+    ],
+)
+def test_an_address_is_counted_whole_and_of_ipv6_by_network(one: str, other: str, same: bool) -> None:
+    assert (address_key(one) == address_key(other)) is same
+
+
+async def test_without_limits_everybody_may_come_and_addresses_are_not_remembered() -> None:
+    limited = Limits(settings())
+    assert limited.key("192.0.2.1") == limited.key("2001:db8::1")
+    assert {limited.enter(b"") for _ in range(1000)} == {None}
+    assert limited.connections == 1000
+
+
+async def test_a_rate_allows_a_burst_and_then_so_many_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = Limits(settings(address_connection_rate=2, address_connection_burst=3))
+    clock = Clock(monkeypatch, limited)
+    assert [limited.enter(b"a") for _ in range(4)] == [None, None, None, Refusal.ADDRESS_RATE]
+    assert limited.enter(b"b") is None
+    clock.now += 0.5
+    assert [limited.enter(b"a") for _ in range(2)] == [None, Refusal.ADDRESS_RATE]
+    clock.now += 100
+    assert [limited.enter(b"a") for _ in range(4)] == [None, None, None, Refusal.ADDRESS_RATE]
+    assert limited.retry_after(Refusal.ADDRESS_RATE) == 1
+    assert limited.connections == 8
+
+
+async def test_addresses_are_forgotten_when_they_may_burst_again_or_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "MAX_ADDRESSES", 100)
+    limited = Limits(settings(address_connection_rate=1, address_connection_burst=1))
+    clock = Clock(monkeypatch, limited)
+    for number in range(1000):
+        assert limited.enter(str(number).encode()) is None
+    assert len(limited._due) == 100
+    assert limited.enter(b"999") is Refusal.ADDRESS_RATE
+    clock.now += 10
+    for number in range(1000, 1200):  # each comes when that of the one before is full again
+        clock.now += 2
+        assert limited.enter(str(number).encode()) is None
+    assert len(limited._due) == 1
+
+
+async def test_connections_in_all_are_limited(bench: Bench) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), socket_limit=2)
+    with open_client(bench), open_client(bench):
+        await bench.until(lambda: bench.balancer.limits.connections == 2)
+        answer = await bench.get()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    await bench.until(lambda: bench.balancer.limits.connections == 0)
+    assert (await bench.get()).status == 200
+    assert refused(bench) == {"socket_limit": 1}
+
+
+async def test_connections_of_an_address_are_limited_and_others_are_not(bench: Bench) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), address_socket_limit=2, listen="127.0.0.1:0")
+    loop = asyncio.get_running_loop()
+    with open_client(bench), open_client(bench), socket.socket() as other:
+        await bench.until(lambda: bench.balancer.limits.connections == 2)
+        answer = await bench.get()
+        assert answer.status == 429
+        assert int(answer.headers["retry-after"]) > 0
+        other.setblocking(False)
+        other.bind(("127.0.0.2", 0))
+        await loop.sock_connect(other, ("127.0.0.1", bench.port))
+        await loop.sock_sendall(other, b"GET / HTTP/1.1\r\n\r\n")
+        assert (await read_to_end(other)).startswith(b"HTTP/1.1 200 ")
+    assert refused(bench) == {"address_socket_limit": 1}
+
+
+async def test_new_connections_of_an_address_are_limited(bench: Bench) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), address_connection_rate=0.001, address_connection_burst=3)
+    assert [(await bench.get()).status for _ in range(4)] == [200, 200, 200, 429]
+    assert (await bench.get()).headers["retry-after"] == "1000"
+    assert refused(bench) == {"address_connection_rate": 2}
+
+
+async def test_a_refusal_reaches_a_client_that_sends_more_than_a_request(bench: Bench) -> None:
+    """The answer comes before anything was read; what comes then must not turn it into a reset."""
+    await bench.start(await bench.worker("aaaaaaaa"), address_connection_rate=0.001, address_connection_burst=1)
+    assert (await bench.get()).status == 200
+    assert (await bench.get("/", padding="x" * 200_000)).status == 429
+
+
+async def test_only_so_many_refused_clients_are_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socketcluster_balancer.plain.MAX_REFUSED", 2)
+    await bench.start(await bench.worker("aaaaaaaa"), address_connection_rate=0.001, address_connection_burst=1)
+    assert (await bench.get()).status == 200
+    with ExitStack() as stack:
+        clients = [stack.enter_context(open_client(bench)) for _ in range(5)]
+        for client in clients:
+            assert (await read_to_end(client)).startswith(b"HTTP/1.1 429 ")
+        assert len(bench.balancer.dispatcher.reception._refused) <= 2
+        await bench.stop(1)  # which closes those that it waits for
+
+
+async def test_a_connection_that_was_handed_over_counts_until_its_worker_tells_its_end(bench: Bench) -> None:
+    worker = await bench.worker("aaaaaaaa")
+    worker.tells_ends = False
+    await bench.start(worker, socket_limit=2)
+    assert [(await bench.get()).status for _ in range(3)] == [200, 200, 503]
+    worker.tells_ends = True
+    worker.break_links()  # whose connections nobody can tell of any more
+    await bench.until(lambda: bench.balancer.limits.connections == 0)
+    for _ in range(5):
+        assert (await bench.get()).status == 200
+        await bench.until(lambda: bench.balancer.limits.connections == 0)
+
+
+async def test_a_worker_that_tells_the_end_of_what_it_does_not_have_is_cut_off(bench: Bench) -> None:
+    worker = await bench.worker("aaaaaaaa")
+    await bench.start(worker)
+    assert (await bench.get()).status == 200
+    await bench.until(lambda: bench.balancer.limits.connections == 0)
+    worker.tell_end(17)
+    (known,) = bench.available
+    await bench.until(lambda: known.suspect_until > 0)
+    assert (await bench.get()).status == 200
+
+
+async def test_a_spliced_connection_counts_until_it_has_ended(bench: Bench) -> None:
+    await bench.start(await bench.worker("aaaaaaaa", handoff=False), socket_limit=1)
+    async with bench.client() as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nhel")
+        await bench.until(lambda: bench.splices == 1)
+        assert (await bench.get()).status == 503
+        writer.write(b"lo")
+        assert b" 200 " in await reader.read()
+    await bench.until(lambda: bench.balancer.limits.connections == 0)
+    assert (await bench.get()).status == 200
+
+
+async def test_under_tls_a_connection_over_a_limit_is_closed_before_the_handshake(bench: Bench, tmp_path: Path) -> None:
+    made = certificates.make(tmp_path, "own")
+    await bench.start(await bench.worker("aaaaaaaa"), socket_limit=1, tls_cert=made.cert, tls_key=made.key)
+    with open_client(bench) as first:
+        await bench.until(lambda: bench.balancer.limits.connections == 1)
+        with open_client(bench) as second:
+            assert await read_to_end(second) == b""
+        first.send(b"GET / HTTP/1.1\r\n\r\n")  # no handshake
+        await read_to_end(first)
+    await bench.until(lambda: bench.balancer.limits.connections == 0)
+    assert refused(bench) == {"socket_limit": 1, "tls_handshake": 1}
+
+
+async def test_a_client_of_tls_that_says_nothing_is_disconnected_and_counts_no_more(
+    bench: Bench, tmp_path: Path
+) -> None:
+    made = certificates.make(tmp_path, "own")
+    await bench.start(await bench.worker("aaaaaaaa"), first_byte_timeout=0.05, tls_cert=made.cert, tls_key=made.key)
+    with open_client(bench) as client:
+        assert await read_to_end(client) == b""
+    await bench.until(lambda: bench.balancer.limits.connections == 0)
+
+
+async def test_silence_and_a_slow_head_have_each_their_own_time(bench: Bench) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), first_byte_timeout=0.05, head_timeout=300)
+    with open_client(bench) as silent, open_client(bench, b"GET ") as slow:
+        assert await read_to_end(silent) == b""
+        slow.send(b"/ HTTP/1.1\r\n\r\n")
+        assert (await read_to_end(slow)).startswith(b"HTTP/1.1 200 ")
+    assert refused(bench) == {"first_byte_timeout": 1}
+
+
+async def test_only_so_many_clients_queue_for_a_worker(bench: Bench) -> None:
+    slow, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
+    slow.silent = True
+    await bench.start(slow, other, handoff_timeout=300, max_pending_handovers=3)
+    clients = [asyncio.ensure_future(bench.get("/?sid=aaaaaaaa.1")) for _ in range(70)]
+    await bench.until(lambda: sum(client.done() for client in clients) == 3)  # 64 in flight, 3 queued
+    assert {client.result().said["worker"] for client in clients if client.done()} == {"bbbbbbbb"}
+    slow.silent = False
+    slow.break_links()
+    assert {answer.status for answer in await asyncio.gather(*clients)} == {200}
+
+
+# Those who try to use up what others need.
+
+
+async def test_hundreds_of_slow_heads_hold_up_nobody(bench: Bench) -> None:
+    """A byte, and another one, and never an end (Slowloris)."""
+    await bench.start(await bench.worker("aaaaaaaa"), head_timeout=0.5)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(open_client(bench, b"G")) for _ in range(300)]
+        for letter in (b"E", b"T", b" "):
+            for client in clients:
+                with suppress(OSError):  # it has been answered
+                    client.send(letter)
+            assert (await bench.get()).status == 200
+        answers = await asyncio.gather(*map(read_to_end, clients))
+    assert {answer[:13] for answer in answers} == {b"HTTP/1.1 408 "}
+    await bench.until(lambda: bench.balancer.limits.connections == 0)
+
+
+async def test_hundreds_of_connections_on_which_nothing_comes_are_closed(bench: Bench) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), first_byte_timeout=0.5, address_socket_limit=250)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(open_client(bench)) for _ in range(300)]
+        answers = await asyncio.gather(*map(read_to_end, clients))
+    kinds = [answer[:13] for answer in answers]
+    assert (kinds.count(b""), kinds.count(b"HTTP/1.1 429 ")) == (250, 50)
+    await bench.until(lambda: bench.balancer.limits.connections == 0)
+    assert (await bench.get()).status == 200
+
+
+async def test_ten_megabytes_of_header_get_nowhere(bench: Bench) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"))
+    assert (await bench.get()).status == 200
+    own = psutil.Process()
+    before = own.memory_info().rss
+    piece = b"x-padding: " + b"x" * 8000 + b"\r\n"
+
+    async def attack() -> bytes:
+        async with bench.client() as (reader, writer):
+            with suppress(ConnectionError):
+                writer.write(b"GET / HTTP/1.1\r\n")
+                for _ in range(10_000_000 // len(piece)):
+                    writer.write(piece)
+                    await writer.drain()
+            with suppress(ConnectionError):
+                return bytes(await reader.read())
+            return b""  # it went on after the time that it got to take its answer
+
+    attackers = [asyncio.ensure_future(attack()) for _ in range(20)]
+    for _ in range(20):
+        assert (await bench.get()).status == 200
+    assert {answer[:13] for answer in await asyncio.gather(*attackers)} <= {b"HTTP/1.1 431 ", b""}
+    assert own.memory_info().rss - before < 50_000_000
+    assert refused(bench) == {"head_too_large": 20}
+
+
+async def test_a_head_in_tiny_pieces_is_read_again_only_when_it_may_be_complete(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, parse = [], RequestHead.parse
+
+    def reading(data: bytes, limit: int) -> RequestHead | None:
+        read.append(len(data))
+        return parse(data, limit)
+
+    monkeypatch.setattr(RequestHead, "parse", reading)
+    await bench.start(await bench.worker("aaaaaaaa"))
+    clients = bench.balancer.dispatcher.reception._clients
+    async with bench.client() as (reader, writer):
+        for size in range(60, 400, 20):
+            writer.write(b"GET / HTTP/1.1\r\n".ljust(60, b"x") if size == 60 else b": xxx\r\nyyyyyyyyyyyyy")
+            await bench.until(lambda size=size: [len(client.data) for client in clients] == [size])
+        writer.write(b"\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    assert read == [60, 80, 384]

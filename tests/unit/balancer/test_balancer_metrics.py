@@ -1,0 +1,86 @@
+"""What the balancer tells of itself in numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from support import certificates
+
+from socketcluster_balancer.metrics import BalancerMetrics
+
+Bench = Any  # of conftest.py, which cannot be imported
+
+
+@pytest.fixture
+def read(bench: Bench) -> Any:
+    """``read(name, label=value)`` returns the sample of that name, without the prefix that all have."""
+
+    def sample(name: str, transport_of_all: str = "plain", **labels: str) -> float:
+        registry = CollectorRegistry()
+        registry.register(BalancerMetrics(bench.balancer, transport_of_all))
+        found = registry.get_sample_value(f"socketcluster_balancer_{name}", labels)
+        assert found is not None, (name, labels)
+        return found
+
+    return sample
+
+
+async def test_connections_are_told_by_the_way_that_they_went(bench: Bench, read: Any) -> None:
+    handed, copied = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb", handoff=False)
+    await bench.start(handed, copied)
+    assert read("workers_ready") == 2
+    post = b"POST /?sid=%s.1 HTTP/1.1\r\ncontent-length: 1\r\n\r\n"
+    async with bench.client() as (_, one), bench.client() as (_, two), bench.client() as (_, three):
+        one.write(post % b"aaaaaaaa")
+        two.write(post % b"bbbbbbbb")
+        three.write(b"GET")
+        await bench.until(lambda: read("connections", transport="plain") == 3)
+        await bench.until(lambda: read("connections_by_way", way="handover") == 1)
+        await bench.until(lambda: read("connections_by_way", way="spliced") == 1)
+        await bench.until(lambda: read("connections_by_way", way="arriving") == 1)
+        await handed.tell(ready=False)
+        await copied.tell(ready=False)
+        await bench.until(lambda: read("workers_ready") == 0)
+        three.write(b" / HTTP/1.1\r\n\r\n")
+        await bench.until(lambda: read("connections_by_way", way="waiting") == 1)
+        await handed.tell(ready=True)
+        one.write(b"x")
+        two.write(b"x")
+    await bench.until(lambda: read("connections", transport="plain") == 0)
+    assert read("accepted_total", transport="plain") == 3
+    assert (read("clients_total", way="handover"), read("clients_total", way="spliced")) == (2, 1)
+    assert read("handovers_failed_total") == read("handovers_pending") == 0
+
+
+async def test_handovers_that_fail_and_those_under_way_are_told(bench: Bench, read: Any) -> None:
+    mute = await bench.worker("aaaaaaaa")
+    mute.silent = True
+    await bench.start(mute, handoff_timeout=300, worker_wait=0)
+    waiting = asyncio.ensure_future(bench.get())
+    await bench.until(lambda: read("handovers_pending") == 1)
+    mute.break_links()
+    assert (await waiting).status == 503
+    assert read("handovers_failed_total") >= 1
+    assert read("refused_total", reason="no_worker") == 1
+
+
+async def test_refusals_are_told_by_their_reason(bench: Bench, read: Any) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), head_timeout=0.05, first_byte_timeout=0.05, max_head_bytes=1000)
+    await bench.send(b"\0")
+    await bench.send(b"GET / HTTP/1.1\r\na: " + b"x" * 1000)
+    await bench.send(b"GET")
+    async with bench.client() as (reader, _):
+        await reader.read()
+    reasons = ("head_malformed", "head_too_large", "head_timeout", "first_byte_timeout", "socket_limit")
+    assert [read("refused_total", reason=reason) for reason in reasons] == [1, 1, 1, 1, 0]
+
+
+async def test_clients_of_tls_are_told_apart(bench: Bench, read: Any, tmp_path: Path) -> None:
+    files = certificates.make(tmp_path, "own")
+    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
+    async with bench.client():
+        await bench.until(lambda: read("connections", "tls", transport="tls") == 1)
