@@ -71,7 +71,7 @@ class Endpoints:
             if settings.per_message_deflate
             else None,
         )
-        self._origins = OriginPolicy(settings.origins)
+        self._origins = OriginPolicy(settings.origins, match_protocol=settings.match_origin_protocol)
         self._raw_path = settings.path
         options = EngineOptions(
             settings.heartbeat_interval,
@@ -162,7 +162,8 @@ class Endpoints:
         if engine is not None:
             refusal = engine.check_upgrade(handshake)
         else:
-            refusal = None if self._origins.allows(handshake) else Refusal(403, ErrorCode.FORBIDDEN)
+            reason = self._origins.refusal(handshake)
+            refusal = None if reason is None else Refusal(403, ErrorCode.FORBIDDEN, reason)
         if refusal is not None:
             _refuse(transport, refusal)
             return None

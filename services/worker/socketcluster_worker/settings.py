@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_worker.connection import SlowConsumer
+from socketcluster_worker.origins import OriginPolicy
 
 CLIENT_FILES = Path(__file__).parents[3] / "clients" / "js"
 """Where the browser client lies in a checkout; the image says otherwise."""
@@ -42,7 +43,9 @@ class WorkerSettings(ServiceSettings):
     engineio_path: str = Field("/engine.io/", pattern=r"^/[A-Za-z0-9_./-]*/$")
     """Where plain Engine.IO clients connect."""
     origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins beside the server's own whose pages may connect, comma-separated; ``*`` means all, without cookies."""
+    """Other origins whose pages may connect: ``https://app.example.com,example.com:*``; ``*:*`` is all, no cookies."""
+    match_origin_protocol: bool = True
+    """Refuse a page by http that connects by https, and the reverse; to be switched off if a proxy ends TLS."""
     protocol_version: int = Field(2, ge=1, le=2)
     """Version of SocketCluster's protocol at ``path``: 1 for clients before version 15."""
     strict_handshake: bool = True
@@ -96,3 +99,9 @@ class WorkerSettings(ServiceSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        OriginPolicy(value)
+        return value
