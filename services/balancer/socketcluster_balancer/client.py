@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Client(abc.ABC):
     """A connection that belongs to the balancer."""
 
-    __slots__ = ("data", "head", "tried", "wait_until")
+    __slots__ = ("data", "head", "tried", "wait_until", "wanted")
 
     secure: ClassVar[bool]
     """Did it come by TLS, which ends here?"""
@@ -29,6 +29,8 @@ class Client(abc.ABC):
         """The workers that could not take it over."""
         self.wait_until = 0.0
         """Loop time until which it waits for a worker; 0 if it never had to."""
+        self.wanted: frozenset[str] | None = None
+        """Names, ids and tags of the workers that the controller wants it to be given to; ``None``: any."""
 
     @abc.abstractmethod
     def addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from socketcluster_balancer.admission import Admission
 from socketcluster_balancer.client import Client
+from socketcluster_balancer.controller import Controller
 from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.handoff import HandoffLink
 from socketcluster_balancer.placement import choose
@@ -37,9 +39,15 @@ class Dispatcher:
     Args:
         settings: the balancer's.
         available: returns the workers that may be given clients.
+        controller: whose middleware is asked first; ``None`` if there is none.
     """
 
-    def __init__(self, settings: BalancerSettings, available: Callable[[], tuple[Worker, ...]]) -> None:
+    def __init__(
+        self,
+        settings: BalancerSettings,
+        available: Callable[[], tuple[Worker, ...]],
+        controller: Controller | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._key = settings.shared_secret().encode()
@@ -48,6 +56,8 @@ class Dispatcher:
         self._draw: Callable[[int], int] = random.randrange
         self._suspicion_ends = 0.0
         self._closed = False
+        self.admission = None if controller is None else self._admit_by(controller)
+        """Who shows clients to the controller, if there is one."""
         self.reception = self._open()
         self._waiting: list[Client] = []
         self._retry: asyncio.TimerHandle | None = None
@@ -78,9 +88,19 @@ class Dispatcher:
                 log.info("the certificate was read again")
 
     def _open(self) -> Reception[Any]:
+        complete = self.place if self.admission is None else self.admission.examine
         if self._settings.tls_cert is None:
-            return PlainReception(self._settings, self.place)
-        return SecureReception(self._settings, self._make_context(), self.place)
+            return PlainReception(self._settings, complete)
+        return SecureReception(self._settings, self._make_context(), complete)
+
+    def _admit_by(self, controller: Controller) -> Admission:
+        return Admission(
+            self._settings,
+            controller,
+            place=self.place,
+            respond=lambda client, response: self.reception.respond(client, response),
+            release=lambda client: self.reception.release(client),
+        )
 
     def _make_context(self) -> ssl.SSLContext:
         settings = self._settings
@@ -112,7 +132,8 @@ class Dispatcher:
             for position, client in enumerate(waiting, 1):
                 client.tried = ()
                 self.place(client)
-                if self._waiting:  # no worker took it: the others would fare no better
+                if client.wanted is None and self._waiting and self._waiting[-1] is client:
+                    # No worker took it: the others would fare no better.
                     self._waiting += waiting[position:]
                     return
 
@@ -126,6 +147,8 @@ class Dispatcher:
         except TimeoutError:
             log.warning("clients were still under way and are cut off", splices=len(self._splices))
         self._closed = True
+        if self.admission is not None:
+            self.admission.close()
         for task in self._connecting:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
@@ -163,6 +186,9 @@ class Dispatcher:
 
     def _choose(self, client: Client) -> Worker | None:
         workers = self._available()
+        if client.wanted is not None:
+            wanted = client.wanted
+            workers = tuple(worker for worker in workers if not wanted.isdisjoint(worker.called))
         if client.tried:
             workers = tuple(worker for worker in workers if worker not in client.tried)
         if self._suspicion_ends and workers:

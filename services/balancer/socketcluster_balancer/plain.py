@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 
-from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.reception import Reception
 from socketcluster_balancer.splice import Splice
@@ -45,9 +44,9 @@ class PlainReception(Reception[PlainClient]):
         self._loop.add_reader(sock, self._readable, client)
         self._reading.add(client)
 
-    def answer(self, client: PlainClient, status: int) -> None:
+    def respond(self, client: PlainClient, response: bytes) -> None:
         try:
-            client.sock.send(pages.answer(status, client.head))
+            client.sock.send(response)
             client.sock.shutdown(socket.SHUT_WR)
         except OSError:  # it has gone
             self.release(client)

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.deadlines import Deadlines
 from socketcluster_balancer.settings import BalancerSettings
@@ -45,9 +46,13 @@ class Reception(abc.ABC, Generic[C]):
     def accept(self, sock: socket.socket) -> None:
         """Take a new connection in."""
 
-    @abc.abstractmethod
     def answer(self, client: C, status: int) -> None:
         """Answer a client that nobody reads from, and be rid of it."""
+        self.respond(client, pages.answer(status, client.head))
+
+    @abc.abstractmethod
+    def respond(self, client: C, response: bytes) -> None:
+        """Send a client that nobody reads from a whole response, and be rid of it."""
 
     @abc.abstractmethod
     def release(self, client: C) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from socketcluster_balancer.controller import Controller, find
 from socketcluster_balancer.dispatch import Dispatcher
 from socketcluster_balancer.listener import Listener, open_socket
 from socketcluster_balancer.settings import BalancerSettings
@@ -22,9 +23,13 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
     Raises:
         AddressInUseError: somebody else listens there.
         SettingsError: the secret is missing, or the certificate cannot be used.
+        ControllerError: the balancer's controller is missing, has no ``run``, or raised.
     """
     descriptors.warn_of_limit(descriptors.raise_limit(), 2)  # a client whose bytes are copied needs two
-    balancer = Balancer(settings)
+    controller = find(settings)
+    if controller is not None and not await lifecycle.unless_stopping(controller.run()):
+        return
+    balancer = Balancer(settings, controller)
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(balancer.workers.run())
         balancer.listener.start()
@@ -48,8 +53,10 @@ async def _announce(balancer: Balancer, lifecycle: Lifecycle) -> None:
 class Balancer:
     """The balancer's parts, put together."""
 
-    def __init__(self, settings: BalancerSettings) -> None:
-        self.dispatcher = Dispatcher(settings, lambda: self.workers.available)
+    def __init__(self, settings: BalancerSettings, controller: Controller | None = None) -> None:
+        self.dispatcher = Dispatcher(settings, lambda: self.workers.available, controller)
+        if controller is not None:
+            controller.balancer.look_by(lambda: tuple(worker.info() for worker in self.workers.available))
         self.workers = WorkerDirectory(settings, self.dispatcher.make_link, self.dispatcher.workers_changed)
         self.listener = Listener(
             open_socket(settings), self.dispatcher.reception.accept, answers=settings.tls_cert is None

@@ -10,6 +10,7 @@ from functools import partial
 import grpc
 from grpc import aio
 
+from socketcluster_balancer.api import WorkerInfo
 from socketcluster_balancer.handoff import HandoffLink
 from socketcluster_balancer.settings import BalancerSettings, split_host_port
 from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
@@ -45,6 +46,9 @@ class Worker:
         """Where sockets go; ``None`` if it takes none over."""
         self.assigned = 0
         """Clients that it was given since it last told how many it has."""
+        self.tags: tuple[str, ...] = ()
+        self.called: frozenset[str] = frozenset()
+        """Its name, id and tags."""
         self.suspect_until = 0.0
         """Loop time until which it is chosen only if there is no other."""
         self.connections = 0
@@ -53,6 +57,10 @@ class Worker:
     def load(self) -> int:
         """Its connections, as far as the balancer can tell."""
         return self.connections + self.assigned
+
+    def info(self) -> WorkerInfo:
+        """Return what the balancer's controller may know."""
+        return WorkerInfo(self.worker_id, self.name, self.tags, self.load)
 
 
 class WorkerDirectory:
@@ -146,6 +154,8 @@ class WorkerDirectory:
             log.info("worker joined", worker=worker.name, worker_id=worker.worker_id, address=worker.address)
             was = (False, False)
             worker.suspect_until = 0.0
+        worker.tags = tuple(status.tags)
+        worker.called = frozenset((worker.worker_id, worker.name, *worker.tags))
         worker.ready, worker.draining = status.ready, status.draining
         worker.connections, worker.assigned = status.connections, 0
         worker.http = (status.http_host or host_of(worker.address), status.http_port) if status.http_port else None

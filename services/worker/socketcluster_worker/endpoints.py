@@ -10,12 +10,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_wire.engineio import ErrorCode
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Connection, Handshake, Receiver
-from socketcluster_worker.cookies import SessionCookies
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.origins import OriginPolicy
 from socketcluster_worker.protocols.context import Context, SocketClusterOptions, Timing

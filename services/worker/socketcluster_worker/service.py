@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Coroutine
-from typing import Any
 
 from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1 import worker_pb2_grpc as rpc
 from socketcluster_runtime import descriptors, logging
 from socketcluster_runtime import rpc as grpc_runtime
 from socketcluster_runtime.channel_feed import Gap
+from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_wire.close_codes import CloseCode
@@ -24,7 +22,6 @@ from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.api.ws_server import WSServer
 from socketcluster_worker.control import Control
 from socketcluster_worker.controller import run_controller
-from socketcluster_worker.cookies import SessionCookies
 from socketcluster_worker.endpoints import Endpoints
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.server import ClientServer
@@ -95,9 +92,9 @@ class Service:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._client.close)
             await self._client.start()
-            if not await _unless(lifecycle.stopping, run_controller(self._settings.controller, self._worker)):
+            if not await lifecycle.unless_stopping(run_controller(self._settings.controller, self._worker)):
                 return
-            if not await _unless(lifecycle.stopping, self._client.wait_ready()):
+            if not await lifecycle.unless_stopping(self._client.wait_ready()):
                 return
             for namespace in self._ws_server.everybody():
                 namespace.listen()
@@ -119,7 +116,7 @@ class Service:
     async def _listen(self, stack: contextlib.AsyncExitStack) -> Control:
         settings = self._settings
         host, port = await self._server.listen(settings.http_listen)
-        status = pb.WorkerStatus(worker_id=self._worker.id, name=settings.name, http_port=port)
+        status = pb.WorkerStatus(worker_id=self._worker.id, name=settings.name, http_port=port, tags=settings.tags)
         if host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
             status.http_host = host
         if settings.handoff_dir is not None:
@@ -157,20 +154,6 @@ class Service:
 
 def _report_failed(error: BaseException, what: str) -> None:
     log.error(f"{what} failed", exc_info=error)
-
-
-async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Wait for ``work``, but not after ``stopping`` was set; return whether it was done."""
-    done: asyncio.Task[None] = asyncio.create_task(work)
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait((done, stop), return_when=asyncio.FIRST_COMPLETED)
-    finished = done.done()
-    stop.cancel()
-    if finished:
-        await done
-    else:
-        done.cancel()
-    return finished
 
 
 async def serve(settings: WorkerSettings, lifecycle: Lifecycle) -> None:

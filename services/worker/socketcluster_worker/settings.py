@@ -33,6 +33,10 @@ class WorkerSettings(ServiceSettings):
     """``host:port`` for spliced connections; port 0 means any."""
     handoff_dir: Path | None = wiring(None)
     """Folder of the handoff socket, shared with the balancers of this host; without it there is no handover."""
+    tags: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], ...], NoDecode] = Field(
+        (), max_length=16
+    )
+    """Words, comma-separated, by which a balancer's controller may route clients to this worker and its like."""
     client_files: Path = wiring(CLIENT_FILES)
     """Folder of ``socketcluster.js``."""
 
@@ -95,7 +99,7 @@ class WorkerSettings(ServiceSettings):
     drain_timeout: float = Field(10.0, ge=0, le=600)
     """Seconds that handlers and HTTP requests have to finish when the worker stops."""
 
-    @field_validator("stores", "origins", mode="before")
+    @field_validator("stores", "origins", "tags", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
