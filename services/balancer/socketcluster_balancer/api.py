@@ -76,7 +76,7 @@ class WorkerInfo:
     tags: tuple[str, ...]
     """Its option of that name."""
     connections: int
-    """As far as the balancer can tell."""
+    """As it last told, some times a second."""
 
 
 class Balancer:

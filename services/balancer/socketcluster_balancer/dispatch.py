@@ -121,7 +121,7 @@ class Dispatcher:
                 self._suspect(worker, str(error), 1)
                 client.tried += (worker,)
                 continue
-            worker.assigned += 1
+            worker.give()
             return
         self._wait(client)
 
