@@ -51,6 +51,7 @@ def plan(settings: ClusterSettings, run_dir: Path, listen_fds: Sequence[int]) ->
         f"127.0.0.1:{port}" if port else f"unix:{run_dir}/store-{index}.sock"
         for index, port in enumerate(settings.stores)
     ]
+    controller = _controller(settings, "balancer_controller")
     workers = [f"unix:{run_dir}/worker-{index}.sock" for index in range(len(settings.workers))]
     metrics_ports = itertools.count(settings.metrics_port)
 
@@ -68,7 +69,7 @@ def plan(settings: ClusterSettings, run_dir: Path, listen_fds: Sequence[int]) ->
 
     return Plan(
         balancers=tuple(
-            child(BalancerSettings, index, {"workers": ",".join(workers), "listen_fd": str(fd)}, fd)
+            child(BalancerSettings, index, controller | {"workers": ",".join(workers), "listen_fd": str(fd)}, fd)
             for index, fd in enumerate(listen_fds)
         ),
         workers=tuple(
@@ -92,7 +93,7 @@ def plan(settings: ClusterSettings, run_dir: Path, listen_fds: Sequence[int]) ->
                 {
                     "listen": address,
                     "data_dir": str(store_path(settings)),
-                    **_store_controller(settings),
+                    **_controller(settings, "store_controller"),
                 },
             )
             for index, address in enumerate(stores)
@@ -100,13 +101,13 @@ def plan(settings: ClusterSettings, run_dir: Path, listen_fds: Sequence[int]) ->
     )
 
 
-def _store_controller(settings: ClusterSettings) -> dict[str, str]:
-    """Return the store controller: the one that was named, else the one beside the worker controller, if any."""
-    given = settings.service_options.get("store_controller")
-    beside = settings.worker_controller.absolute().with_name("store_controller.py")
+def _controller(settings: ClusterSettings, option: str) -> dict[str, str]:
+    """Return another controller: the one that ``option`` names, else the one beside the worker controller, if any."""
+    given = settings.service_options.get(option)
+    beside = settings.worker_controller.absolute().with_name(f"{option}.py")
     if given is not None:
-        return {"store_controller": str(Path(given).absolute())}
-    return {"store_controller": str(beside)} if beside.is_file() else {}
+        return {option: str(Path(given).absolute())}
+    return {option: str(beside)} if beside.is_file() else {}
 
 
 def notify_path(run_dir: Path) -> Path:

@@ -12,6 +12,9 @@ from support import certificates
 from support.clients import Browser
 from support.cluster import until
 from support.local import LocalCluster
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
 
@@ -78,6 +81,33 @@ async def test_by_https_everything_works_and_certificates_are_renewed_under_way(
                 for socket in (raw, engine):
                     assert (await socket.call("who"))["session"] == answer.json()["session"]
                 assert (await polling.call("who"))["session"] == answer.json()["session"]
+
+
+async def test_a_page_must_have_come_by_tls_as_its_client_does(tmp_path: Path) -> None:
+    files = certificates.make(tmp_path, "origins")
+    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--origins", "friend.example:*")
+    tls = ssl.create_default_context(cafile=files.cert)
+    poll, websocket = "/engine.io/?EIO=4&transport=polling", "/engine.io/?EIO=4&transport=websocket"
+    async with (
+        LocalCluster(CONTROLLER, tmp_path / "data", *options, workers=1) as cluster,
+        Browser(cluster.url, tls) as page,
+    ):
+        own = cluster.url
+        for origin, status in (
+            (own, 200),
+            ("https://friend.example", 200),
+            (own.replace("https", "http"), 403),
+            ("http://friend.example", 403),
+            ("https://stranger.example", 403),
+        ):
+            answer = await page.http.get(poll, headers={"Origin": origin})
+            assert answer.status_code == status, origin
+            opening = connect(own.replace("https", "wss") + websocket, ssl=tls, origin=Origin(origin))
+            if status == 200:
+                async with opening:
+                    continue
+            with pytest.raises(InvalidStatus, match="403"):
+                await opening
 
 
 async def test_a_wrong_passphrase_is_told_at_the_start(tmp_path: Path) -> None:

@@ -155,6 +155,17 @@ async def test_a_killed_worker_costs_no_session_its_data(cluster: Cluster) -> No
             assert await again.call("get", "cart") == ["apple"]
 
 
+async def test_the_balancer_s_controller_refuses_clients_and_knows_their_session(cluster: Cluster) -> None:
+    async with cluster.browser() as browser:
+        refused = await until(lambda: browser.http.get("/refused"), lambda answer: answer.status_code != 503)
+        assert (refused.status_code, refused.headers["x-session"]) == (403, "none")
+        assert refused.text.startswith("not by ")
+        async with browser.raw() as socket:
+            session = (await socket.call("who"))["session"]
+        refused = await browser.http.get("/refused")
+        assert (refused.status_code, refused.headers["x-session"]) == (403, session)
+
+
 async def test_a_killed_store_loses_nothing_and_nobody_sees_an_error(cluster: Cluster) -> None:
     async with cluster.browser() as browser, browser.raw() as socket:
         await socket.call("set", ["before", 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -30,6 +31,27 @@ def load_run(path: Path, name: str, signature: str) -> Callable[[Any], Any]:
     return run
 
 
+async def run_controller(path: Path, name: str, argument: str, value: object) -> None:
+    """Import the file at ``path`` and call its ``run(value)``, which may be plain or async.
+
+    Args:
+        path: a Python file.
+        name: of the module that it becomes.
+        argument: what the function calls its argument, for the error that says that there is no function.
+        value: the argument.
+
+    Raises:
+        ControllerError: the file does not exist, has no ``run``, or raised.
+    """
+    run = load_run(path, name, f"run({argument})")
+    try:
+        result = run(value)
+        if inspect.isawaitable(result):
+            await result
+    except Exception as error:
+        raise ControllerError(where(path, error)) from error
+
+
 def _load(path: Path, name: str) -> ModuleType:
     if not path.is_file():
         raise ControllerError(f"{path}: there is no such controller")
@@ -46,7 +68,7 @@ def _load(path: Path, name: str) -> ModuleType:
     return module
 
 
-def where(path: Path, error: Exception) -> str:
+def where(path: Path, error: BaseException) -> str:
     """Return ``file:line: Error: text``, for the innermost line in the controller's own folder."""
     path = path.resolve()
     file, line = str(path), 0
@@ -57,4 +79,5 @@ def where(path: Path, error: Exception) -> str:
             if Path(frame.filename).is_relative_to(path.parent):
                 file, line = frame.filename, frame.lineno or 0
     text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{file}:{line}: {type(error).__name__}: {text}"
+    place = f"{file}:{line}" if line else file
+    return f"{place}: {type(error).__name__}: {text}"

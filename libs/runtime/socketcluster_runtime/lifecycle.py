@@ -8,8 +8,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
-from typing import NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NoReturn, TypeVar
 
 import uvloop
 
@@ -45,6 +45,19 @@ class Lifecycle:
                 notify.sendto(f"READY=1\nMAINPID={os.getpid()}".encode(), address)
             except OSError as error:
                 log.warning("nobody hears that the service is ready", error=str(error))
+
+    async def unless_stopping(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Wait for ``work``, but not after the service was asked to stop; return whether it was done."""
+        done: asyncio.Task[None] = asyncio.create_task(work)
+        stop = asyncio.create_task(self.stopping.wait())
+        await asyncio.wait((done, stop), return_when=asyncio.FIRST_COMPLETED)
+        finished = done.done()
+        stop.cancel()
+        if finished:
+            await done
+        else:
+            done.cancel()
+        return finished
 
 
 def run(settings_class: type[S], serve: Callable[[S, Lifecycle], Awaitable[None]]) -> NoReturn:

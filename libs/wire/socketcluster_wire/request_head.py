@@ -81,6 +81,16 @@ class RequestHead:
         found = _SID.search(self.target)
         return None if found is None else unquote(found[1])
 
+    def headers(self) -> dict[str, str]:
+        """Return all header fields, names in lower case; of several of one name, joined (cookies by semicolons)."""
+        found: dict[str, str] = {}
+        for line in self.fields.decode("latin-1").split("\n")[1:-1]:
+            name, _, value = line.partition(":")
+            name, value = name.lower(), value.strip(" \t\r")
+            separator = "; " if name == "cookie" else ", "
+            found[name] = found[name] + separator + value if name in found else value
+        return found
+
     def header(self, name: str) -> str | None:
         """Return the first value of the header ``name`` (in lower case), without the white space around it."""
         found = _field(name).search(self.fields)

@@ -3,8 +3,10 @@
 isort:skip_file
 What balancers ask of workers: one stream a balancer and worker, on which the worker tells how it is."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -47,6 +49,7 @@ class WorkerStatus(_message.Message):
     HANDOFF_PATH_FIELD_NUMBER: _builtins.int
     HTTP_PORT_FIELD_NUMBER: _builtins.int
     HTTP_HOST_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Eight characters; session ids and Engine.IO sids that the worker makes begin with it. The same after a restart."""
     name: _builtins.str
@@ -63,6 +66,10 @@ class WorkerStatus(_message.Message):
     unless http_host says otherwise.
     """
     http_host: _builtins.str
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a balancer's controller may call it and its like by."""
+
     def __init__(
         self,
         *,
@@ -74,10 +81,11 @@ class WorkerStatus(_message.Message):
         handoff_path: _builtins.str = ...,
         http_port: _builtins.int = ...,
         http_host: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "draining", b"draining", "handoff_path", b"handoff_path", "http_host", b"http_host", "http_port", b"http_port", "name", b"name", "ready", b"ready", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "draining", b"draining", "handoff_path", b"handoff_path", "http_host", b"http_host", "http_port", b"http_port", "name", b"name", "ready", b"ready", "tags", b"tags", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Client(abc.ABC):
     """A connection that belongs to the balancer."""
 
-    __slots__ = ("_header", "data", "head", "key", "tried", "wait_until")
+    __slots__ = ("_header", "data", "head", "key", "tried", "wait_until", "wanted")
 
     ends_tls: ClassVar[bool]
     """Does it speak TLS with the balancer?"""
@@ -33,6 +33,8 @@ class Client(abc.ABC):
         """The workers that could not take it over."""
         self.wait_until = 0.0
         """Loop time until which it waits for a worker; 0 if it never had to."""
+        self.wanted: frozenset[str] | None = None
+        """Names, ids and tags of the workers that the controller wants it to be given to; ``None``: any."""
 
     @property
     def secure(self) -> bool:

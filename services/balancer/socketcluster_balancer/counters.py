@@ -16,6 +16,7 @@ REFUSALS = (
     "tls_handshake",
     "no_worker",
     "proxy_header",
+    "controller",
 )
 """Why a connection was refused: the setting that it was over, or what was wrong."""
 

@@ -33,9 +33,9 @@ class Deadlines(Generic[T]):
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout, self._tick)
 
-    def discard(self, item: T) -> None:
-        """Forget ``item``, if it is there."""
-        self._items.pop(item, None)
+    def discard(self, item: T) -> bool:
+        """Forget ``item``; return whether it was there."""
+        return self._items.pop(item, None) is not None
 
     def pop_all(self) -> list[T]:
         """Forget all items and return them, the oldest first."""

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from socketcluster_balancer.admission import Admission
 from socketcluster_balancer.client import Client
+from socketcluster_balancer.controller import Controller
 from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.handoff import HandoffLink
@@ -41,6 +43,7 @@ class Dispatcher:
         limits: on new connections.
         counters: the balancer's.
         available: returns the workers that may be given clients.
+        controller: whose middleware is asked first; ``None`` if there is none.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Dispatcher:
         limits: Limits,
         counters: Counters,
         available: Callable[[], tuple[Worker, ...]],
+        controller: Controller | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._settings = settings
@@ -60,6 +64,8 @@ class Dispatcher:
         self._draw: Callable[[int], int] = random.randrange
         self._suspicion_ends = 0.0
         self._closed = False
+        self.admission = None if controller is None else self._admit_by(controller)
+        """Who shows clients to the controller, if there is one."""
         self.reception = self._open()
         self._waiting: list[Client] = []
         self._retry: asyncio.TimerHandle | None = None
@@ -90,9 +96,20 @@ class Dispatcher:
                 log.info("the certificate was read again")
 
     def _open(self) -> Reception[Any]:
+        complete = self.place if self.admission is None else self.admission.examine
         if self._settings.tls_cert is None:
-            return PlainReception(self._settings, self._limits, self._counters, self.place)
-        return SecureReception(self._settings, self._limits, self._counters, self._make_context(), self.place)
+            return PlainReception(self._settings, self._limits, self._counters, complete)
+        return SecureReception(self._settings, self._limits, self._counters, self._make_context(), complete)
+
+    def _admit_by(self, controller: Controller) -> Admission:
+        return Admission(
+            self._settings,
+            controller,
+            self._counters,
+            place=self.place,
+            respond=lambda client, response: self.reception.respond(client, response),
+            release=lambda client: self.reception.release(client),
+        )
 
     def _make_context(self) -> ssl.SSLContext:
         settings = self._settings
@@ -117,7 +134,7 @@ class Dispatcher:
                 self._suspect(worker, str(error), 1)
                 client.tried += (worker,)
                 continue
-            worker.assigned += 1
+            worker.give()
             return
         self._wait(client)
 
@@ -128,7 +145,8 @@ class Dispatcher:
             for position, client in enumerate(waiting, 1):
                 client.tried = ()
                 self.place(client)
-                if self._waiting:  # no worker took it: the others would fare no better
+                if client.wanted is None and self._waiting and self._waiting[-1] is client:
+                    # No worker took it: the others would fare no better.
                     self._waiting += waiting[position:]
                     return
 
@@ -142,6 +160,8 @@ class Dispatcher:
         except TimeoutError:
             log.warning("clients were still under way and are cut off", splices=len(self._splices))
         self._closed = True
+        if self.admission is not None:
+            self.admission.close()
         for task in self._connecting:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
@@ -179,6 +199,9 @@ class Dispatcher:
 
     def _choose(self, client: Client) -> Worker | None:
         workers = self._available()
+        if client.wanted is not None:
+            wanted = client.wanted
+            workers = tuple(worker for worker in workers if not wanted.isdisjoint(worker.called))
         if client.tried:
             workers = tuple(worker for worker in workers if worker not in client.tried)
         if self._suspicion_ends and workers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
+from socketcluster_balancer.errors import RefusedError, phrase_of
 from socketcluster_wire.request_head import RequestHead
 
 _REASONS = {
@@ -11,6 +12,7 @@ _REASONS = {
     408: ("Request Timeout", "The request did not arrive in time.\n"),
     429: ("Too Many Requests", "Too many connections from your address. Please try again in a moment.\n"),
     431: ("Request Header Fields Too Large", "The request's head is too large.\n"),
+    500: ("Internal Server Error", "The server failed to look at this request.\n"),
     503: ("Service Unavailable", "No worker is ready, or all are full. Please try again in a moment.\n"),
 }
 
@@ -41,7 +43,7 @@ def answer(status: int, head: RequestHead | None = None, *, retry_after: int = 1
     """Return a whole response with ``status``, after which the connection closes.
 
     Args:
-        status: 400, 408, 429, 431 or 503.
+        status: 400, 408, 429, 431, 500 or 503.
         head: the request, if it could be read: its ``Accept`` header decides between HTML and text.
         retry_after: seconds, for 429 and 503.
     """
@@ -49,16 +51,29 @@ def answer(status: int, head: RequestHead | None = None, *, retry_after: int = 1
     kind = "text/plain"
     if status == 503 and head is not None and "text/html" in (head.header("accept") or ""):
         kind, text = "text/html", _NO_WORKER_PAGE
-    body = text.encode()
     retry = f"Retry-After: {retry_after}\r\n" if status in (429, 503) else ""
+    return _response(f"{status} {reason}", kind, f"Cache-Control: no-store\r\n{retry}", text, head)
+
+
+def refusal(error: RefusedError, head: RequestHead | None) -> bytes:
+    """Return the whole response that a controller's middleware refuses a client with."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in error.headers.items())
+    if "cache-control" not in (name.lower() for name in error.headers):
+        fields += "Cache-Control: no-store\r\n"
+    return _response(f"{error.status} {phrase_of(error.status)}", "text/plain", fields, f"{error.reason}\n", head)
+
+
+def _response(status: str, kind: str, fields: str, text: str, head: RequestHead | None) -> bytes:
+    """Return a response; what a client is to know about it is in ``fields``, each with its line's end."""
+    body = text.encode(errors="replace")
     start = (
-        f"HTTP/1.1 {status} {reason}\r\n"
+        f"HTTP/1.1 {status}\r\n"
         f"Date: {formatdate(usegmt=True)}\r\n"
         f"Content-Type: {kind}; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\n"
-        f"Cache-Control: no-store\r\n{retry}"
+        f"{fields}"
         "Connection: close\r\n\r\n"
     )
-    if head is not None and head.method == "HEAD":
+    if (head is not None and head.method == "HEAD") or status.startswith("304"):
         body = b""
-    return start.encode() + body
+    return start.encode("latin-1") + body

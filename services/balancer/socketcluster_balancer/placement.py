@@ -18,8 +18,8 @@ class Candidate(Protocol):
         """Eight characters."""
 
     @property
-    def load(self) -> int:
-        """Its connections."""
+    def load(self) -> float:
+        """Its connections, more or less."""
 
 
 C = TypeVar("C", bound=Candidate)

@@ -56,9 +56,9 @@ class PlainReception(Reception[PlainClient]):
         self._loop.add_reader(sock, self._readable, client)
         (self._reading if client.data else self._silent).add(client)
 
-    def answer(self, client: PlainClient, status: int) -> None:
+    def respond(self, client: PlainClient, response: bytes) -> None:
         try:
-            client.sock.send(pages.answer(status, client.head))
+            client.sock.send(response)
             client.sock.shutdown(socket.SHUT_WR)
         except OSError:  # it has gone
             self.release(client)

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.deadlines import Deadlines
@@ -71,9 +72,13 @@ class Reception(abc.ABC, Generic[C]):
             header: what a balancer in front said of the client.
         """
 
-    @abc.abstractmethod
     def answer(self, client: C, status: int) -> None:
         """Answer a client that nobody reads from, and be rid of it."""
+        self.respond(client, pages.answer(status, client.head))
+
+    @abc.abstractmethod
+    def respond(self, client: C, response: bytes) -> None:
+        """Send a client that nobody reads from a whole response, and be rid of it."""
 
     @abc.abstractmethod
     def release(self, client: C) -> None:

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.limits import Limits
@@ -110,14 +109,14 @@ class SecureReception(Reception[SecureClient]):
         elif not known and client not in self._leaving:
             self._reading.add(client)
 
-    def answer(self, client: SecureClient, status: int) -> None:
+    def respond(self, client: SecureClient, response: bytes) -> None:
         self._reading.discard(client)
         self._leaving.discard(client)
         if client.transport is None or client.lost:
             self.release(client)
             return
         client.answered = True
-        client.transport.write(pages.answer(status, client.head))
+        client.transport.write(response)
         client.transport.close()
         self._lingering.add(client)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from socketcluster_balancer.controller import Controller, find
 from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.dispatch import Dispatcher
 from socketcluster_balancer.limits import Limits
@@ -27,9 +28,13 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
     Raises:
         AddressInUseError: somebody else listens there.
         SettingsError: the secret is missing, or the certificate cannot be used.
+        ControllerError: the balancer's controller is missing, has no ``run``, or raised.
     """
     descriptors.warn_of_limit(descriptors.raise_limit(), 2)  # a client whose bytes are copied needs two
-    balancer = Balancer(settings)
+    controller = find(settings)
+    if controller is not None and not await lifecycle.unless_stopping(controller.run()):
+        return
+    balancer = Balancer(settings, controller)
     lifecycle.metrics.register(BalancerMetrics(balancer, "plain" if settings.tls_cert is None else "tls"))
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(balancer.workers.run())
@@ -54,10 +59,12 @@ async def _announce(balancer: Balancer, lifecycle: Lifecycle) -> None:
 class Balancer:
     """The balancer's parts, put together."""
 
-    def __init__(self, settings: BalancerSettings) -> None:
+    def __init__(self, settings: BalancerSettings, controller: Controller | None = None) -> None:
         self.counters = Counters()
         self.limits = Limits(settings)
-        self.dispatcher = Dispatcher(settings, self.limits, self.counters, lambda: self.workers.available)
+        self.dispatcher = Dispatcher(settings, self.limits, self.counters, lambda: self.workers.available, controller)
+        if controller is not None:
+            controller.balancer.look_by(lambda: tuple(worker.info() for worker in self.workers.available))
         self.workers = WorkerDirectory(settings, self.dispatcher.make_link, self.dispatcher.workers_changed)
         self.entrance = ProxyEntrance(settings, self.counters, self.dispatcher.reception.accept)
         self.listener = Listener(

@@ -91,6 +91,10 @@ class BalancerSettings(ServiceSettings):
     """File of the certificate's private key (PEM), if it is not in the certificate's file."""
     tls_passphrase: SecretStr | None = None
     """What the key is encrypted with, if it is."""
+    balancer_controller: Path | None = None
+    """The Python file with ``run(balancer)``, for middleware; default: ``balancer_controller.py`` beside the other."""
+    controller_timeout: float = Field(2.0, gt=0, le=60)
+    """Seconds that the middleware of the balancer's controller has for a client before that is answered 503."""
     drain_timeout: float = Field(10.0, ge=0)
     """Seconds that clients under way get when the balancer is asked to stop."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import grpc
 from grpc import aio
 
+from socketcluster_balancer.api import WorkerInfo
 from socketcluster_balancer.handoff import HandoffLink
 from socketcluster_balancer.settings import BalancerSettings, split_host_port
 from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
@@ -27,11 +30,20 @@ MAX_BACKOFF = 1.0
 SUSPICION = 1.0
 """Seconds for which a worker that failed to take a client is chosen only if there is no other."""
 
+MEMORY = 2.0
+"""Seconds after which a client that was given to a worker weighs 1/e of what it did.
+
+A client that was given is not a connection at once: a page is loaded first, a handshake made. Were it forgotten before
+it is among those that the worker tells, the worker would be given too many others, again and again; that it then weighs
+twice for a while holds for every worker.
+"""
+
 
 class Worker:
     """What the balancer knows of one worker."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.address = address
         """Of its gRPC server."""
         self.worker_id = ""
@@ -43,16 +55,37 @@ class Worker:
         """Where spliced connections go."""
         self.link: HandoffLink | None = None
         """Where sockets go; ``None`` if it takes none over."""
-        self.assigned = 0
-        """Clients that it was given since it last told how many it has."""
+        self._given = 0.0
+        """The clients that it was given, each of which weighs less as time passes."""
+        self._weighed_at = 0.0
+        self.tags: tuple[str, ...] = ()
+        self.called: frozenset[str] = frozenset()
+        """Its name, id and tags."""
         self.suspect_until = 0.0
         """Loop time until which it is chosen only if there is no other."""
         self.connections = 0
 
     @property
-    def load(self) -> int:
-        """Its connections, as far as the balancer can tell."""
-        return self.connections + self.assigned
+    def load(self) -> float:
+        """Its connections, and what it was given of late, which may not be among them yet."""
+        return self.connections + self._given_of_late(self._clock())
+
+    def give(self) -> None:
+        """Count a client that it was given."""
+        now = self._clock()
+        self._given = self._given_of_late(now) + 1
+        self._weighed_at = now
+
+    def forget_clients(self) -> None:
+        """Count from nothing again: it is another process, or none."""
+        self.connections, self._given = 0, 0.0
+
+    def _given_of_late(self, now: float) -> float:
+        return self._given * math.exp((self._weighed_at - now) / MEMORY)
+
+    def info(self) -> WorkerInfo:
+        """Return what the balancer's controller may know."""
+        return WorkerInfo(self.worker_id, self.name, self.tags, self.connections)
 
 
 class WorkerDirectory:
@@ -146,8 +179,11 @@ class WorkerDirectory:
             log.info("worker joined", worker=worker.name, worker_id=worker.worker_id, address=worker.address)
             was = (False, False)
             worker.suspect_until = 0.0
+            worker.forget_clients()
+        worker.tags = tuple(status.tags)
+        worker.called = frozenset((worker.worker_id, worker.name, *worker.tags))
         worker.ready, worker.draining = status.ready, status.draining
-        worker.connections, worker.assigned = status.connections, 0
+        worker.connections = status.connections
         worker.http = (status.http_host or host_of(worker.address), status.http_port) if status.http_port else None
         path = status.handoff_path if self._settings.handoff else ""
         if worker.link is not None and worker.link.path != path:
@@ -165,7 +201,7 @@ class WorkerDirectory:
         log.info("worker left", worker=worker.name, worker_id=worker.worker_id, address=worker.address)
         worker.worker_id = ""
         worker.ready = worker.draining = False
-        worker.connections = worker.assigned = 0
+        worker.forget_clients()
         self._refresh()
 
     def _drop(self, worker: Worker) -> None:

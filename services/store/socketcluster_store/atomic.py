@@ -11,13 +11,13 @@ import msgspec
 
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.routing import partition_of
+from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
 from socketcluster_store.chains import name_of, parsed
 from socketcluster_store.edits import NIL
 from socketcluster_store.engines.base import READS, Command, KeyValue
 from socketcluster_store.errors import InvalidError, ProcedureError, Refusal
 from socketcluster_store.overlay import Overlay
 from socketcluster_store.procedures import Procedure, ProcedureTree
-from socketcluster_store.time_limit import TimeLimit, TookTooLong
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 from socketcluster_runtime import controllers
-from socketcluster_runtime.errors import ControllerError
 from socketcluster_worker.api.worker import Worker
 
 MODULE_NAME = "controller"
@@ -18,10 +16,4 @@ async def run_controller(path: Path, worker: Worker) -> None:
     Raises:
         ControllerError: the file does not exist, has no ``run``, or raised.
     """
-    run = controllers.load_run(path, MODULE_NAME, "run(worker)")
-    try:
-        result = run(worker)
-        if inspect.isawaitable(result):
-            await result
-    except Exception as error:
-        raise ControllerError(controllers.where(path, error)) from error
+    await controllers.run_controller(path, MODULE_NAME, "worker", worker)

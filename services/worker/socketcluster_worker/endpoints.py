@@ -11,12 +11,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_wire.engineio import ErrorCode
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Connection, Handshake, Receiver
-from socketcluster_worker.cookies import SessionCookies
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.origins import OriginPolicy
 from socketcluster_worker.protocols.context import Context, SocketClusterOptions, Timing
@@ -80,7 +80,7 @@ class Endpoints:
             if settings.per_message_deflate
             else None,
         )
-        self._origins = OriginPolicy(settings.origins)
+        self._origins = OriginPolicy(settings.origins, match_protocol=settings.match_origin_protocol)
         self._raw_path = settings.path
         options = EngineOptions(
             settings.heartbeat_interval,
@@ -196,7 +196,8 @@ class Endpoints:
         if engine is not None:
             refusal = engine.check_upgrade(handshake)
         else:
-            refusal = None if self._origins.allows(handshake) else Refusal(403, ErrorCode.FORBIDDEN)
+            reason = self._origins.refusal(handshake)
+            refusal = None if reason is None else Refusal(403, ErrorCode.FORBIDDEN, reason)
         if refusal is not None:
             _refuse(transport, refusal)
             return None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Coroutine
-from typing import Any
 
 from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1 import worker_pb2_grpc as rpc
 from socketcluster_runtime import descriptors, logging
 from socketcluster_runtime import rpc as grpc_runtime
 from socketcluster_runtime.channel_feed import Gap
+from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.metrics import Gauges
 from socketcluster_runtime.networks import AddressSet
@@ -26,7 +24,6 @@ from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.api.ws_server import WSServer
 from socketcluster_worker.control import Control
 from socketcluster_worker.controller import run_controller
-from socketcluster_worker.cookies import SessionCookies
 from socketcluster_worker.endpoints import Endpoints
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.server import ClientServer
@@ -113,9 +110,9 @@ class Service:
             http = (self._settings.http_host or host, port)
             stack.push_async_callback(self._client.close)
             await self._client.start(http)
-            if not await _unless(lifecycle.stopping, run_controller(self._settings.controller, self._worker)):
+            if not await lifecycle.unless_stopping(run_controller(self._settings.controller, self._worker)):
                 return
-            if not await _unless(lifecycle.stopping, self._client.wait_ready()):
+            if not await lifecycle.unless_stopping(self._client.wait_ready()):
                 return
             for namespace in self._ws_server.everybody():
                 namespace.listen()
@@ -147,7 +144,9 @@ class Service:
     async def _listen(self, stack: contextlib.AsyncExitStack, http: tuple[str, int]) -> Control:
         settings = self._settings
         await self._server.listen()
-        status = pb.WorkerStatus(worker_id=self._worker.id, name=settings.name, http_host=http[0], http_port=http[1])
+        status = pb.WorkerStatus(
+            worker_id=self._worker.id, name=settings.name, http_host=http[0], http_port=http[1], tags=settings.tags
+        )
         if settings.handoff_dir is not None:
             path = settings.handoff_dir / f"{self._worker.id}.sock"
             handoff = HandoffServer(path, self._server.take_over)
@@ -186,20 +185,6 @@ class Service:
 
 def _report_failed(error: BaseException, what: str) -> None:
     log.error(f"{what} failed", exc_info=error)
-
-
-async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Wait for ``work``, but not after ``stopping`` was set; return whether it was done."""
-    done: asyncio.Task[None] = asyncio.create_task(work)
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait((done, stop), return_when=asyncio.FIRST_COMPLETED)
-    finished = done.done()
-    stop.cancel()
-    if finished:
-        await done
-    else:
-        done.cancel()
-    return finished
 
 
 async def serve(settings: WorkerSettings, lifecycle: Lifecycle) -> None:

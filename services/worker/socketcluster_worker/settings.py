@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 from socketcluster_runtime.networks import Networks
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_worker.connection import SlowConsumer
+from socketcluster_worker.origins import OriginPolicy
 
 CLIENT_FILES = Path(__file__).parents[3] / "clients" / "js"
 """Where the browser client lies in a checkout; the image says otherwise."""
@@ -35,6 +36,10 @@ class WorkerSettings(ServiceSettings):
     """Host at which other workers reach ``http_listen``; else the one it names, or the one that stores see."""
     handoff_dir: Path | None = wiring(None)
     """Folder of the handoff socket, shared with the balancers of this host; without it there is no handover."""
+    tags: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], ...], NoDecode] = Field(
+        (), max_length=16
+    )
+    """Words, comma-separated, by which a balancer's controller may route clients to this worker and its like."""
     client_files: Path = wiring(CLIENT_FILES)
     """Folder of ``socketcluster.js``."""
 
@@ -45,7 +50,9 @@ class WorkerSettings(ServiceSettings):
     engineio_path: str = Field("/engine.io/", pattern=r"^/[A-Za-z0-9_./-]*/$")
     """Where plain Engine.IO clients connect."""
     origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins beside the server's own whose pages may connect, comma-separated; ``*`` means all, without cookies."""
+    """Other origins whose pages may connect: ``https://app.example.com,example.com:*``; ``*:*`` is all, no cookies."""
+    match_origin_protocol: bool = True
+    """Refuse a page by http that connects by https, and the reverse; to be switched off if a proxy ends TLS."""
     trusted_proxies: Networks = ()
     """Networks of load balancers in front, comma-separated: their connections begin with a PROXY protocol header."""
     protocol_version: int = Field(2, ge=1, le=2)
@@ -99,7 +106,13 @@ class WorkerSettings(ServiceSettings):
     drain_timeout: float = Field(10.0, ge=0, le=600)
     """Seconds that handlers and HTTP requests have to finish when the worker stops."""
 
-    @field_validator("stores", "origins", mode="before")
+    @field_validator("stores", "origins", "tags", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        OriginPolicy(value)
+        return value

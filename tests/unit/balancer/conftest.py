@@ -167,10 +167,17 @@ class StandInWorker(WorkerServicer):
         failures = [result for result in (*results, *self._failures) if isinstance(result, Exception)]
         assert not failures
 
+    def set(self, **changes: object) -> None:
+        """Change the status, which nobody is told."""
+        for name, value in changes.items():
+            if isinstance(value, list):  # a repeated field has no other way
+                getattr(self.status, name)[:] = value
+            else:
+                setattr(self.status, name, value)
+
     async def tell(self, **changes: object) -> None:
         """Change the status that balancers see."""
-        for name, value in changes.items():
-            setattr(self.status, name, value)
+        self.set(**changes)
         async with self._changed:
             self._version += 1
             self._changed.notify_all()
@@ -324,8 +331,7 @@ class Bench:
         **status: object,
     ) -> StandInWorker:
         made = StandInWorker(worker_id, self.folder, secret, tcp)
-        for name, value in status.items():
-            setattr(made.status, name, value)
+        made.set(**status)
         await made.start(handoff=handoff, http=http)
         self._stack.push_async_callback(made.stop)
         return made
@@ -335,7 +341,9 @@ class Bench:
         addresses = options.pop("workers", [worker.address for worker in workers])
         options.setdefault("worker_wait", 30)
         options.setdefault("listen", "127.0.0.1:0")
-        self._balancer = Balancer(BalancerSettings(workers=addresses, secret=SECRET, name="tested", **options))
+        controller = options.pop("controller", None)
+        settings = BalancerSettings(workers=addresses, secret=SECRET, name="tested", **options)
+        self._balancer = Balancer(settings, controller)
         self._watching = asyncio.get_running_loop().create_task(self._balancer.workers.run())
         self._balancer.listener.start()
         self._stack.push_async_callback(self.stop, 0)

@@ -7,14 +7,16 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import certificates
 
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.errors import SettingsError
@@ -138,6 +140,82 @@ async def test_clients_under_way_are_served_before_it_ends(bench: Bench, process
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
     writer.close()
     assert await process.exit_status() == 0
+
+
+async def refused(port: int) -> None:
+    """Wait until nobody listens any more: "stopping" is logged just before the socket is closed."""
+    with suppress(ConnectionRefusedError):
+        while True:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+
+
+@asynccontextmanager
+async def spliced(
+    bench: Bench, process: Process, tmp_path: Path, *, secure: bool
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, int]]:
+    """A client whose bytes the balancer copies, to a worker that echoes lines until one says ``end``."""
+    worker = await bench.worker("aaaaaaaa", handoff=False)
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            while (line := await reader.readline()) not in (b"end\n", b""):
+                writer.write(line)
+                await writer.drain()
+        writer.close()
+
+    worker.serve = echo
+    context = None
+    if secure:
+        files = certificates.make(tmp_path, "drained")
+        process.environment |= {"SOCKETCLUSTER_TLS_CERT": str(files.cert), "SOCKETCLUSTER_TLS_KEY": str(files.key)}
+        context = ssl.create_default_context(cafile=str(files.cert))
+    await process.start()
+    port = await process.port()
+    await process.ready()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            writer.write(b"GET / HTTP/1.1\r\n\r\nfirst\n")
+            assert await reader.readline() == b"first\n"
+            yield reader, writer, port
+    finally:
+        writer.close()
+        with suppress(OSError, ssl.SSLError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_asked_to_stop_it_accepts_nobody_lets_splices_end_and_exits_with_0(
+    bench: Bench, process: Process, tmp_path: Path, secure: bool
+) -> None:
+    process.environment["SOCKETCLUSTER_DRAIN_TIMEOUT"] = "60"
+    async with spliced(bench, process, tmp_path, secure=secure) as (reader, writer, port):
+        assert process.process is not None
+        process.process.send_signal(signal.SIGTERM)
+        await process.line("stopping")
+        await refused(port)
+        writer.write(b"still there?\n")
+        assert await reader.readline() == b"still there?\n"
+        assert process.process.poll() is None
+        writer.write(b"end\n")
+        assert await reader.read() == b""
+        writer.close()
+        assert await process.exit_status() == 0
+    assert not any("Traceback" in line or "cut off" in line for line in process.lines), process.lines
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_splices_that_do_not_end_within_drain_timeout_are_cut_off(
+    bench: Bench, process: Process, tmp_path: Path, secure: bool
+) -> None:
+    process.environment["SOCKETCLUSTER_DRAIN_TIMEOUT"] = "0.2"
+    async with spliced(bench, process, tmp_path, secure=secure) as (reader, _, _):
+        assert await process.exit_status(signal.SIGTERM) == 0
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+    assert any("cut off" in line for line in process.lines), process.lines
 
 
 async def test_a_taken_port_is_named(process: Process) -> None:

@@ -71,6 +71,17 @@ def test_the_store_controller_is_the_one_named_or_beside_the_other(tmp_path: Pat
     assert found(store_controller="other.py") == str(Path("other.py").absolute())
 
 
+def test_the_balancer_controller_is_the_one_named_or_beside_the_other(tmp_path: Path) -> None:
+    def found(**options: Any) -> str | None:
+        (balancer,) = planned(worker_controller=tmp_path / "controller.py", **options).balancers
+        return balancer.environ.get("SOCKETCLUSTER_BALANCER_CONTROLLER")
+
+    assert found() is None
+    (tmp_path / "balancer_controller.py").touch()
+    assert found() == str(tmp_path / "balancer_controller.py")
+    assert found(balancer_controller="other.py") == str(Path("other.py").absolute())
+
+
 def test_the_processes_find_each_other() -> None:
     made = planned(workers=2, stores=2)
     assert made.balancers[0].environ["SOCKETCLUSTER_WORKERS"] == ",".join(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.store_data import ELSEWHERE, HERE, MAX_VALUE, Data, watch
 
+from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
 from socketcluster_store.documents import Documents
 from socketcluster_store.errors import (
     InvalidError,
@@ -18,7 +19,6 @@ from socketcluster_store.errors import (
     WrongTypeError,
 )
 from socketcluster_store.procedures import Procedures, Store
-from socketcluster_store.time_limit import TimeLimit, TookTooLong
 
 # Transactions
 

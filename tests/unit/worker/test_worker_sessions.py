@@ -14,9 +14,9 @@ from fastapi import FastAPI, Request
 from support.raw import HANDSHAKE, RawClient, RawWebSocket, event, frame, upgrade
 from support.worker import Probe, RunningWorker, StartWorker
 
+from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_wire import handoff, proxy
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.cookies import SessionCookies
 from socketcluster_worker.identity import Identity, worker_id
 
 KEY = b"a secret of the tests"

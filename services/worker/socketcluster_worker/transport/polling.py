@@ -38,11 +38,13 @@ class Refusal:
 
     status: int
     error: tuple[int, str]
+    reason: str = ""
+    """What the error's message goes on with."""
 
     def body(self) -> bytes:
         """Return Engine.IO's error JSON."""
         code, message = self.error
-        return msgspec.json.encode({"code": code, "message": message})
+        return msgspec.json.encode({"code": code, "message": f"{message}: {self.reason}" if self.reason else message})
 
 
 class EngineServer:
@@ -165,8 +167,8 @@ class EngineServer:
             return Refusal(400, ErrorCode.UNKNOWN_TRANSPORT)
         if handshake.query.get("EIO") != wire.REVISION:
             return Refusal(400, ErrorCode.UNSUPPORTED_VERSION)
-        if not self._origins.allows(handshake):
-            return Refusal(403, ErrorCode.FORBIDDEN)
+        if (reason := self._origins.refusal(handshake)) is not None:
+            return Refusal(403, ErrorCode.FORBIDDEN, reason)
         return None
 
     # WebSocket.

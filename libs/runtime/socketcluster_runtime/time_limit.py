@@ -1,4 +1,4 @@
-"""Ends a plain function that takes too long: the store does one thing at a time, and everybody waits for it."""
+"""Ends a plain function that takes too long: a service does one thing at a time, and everybody waits for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REPEAT = 0.05
 """Seconds until it is tried again, if the function caught what should have ended it."""
 
 
-class TookTooLong(BaseException):  # no Exception: a procedure's own `except Exception` is not to catch it
+class TookTooLong(BaseException):  # no Exception: the function's own `except Exception` is not to catch it
     """The time is over."""
 
 
@@ -19,7 +19,7 @@ class TimeLimit:
     """Raises ``TookTooLong`` in the block of ``running`` when its time is over.
 
     It is an alarm signal that interrupts the block, wherever it is, so the block must hold no state that others need;
-    ``shielded`` is for the parts that do. Works in the main thread alone, which is where a store's loop runs.
+    ``shielded`` is for the parts that do. Works in the main thread alone, which is where a service's loop runs.
     """
 
     def __init__(self, seconds: float) -> None:
