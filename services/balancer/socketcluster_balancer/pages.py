@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from email.utils import formatdate
 
 from socketcluster_wire.request_head import RequestHead
@@ -62,3 +64,13 @@ def answer(status: int, head: RequestHead | None = None, *, retry_after: int = 1
     if head is not None and head.method == "HEAD":
         body = b""
     return start.encode() + body
+
+
+def refusal(status: int, retry_after: int) -> bytes:
+    """Return the answer to a client that is refused before it was read from: made once a second, not once a client."""
+    return _refusal(status, retry_after, int(time.time()))
+
+
+@functools.lru_cache(maxsize=8)
+def _refusal(status: int, retry_after: int, _second: int) -> bytes:
+    return answer(status, retry_after=retry_after)
