@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from email.utils import formatdate
 
 from socketcluster_balancer.errors import RefusedError, phrase_of
@@ -77,3 +79,13 @@ def _response(status: str, kind: str, fields: str, text: str, head: RequestHead 
     if (head is not None and head.method == "HEAD") or status.startswith("304"):
         body = b""
     return start.encode("latin-1") + body
+
+
+def over_limit(status: int, retry_after: int) -> bytes:
+    """Return the answer to a client that is refused before it was read from: made once a second, not once a client."""
+    return _over_limit(status, retry_after, int(time.time()))
+
+
+@functools.lru_cache(maxsize=8)
+def _over_limit(status: int, retry_after: int, _second: int) -> bytes:
+    return answer(status, retry_after=retry_after)

@@ -46,10 +46,10 @@ class PlainReception(Reception[PlainClient]):
 
     def accept(self, sock: socket.socket, host: str, header: ProxyHeader | None) -> None:
         key = self._limits.key(host)
-        client = PlainClient(sock, header, key)
         if (refusal := self._admit(key)) is not None:
-            self._refuse(client, refusal)
+            self._refuse(sock, key, refusal)
             return
+        client = PlainClient(sock, header, key)
         self._take_in(client)
         if self._read(client):
             return
@@ -76,21 +76,25 @@ class PlainReception(Reception[PlainClient]):
         client.sock.close()
         self.forget(client)
 
-    def _refuse(self, client: PlainClient, refusal: Refusal) -> None:
+    def _refuse(self, sock: socket.socket, key: bytes, refusal: Refusal) -> None:
         """Answer at once, before anything was read; what is read later is dropped, lest it reset the connection."""
         status = 503 if refusal is Refusal.SOCKETS else 429
         try:
-            client.sock.send(pages.answer(status, retry_after=self._limits.retry_after(refusal)))
-            client.sock.shutdown(socket.SHUT_WR)
-            if len(self._refused) >= MAX_REFUSED:
-                client.sock.recv(_DISCARD_BYTES)
-                client.sock.close()
-                return
-        except OSError:  # it has gone, or has sent nothing yet
-            client.sock.close()
+            sock.send(pages.over_limit(status, self._limits.retry_after(refusal)))
+            sock.shutdown(socket.SHUT_WR)
+            received = sock.recv(_DISCARD_BYTES)
+        except BlockingIOError:  # it has sent nothing yet
+            over = False
+        except OSError:  # it has gone
+            over = True
+        else:
+            over = not received or received.endswith(b"\r\n\r\n")  # its whole request, mostly: no more comes
+        if over or len(self._refused) >= MAX_REFUSED:
+            sock.close()
             return
+        client = PlainClient(sock, None, key)
         self._refused.add(client)
-        self._loop.add_reader(client.sock, self._discard, client)
+        self._loop.add_reader(sock, self._discard, client)
         self._lingering.add(client)
 
     def _readable(self, client: PlainClient) -> None:

@@ -18,6 +18,7 @@ from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_wire import handoff, proxy
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.identity import Identity, worker_id
+from socketcluster_worker.transport.handoff import BalancerLink
 
 KEY = b"a secret of the tests"
 WHO = b"GET /who HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -245,18 +246,27 @@ async def test_a_balancer_is_told_when_connections_end_however_they_do(start_wor
         await balancer.has_ended(4)
 
 
-async def test_a_balancer_that_does_not_read_is_told_of_all_ends_later(
-    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+async def test_a_balancer_is_told_of_more_ends_when_it_has_read_of_the_ones_before(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At most one packet about ends waits in its socket, so that they leave the room to acknowledgements."""
+    """So packets about ends never take the room of acknowledgements."""
     monkeypatch.setattr(handoff, "MAX_ENDED", 2)
-    worker = await start_worker(tell)
-    balancer = Balancer(worker)
-    with balancer.link:
-        clients = [(await balancer.give(b""))[0] for _ in range(7)]
-        for client in clients:
-            client.abort()
-        await balancer.has_ended(*range(1, 8))
+    own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    own.setblocking(False)
+    other.setblocking(False)
+    link = BalancerLink(own)
+    with other:
+        for number in range(5):
+            link.ended(number)
+        for expected in ((0, 1), (2, 3), (4,)):
+            for _ in range(3):
+                link._tell()
+            assert handoff.decode_reply(other.recv(100)) == handoff.Reply(expected, ended=True)
+            with pytest.raises(BlockingIOError):
+                other.recv(100)
+        link.close()
+        link.ended(9)
+        assert other.recv(100) == b""
 
 
 async def test_a_balancer_that_has_gone_is_told_nothing(start_worker: StartWorker) -> None:
