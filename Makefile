@@ -19,7 +19,7 @@ ALONE := tests/conformance/test_autobahn.py
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test lint types format proto proto-check clean fuzz conformance bench-store bench-attack
+.PHONY: help install run up down test lint types format proto proto-check clean fuzz conformance bench-store bench-attack bench-balancer
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-store: install ## What the store costs, beside redis-server (5 minutes; OP
 
 bench-attack: install ## What attacks on the balancer cost other clients (2 minutes; OPTIONS="--rounds 5")
 	@GRPC_VERBOSITY=NONE $(BIN)/python -m bench.attack $(OPTIONS)
+
+bench-balancer: install ## What a client costs the balancer, beside HAProxy if it is installed (6 minutes; OPTIONS="--clients 1000")
+	@GRPC_VERBOSITY=NONE GRPC_ENABLE_FORK_SUPPORT=0 PYTHONPATH=tests $(BIN)/python -m bench.balancer $(OPTIONS)
 
 clean: ## Remove what was installed and cached; data and secrets stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build clients/js/node_modules

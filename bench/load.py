@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,12 +113,13 @@ class Load:
         answered: requests that were answered.
     """
 
-    def __init__(self, port: int, dialect: Dialect, connections: int) -> None:
+    def __init__(self, port: int, dialect: Dialect, connections: int, tls: ssl.SSLContext | None = None) -> None:
         self.answered = 0
         self.running = True
         self._port = port
         self._dialect = dialect
         self._wanted = connections
+        self._tls = tls
         self._clients: list[Client] = []
         self._all_open = asyncio.Event()
 
@@ -131,7 +133,9 @@ class Load:
         """Load the server; return its CPU seconds a request, and the requests a second."""
         loop = asyncio.get_running_loop()
         transports = [
-            (await loop.create_connection(lambda: Client(self._dialect, self), "127.0.0.1", self._port))[0]
+            (await loop.create_connection(lambda: Client(self._dialect, self), "127.0.0.1", self._port, ssl=self._tls))[
+                0
+            ]
             for _ in range(self._wanted)
         ]
         await self._all_open.wait()

@@ -22,11 +22,11 @@ class LocalCluster(Cluster):
     Args:
         controller: the user's module.
         data_dir: the stores' folder.
-        workers: how many.
+        workers: how many, or their ports as the option has them.
         options: further command-line options.
     """
 
-    def __init__(self, controller: Path, data_dir: Path, *options: str, workers: int = 2) -> None:
+    def __init__(self, controller: Path, data_dir: Path, *options: str, workers: int | str = 2) -> None:
         self.log_path = data_dir / "cluster.log"
         self._argv = [
             *(sys.executable, "-m", "socketcluster", "run", str(controller)),
@@ -53,7 +53,7 @@ class LocalCluster(Cluster):
 
     async def __aexit__(self, *_: object) -> None:
         if self.process.returncode is None:
-            family = self._children()
+            family = self.children()
             self.process.send_signal(signal.SIGTERM)
             status = await self.process.wait()
             assert status == 0, f"the launcher exited with {status}\n{self.log_path.read_text()}"
@@ -66,7 +66,7 @@ class LocalCluster(Cluster):
         return Path((self.data_dir / "socketcluster.lock").read_text())
 
     async def worker_names(self) -> list[str]:
-        return [_name(child) for child in self._children("worker")]
+        return [_name(child) for child in self.children("worker")]
 
     async def worker_url(self, name: str) -> str:
         async def ports() -> list[int]:
@@ -83,7 +83,7 @@ class LocalCluster(Cluster):
 
     async def signal(self, service: str, number: int) -> None:
         """Send a signal to each process of a service."""
-        for process in self._children(service):
+        for process in self.children(service):
             process.send_signal(number)
 
     async def stop_worker(self, name: str) -> None:
@@ -92,11 +92,12 @@ class LocalCluster(Cluster):
         await asyncio.to_thread(_gone, process)
 
     def _find(self, service: str, name: str | None) -> psutil.Process:
-        found = [child for child in self._children(service) if name is None or _name(child) == name]
+        found = [child for child in self.children(service) if name is None or _name(child) == name]
         assert found, f"no {service} {name or ''} runs"
         return found[0]
 
-    def _children(self, service: str = "") -> list[psutil.Process]:
+    def children(self, service: str = "") -> list[psutil.Process]:
+        """Return the launcher's processes, or those of one service."""
         launcher = psutil.Process(self.process.pid)
         return [child for child in launcher.children() if f"socketcluster_{service}" in " ".join(_argv(child))]
 

@@ -1,0 +1,65 @@
+"""The balancer under many clients that come at once, at a small scale: ``make bench-balancer`` is the large one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from support import certificates
+from support.cluster import until
+from support.local import ROOT, LocalCluster
+
+CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
+CLIENTS = 200
+
+
+@pytest.mark.parametrize("way", ["handed over", "copied", "copied from TLS"])
+async def test_clients_that_come_at_once_are_all_served_and_leave_nothing_at_the_balancer(
+    tmp_path: Path, way: str
+) -> None:
+    files = certificates.make(tmp_path, "many")
+    options = {
+        "handed over": (),
+        "copied": ("--handoff", "false"),
+        "copied from TLS": ("--tls-cert", str(files.cert), "--tls-key", str(files.key)),
+    }[way]
+    async with LocalCluster(CONTROLLER, tmp_path / "data", *options) as cluster:
+        await until(lambda: _ready(cluster), lambda ready: ready == 2)
+        (balancer,) = cluster.children("balancer")
+        before = balancer.num_fds()
+        authority = (str(files.cert),) if cluster.url.startswith("https") else ()
+        clients = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.idle", cluster.url.rpartition(":")[2], str(CLIENTS), "127.0.1.1"),
+            *authority,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+        )
+        try:
+            assert clients.stdout is not None
+            assert json.loads(await clients.stdout.readline()) == {"open": CLIENTS, "errors": {}}
+            # One connection to each of two workers more, perhaps: the sockets that clients are handed over by.
+            kept = 0 if way == "handed over" else 2 * CLIENTS
+            assert await until(lambda: _connections(balancer), lambda count: count == kept) == kept
+            assert before + kept <= balancer.num_fds() <= before + kept + 2
+            served = sum([await _connections(worker) for worker in cluster.children("worker")])
+            assert served >= CLIENTS
+        finally:
+            said, _ = await clients.communicate(b"")
+        assert json.loads(said) == {"lost": 0}
+        assert await clients.wait() == 0
+        assert await until(lambda: _connections(balancer), lambda count: count == 0) == 0
+        assert before <= balancer.num_fds() <= before + 2
+
+
+async def _connections(process: psutil.Process) -> int:
+    """Return how many TCP connections a process has open."""
+    return sum(each.status == psutil.CONN_ESTABLISHED for each in process.net_connections("tcp"))
+
+
+async def _ready(cluster: LocalCluster) -> int:
+    return cluster.log_path.read_text().count("worker ready")
