@@ -207,7 +207,8 @@ async def test_a_store_that_opens_a_partition_again_gets_what_it_refused_first(
     start_store: Any, make_client: Any
 ) -> None:
     address, store = await start_store()
-    client = await make_client(address)
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+    client = await make_client(address, on_session_message=lambda *message: heard.put_nowait(message))
     stream = await store.streams.get()
     await stream.announce(ALL, 1)
     await client.wait_ready()
@@ -215,6 +216,9 @@ async def test_a_store_that_opens_a_partition_again_gets_what_it_refused_first(
     taken = await stream.take(2)
     await stream.announce(set(ALL) - {partition_of("s")}, 1)
     await stream.announce(ALL, 2)
+    emit = store_pb2.SessionMessage(session_id="s", name="heard", origin="a", id=1)
+    await stream.tell(store_pb2.Event(session_message=emit))
+    await heard.get()  # so the client knows what was announced before
     calls.append(client.call(GET, session_id="s", keys=["2"]))
     not_owner = Error(code=store_pb2.Error.CODE_NOT_OWNER)
     await stream.answer(*(Result(id=operation.id, error=not_owner) for operation in taken))

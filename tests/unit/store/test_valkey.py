@@ -228,7 +228,10 @@ async def test_a_server_that_is_away_for_too_long_costs_the_partition(own: Serve
     with pytest.raises(UnreachableError, match=r"valkey://127\.0\.0\.1:[0-9]+ did not answer for 0\.3 s"):
         await engine.open(NUMBER)
     own.send(signal.SIGCONT)
-    again = await engine.open(NUMBER)
+    try:
+        again = await engine.open(NUMBER)
+    except EngineError:  # the opening that was given up came to the server after this one, and took it over
+        again = await engine.open(NUMBER)
     assert await get(again, "a") in ("before", "perhaps")
     await again.close()
 
