@@ -33,6 +33,9 @@ MAX_ID = 64
 MAX_HOST = 255
 """Characters of a worker's host."""
 MAX_PORT = 65_535
+ANSWERED_AT_ONCE = 48
+"""Results that are answered before the rest of a request is applied, if the rest is half as many at least: so worker
+and store work at the same time, and an answer still costs little for each result."""
 DRAIN_TIMEOUT = 1.0
 """Seconds that a stopping store gives its workers to take what waits for them."""
 
@@ -165,7 +168,13 @@ class StoreService:
                 link.answer(_results(some, synced))
             return
         results: list[Result] = []
+        left = len(operations)
         for number, some in groups.items():
+            if len(results) >= ANSWERED_AT_ONCE <= 2 * left:
+                link.answer(results)
+                results = []
+                await asyncio.sleep(0)  # it is sent, and the worker goes on with it, while the rest is applied
+            left -= len(some)
             if link.closing.done():
                 return  # the worker sends what is left again, and that must not overtake it
             outcomes = self._apply_to(number, link, some)
