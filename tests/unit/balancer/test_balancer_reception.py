@@ -72,7 +72,7 @@ async def test_a_slow_head_is_answered_408(bench: Bench) -> None:
 
 
 async def test_a_client_that_says_nothing_is_closed(bench: Bench) -> None:
-    await bench.start(await bench.worker("aaaaaaaa"), head_timeout=0.05)
+    await bench.start(await bench.worker("aaaaaaaa"), first_byte_timeout=0.05)
     async with bench.client() as (reader, _):
         assert await reader.read() == b""
 

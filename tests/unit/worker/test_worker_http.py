@@ -103,6 +103,7 @@ async def test_a_head_that_does_not_end_in_time_ends_the_connection(
     worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socketcluster_worker.transport.http.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.proxied.HEAD_TIMEOUT", 0.05)
     for start in (b"", b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n"):
         client = await worker.connect()
         await client.send(start)
@@ -113,6 +114,7 @@ async def test_line_ends_after_a_request_keep_no_connection_open(
     worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socketcluster_worker.transport.http.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.proxied.HEAD_TIMEOUT", 0.05)
     client = await worker.connect()
     cookie = await cookie_of(worker)
     assert (await client.request("GET", HEALTH, Cookie=cookie)).status_code == 200

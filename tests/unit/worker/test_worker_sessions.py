@@ -154,7 +154,7 @@ async def test_a_balancer_s_header_tells_who_the_client_is(start_worker: StartWo
 async def test_a_header_that_is_not_believed_ends_the_connection(
     worker: RunningWorker, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.http.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.proxied.HEAD_TIMEOUT", 0.05)
     client = await worker.connect()
     await client.send(sent)
     assert await client.closed() == b""
