@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 
 import pytest
@@ -46,6 +48,13 @@ def _haproxy() -> str | None:
     return None if haproxy.program() else "no HAProxy"
 
 
+def _ipv6() -> str | None:
+    with socket.socket(socket.AF_INET6) as sock, suppress(OSError):
+        sock.bind(("::1", 0))
+        return None
+    return "no IPv6 on the loopback interface"
+
+
 REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "docker": _docker,
     "browser": _browser,
@@ -53,6 +62,7 @@ REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "autobahn": _autobahn,
     "valkey": _valkey,
     "haproxy": _haproxy,
+    "ipv6": _ipv6,
 }
 """By marker, what says what this machine lacks; ``None``: nothing."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,7 @@ PATIENCE = 20.0
 UPGRADE = {"upgrade": "websocket", "connection": "Upgrade"}
 
 
-@pytest.fixture(autouse=True)
-def own_modules() -> Iterator[None]:
-    path, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("own_modules")
 
 
 def controller(request: Callable[[Request], Any] | None = None, **stages: Callable[[Request], Any]) -> Controller:

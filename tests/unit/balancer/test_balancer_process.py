@@ -237,14 +237,7 @@ async def test_an_address_of_another_host_is_refused(process: Process) -> None:
     assert "SOCKETCLUSTER_LISTEN: " in line
 
 
-def has_ipv6() -> bool:
-    with socket.socket(socket.AF_INET6) as sock, suppress(OSError):
-        sock.bind(("::1", 0))
-        return True
-    return False
-
-
-@pytest.mark.skipif(not has_ipv6(), reason="needs IPv6 on the loopback interface")
+@pytest.mark.ipv6
 async def test_ipv6_clients_are_served_and_named(bench: Bench, process: Process) -> None:
     await bench.worker("aaaaaaaa", handoff=False)
     process.environment["SOCKETCLUSTER_LISTEN"] = "[::]:0"
