@@ -34,6 +34,10 @@ def test_valkey_is_not_root_nor_writable_nor_reachable(cluster: ComposeCluster) 
     assert container["State"]["Health"]["Status"] == "healthy"
 
 
+def test_valkey_answers_only_to_its_password(cluster: ComposeCluster) -> None:
+    assert "NOAUTH" in cluster.compose("exec", "--no-TTY", "valkey", "valkey-cli", "ping")
+
+
 async def test_sessions_outlive_stores_and_valkey_s_restart(cluster: ComposeCluster) -> None:
     async with AsyncExitStack() as stack:
         before = await logged_in(cluster, stack, 12)  # over all stores, surely

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -13,6 +15,7 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 from redis.crc import key_slot
+from support import certificates
 from support.valkey import Cluster, Server, free_port, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
@@ -300,6 +303,39 @@ async def test_a_password_that_is_wrong_is_named(own: Server) -> None:
         await servers.connect()
     assert ":wrong@" not in str(seen.value)
     await servers.close()
+
+
+async def test_the_password_may_be_in_a_file(own: Server, tmp_path: Path) -> None:
+    own.ask("CONFIG", "SET", "requirepass", "right")
+    (tmp_path / "password").write_text("right\n")
+    servers = Servers(f"{own.url}?password_file={tmp_path}/password", 5)
+    await servers.connect()
+    await servers.close()
+
+
+def test_a_password_s_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"the password_file of valkey_url cannot be read: .*/password"):
+        Servers(f"valkey://host?password_file={tmp_path}/password", 5)
+
+
+async def test_tls(stack: AsyncExitStack, tmp_path: Path) -> None:
+    files = certificates.make(tmp_path, "valkey")
+    port = free_port()
+    tls = ("--tls-port", str(port), "--tls-cert-file", str(files.cert), "--tls-key-file", str(files.key))
+    server = Server(tmp_path / "valkey", *tls, "--tls-ca-cert-file", str(files.cert), "--tls-auth-clients", "no")
+    stack.callback(server.end)
+    server.start()
+    for options, refused in (("", True), (f"?ssl_ca_certs={files.cert}", False)):
+        servers = Servers(f"valkeys://127.0.0.1:{port}{options}", 5)
+        with pytest.raises(UnreachableError, match="certificate") if refused else contextlib.nullcontext():
+            await servers.connect()
+        if not refused:
+            engine = ValkeyEngine(servers, Documents(1 << 20), app_name="tls", store_id="one-1")
+            partition = await engine.open(NUMBER)
+            await put(partition, "a", 1)
+            await partition.close()
+            assert server.ask("HLEN", scripts.partition_key("tls", NUMBER))
+        await servers.close()
 
 
 @pytest.mark.parametrize(

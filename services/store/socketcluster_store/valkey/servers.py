@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
@@ -140,10 +141,13 @@ class Servers:
     Args:
         url: see ``urls.urls_of``.
         timeout: seconds after which a call that found no answer fails.
+
+    Raises:
+        EngineError: the file with the password cannot be read.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
-        self._options = [dict(parse_url(each)) for each in urls_of(url)]
+        self._options = [_options_of(each) for each in urls_of(url)]
         self.shown = shown_url(url)
         """The URL without its password."""
         self._timeout = timeout
@@ -292,6 +296,18 @@ class Servers:
                     with contextlib.suppress(RedisError, OSError):
                         await server.close()
         raise failure
+
+
+def _options_of(url: str) -> dict[str, Any]:
+    """Return what the client library is to be told, with the password that is in a file."""
+    options: dict[str, Any] = dict(parse_url(url))
+    path = options.pop("password_file", None)
+    if path is not None:
+        try:
+            options["password"] = Path(path).read_text().strip()
+        except OSError as error:
+            raise EngineError(f"the password_file of valkey_url cannot be read: {error}") from None
+    return options
 
 
 def _settle(call: _Call, reply: object) -> None:

@@ -14,7 +14,7 @@ def urls_of(url: str) -> list[str]:
     Args:
         url: ``valkey://user:password@host:port/database``, or ``redis:``; with TLS ``valkeys:`` or ``rediss:``. Several
             servers of a Cluster stand with commas between them: ``valkey://one:6379,two:6379``. Options of the client
-            library may follow: ``?ssl_ca_certs=/path``.
+            library may follow: ``?ssl_ca_certs=/path``; ours is ``password_file=/path``.
 
     Raises:
         ValueError: it is no such URL; the text does not show its password.
