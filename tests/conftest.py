@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cache
 
 import pytest
-from support import autobahn, haproxy, valkey
+from support import autobahn, disk, haproxy, valkey
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -63,6 +63,7 @@ REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "valkey": _valkey,
     "haproxy": _haproxy,
     "ipv6": _ipv6,
+    "mount": disk.lack,
 }
 """By marker, what says what this machine lacks; ``None``: nothing."""
 

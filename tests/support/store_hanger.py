@@ -16,6 +16,7 @@ import lmdb
 import structlog
 
 from socketcluster_store.engines import lmdb as lmdb_engine
+from socketcluster_store.engines import partition_files
 from socketcluster_store.engines.base import EnginePartition
 from socketcluster_store.engines.journal import Writes
 from socketcluster_store.errors import FencedError
@@ -37,7 +38,7 @@ class Hang:
     def install(self) -> None:
         """Come in between the steps of every checkpoint."""
         commit = lmdb_engine.LmdbPartition._commit
-        put_slice = lmdb_engine._put
+        put_slice = partition_files.put
 
         async def hanging_commit(partition: lmdb_engine.LmdbPartition, writes: Writes) -> None:
             self._count += 1
@@ -50,7 +51,7 @@ class Hang:
             self._reached("written")
 
         lmdb_engine.LmdbPartition._commit = hanging_commit  # type: ignore[method-assign,assignment]
-        lmdb_engine._put = hanging_put
+        partition_files.put = hanging_put
 
     def _reached(self, stage: str) -> None:
         if self._count == CHECKPOINT and stage == self._stage:

@@ -206,6 +206,24 @@ async def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     await (await store_writer.engine(tmp_path).open(1)).close()
 
 
+async def test_a_data_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    """Read behind its end, it would end the process."""
+    partition = await store_writer.engine(tmp_path / "whole").open(0)
+    for number in range(1, 1001):
+        await put(partition, number)
+    await partition.close()
+    size = (tmp_path / "whole" / "00" / "1" / "data.mdb").stat().st_size
+    assert size > 8 * 4096
+    for pages in range(2, size // 4096, 3):
+        cut = copy(tmp_path / "whole", tmp_path / str(pages))
+        os.truncate(cut / "00" / "1" / "data.mdb", pages * 4096)
+        with pytest.raises(EngineError, match=rf"data\.mdb was cut short: it has {pages * 4096} bytes of {size}"):
+            await store_writer.engine(cut).open(0)
+    again = await store_writer.engine(tmp_path / "whole").open(0)
+    assert await consistent(again) == 1000
+    await again.close()
+
+
 async def test_a_batch_too_large_for_a_journal_is_kept_too(tmp_path: Path) -> None:
     partition = await store_writer.engine(tmp_path / "original").open(0)
     await put(partition, 1)

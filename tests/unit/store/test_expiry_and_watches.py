@@ -10,7 +10,7 @@ import pytest
 from support.store_data import MAX_VALUE, PARTITION, Clock, Data, encode, number, watch
 
 from socketcluster_store.documents import EXPIRED_AT_ONCE, Documents
-from socketcluster_store.engines import lmdb as lmdb_engine
+from socketcluster_store.engines import partition_files
 from socketcluster_store.engines.base import END_SESSION, EXPIRE_DUE, WATCHED, Command
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.errors import (
@@ -237,8 +237,8 @@ async def test_a_failed_commit_is_forgotten(tmp_path: Path, clock: Clock, monkey
     def no_room(_environment: lmdb.Environment) -> None:
         raise lmdb.Error("no room")
 
-    monkeypatch.setattr(lmdb_engine, "MAP_BYTES", 256 * 1024)
-    monkeypatch.setattr(lmdb_engine, "_grow", no_room)
+    monkeypatch.setattr(partition_files, "MAP_BYTES", 256 * 1024)
+    monkeypatch.setattr(partition_files, "grow", no_room)
     engine = LmdbEngine(tmp_path, Documents(1 << 20, max_session_bytes=400_000, clock=clock), segment_bytes=4096)
     data = Data(await engine.open(PARTITION), clock, Procedures())
     await data.do("set", "a", value=1)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
+from support.disk import small_disk
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.errors import LinkError
 
 encode = msgspec.msgpack.encode
+FILLING = "x" * 20_000
 KILLS = 3
 CALLERS = 50
 
@@ -41,6 +46,50 @@ async def test_killed_under_load_it_loses_nothing_acknowledged(processes: Any, l
     reader = await link_worker(processes.address, worker_id="worker02")
     stored = await asyncio.gather(*(reader.get(f"session{caller}", "n") for caller in range(CALLERS)))
     assert stored == [encode(count) for count in acknowledged]
+
+
+@pytest.mark.mount
+async def test_a_full_disk_refuses_writes_by_name_and_loses_nothing(
+    processes: Any, link_worker: Callable[..., Any], folder: Path
+) -> None:
+    with small_disk(folder / "data", "200m") as disk:  # the journals take 128
+        process = await processes.start()
+        worker = await link_worker(processes.address)
+        acknowledged: dict[str, int] = {}
+        refused: LinkError | None = None
+        turn = 0
+        while refused is None:
+            turn += 1
+            for number in range(64):
+                session = f"session{number}-{turn}"
+                try:
+                    await worker.set(session, "k", value=encode((turn, FILLING)))
+                    acknowledged[session] = turn
+                except LinkError as error:
+                    refused = error
+        assert re.search(r"partition \d+ in \S+ cannot be written: .*No space left on device", str(refused))
+        await check(worker, acknowledged)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        process = await processes.start()  # nothing is needed of the disk to start
+        await check(worker, acknowledged)
+        disk.grow("600m")
+        for number in range(64):
+            while True:
+                try:
+                    await worker.set(f"session{number}-1", "k", value=encode((2 * turn, FILLING)))
+                    break
+                except LinkError:
+                    await worker.barrier()  # until the next attempt at a checkpoint
+            acknowledged[f"session{number}-1"] = 2 * turn
+        await check(worker, acknowledged)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+async def check(worker: Any, acknowledged: dict[str, int]) -> None:
+    for session, turn in acknowledged.items():
+        assert await worker.get(session, "k") == encode((turn, FILLING))
 
 
 async def test_it_ends_well_when_asked_to(processes: Any, link_worker: Callable[..., Any]) -> None:

@@ -9,11 +9,8 @@ replays what is in the journal and not in LMDB. docs/design/store.md says more.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
 
 import lmdb
 
@@ -21,8 +18,9 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_store import documents, repeats
 from socketcluster_store.claims import Claim, Claims
 from socketcluster_store.engines import journal
+from socketcluster_store.engines import partition_files as files
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
-from socketcluster_store.engines.journal import Journal, Writes
+from socketcluster_store.engines.journal import Writes
 from socketcluster_store.engines.overlay import Overlay
 from socketcluster_store.errors import EngineError, FencedError
 from socketcluster_store.folder_membership import FolderMembership
@@ -30,22 +28,12 @@ from socketcluster_store.membership import Membership
 
 log = get_logger(__name__)
 
-MAP_BYTES = 16 * 1024**3
-"""Address space of a partition, doubled when it is full; the file grows with its data."""
 CHECKPOINT_AFTER = 10.0
 """Seconds that a write waits for its checkpoint when the journal does not fill before: it keeps the replay short."""
 RETRY_PAUSE = 1.0
 """Seconds between two attempts at a checkpoint that the disk does not take."""
 CHECKPOINTS_AT_ONCE = 4
 """Of all partitions: the others wait."""
-SLICE_WRITES = 256
-SLICE_BYTES = 256 * 1024
-"""What is put into LMDB in one go: operations come between two slices."""
-
-_DATA = "data.mdb"
-_EPOCH_KEY = b"e"
-_APPLIED_KEY = b"j"
-"""The generation of the journal up to which LMDB has everything."""
 
 
 class LmdbEngine(Engine):
@@ -74,16 +62,16 @@ class LmdbEngine(Engine):
         return await self._open(number, lambda: self._claims.claim(number))
 
     async def take(self, number: int, holder: str) -> EnginePartition:
-        return await self._open(number, lambda: self._claims.take(number, holder, _copy))
+        return await self._open(number, lambda: self._claims.take(number, holder, files.copy))
 
     def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
         return FolderMembership(self._folder.parent / "stores", self._store_id, hang_timeout, on_change)
 
     async def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
-        def do() -> tuple[Claim, _Opened]:
+        def do() -> tuple[Claim, files.Opened]:
             claimed = claim()
             try:
-                return claimed, _open(claimed.folder, self._segment_bytes)
+                return claimed, files.open_files(claimed.folder, self._segment_bytes)
             except BaseException as error:
                 claimed.release()
                 if isinstance(error, lmdb.Error | OSError | EngineError):
@@ -99,23 +87,13 @@ class LmdbEngine(Engine):
         )
 
 
-class _Opened(NamedTuple):
-    """The files of a partition."""
-
-    environment: lmdb.Environment
-    journal: Journal
-    written: list[Writes]
-    """What only the journal has: apart for each of its segments."""
-    epoch: int
-
-
 class LmdbPartition(EnginePartition):
     """A partition on disk. One batch is applied at a time, and nothing suspends unless the journal is full."""
 
     def __init__(
         self,
         number: int,
-        opened: _Opened,
+        opened: files.Opened,
         claim: Claim,
         trees: documents.Trees,
         checkpoints: asyncio.Semaphore,
@@ -130,7 +108,7 @@ class LmdbPartition(EnginePartition):
         self._trees = trees
         self._checkpoints = checkpoints
         self._sync_each_commit = sync_each_commit
-        self._reader = _Reader(opened.environment)
+        self._reader = files.Reader(opened.environment)
         self._overlay = Overlay(self._reader, opened.written[0])
         for written in opened.written[1:]:
             self._overlay.freeze(written)
@@ -339,145 +317,23 @@ class LmdbPartition(EnginePartition):
             self._checkpointing = None
 
     async def _commit(self, writes: Writes) -> None:
-        writes[_APPLIED_KEY] = _number(self._journal.generation - 1)
+        writes[files.APPLIED_KEY] = files.number(self._journal.generation - 1)
         while True:
             self._claim.check()
             try:
                 transaction = self._environment.begin(write=True)
                 try:
-                    for some in _slices(writes):
-                        _put(transaction, some)
+                    for some in files.slices(writes):
+                        files.put(transaction, some)
                         await asyncio.sleep(0)
                 except BaseException:
                     transaction.abort()
                     raise
-                await asyncio.to_thread(transaction.commit)  # synced
+                await asyncio.to_thread(files.commit, self._environment, transaction, writes)
                 return
             except lmdb.MapFullError:
                 self._reader.close()
                 try:
-                    _grow(self._environment)
+                    files.grow(self._environment)
                 finally:
                     self._reader.open()
-
-
-class _Reader:
-    """The snapshot of LMDB after its last commit: with one writer, its pages are left alone until the next but one."""
-
-    def __init__(self, environment: lmdb.Environment) -> None:
-        self._environment = environment
-        self._transaction: lmdb.Transaction
-        self.get: Callable[[bytes], bytes | None]
-        self.open()
-
-    def open(self) -> None:
-        """Take a snapshot of what was committed last."""
-        self._transaction = self._environment.begin()
-        self.get = cast(Callable[[bytes], bytes | None], self._transaction.get)
-
-    def close(self) -> None:
-        """Let go of the snapshot."""
-        self._transaction.abort()
-
-    def scan(self, prefix: bytes, /) -> Iterator[tuple[bytes, bytes]]:
-        with self._transaction.cursor() as cursor:
-            if not cursor.set_range(prefix):
-                return
-            for item in cast(Iterator[tuple[bytes, bytes]], iter(cursor)):
-                if not item[0].startswith(prefix):
-                    return
-                yield item
-
-
-def _copy(former: Path, new: Path) -> None:
-    """Copy what was applied to the disk, while the former owner may wake up.
-
-    It appends one record more at most, and commits once more: that spares the pages of the snapshot that is read here.
-    The journal is copied first, so that LMDB is not behind it. The former files are removed: the copies are synced.
-    """
-    journal.copy(former, new)
-    if (former / _DATA).exists():
-        environment = lmdb.open(str(former), map_size=MAP_BYTES, max_dbs=0, lock=False, readonly=True, readahead=False)
-        with environment:
-            environment.copy(str(new), compact=True)
-        with (new / _DATA).open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def _open(path: Path, segment_bytes: int) -> _Opened:
-    """Open environment and journal, and raise the epoch."""
-    with contextlib.ExitStack() as undo:
-        environment = lmdb.open(
-            str(path),
-            map_size=MAP_BYTES,
-            max_dbs=0,
-            lock=False,  # the claim lets only one process in, which keeps its transactions apart
-            readahead=False,
-            meminit=False,
-            max_spare_txns=1,
-        )
-        undo.callback(environment.close)
-        opened = Journal(path, segment_bytes)
-        undo.callback(opened.close)
-        with environment.begin() as transaction:
-            former = transaction.get(_EPOCH_KEY)
-            applied = int.from_bytes(bytes(transaction.get(_APPLIED_KEY) or b""), "big")
-        written = opened.replay(applied)
-        for some in written:
-            former = some.get(_EPOCH_KEY, former)
-        epoch = int.from_bytes(bytes(former or b""), "big") + 1
-        record: Writes = {_EPOCH_KEY: _number(epoch)}
-        if opened.append(journal.encode(record)):
-            written[-1] |= record
-        else:  # it was killed with a full journal: LMDB takes everything
-            everything = {key: value for some in written for key, value in some.items()} | record
-            everything[_APPLIED_KEY] = _number(opened.generation)
-            _commit(environment, everything)
-            opened.turn()
-            written = [{}]
-        opened.sync()
-        undo.pop_all()
-    return _Opened(environment, opened, written, epoch)
-
-
-def _commit(environment: lmdb.Environment, writes: Writes) -> None:
-    while True:
-        try:
-            with environment.begin(write=True) as transaction:
-                _put(transaction, sorted(writes.items()))
-            return
-        except lmdb.MapFullError:
-            _grow(environment)
-
-
-def _number(value: int) -> bytes:
-    return value.to_bytes(8, "big")
-
-
-def _grow(environment: lmdb.Environment) -> None:
-    environment.set_mapsize(2 * environment.info()["map_size"])
-
-
-def _slices(writes: Writes) -> Iterator[list[tuple[bytes, bytes | None]]]:
-    """Cut the writes, in the order of their keys, into what does not hold up others for long."""
-    some: list[tuple[bytes, bytes | None]] = []
-    size = 0
-    for key in sorted(writes):
-        value = writes[key]
-        some.append((key, value))
-        size += len(value or b"")
-        if len(some) == SLICE_WRITES or size >= SLICE_BYTES:
-            yield some
-            some, size = [], 0
-    yield some
-
-
-def _put(transaction: lmdb.Transaction, writes: Iterable[tuple[bytes, bytes | None]]) -> None:
-    puts = []
-    for key, value in writes:
-        if value is None:
-            transaction.delete(key)
-        else:
-            puts.append((key, value))
-    with transaction.cursor() as cursor:
-        cursor.putmulti(puts)

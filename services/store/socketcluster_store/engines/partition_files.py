@@ -1,0 +1,216 @@
+"""The files of a partition: LMDB's environment and the journal, opened, copied, written and grown."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import lmdb
+
+from socketcluster_store.engines import journal
+from socketcluster_store.engines.journal import Journal, Writes
+from socketcluster_store.errors import EngineError
+
+MAP_BYTES = 16 * 1024**3
+"""Address space of a partition, doubled when it is full; the file grows with its data."""
+SLICE_WRITES = 256
+SLICE_BYTES = 256 * 1024
+"""What is put into LMDB in one go: operations come between two slices."""
+
+APPLIED_KEY = b"j"
+"""The generation of the journal up to which LMDB has everything."""
+_EPOCH_KEY = b"e"
+_DATA = "data.mdb"
+
+
+class Opened(NamedTuple):
+    """What was opened."""
+
+    environment: lmdb.Environment
+    journal: Journal
+    written: list[Writes]
+    """What only the journal has: apart for each of its segments."""
+    epoch: int
+
+
+class Reader:
+    """The snapshot of LMDB after its last commit: with one writer, its pages are left alone until the next but one."""
+
+    def __init__(self, environment: lmdb.Environment) -> None:
+        self._environment = environment
+        self._transaction: lmdb.Transaction
+        self.get: Callable[[bytes], bytes | None]
+        self.open()
+
+    def open(self) -> None:
+        """Take a snapshot of what was committed last."""
+        self._transaction = self._environment.begin()
+        self.get = cast(Callable[[bytes], bytes | None], self._transaction.get)
+
+    def close(self) -> None:
+        """Let go of the snapshot."""
+        self._transaction.abort()
+
+    def scan(self, prefix: bytes, /) -> Iterator[tuple[bytes, bytes]]:
+        with self._transaction.cursor() as cursor:
+            if not cursor.set_range(prefix):
+                return
+            for item in cast(Iterator[tuple[bytes, bytes]], iter(cursor)):
+                if not item[0].startswith(prefix):
+                    return
+                yield item
+
+
+def copy(former: Path, new: Path) -> None:
+    """Copy what was applied to the disk, while the former owner may wake up.
+
+    It appends one record more at most, and commits once more: that spares the pages of the snapshot that is read here.
+    The journal is copied first, so that LMDB is not behind it. The former files are removed: the copies are synced.
+    """
+    journal.copy(former, new)
+    if (former / _DATA).exists():
+        environment = lmdb.open(str(former), map_size=MAP_BYTES, max_dbs=0, lock=False, readonly=True, readahead=False)
+        with environment:
+            _check_length(environment)
+            environment.copy(str(new), compact=True)
+        with (new / _DATA).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def open_files(path: Path, segment_bytes: int) -> Opened:
+    """Open environment and journal, and raise the epoch.
+
+    Raises:
+        lmdb.Error, OSError: they cannot be opened.
+        EngineError: one of them is damaged.
+    """
+    with contextlib.ExitStack() as undo:
+        environment = lmdb.open(
+            str(path),
+            map_size=MAP_BYTES,
+            max_dbs=0,
+            lock=False,  # the claim lets only one process in, which keeps its transactions apart
+            readahead=False,
+            meminit=False,
+            max_spare_txns=1,
+        )
+        undo.callback(environment.close)
+        _check_length(environment)
+        opened = Journal(path, segment_bytes)
+        undo.callback(opened.close)
+        with environment.begin() as transaction:
+            former = transaction.get(_EPOCH_KEY)
+            applied = int.from_bytes(bytes(transaction.get(APPLIED_KEY) or b""), "big")
+        written = opened.replay(applied)
+        for some in written:
+            former = some.get(_EPOCH_KEY, former)
+        epoch = int.from_bytes(bytes(former or b""), "big") + 1
+        record: Writes = {_EPOCH_KEY: number(epoch)}
+        if opened.append(journal.encode(record)):
+            written[-1] |= record
+        else:  # it was killed with a full journal: LMDB takes everything
+            everything = {key: value for some in written for key, value in some.items()} | record
+            everything[APPLIED_KEY] = number(opened.generation)
+            _commit_at_once(environment, everything)
+            opened.turn()
+            written = [{}]
+        opened.sync()
+        undo.pop_all()
+    return Opened(environment, opened, written, epoch)
+
+
+def _commit_at_once(environment: lmdb.Environment, writes: Writes) -> None:
+    while True:
+        try:
+            transaction = environment.begin(write=True)
+            try:
+                put(transaction, sorted(writes.items()))
+            except BaseException:
+                transaction.abort()
+                raise
+            commit(environment, transaction, writes)
+            return
+        except lmdb.MapFullError:
+            grow(environment)
+
+
+def commit(environment: lmdb.Environment, transaction: lmdb.Transaction, writes: Writes) -> None:
+    """Commit, and sync; the file has all pages then, so that one that was cut short can be told: see ``_check_length``.
+
+    LMDB writes no page that it took from the end of the file and freed in the same transaction. So the file is made
+    longer before, by more than the transaction may take, and exactly as long as it has to be after.
+    """
+    page = environment.stat()["psize"]
+    volume = sum(len(key) + len(value or b"") for key, value in writes.items())
+    try:
+        _lengthen(environment, _length(environment) * 2 + (8 * (volume // page) + 1024) * page)
+    except OSError:
+        transaction.abort()
+        raise
+    transaction.commit()
+    with contextlib.suppress(FileNotFoundError):
+        os.truncate(_data_of(environment), _length(environment))
+
+
+def _lengthen(environment: lmdb.Environment, size: int) -> None:
+    path = _data_of(environment)
+    with contextlib.suppress(FileNotFoundError):  # whoever took the partition over has removed it: the claim says so
+        if path.stat().st_size < size:
+            os.truncate(path, size)
+
+
+def _length(environment: lmdb.Environment) -> int:
+    """Return the bytes of all pages."""
+    pages: int = environment.info()["last_pgno"] + 1
+    return pages * int(environment.stat()["psize"])
+
+
+def _data_of(environment: lmdb.Environment) -> Path:
+    return Path(environment.path()) / _DATA
+
+
+def _check_length(environment: lmdb.Environment) -> None:
+    """Refuse a file that was cut short: to read behind its end would end the process (``SIGBUS``)."""
+    path = _data_of(environment)
+    found, length = path.stat().st_size, _length(environment)
+    if found < length:
+        raise EngineError(f"{path} was cut short: it has {found} bytes of {length}")
+
+
+def number(value: int) -> bytes:
+    """Return what orders as the number does."""
+    return value.to_bytes(8, "big")
+
+
+def grow(environment: lmdb.Environment) -> None:
+    """Double the address space."""
+    environment.set_mapsize(2 * environment.info()["map_size"])
+
+
+def slices(writes: Writes) -> Iterator[list[tuple[bytes, bytes | None]]]:
+    """Cut the writes, in the order of their keys, into what does not hold up others for long."""
+    some: list[tuple[bytes, bytes | None]] = []
+    size = 0
+    for key in sorted(writes):
+        value = writes[key]
+        some.append((key, value))
+        size += len(value or b"")
+        if len(some) == SLICE_WRITES or size >= SLICE_BYTES:
+            yield some
+            some, size = [], 0
+    yield some
+
+
+def put(transaction: lmdb.Transaction, writes: Iterable[tuple[bytes, bytes | None]]) -> None:
+    """Put writes into a transaction."""
+    puts = []
+    for key, value in writes:
+        if value is None:
+            transaction.delete(key)
+        else:
+            puts.append((key, value))
+    with transaction.cursor() as cursor:
+        cursor.putmulti(puts)
