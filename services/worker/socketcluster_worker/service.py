@@ -180,7 +180,7 @@ class Service:
     def _handler_failed(self, error: BaseException, what: str) -> None:
         log.error(f"{what} failed", exc_info=error)
         for handler in self._ws_server.handlers("error"):
-            self._reports.run(handler, ((error, what),), "a handler of 'error'")
+            self._reports.run(handler.call, ((error, what),), "a handler of 'error'")
 
 
 def _report_failed(error: BaseException, what: str) -> None:

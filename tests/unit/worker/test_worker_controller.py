@@ -90,7 +90,7 @@ def test_arguments_are_trimmed_and_filled_up() -> None:
     emitter.on("x", lambda a, b, c: got.append((a, b, c)))
     for args in ((), (1, 2, 3, 4)):
         for handler in emitter.handlers("x"):
-            handler(args)
+            handler.call(args)
     assert got == [
         *((), (None,), (None, "default"), (), (None, None, None)),
         *((), (1,), (1, 2), (1, 2, 3, 4), (1, 2, 3)),
@@ -104,7 +104,7 @@ def test_once_and_off() -> None:
     second = emitter.on("x")(lambda: got.append("on"))
     for _ in range(2):
         for handler in emitter.handlers("x"):
-            handler(())
+            handler.call(())
     assert got == ["once", "on", "on"]
     emitter.off("x", first)
     emitter.off("x", second)

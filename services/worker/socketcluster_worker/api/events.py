@@ -23,7 +23,7 @@ class Handler:
     least: int
     most: int | None
 
-    def __call__(self, args: tuple[Any, ...]) -> Any:
+    def call(self, args: tuple[Any, ...]) -> Any:
         """Call the function: surplus arguments are left out, missing ones are ``None``."""
         if self.most is not None and len(args) > self.most:
             args = args[: self.most]
@@ -95,7 +95,8 @@ class Emitter:
     def __init__(self) -> None:
         self.by_event: dict[str, tuple[Handler, ...]] = {}
         """Who is there for each event; ``handlers`` tells who is to be called."""
-        self._once: set[str] = set()  # events with handlers that are called once; nearly always none
+        self.once_events: set[str] = set()
+        """The events with handlers that are called once; nearly always none."""
 
     @overload
     def on(self, event: str) -> Callable[[F], F]: ...
@@ -130,8 +131,8 @@ class Emitter:
         found = self.by_event.get(event)
         if found is None:
             return ()
-        if event in self._once:
-            self._once.discard(event)
+        if event in self.once_events:
+            self.once_events.discard(event)
             kept = tuple(handler for handler in found if not handler.once)
             if kept:
                 self.by_event[event] = kept
@@ -155,4 +156,4 @@ class Emitter:
     def _add(self, event: str, function: Callable[..., Any], once: bool) -> None:
         self.by_event[event] = (*self.by_event.get(event, ()), make_handler(function, once=once))
         if once:
-            self._once.add(event)
+            self.once_events.add(event)

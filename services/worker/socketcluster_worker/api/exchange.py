@@ -279,7 +279,7 @@ class Exchange(Emitter):
             return
         handlers = self.handlers("gap")
         for handler in handlers:
-            self._tasks.run(handler, ((gap,),), "a handler of the exchange's 'gap'")
+            self._tasks.run(handler.call, ((gap,),), "a handler of the exchange's 'gap'")
         if gap.missing is not None and not handlers:
             log.warning("messages of a channel are missing", channel=gap.channel, count=len(gap.missing))
 
@@ -291,7 +291,7 @@ class Exchange(Emitter):
 
     def run(self, handler: Handler, args: tuple[Any, ...], channel: str) -> None:
         """Call the handler of a subscription."""
-        self._tasks.run(handler, (args,), f"a handler of channel {channel!r}")
+        self._tasks.run(handler.call, (args,), f"a handler of channel {channel!r}")
 
     async def remove(self, subscription: Channel) -> None:
         """End a subscription of the worker's own; for ``Channel``."""

@@ -65,7 +65,7 @@ class HTTPServer(Emitter):
 
 
 async def _answer(handler: Handler, request: Request) -> Response | None:
-    result = handler((request,))
+    result = handler.call((request,))
     if inspect.isawaitable(result):
         result = await result
     if result is None or isinstance(result, Response):

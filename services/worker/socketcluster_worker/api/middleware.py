@@ -86,7 +86,7 @@ class Middleware:
             EventError: one of them refuses.
         """
         for handler in self.by_stage.get(action.stage, ()):
-            result = handler((action,))
+            result = handler.call((action,))
             if inspect.isawaitable(result):
                 result = await result
             if result is False:

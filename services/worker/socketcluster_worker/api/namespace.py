@@ -176,13 +176,13 @@ class Namespace(Emitter):
         self.exchange.discard_all(socket)
         self.sessions.discard(socket)
         for handler in socket.handlers("disconnect"):
-            self.tasks.run(handler, ((code, reason),), "a handler of a socket's 'disconnect'")
+            self.tasks.run(handler.call, ((code, reason),), "a handler of a socket's 'disconnect'")
         self.run_all("disconnect", (socket, code, reason))
 
     def run_all(self, event: str, args: tuple[Any, ...]) -> None:
         """Call every handler of one of the namespace's own events."""
         for handler in self.handlers(event):
-            self.tasks.run(handler, (args,), f"a handler of {event!r}")
+            self.tasks.run(handler.call, (args,), f"a handler of {event!r}")
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
         """Call a plain or async function in the background."""

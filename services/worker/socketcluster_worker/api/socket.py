@@ -318,7 +318,7 @@ class Socket(Emitter):
 
     def _run_all(self, event: str, claims: dict[str, Any]) -> None:
         for handler in self.handlers(event):
-            self.namespace.run(handler, ((claims,),), f"a handler of a socket's {event!r}")
+            self.namespace.run(handler.call, ((claims,),), f"a handler of a socket's {event!r}")
 
     def __repr__(self) -> str:
         return f"<Socket {self.id} {self.protocol}{'' if self.connected else ' closed'}>"

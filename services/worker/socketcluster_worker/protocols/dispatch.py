@@ -79,6 +79,7 @@ class Dispatch:
         self._start_task = namespace.tasks.start
         self._middleware = namespace.middleware.by_stage
         self._handlers = socket.by_event
+        self._once_events = socket.once_events
         self._waiting: deque[tuple[str, tuple[Any, ...], CallId | None]] | None = deque()
 
     def begin(self) -> None:
@@ -175,7 +176,7 @@ class Dispatch:
         """Call the handlers of an event one after the other; each may take its time."""
         handlers = self._socket.handlers(name) if name not in OWN_EVENTS else ()
         for handler in self._socket.handlers(CATCH_ALL):
-            await self._namespace.run_and_wait(handler, ((name, *args),), f"a handler of {CATCH_ALL!r}")
+            await self._namespace.run_and_wait(handler.call, ((name, *args),), f"a handler of {CATCH_ALL!r}")
         if call_id is not None:
             if not handlers:
                 self._answerer.fail(call_id, "NoHandlerError", f"nobody handles {name!r}")
@@ -185,27 +186,30 @@ class Dispatch:
             self._finished(name, call_id, task)
             handlers = handlers[1:]
         for handler in handlers:
-            await self._namespace.run_and_wait(handler, (args,), f"a handler of {name!r}")
+            await self._namespace.run_and_wait(handler.call, (args,), f"a handler of {name!r}")
 
     def _start(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
-        handlers = self._socket.handlers(name) if name not in OWN_EVENTS else ()
+        if name in OWN_EVENTS:
+            handlers: tuple[Handler, ...] = ()
+        else:
+            handlers = self._socket.handlers(name) if self._once_events else self._handlers.get(name, ())
         for handler in self._socket.handlers(CATCH_ALL) if CATCH_ALL in self._handlers else ():
-            self._namespace.run(handler, ((name, *args),), f"a handler of {CATCH_ALL!r}")
+            self._namespace.run(handler.call, ((name, *args),), f"a handler of {CATCH_ALL!r}")
         if call_id is None:
             for handler in handlers:
-                self._namespace.run(handler, (args,), f"a handler of {name!r}")
+                self._namespace.run(handler.call, (args,), f"a handler of {name!r}")
         elif handlers:
             self._procedure(handlers[0], args, name, call_id)
             if len(handlers) > 1:
                 for handler in handlers[1:]:
-                    self._namespace.run(handler, (args,), f"a handler of {name!r}")
+                    self._namespace.run(handler.call, (args,), f"a handler of {name!r}")
         else:
             self._answerer.fail(call_id, "NoHandlerError", f"nobody handles {name!r}")
 
     def _procedure(self, handler: Handler, args: tuple[Any, ...], name: str, call_id: CallId) -> None:
         """Call the handler whose return value, or error, is the answer."""
         try:
-            result = handler(args)
+            result = handler.call(args)
         except Exception as error:
             self.raised(error, name, call_id)
             return
@@ -243,5 +247,5 @@ async def _wait(pending: Awaitable[Any]) -> Any:
 
 async def _result(handler: Handler, args: tuple[Any, ...]) -> Any:
     """Return what a plain or async handler returns."""
-    result = handler(args)
+    result = handler.call(args)
     return await result if inspect.isawaitable(result) else result

@@ -55,7 +55,8 @@ class SocketIOPeer:
         if self._root_event is not None and type(message) is str and self._decoder.awaiting is None:
             event = wire.short_event(message)
             if event is not None:
-                self._root_event(*event)
+                name, args, ack_id = event
+                self._root_event(name, args, ack_id)
                 return
         try:
             packet = self._decoder.receive(message)

@@ -9,7 +9,6 @@ import asyncio
 import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
 
 from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
@@ -63,25 +62,22 @@ class EngineSession:
         self._options = options
         self._forget = forget
         self._loop = asyncio.get_running_loop()
-        self._websocket: WebSocket | None = None
+        self.websocket: WebSocket | None = None
+        """Carries the connection, once it does not go by polling any more."""
         self._probing: WebSocket | None = None
         self._probed = False  # has it asked, so that its client waits for the last poll to return?
         self._probe_timer: asyncio.TimerHandle | None = None
         self._queue: SendQueue[Packet] = SendQueue(_size)  # what waits for the next poll
         self._poll: asyncio.Future[list[Packet]] | None = None
-        self._closed = False
+        self.closed = False
+        """Has it ended? Then it is only kept for the next poll to learn of it."""
         self._posting = False
         self._heartbeat = self._loop.call_later(options.heartbeat_interval, self._ping)
 
     @property
     def transport_name(self) -> str:
         """``"websocket"`` or ``"polling"``."""
-        return "polling" if self._websocket is None else "websocket"
-
-    @property
-    def closed(self) -> bool:
-        """Has it ended? Then it is only kept for the next poll to learn of it."""
-        return self._closed
+        return "polling" if self.websocket is None else "websocket"
 
     def opening(self, *, upgrades: list[str]) -> Packet:
         """Return the packet that opens the connection."""
@@ -98,43 +94,43 @@ class EngineSession:
 
     def send_text(self, text: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
         """Send a message."""
-        if self._websocket is not None:
-            self._websocket.send_text(MESSAGE + text, policy, key)
+        if self.websocket is not None:
+            self.websocket.send_text(MESSAGE + text, policy, key)
         else:
             self._enqueue(Packet(PacketType.MESSAGE, text.decode()), policy, key)
 
     @property
     def writable(self) -> bool:
         """Is nothing waiting to be sent?"""
-        return self._poll is not None if self._websocket is None else self._websocket.writable
+        return self._poll is not None if self.websocket is None else self.websocket.writable
 
     def send_binary(self, data: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
         """Send a binary message."""
-        if self._websocket is not None:
-            self._websocket.send_binary(data, policy, key)
+        if self.websocket is not None:
+            self.websocket.send_binary(data, policy, key)
         else:
             self._enqueue(Packet(PacketType.MESSAGE, data), policy, key)
 
     def send_outgoing(self, outgoing: Outgoing, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
         """Send a message that goes to other clients too."""
-        if self._websocket is not None:
-            self._websocket.send_outgoing(outgoing, policy, key, prefix=MESSAGE)
+        if self.websocket is not None:
+            self.websocket.send_outgoing(outgoing, policy, key, prefix=MESSAGE)
         else:
             self._enqueue(Packet(PacketType.MESSAGE, outgoing.text.decode()), policy, key)
 
     def close(self, code: int, reason: str = "") -> None:
         """End the connection: a close packet by polling, a close frame by WebSocket."""
-        if self._closed:
+        if self.closed:
             return
-        if self._websocket is not None:
-            self._websocket.close(code, reason)  # tells on_close in its turn
+        if self.websocket is not None:
+            self.websocket.close(code, reason)  # tells on_close in its turn
         else:
             self._enqueue(Packet(PacketType.CLOSE), "disconnect")
             self._end(code, reason)
 
     def fail(self, code: int, reason: str) -> None:
         """End the connection of a client that broke the protocol, or is silent; its next request finds nothing."""
-        if self._websocket is None and self._poll is None:
+        if self.websocket is None and self._poll is None:
             self._queue = SendQueue(_size)
             self._end(code, reason)
         else:
@@ -152,7 +148,7 @@ class EngineSession:
             return None
         self._poll = self._loop.create_future()
         future = self._poll
-        if self._queue or self._closed:
+        if self._queue or self.closed:
             self._flush()
         elif self._probed:
             self._release_poll()
@@ -162,7 +158,7 @@ class EngineSession:
         """Note that the client of a polling request is gone; what it would have got waits for the next."""
         if not future.done():
             self._poll = None
-        elif not self._closed:
+        elif not self.closed:
             unsent = [packet for packet in future.result() if packet is not NOOP]
             self._queue.put_back(unsent)
             if self._poll is not None and unsent:
@@ -192,13 +188,13 @@ class EngineSession:
 
     def adopt(self, websocket: WebSocket) -> None:
         """Go by WebSocket from the start; the open packet is sent here."""
-        self._websocket = websocket
+        self.websocket = websocket
         websocket.send_text(wire.encode_packet(self.opening(upgrades=[])).encode())
 
     @property
     def can_upgrade(self) -> bool:
         """May a WebSocket ask to take over?"""
-        return not self._closed and self._websocket is None and self._probing is None
+        return not self.closed and self.websocket is None and self._probing is None
 
     def probe(self, websocket: WebSocket) -> None:
         """A WebSocket is there that may take over."""
@@ -214,10 +210,6 @@ class EngineSession:
 
     def from_websocket(self, websocket: WebSocket, message: str | bytes) -> None:
         """Take a message of one of the connection's WebSockets."""
-        if websocket is self._websocket and type(message) is str and message[:1] == _MESSAGE_TYPE:
-            if not self._closed:  # nearly every message goes this short way
-                self.receiver.on_message(message[1:])
-            return
         if isinstance(message, bytes):
             packet = Packet(PacketType.MESSAGE, message)
         else:
@@ -226,14 +218,14 @@ class EngineSession:
             except MalformedPacketError as error:
                 websocket.close(CloseCode.PROTOCOL_ERROR, str(error))
                 return
-        if websocket is self._websocket:
+        if websocket is self.websocket:
             self._packet(packet)
         elif websocket is self._probing:
             self._probe_packet(websocket, packet)
 
     def websocket_closed(self, websocket: WebSocket, code: int, reason: str) -> None:
         """Learn that one of the connection's WebSockets has ended."""
-        if websocket is self._websocket:
+        if websocket is self.websocket:
             self._end(code, reason)
         elif websocket is self._probing:
             self._probe_over()  # polling goes on
@@ -245,7 +237,7 @@ class EngineSession:
             self._release_poll()  # the client waits for its poll to return before it goes over
         elif packet.type is PacketType.UPGRADE:
             self._probe_over()
-            self._websocket = websocket
+            self.websocket = websocket
             self._release_poll()
             for waiting in self._queue.take(sys.maxsize):
                 if isinstance(waiting.data, bytes):
@@ -258,7 +250,7 @@ class EngineSession:
     # Inside.
 
     def _packet(self, packet: Packet) -> None:
-        if self._closed:
+        if self.closed:
             return
         match packet.type:
             case PacketType.MESSAGE:
@@ -274,16 +266,16 @@ class EngineSession:
                 pass
 
     def _closed_by_client(self) -> None:
-        if self._websocket is None:
+        if self.websocket is None:
             self._enqueue(NOOP, "disconnect")
             self._end(CloseCode.NORMAL, "closed by the client")
         else:
-            self._websocket.close(CloseCode.NORMAL, "closed by the client")
+            self.websocket.close(CloseCode.NORMAL, "closed by the client")
 
     def _ping(self) -> None:
         self._heartbeat = self._loop.call_later(self._options.heartbeat_timeout, self._pong_late)
-        if self._websocket is not None:
-            self._websocket.send_text(b"2", "disconnect")
+        if self.websocket is not None:
+            self.websocket.send_text(b"2", "disconnect")
         else:
             self._enqueue(Packet(PacketType.PING), "disconnect")
 
@@ -291,7 +283,7 @@ class EngineSession:
         self.fail(CloseCode.PING_TIMEOUT, "the client did not answer in time")
 
     def _enqueue(self, packet: Packet, policy: SlowConsumer | None, key: Hashable = None) -> None:
-        if self._closed:
+        if self.closed:
             return
         self._queue.add(packet, policy or self._options.slow_consumer, key)
         if not self._queue.trim(self._options.max_buffered_bytes):
@@ -307,7 +299,7 @@ class EngineSession:
         if poll is None or poll.done():
             return
         poll.set_result(self._queue.take(sys.maxsize) or [NOOP])
-        if self._closed:
+        if self.closed:
             self._heartbeat.cancel()
             self._forget(self.sid)
 
@@ -316,9 +308,9 @@ class EngineSession:
             self._flush()
 
     def _end(self, code: int, reason: str) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._heartbeat.cancel()
         self._release_poll()
         if self._probing is not None:
@@ -336,8 +328,15 @@ class EngineWebSocket:
     def __init__(self, websocket: WebSocket, session: EngineSession) -> None:
         self._websocket = websocket
         self._session = session
-        self.on_message = partial(session.from_websocket, websocket)
-        """Passes a message on; without a Python function of its own, because every message comes by here."""
+
+    def on_message(self, message: str | bytes) -> None:
+        """Pass a message on; nearly all are text messages of an open session, and go the short way."""
+        session = self._session
+        if type(message) is str and message[:1] == _MESSAGE_TYPE and session.websocket is self._websocket:
+            if not session.closed:
+                session.receiver.on_message(message[1:])
+            return
+        session.from_websocket(self._websocket, message)
 
     def on_close(self, code: int, reason: str) -> None:
         """Pass the end on."""

@@ -30,6 +30,8 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that a client has to answer a close frame, and to take what was sent before it."""
 TRANSPORT_BUFFER = 65_536
 """Bytes that asyncio's transport holds beside the kernel's buffer; what is in it is not dropped any more."""
+SHORT = 1024
+"""Bytes of a text that is far below any limit on what waits."""
 DROPS_LOGGED_EVERY = 1.0
 """Seconds between two log lines about one client's dropped messages."""
 
@@ -233,6 +235,10 @@ class WebSocket(asyncio.Protocol):
         if self._writable:
             if len(text) >= self._deflate_from:
                 self._send(wire.deflated_frame(wire.TEXT, text, self._window_bits), policy, key)
+            elif self._reading and not self._corked and self._waiting is None and len(text) < SHORT:
+                frame = wire.text_frame(text)  # the answer to what was just read, nearly always the only one
+                self._corked.append(frame)
+                self._corked_bytes = len(frame)
             else:
                 self._send(wire.text_frame(text), policy, key)
 
