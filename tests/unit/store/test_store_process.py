@@ -60,14 +60,15 @@ async def test_a_full_disk_refuses_writes_by_name_and_loses_nothing(
         turn = 0
         while refused is None:
             turn += 1
-            for number in range(64):
-                session = f"session{number}-{turn}"
-                try:
-                    await worker.set(session, "k", value=encode((turn, FILLING)))
+            sessions = [f"session{number}-{turn}" for number in range(64)]
+            writes = [worker.set(session, "k", value=encode((turn, FILLING))) for session in sessions]
+            for session, outcome in zip(sessions, await asyncio.gather(*writes, return_exceptions=True), strict=True):
+                if isinstance(outcome, LinkError):
+                    refused = outcome
+                else:
+                    assert outcome is None
                     acknowledged[session] = turn
-                except LinkError as error:
-                    refused = error
-        assert re.search(r"partition \d+ in \S+ cannot be written: .*No space left on device", str(refused))
+        assert re.search(r"partition \d+ in \S+ cannot be written: .*; the disk has \d+ bytes left", str(refused))
         await check(worker, acknowledged)
         process.send_signal(signal.SIGKILL)
         await process.wait()
@@ -88,8 +89,8 @@ async def test_a_full_disk_refuses_writes_by_name_and_loses_nothing(
 
 
 async def check(worker: Any, acknowledged: dict[str, int]) -> None:
-    for session, turn in acknowledged.items():
-        assert await worker.get(session, "k") == encode((turn, FILLING))
+    stored = await asyncio.gather(*(worker.get(session, "k") for session in acknowledged))
+    assert stored == [encode((turn, FILLING)) for turn in acknowledged.values()]
 
 
 async def test_it_ends_well_when_asked_to(processes: Any, link_worker: Callable[..., Any]) -> None:

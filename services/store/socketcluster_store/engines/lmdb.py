@@ -9,6 +9,8 @@ replays what is in the journal and not in LMDB. docs/design/store.md says more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -32,6 +34,8 @@ CHECKPOINT_AFTER = 10.0
 """Seconds that a write waits for its checkpoint when the journal does not fill before: it keeps the replay short."""
 RETRY_PAUSE = 1.0
 """Seconds between two attempts at a checkpoint that the disk does not take."""
+LITTLE_SPACE = 16 * 1024 * 1024
+"""Bytes left on the disk that are worth saying when it fails."""
 CHECKPOINTS_AT_ONCE = 4
 """Of all partitions: the others wait."""
 
@@ -199,6 +203,12 @@ class LmdbPartition(EnginePartition):
             self._claim.release()
 
     def _error(self, what: str, error: Exception) -> EngineError:
+        with contextlib.suppress(OSError):  # LMDB calls a full disk an input/output error, too
+            free = shutil.disk_usage(self._path).free
+            if free < LITTLE_SPACE:
+                return EngineError(
+                    f"partition {self.number} in {self._path} {what}: {error}; the disk has {free} bytes left"
+                )
         return EngineError(f"partition {self.number} in {self._path} {what}: {error}")
 
     # Batches
