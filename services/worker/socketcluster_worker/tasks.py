@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+from asyncio import Task, get_running_loop
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
@@ -32,11 +33,11 @@ class Tasks:
 
         ``what`` says in a few words what it is for.
         """
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         if BEGIN_AT_ONCE:  # most handlers never wait, and cost no turn of the loop then
-            task = asyncio.Task(coroutine, loop=loop, name=what, eager_start=True)  # type: ignore[call-arg]
+            task = Task(coroutine, loop=loop, name=what, eager_start=True)  # type: ignore[call-arg]
         else:
-            task = asyncio.Task(coroutine, loop=loop, name=what)
+            task = Task(coroutine, loop=loop, name=what)
         if not task.done():
             self._running.add(task)
             task.add_done_callback(self._running.discard)

@@ -17,7 +17,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import LinkError
 
 encode = msgspec.msgpack.encode
-FILLING = "x" * 20_000
+FILLING = "x" * 100_000
 KILLS = 3
 CALLERS = 50
 

@@ -182,7 +182,11 @@ class WebSocket(asyncio.Protocol):
                     self._finish()
         finally:
             self._reading = False
-            self._uncork()
+            if len(self._corked) == 1:  # as after nearly every event: its answer
+                self._corked_bytes = 0
+                self._transport.write(self._corked.pop())
+            else:
+                self._uncork()
 
     def pause_writing(self) -> None:
         """Let messages wait here: the transport's buffer is full."""
@@ -291,7 +295,7 @@ class WebSocket(asyncio.Protocol):
         corked = self._corked
         if corked:
             self._corked, self._corked_bytes = [], 0
-            self._transport.write(corked[0] if len(corked) == 1 else b"".join(corked))
+            self._transport.write(b"".join(corked))
 
     def _wait(self, waiting: SendQueue[bytes], frame: bytes, policy: SlowConsumer | None, key: Hashable) -> None:
         before = waiting.dropped
