@@ -26,6 +26,8 @@ MAX_CHAIN_BYTES = 4096
 MAX_SHOWN = 200
 """Characters of a key chain in an error."""
 
+_RECORD_HEADS = [b"d" + bytes((length,)) for length in range(256)]
+
 NOTHING = object()
 """What stands where nothing stands; nil is something."""
 
@@ -64,7 +66,7 @@ def record_key(session_id: bytes, keys: Sequence[str], command: Addressed) -> by
         raise TooLargeError(
             f"{name_of(command)}: a top-level key has at most {MAX_KEY_BYTES} bytes, this one has {len(key)}"
         )
-    return b"d" + bytes((len(session_id),)) + session_id + key
+    return _RECORD_HEADS[len(session_id)] + session_id + key
 
 
 def tree_prefix(kind: bytes, session_id: bytes) -> bytes:

@@ -25,7 +25,10 @@ _Item = list[Result] | _State | bytes
 
 
 class WorkerLink:
-    """A worker's stream: gathers what is to be sent in one event-loop turn, and bounds what waits."""
+    """A worker's stream: gathers what is to be sent in one event-loop turn, and bounds what waits.
+
+    No more answers are made while many wait (``drained``); events come unasked, and too many end the stream.
+    """
 
     def __init__(self, worker_id: str, incarnation: str, max_bytes: int, http: tuple[str, int] | None = None) -> None:
         self.worker_id = worker_id
@@ -40,7 +43,8 @@ class WorkerLink:
         self.closing: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
         """Done, with the stream's status, when the store is to end it."""
         self._max_bytes = max_bytes
-        self._bytes = 0
+        self._bytes = 0  # of what waits
+        self._answer_bytes = 0  # of the answers among it
         self._items: list[_Item] = []
         self._only_events = True  # is there nothing else among the items?
         self._wake = asyncio.Event()
@@ -60,8 +64,7 @@ class WorkerLink:
             self._wake.set()
         self._items.append(event)
         self._bytes += len(event) + _ITEM_BYTES
-        if self._bytes > self._max_bytes:
-            self._overrun()
+        self._limit_events()
 
     def answer(self, results: list[Result]) -> None:
         """Send results, with whatever else is sent in this turn; the list is the link's from now on."""
@@ -82,8 +85,7 @@ class WorkerLink:
             self._items.append(results)
         self._only_events = False
         self._bytes += size
-        if self._bytes > self._max_bytes:
-            self._overrun()
+        self._answer_bytes += size
 
     def announce(self, state: _State) -> None:
         """Send what this store owns, or which workers there are, with whatever else is sent in this turn."""
@@ -94,21 +96,28 @@ class WorkerLink:
         self._items.append(state)
         self._only_events = False
         self._bytes += _size(state)
-        if self._bytes > self._max_bytes:
-            self._overrun()
+        self._limit_events()
 
-    def _overrun(self) -> None:
+    def _limit_events(self) -> None:
+        waiting = self._bytes - self._answer_bytes
+        if waiting <= self._max_bytes:
+            return
         log.error(
             "a worker does not read, its link is closed",
             worker=self.worker_id,
-            waiting_bytes=self._bytes,
+            waiting_bytes=waiting,
             setting="SOCKETCLUSTER_MAX_LINK_BYTES",
         )
         self.close(grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {self._max_bytes} bytes wait for this worker")
 
+    @property
+    def full(self) -> bool:
+        """Does so much wait that no more answers are to be made before it is ``drained``?"""
+        return self._bytes > self._max_bytes // 4
+
     async def drained(self) -> None:
-        """Wait until little waits to be sent, or the link is to end: no more answers are made until then."""
-        while self._bytes > self._max_bytes // 4 and self.open:
+        """Wait until little waits to be sent, or the link is to end."""
+        while self.full and self.open:
             self._drained.clear()
             await self._drained.wait()
 
@@ -130,28 +139,32 @@ class WorkerLink:
             await self._wake.wait()
             self._wake.clear()
             while self._items:
-                reply, size = self._gather()
+                reply, size, answer_size = self._gather()
                 await write(reply)
                 self._bytes -= size
+                self._answer_bytes -= answer_size
                 self._drained.set()
             if self._farewell is not None:
                 self.close(*self._farewell)
 
-    def _gather(self) -> tuple[bytes, int]:
-        """Take what fits one reply, in order."""
+    def _gather(self) -> tuple[bytes, int, int]:
+        """Take what fits one reply, in order; return its bytes, how much counts for it, and for its answers."""
         items = self._items
         if self._bytes <= REPLY_BYTES:
             self._items = []
-            size = self._bytes
+            size, answer_size = self._bytes, self._answer_bytes
         else:
-            count, size = 0, 0
+            count = size = answer_size = 0
             while count < len(items) and size <= REPLY_BYTES:
-                size += _size(items[count])
+                item_size = _size(items[count])
+                size += item_size
+                if isinstance(items[count], list):
+                    answer_size += item_size
                 count += 1
             self._items = items[count:]
             items = items[:count]
         if self._only_events:
-            return b"".join(items), size  # type: ignore[arg-type]
+            return b"".join(items), size, 0  # type: ignore[arg-type]
         self._only_events = not self._items
         reply = store_pb2.LinkReply()
         results: list[Result] = []
@@ -168,7 +181,7 @@ class WorkerLink:
         if results:
             reply.results = encode_results(results)
         # the bytes of messages, one after the other, are those of the message that has the fields of all
-        return b"".join((reply.SerializeToString(), *events)), size
+        return b"".join((reply.SerializeToString(), *events)), size, answer_size
 
 
 def pack_event(event: store_pb2.Event) -> bytes:

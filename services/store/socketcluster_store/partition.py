@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -17,6 +16,7 @@ from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store import channels
 from socketcluster_store.alarm import Alarm
+from socketcluster_store.batch import Batch
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
 from socketcluster_store.checks import MAX_ID_BYTES, Checks
@@ -35,8 +35,9 @@ from socketcluster_store.engines.base import (
 )
 from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal
 from socketcluster_store.links import WorkerLink, pack_event
-from socketcluster_store.repeats import NOT_OWNED, Applied, Repeats
+from socketcluster_store.repeats import NOT_OWNED, Applied, Repeats, in_turn
 from socketcluster_store.sessions import Sessions
+from socketcluster_store.verbs import BEGIN_SESSION, WRITES
 from socketcluster_store.watchers import Key, Watchers
 from socketcluster_store.watches import Change
 
@@ -52,25 +53,6 @@ ENDED_AT_ONCE = 1000
 
 _GET = store_pb2.VERB_GET
 _SET = store_pb2.VERB_SET
-_BEGIN_SESSION = frozenset(
-    (
-        store_pb2.VERB_SET,
-        store_pb2.VERB_ADD,
-        store_pb2.VERB_CONCAT,
-        store_pb2.VERB_UPDATE,
-        store_pb2.VERB_TRANSACTION,
-        store_pb2.VERB_RUN,
-    )
-)
-"""The writes with which a session begins that does not exist."""
-_WRITES = _BEGIN_SESSION | {
-    store_pb2.VERB_REMOVE,
-    store_pb2.VERB_REMOVE_ALL,
-    store_pb2.VERB_REMOVE_RANGE,
-    store_pb2.VERB_POP,
-    store_pb2.VERB_EXPIRE,
-    store_pb2.VERB_UNEXPIRE,
-}
 _WATCH = store_pb2.VERB_WATCH
 _UNWATCH = store_pb2.VERB_UNWATCH
 _ATTACH = store_pb2.VERB_SESSION_ATTACH
@@ -82,28 +64,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 _decode_watched = msgspec.msgpack.Decoder(list[tuple[bytes, tuple[str, ...]]]).decode
 _decode_ids = msgspec.msgpack.Decoder(list[str]).decode
-
-
-class _Batch(NamedTuple):
-    """Operations of one link that are under way."""
-
-    link: WorkerLink
-    operations: Sequence[Operation]
-    now: float
-    outcomes: list[Outcome]
-    commands: list[Command]
-    places: list[int]
-    """Of each command, the index of its outcome, or -1."""
-    messages: list[tuple[int, Operation]]
-    """What is told to others once the commands are done: place and operation."""
-    last: Operation | None
-    """The last operation that changes something."""
-    watches: list[tuple[int, Key]]
-    """The watches that begin: place and key chain."""
-    tells: bool
-    """Is what the commands change told to watchers?"""
-    deadlines: bool
-    """May the time change at which a session, key chain or watch is due?"""
 
 
 class Partition:
@@ -165,6 +125,9 @@ class Partition:
 
         Where something has to be waited for, that is to be awaited at once.
         """
+        answered = self._apply_plain(link, operations)
+        if answered is not None:
+            return answered
         outcomes = self._repeats.sift(link.process, self.epoch, operations, partial(self._carry_out, link))
         return outcomes if isinstance(outcomes, list) else self._finished(outcomes)
 
@@ -176,6 +139,56 @@ class Partition:
             self._applying -= 1
             if not self._applying:
                 self._idle.set()
+
+    def _apply_plain(
+        self, link: WorkerLink, operations: Sequence[Operation]
+    ) -> list[Outcome] | Coroutine[None, None, list[Outcome]] | None:
+        """Do what ``apply`` does for ``get`` and ``set`` to which nothing else happens, in half the time.
+
+        ``None``: there is something else, and nothing was done, or nothing that is not to be done once more.
+        """
+        applied = self._repeats.idle(link.process)
+        if applied is None:
+            return None
+        highest, epoch, may_set = applied.highest, self.epoch, applied.highest and not self._watchers
+        commands: list[Command] = []
+        last: Operation | None = None
+        for operation in operations:
+            session_id = operation.session_id
+            owner = session_id.encode()
+            if (
+                operation.id <= highest
+                or (operation.epoch != epoch and operation.epoch)
+                or len(owner) > MAX_ID_BYTES
+                or crc32(owner) % PARTITION_COUNT != self.number
+            ):
+                return None
+            verb = operation.verb
+            if verb == _GET:
+                commands.append(Command(verb, owner, operation.keys))
+            elif verb == _SET and may_set and (not owner or self._sessions.attached(session_id)):
+                last = operation
+                commands.append(Command(verb, owner, operation.keys, operation.value))
+            else:
+                return None
+        now = 0.0
+        if last is not None:
+            now = clock()
+            commands.append(
+                applied.command(last, [], lambda: [each.id if each.verb == _SET else 0 for each in operations], now)
+            )
+        try:
+            answers = self._engine.apply_now(commands)
+        except EngineError:
+            return None  # the general way meets it too, and says so
+        if not isinstance(answers, list):
+            places = [*range(len(operations)), -1]
+            batch = Batch(link, operations, now, [b""] * len(operations), commands, places, [], last, [], False, False)
+            return self._finished(in_turn(applied, self._complete_later(batch, applied, answers)))
+        if last is not None:
+            answers.pop()
+            applied.settle(last, operations, answers, now)
+        return answers
 
     def _carry_out(
         self, link: WorkerLink, operations: Sequence[Operation], applied: Applied
@@ -194,7 +207,7 @@ class Partition:
         return self._complete(batch, applied, answers)
 
     async def _complete_later(
-        self, batch: _Batch, applied: Applied, applying: Awaitable[list[Outcome]]
+        self, batch: Batch, applied: Applied, applying: Awaitable[list[Outcome]]
     ) -> list[Outcome]:
         answers: list[Outcome] | EngineError
         try:
@@ -203,7 +216,7 @@ class Partition:
             answers = error
         return self._complete(batch, applied, answers)
 
-    def _prepare(self, link: WorkerLink, operations: Sequence[Operation], applied: Applied) -> _Batch:
+    def _prepare(self, link: WorkerLink, operations: Sequence[Operation], applied: Applied) -> Batch:
         """Return what the engine is to do for operations, and note what they do to sessions and watchers."""
         outcomes: list[Outcome] = []
         commands: list[Command] = []
@@ -241,11 +254,11 @@ class Partition:
                     commands.append(Command(verb, owner, operation.keys))
                 elif verb in READS:
                     commands.append(Command(verb, owner, operation.keys, operation.value))
-                elif verb in _WRITES:
+                elif verb in WRITES:
                     last = operation
                     plain += verb == _SET
                     commands.append(Command(verb, owner, operation.keys, operation.value, operation.name))
-                    if owner and session_id not in touched and (verb in _BEGIN_SESSION or session_id in self._sessions):
+                    if owner and session_id not in touched and (verb in BEGIN_SESSION or session_id in self._sessions):
                         touched.add(session_id)
                         record = self._sessions.touch(session_id, now)
                         if record is not None:
@@ -291,9 +304,9 @@ class Partition:
         tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
         if tells:
             commands.append(Command(CHANGES, b""))
-        return _Batch(link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines)
+        return Batch(link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines)
 
-    def _complete(self, batch: _Batch, applied: Applied, answers: list[Outcome] | EngineError) -> list[Outcome]:
+    def _complete(self, batch: Batch, applied: Applied, answers: list[Outcome] | EngineError) -> list[Outcome]:
         """Take what became of a batch's commands, tell whom it concerns, and return what became of its operations."""
         outcomes = batch.outcomes
         last = batch.last

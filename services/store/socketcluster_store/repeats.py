@@ -115,6 +115,11 @@ class Repeats:
             process = key[len(PREFIX) :]
             self._processes[process.decode()] = Applied(process, *_decode(record))
 
+    def idle(self, process: str) -> Applied | None:
+        """Return what is known of a process of which nothing is under way."""
+        applied = self._processes.get(process)
+        return None if applied is None or applied.busy else applied
+
     def sift(
         self, process: str, epoch: int, operations: Sequence[Operation], carry_out: CarryOut
     ) -> list[Outcome] | Awaitable[list[Outcome]]:
@@ -128,7 +133,7 @@ class Repeats:
         if applied.busy or not _all_fresh(operations, applied.highest, epoch):
             return self._sift_later(applied, epoch, operations, carry_out)
         outcomes = carry_out(operations, applied)
-        return outcomes if isinstance(outcomes, list) else _locked(applied, outcomes)
+        return outcomes if isinstance(outcomes, list) else in_turn(applied, outcomes)
 
     async def _sift_later(
         self, applied: Applied, epoch: int, operations: Sequence[Operation], carry_out: CarryOut
@@ -181,7 +186,8 @@ class Repeats:
         return [*(Command(FORGET, self._processes.pop(name).process) for name in gone), ending]
 
 
-async def _locked(applied: Applied, outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
+async def in_turn(applied: Applied, outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
+    """Wait for what is under way, and have what the process sends meanwhile wait for it."""
     async with _turn(applied):
         return await outcomes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -33,9 +33,12 @@ MAX_ID = 64
 MAX_HOST = 255
 """Characters of a worker's host."""
 MAX_PORT = 65_535
-ANSWERED_AT_ONCE = 48
-"""Results that are answered before the rest of a request is applied, if the rest is half as many at least: so worker
-and store work at the same time, and an answer still costs little for each result."""
+APPLIED_AT_ONCE = 48
+"""Operations of a request that are applied and answered before the rest is, if that is half as many at least: so worker
+and store work at the same time, an answer still costs little for each result, and answers that a worker does not take
+yet are not piled up."""
+SIDE_BY_SIDE_AT_ONCE = 256
+"""The same where all of them wait together for the disk, or for Valkey."""
 DRAIN_TIMEOUT = 1.0
 """Seconds that a stopping store gives its workers to take what waits for them."""
 
@@ -154,35 +157,41 @@ class StoreService:
 
     async def _apply(self, link: WorkerLink, request: store_pb2.LinkRequest) -> None:
         """Apply a request: in order, except that operations on different partitions do not wait for each other."""
-        groups: defaultdict[int, list[Operation]] = defaultdict(list)
         try:
-            operations = decode_operations(request.operations) if request.operations else ()
+            operations = decode_operations(request.operations) if request.operations else []
         except msgspec.DecodeError as error:
             link.close(grpc.StatusCode.INVALID_ARGUMENT, f"the operations are no MessagePack of operations: {error}")
             return
-        for operation in operations:
-            groups[operation.partition].append(operation)
-        if self._side_by_side:  # the partitions wait for the disk or Valkey together, and the answers go together
-            calls = [self._apply_side_by_side(number, link, some) for number, some in groups.items()]
-            for some, synced in zip(groups.values(), await asyncio.gather(*calls), strict=True):
-                link.answer(_results(some, synced))
-            return
-        results: list[Result] = []
-        left = len(operations)
-        for number, some in groups.items():
-            if len(results) >= ANSWERED_AT_ONCE <= 2 * left:
-                link.answer(results)
-                results = []
-                await asyncio.sleep(0)  # it is sent, and the worker goes on with it, while the rest is applied
-            left -= len(some)
+        apply = self._apply_side_by_side if self._side_by_side else self._apply_in_turn
+        portions = _portions(operations, SIDE_BY_SIDE_AT_ONCE if self._side_by_side else APPLIED_AT_ONCE)
+        for number, some in enumerate(portions):
+            if number:
+                await asyncio.sleep(0)  # the answers so far are sent, and the worker goes on with them
+            if link.full:
+                await link.drained()
             if link.closing.done():
                 return  # the worker sends what is left again, and that must not overtake it
+            await apply(link, some)
+
+    async def _apply_side_by_side(self, link: WorkerLink, operations: list[Operation]) -> None:
+        """Have the partitions wait for the disk or Valkey together, and answer all together."""
+        groups = _groups(operations)
+        calls = [self._apply_alone(number, link, some) for number, some in groups.items()]
+        for some, outcomes in zip(groups.values(), await asyncio.gather(*calls), strict=True):
+            link.answer(_results(some, outcomes))
+
+    async def _apply_in_turn(self, link: WorkerLink, operations: list[Operation]) -> None:
+        results: list[Result] = []
+        for number, some in _groups(operations).items():
+            if link.closing.done():
+                return
             outcomes = self._apply_to(number, link, some)
             if not isinstance(outcomes, list):
                 link.answer(results)  # they do not wait with it
                 results = []
                 outcomes = await outcomes
-            results += _results(some, outcomes)
+            for operation, outcome in zip(some, outcomes, strict=True):
+                results.append(Result(operation.id, outcome) if type(outcome) is bytes else _result(operation, outcome))
         link.answer(results)
 
     def _apply_to(
@@ -193,7 +202,7 @@ class StoreService:
             return [NOT_OWNED] * len(operations)
         return partition.apply(link, operations)
 
-    async def _apply_side_by_side(self, number: int, link: WorkerLink, operations: list[Operation]) -> list[Outcome]:
+    async def _apply_alone(self, number: int, link: WorkerLink, operations: list[Operation]) -> list[Outcome]:
         if not link.open:  # the worker sends on its next link again what would be overtaken here
             return [NOT_OWNED] * len(operations)
         outcomes = self._apply_to(number, link, operations)
@@ -264,13 +273,29 @@ def add_to_server(service: StoreService, server: aio.Server) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("socketcluster.v1.Store", handlers),))
 
 
+def _portions(operations: list[Operation], size: int) -> Iterator[list[Operation]]:
+    start = 0
+    while len(operations) - start >= size * 3 // 2:
+        yield operations[start : start + size]
+        start += size
+    yield operations[start:]
+
+
+def _groups(operations: list[Operation]) -> defaultdict[int, list[Operation]]:
+    groups: defaultdict[int, list[Operation]] = defaultdict(list)
+    for operation in operations:
+        groups[operation.partition].append(operation)
+    return groups
+
+
 def _results(operations: list[Operation], outcomes: list[Outcome]) -> list[Result]:
-    return [
-        Result(operation.id, outcome)
-        if isinstance(outcome, bytes)
-        else Result(operation.id, b"", Error(outcome.code, str(outcome), outcome.name))
-        for operation, outcome in zip(operations, outcomes, strict=True)
-    ]
+    return [_result(operation, outcome) for operation, outcome in zip(operations, outcomes, strict=True)]
+
+
+def _result(operation: Operation, outcome: Outcome) -> Result:
+    if isinstance(outcome, bytes):
+        return Result(operation.id, outcome)
+    return Result(operation.id, b"", Error(outcome.code, str(outcome), outcome.name))
 
 
 def _by_partition(names: set[str]) -> dict[int, list[str]]:

@@ -50,6 +50,10 @@ class Sessions:
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._holders or session_id in self._deadlines
 
+    def attached(self, session_id: str) -> bool:
+        """Does a link hold a session?"""
+        return session_id in self._holders
+
     def holders(self, session_id: str) -> Collection[Holder]:
         """Return the links that hold a session."""
         return self._holders.get(session_id, ())

@@ -407,6 +407,17 @@ async def test_a_worker_that_does_not_read_loses_its_link(start_store: Start, li
     await channel.close()
 
 
+@pytest.mark.parametrize("fsync", ["everysec", "always"])
+async def test_answers_may_be_more_than_may_wait(start_store: Start, link_worker: Start, fsync: str) -> None:
+    store = await start_store(max_link_bytes=1024 * 1024, fsync=fsync)
+    worker = await link_worker(store.address)
+    value = encode("x" * 50_000)
+    sessions = [f"s{number}" for number in range(600)]
+    for start in range(0, 600, 60):
+        await asyncio.gather(*(worker.set(session, "k", value=value) for session in sessions[start : start + 60]))
+    assert await asyncio.gather(*(worker.get(session, "k") for session in sessions)) == [value] * 600
+
+
 async def test_an_address_in_use_ends_the_store(start_store: Start) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
