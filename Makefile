@@ -54,7 +54,7 @@ lint: install proto-check ## Check style, and that the committed gRPC stubs are 
 	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
 
 types: install ## Check types
-	@$(BIN)/mypy $(PACKAGES) tests
+	@$(BIN)/mypy $(PACKAGES) tests bench
 
 format: install ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix --exit-zero --quiet .

@@ -1,13 +1,22 @@
 """What the benchmarked cluster runs: an acknowledged event."""
 
+from __future__ import annotations
 
-def run(worker):
+from typing import Any
+
+from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.api.worker import Worker
+
+
+def run(worker: Worker) -> None:
+    """Answer events with what they have."""
+
     @worker.ws_server.on("connection")
-    def connected(socket):
+    def connected(socket: Socket) -> None:
         @socket.on("message")
-        def message(data):
+        def message(data: str | bytes) -> None:
             socket.send(data)
 
         @socket.on("echo")
-        async def echo(data):
+        async def echo(data: Any) -> Any:
             return data

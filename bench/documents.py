@@ -58,7 +58,8 @@ async def measure(engine: Engine) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
-        for engine in (MemoryEngine(Documents(1 << 20)), LmdbEngine(Path(folder), Documents(1 << 20))):
+        engines = MemoryEngine(Path(folder, "memory"), Documents(1 << 20)), LmdbEngine(Path(folder), Documents(1 << 20))
+        for engine in engines:
             found = asyncio.run(measure(engine))
             sys.stdout.write(f"{engine.name:8}" + "  ".join(f"{name} {us:5.2f}" for name, us in found.items()) + "\n")
 

@@ -76,7 +76,12 @@ async def main(port: int, count: int, source: str, authority: str | None) -> Non
             try:
                 async with asyncio.timeout(PATIENCE):
                     _, client = await loop.create_connection(
-                        Idle, "127.0.0.1", port, ssl=tls, local_addr=(source, 0), server_hostname=tls and "127.0.0.1"
+                        Idle,
+                        "127.0.0.1",
+                        port,
+                        ssl=tls,
+                        local_addr=(source, 0),
+                        server_hostname="127.0.0.1" if tls else None,
                     )
                     await client.ready
             except OSError as error:  # TimeoutError and ConnectionError are, too

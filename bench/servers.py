@@ -14,10 +14,12 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
+from typing import Any
 
 import psutil
 import redis.asyncio
 
+from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.store_client import StoreClient
 
 SECRET = token_hex(16)
@@ -80,10 +82,11 @@ class Server(AbstractAsyncContextManager["Server"], abc.ABC):
 class Store(Server):
     """A store on its own, with all partitions."""
 
-    def __init__(self, folder: Path, engine: str, fsync: str) -> None:
+    def __init__(self, folder: Path, engine: str, fsync: str, **environ: str) -> None:
         super().__init__(folder)
         self.name = engine if engine == "memory" else f"{engine}/{fsync}"
         self._environ = {
+            **environ,
             "SOCKETCLUSTER_ENGINE": engine,
             "SOCKETCLUSTER_FSYNC": fsync,
             "SOCKETCLUSTER_LISTEN": f"127.0.0.1:{self.port}",
@@ -109,7 +112,12 @@ class Store(Server):
                 await asyncio.get_running_loop().sock_recv(notify, 100)
 
     async def link(
-        self, worker_id: str, on_message: Callable[[str, bytes, int, int], None] | None = None
+        self,
+        worker_id: str,
+        on_message: Callable[[str, bytes, int, int], None] | None = None,
+        *,
+        on_destroyed: Callable[[str], None] | None = None,
+        on_change: Callable[[store_pb2.DataChange], None] | None = None,
     ) -> StoreClient:
         """Link a worker."""
         client = StoreClient(
@@ -118,12 +126,34 @@ class Store(Server):
             app_name="socketcluster",
             secret=SECRET,
             on_session_message=lambda *_: None,
-            on_session_destroyed=lambda *_: None,
+            on_session_destroyed=on_destroyed or (lambda *_: None),
             on_channel_message=on_message or (lambda *_: None),
+            on_data_change=on_change or (lambda *_: None),
         )
         await client.start()
         await client.wait_ready()
         return client
+
+
+class StoreOnRedis(Store):
+    """A store with the engine ``valkey`` and the server that has its data; the CPU is that of both."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._redis = Redis(folder / "redis")
+        url = f"valkey://127.0.0.1:{self._redis.port}"
+        super().__init__(folder / "store", "valkey", "everysec", SOCKETCLUSTER_VALKEY_URL=url)
+
+    async def _start(self) -> None:
+        await self._redis.start()
+        await super()._start()
+
+    async def __aexit__(self, *error: Any) -> None:
+        await super().__aexit__(*error)
+        await self._redis.__aexit__(*error)
+
+    def cpu(self) -> float:
+        return super().cpu() + self._redis.cpu()
 
 
 class Redis(Server):

@@ -20,7 +20,8 @@ import msgspec
 import structlog
 import uvloop
 
-from bench.servers import Redis, Server, Store
+from bench import expiry
+from bench.servers import Redis, Server, Store, StoreOnRedis
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.store_client import StoreClient
 
@@ -262,7 +263,7 @@ async def main() -> None:
             Store(folder / "memory", "memory", "none"),
         ]
         if shutil.which("redis-server"):
-            servers.append(Redis(folder / "redis"))
+            servers += [StoreOnRedis(folder / "valkey"), Redis(folder / "redis")]
         else:
             sys.stderr.write("no redis-server is installed (Debian: apt install redis-server): it is left out\n")
         servers = [server for server in servers if options.only in server.name]
@@ -287,6 +288,8 @@ async def main() -> None:
                         kept[server.name] = await measure_sessions_of_redis(server, options.sessions)
         if kept:
             print_sessions(kept, options.sessions)
+        if options.sessions and options.only in "expiry":
+            await expiry.measure(folder / "expiry", options.sessions)
 
 
 def print_throughput(rows: dict[str, list[Throughput]]) -> None:

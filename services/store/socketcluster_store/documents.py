@@ -56,7 +56,7 @@ MAX_TREE_BYTES = 32 * MIB
 """The largest answer to GET_ALL: it must fit a gRPC message."""
 MAX_EXPIRY = 100 * 365 * 86400.0
 """Seconds of the longest expiry."""
-EXPIRED_AT_ONCE = 1000
+EXPIRED_AT_ONCE = 128
 """Key chains whose values are removed by one EXPIRE_DUE; the rest stays due."""
 
 MAX_TAG_BYTES = 64

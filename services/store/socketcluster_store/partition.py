@@ -48,7 +48,7 @@ EXPIRY_GRACE = 2.0
 link, so that the workers hear of the sessions that end."""
 RETRY_PAUSE = 1.0
 """Seconds until it is tried again to end sessions that the engine could not remove."""
-ENDED_AT_ONCE = 1000
+ENDED_AT_ONCE = 128
 """Sessions that are ended in one batch; operations come between two batches."""
 
 _GET = store_pb2.VERB_GET
@@ -67,7 +67,7 @@ _decode_ids = msgspec.msgpack.Decoder(list[str]).decode
 
 
 class Partition:
-    """A partition that this store owns."""
+    """A partition that this store owns; ``load`` it first. Whoever ends what is due takes one of the ``turns``."""
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class Partition:
         message_id_window: float,
         on_sessions_ended: Callable[[list[str]], None],
         on_fenced: Callable[[int], None],
+        turns: asyncio.Semaphore,
     ) -> None:
         self.number = engine.number
         self.epoch = engine.epoch
@@ -91,6 +92,7 @@ class Partition:
         self._checks = Checks(engine.number, max_value_bytes)
         self._on_sessions_ended = on_sessions_ended
         self._on_fenced = on_fenced
+        self._turns = turns
         self._repeats = Repeats()
         self._applying = 0
         self._idle = asyncio.Event()
@@ -447,7 +449,9 @@ class Partition:
     async def _expire_due(self) -> None:
         """Remove the values whose time has come; the alarm's."""
         try:
-            expired, changes = await self._engine.apply([Command(EXPIRE_DUE, b""), Command(CHANGES, b"")])
+            async with self._turns:
+                await asyncio.sleep(0)
+                expired, changes = await self._engine.apply([Command(EXPIRE_DUE, b""), Command(CHANGES, b"")])
         except EngineError as error:
             log.error("values could not be expired", partition=self.number, error=str(error))
             self._expiry.set(clock() + RETRY_PAUSE)
@@ -471,13 +475,16 @@ class Partition:
         self._watch_end.set(self._watchers.next())
 
     async def _end_due(self) -> None:
-        ended = self._sessions.due(clock(), ENDED_AT_ONCE)
+        ended: list[str] = []
         try:
-            if ended:
-                commands = [Command(END_SESSION, session_id.encode()) for session_id in ended]
-                answers = await self._engine.apply([*commands, Command(CHANGES, b"")])
-                self._tell(answers[-1], None)
-                self._on_sessions_ended(ended)
+            async with self._turns:
+                await asyncio.sleep(0)  # else all partitions would have their turns before any operation
+                ended = self._sessions.due(clock(), ENDED_AT_ONCE)
+                if ended:
+                    commands = [Command(END_SESSION, session_id.encode()) for session_id in ended]
+                    answers = await self._engine.apply([*commands, Command(CHANGES, b"")])
+                    self._tell(answers[-1], None)
+                    self._on_sessions_ended(ended)
         except FencedError:
             self._on_fenced(self.number)
         except EngineError as error:

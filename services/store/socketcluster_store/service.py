@@ -39,6 +39,8 @@ and store work at the same time, an answer still costs little for each result, a
 yet are not piled up."""
 SIDE_BY_SIDE_AT_ONCE = 256
 """The same where all of them wait together for the disk, or for Valkey."""
+ENDING_AT_ONCE = 2
+"""Partitions that end what is due in one turn of the loop: operations come in between."""
 DRAIN_TIMEOUT = 1.0
 """Seconds that a stopping store gives its workers to take what waits for them."""
 
@@ -62,6 +64,7 @@ class StoreService:
         )
         self._graces: dict[WorkerLink, asyncio.TimerHandle] = {}
         self._channel_rules = ChannelRules(settings.channel_history)
+        self._turns = asyncio.Semaphore(ENDING_AT_ONCE)
         self._releases: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -246,6 +249,7 @@ class StoreService:
             message_id_window=self._settings.message_id_window,
             on_sessions_ended=self._sessions_ended,
             on_fenced=self.partitions.fenced,
+            turns=self._turns,
         )
 
     def _sessions_ended(self, session_ids: list[str]) -> None:

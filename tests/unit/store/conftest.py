@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 from support.store_data import MAX_SESSION, MAX_VALUE, PARTITION, Clock, Data
-from support.valkey import Cluster, Server
+from support.valkey import Cluster, Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.channel_feed import Gap
@@ -258,10 +258,14 @@ def documents(clock: Clock, procedures: Procedures) -> Documents:
     return Documents(MAX_VALUE, max_session_bytes=MAX_SESSION, procedures=procedures, clock=clock)
 
 
-@pytest.fixture(params=["memory", "lmdb"])
-def data_engine(request: pytest.FixtureRequest, tmp_path: Path, documents: Documents) -> Engine:
+@pytest.fixture(params=["memory", "lmdb", pytest.param("valkey", marks=pytest.mark.valkey)])
+async def data_engine(request: pytest.FixtureRequest, tmp_path: Path, documents: Documents) -> AsyncIterator[Engine]:
     """Each engine."""
-    return MemoryEngine(tmp_path, documents) if request.param == "memory" else LmdbEngine(tmp_path, documents)
+    if request.param == "valkey":
+        async with valkey_engine(request.getfixturevalue("valkey"), documents) as made:
+            yield made
+    else:
+        yield MemoryEngine(tmp_path, documents) if request.param == "memory" else LmdbEngine(tmp_path, documents)
 
 
 @pytest.fixture

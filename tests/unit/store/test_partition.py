@@ -75,6 +75,7 @@ async def partition(engine: SlowEngine, fenced: list[int]) -> Partition:
         message_id_window=300,
         on_sessions_ended=lambda _: None,
         on_fenced=fenced.append,
+        turns=asyncio.Semaphore(1),
     )
     await made.load()
     engine.asked.clear()
