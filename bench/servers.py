@@ -9,12 +9,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import redis.asyncio
@@ -48,7 +48,7 @@ class Server(AbstractAsyncContextManager["Server"], abc.ABC):
         self._process.send_signal(how)
         await self._process.wait()
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -133,6 +133,19 @@ class Store(Server):
         await client.start()
         await client.wait_ready()
         return client
+
+    @asynccontextmanager
+    async def linked(
+        self,
+        worker_id: str,
+        *,
+        on_destroyed: Callable[[str], None] | None = None,
+        on_change: Callable[[store_pb2.DataChange], None] | None = None,
+    ) -> AsyncIterator[StoreClient]:
+        """Link a worker, and end the link again."""
+        client = await self.link(worker_id, on_destroyed=on_destroyed, on_change=on_change)
+        yield client
+        await client.close()
 
 
 class StoreOnRedis(Store):

@@ -86,7 +86,10 @@ class Splice:
 
 
 class _End(asyncio.Protocol):
-    """One of the two connections."""
+    """One of the two connections.
+
+    While both are open, what one transport reads goes right into the other's ``write``, past this class.
+    """
 
     other: _End
 
@@ -113,6 +116,9 @@ class _End(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         if self.greeting:
             self.other.write(self.greeting)
+        if self.other.made and not self.other.lost:
+            self._go_straight()
+            self.other._go_straight()
 
     def data_received(self, data: bytes) -> None:
         self.other.write(data)
@@ -138,6 +144,7 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self.other._go_by_here()
         self._closed(self)
 
     def write(self, data: bytes) -> None:
@@ -158,11 +165,26 @@ class _End(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection when what was written to it has gone out."""
+        self.other._go_by_here()
         if self._transport is not None:
             if self.may_half_close:
                 self.write_eof()  # closing alone would not end it while a duplicate of the descriptor exists
             self._transport.close()
 
     def abort(self) -> None:
+        self.other._go_by_here()
         if self._transport is not None:
             self._transport.abort()
+
+    def _go_straight(self) -> None:
+        to = self.other._transport
+        if self._transport is not None and to is not None and not to.is_closing():
+            self.data_received = to.write  # type: ignore[method-assign]
+            self._transport.set_protocol(self)  # uvloop looks the method up only here
+
+    def _go_by_here(self) -> None:
+        """Look at each chunk whether the other connection still takes it."""
+        if "data_received" in vars(self):
+            del self.data_received
+            if self._transport is not None:
+                self._transport.set_protocol(self)
