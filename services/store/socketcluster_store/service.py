@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -185,10 +185,12 @@ class StoreService:
 
     async def _apply_in_turn(self, link: WorkerLink, operations: list[Operation]) -> None:
         results: list[Result] = []
+        owned = self.partitions.owned
         for number, some in _groups(operations).items():
             if link.closing.done():
                 return
-            outcomes = self._apply_to(number, link, some)
+            partition = owned.get(number)
+            outcomes = [NOT_OWNED] * len(some) if partition is None else partition.apply(link, some)
             if not isinstance(outcomes, list):
                 link.answer(results)  # they do not wait with it
                 results = []
@@ -197,18 +199,13 @@ class StoreService:
                 results.append(Result(operation.id, outcome) if type(outcome) is bytes else _result(operation, outcome))
         link.answer(results)
 
-    def _apply_to(
-        self, number: int, link: WorkerLink, operations: list[Operation]
-    ) -> list[Outcome] | Awaitable[list[Outcome]]:
-        partition = self.partitions.owned.get(number)
-        if partition is None:
-            return [NOT_OWNED] * len(operations)
-        return partition.apply(link, operations)
-
     async def _apply_alone(self, number: int, link: WorkerLink, operations: list[Operation]) -> list[Outcome]:
         if not link.open:  # the worker sends on its next link again what would be overtaken here
             return [NOT_OWNED] * len(operations)
-        outcomes = self._apply_to(number, link, operations)
+        partition = self.partitions.owned.get(number)
+        if partition is None:
+            return [NOT_OWNED] * len(operations)
+        outcomes = partition.apply(link, operations)
         return outcomes if isinstance(outcomes, list) else await outcomes
 
     def _lost(self, link: WorkerLink, status: grpc.StatusCode) -> None:
