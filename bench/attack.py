@@ -30,7 +30,7 @@ PATIENCE = 10.0
 """Seconds after which a request has failed."""
 REQUEST = b"GET /socketcluster.js HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 LIMITS = (
-    *("--address-socket-limit", "1000", "--address-connection-rate", "300", "--address-connection-burst", "1000"),
+    *("--address-socket-limit", "1000", "--address-connection-rate", "150", "--address-connection-burst", "150"),
     *("--head-timeout", "5", "--first-byte-timeout", "5"),
 )
 ATTACKER = ("127.0.0.2", 0)

@@ -21,8 +21,8 @@ log = get_logger(__name__)
 BACKLOG = 4096
 """Connections that the kernel keeps for a balancer that is busy; ``net.core.somaxconn`` may say less."""
 
-ACCEPTS_PER_TURN = 64
-"""Connections that are accepted before everything else has its turn."""
+ACCEPTS_PER_TURN = 32
+"""Connections that are accepted before everything else has its turn: of a flood, others would wait for more."""
 
 PAUSE = 0.1
 """Seconds without accepting after the process ran out of descriptors or memory."""

@@ -6,6 +6,8 @@ A client's socket is never given to an event loop's transport here: whoever take
 from __future__ import annotations
 
 import socket
+import struct
+from contextlib import suppress
 
 from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
@@ -17,7 +19,11 @@ from socketcluster_wire.proxy import ProxyHeader
 MAX_DISCARDED = 256 * 1024
 """Bytes of an answered client that are read and dropped; the kernel holds up what it sends beyond them."""
 
+ANSWERS_A_SECOND = 256
+"""Refused clients that are told why; the connections of the others of that second are reset."""
+
 _DISCARD_BYTES = 64 * 1024
+_NO_LINGER = struct.pack("ii", 1, 0)  # close() resets the connection, and the kernel keeps nothing of it
 
 
 class PlainClient(Client):
@@ -43,6 +49,9 @@ class PlainClient(Client):
 
 class PlainReception(Reception[PlainClient]):
     """Reads from sockets, those of answered clients too: unread bytes would make of the close a reset."""
+
+    _second = 0
+    _answers = 0
 
     def accept(self, sock: socket.socket, host: str, header: ProxyHeader | None) -> None:
         key = self._limits.key(host)
@@ -77,7 +86,15 @@ class PlainReception(Reception[PlainClient]):
         self.forget(client)
 
     def _refuse(self, sock: socket.socket, key: bytes, refusal: Refusal) -> None:
-        """Answer at once, before anything was read; what is read later is dropped, lest it reset the connection."""
+        """Answer at once, before anything was read; what is read later is dropped, lest it reset the connection.
+
+        In a flood most are reset instead: to answer costs several times as much, and others would wait for it.
+        """
+        if not self._may_answer():
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            sock.close()
+            return
         status = 503 if refusal is Refusal.SOCKETS else 429
         try:
             sock.send(pages.over_limit(status, self._limits.retry_after(refusal)))
@@ -96,6 +113,13 @@ class PlainReception(Reception[PlainClient]):
         self._refused.add(client)
         self._loop.add_reader(sock, self._discard, client)
         self._lingering.add(client)
+
+    def _may_answer(self) -> bool:
+        second = int(self._loop.time())
+        if second != self._second:
+            self._second, self._answers = second, 0
+        self._answers += 1
+        return self._answers <= ANSWERS_A_SECOND
 
     def _readable(self, client: PlainClient) -> None:
         silent = not client.data

@@ -182,6 +182,22 @@ async def test_only_so_many_refused_clients_are_waited_for(bench: Bench, monkeyp
         assert not bench.balancer.dispatcher.reception._refused
 
 
+async def test_in_a_flood_most_refused_clients_are_reset(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socketcluster_balancer.plain.ANSWERS_A_SECOND", 1)
+    await bench.start(await bench.worker("aaaaaaaa"), address_connection_rate=0.001, address_connection_burst=1)
+    assert (await bench.get()).status == 200
+    answered = 0
+    while True:  # until one comes in the same second as another
+        with open_client(bench) as client:
+            answer = await read_to_end(client)
+        if not answer:
+            break
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        answered += 1
+    assert answered
+    assert refused(bench) == {"address_connection_rate": answered + 1}
+
+
 async def test_a_connection_that_was_handed_over_counts_until_its_worker_tells_its_end(bench: Bench) -> None:
     worker = await bench.worker("aaaaaaaa")
     worker.tells_ends = False
