@@ -103,7 +103,7 @@ async def attack(name: str, port: int) -> None:
 
     async def again_and_again() -> None:
         while True:
-            with suppress(OSError):
+            with suppress(OSError, RuntimeError):  # the latter is uvloop's, of a connection that has ended
                 await one(port)
             await asyncio.sleep(0.01)
 

@@ -42,6 +42,9 @@ def open_socket(settings: BalancerSettings) -> socket.socket:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Clients speak first, whatever they speak: a flood of silent ones stays with the kernel, which rounds the time up.
+    defer = max(1, round(settings.first_byte_timeout)) if settings.defer_accept else 0
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, defer)
     return sock
 
 

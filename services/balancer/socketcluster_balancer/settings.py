@@ -83,6 +83,8 @@ class BalancerSettings(ServiceSettings):
     """Seconds that a client has to send its first request's head, from its first byte on, before it is answered 408."""
     first_byte_timeout: float = Field(10.0, gt=0)
     """Seconds that a client may be silent, or take for its TLS handshake, before it is disconnected."""
+    defer_accept: bool = True
+    """Have the kernel keep connections that say nothing, for about ``first_byte_timeout``, before they are accepted."""
     trusted_proxies: Networks = ()
     """Networks of load balancers in front, comma-separated: their connections begin with a PROXY protocol header."""
     tls_cert: Path | None = None

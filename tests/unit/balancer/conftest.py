@@ -341,6 +341,7 @@ class Bench:
         addresses = options.pop("workers", [worker.address for worker in workers])
         options.setdefault("worker_wait", 30)
         options.setdefault("listen", "127.0.0.1:0")
+        options.setdefault("defer_accept", False)  # or no silent client would be seen
         controller = options.pop("controller", None)
         settings = BalancerSettings(workers=addresses, secret=SECRET, name="tested", **options)
         self._balancer = Balancer(settings, controller)

@@ -198,6 +198,17 @@ async def test_in_a_flood_most_refused_clients_are_reset(bench: Bench, monkeypat
     assert refused(bench) == {"address_connection_rate": answered + 1}
 
 
+async def test_silent_clients_stay_with_the_kernel(bench: Bench) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), address_socket_limit=1, defer_accept=True)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(open_client(bench)) for _ in range(20)]
+        assert (await bench.get()).status == 200  # it came after them
+        assert bench.balancer.limits.connections == 0
+        clients[7].send(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await read_to_end(clients[7])).startswith(b"HTTP/1.1 200 ")
+        assert not refused(bench)
+
+
 async def test_a_connection_that_was_handed_over_counts_until_its_worker_tells_its_end(bench: Bench) -> None:
     worker = await bench.worker("aaaaaaaa")
     worker.tells_ends = False
