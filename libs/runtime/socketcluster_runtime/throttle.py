@@ -13,12 +13,15 @@ class Throttle:
     """Reports a recurring event at once, then at most once a second with how often it happened since."""
 
     def __init__(self, report: Callable[[int], object]) -> None:
+        self.last = ""
+        """What was said of the event when it happened last."""
         self._report = report
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self) -> None:
+    def add(self, detail: str = "") -> None:
         """Note that the event happened."""
+        self.last = detail
         self._count += 1
         if self._timer is None:
             self._flush()

@@ -62,8 +62,9 @@ class Admission:
         self._deadlines: Deadlines[Client] = Deadlines(settings.controller_timeout, self._too_slow)
         self._running: dict[asyncio.Task[None], Client] = {}
         """The async middleware under way, also that which goes on after its client was answered."""
-        self._error = ""
-        self._failed = Throttle(lambda count: log.error("the controller failed", error=self._error, clients=count))
+        self._failed = Throttle(
+            lambda count: log.error("the controller failed", error=self._failed.last, clients=count)
+        )
         self._late = Throttle(
             lambda count: log.error("the controller took too long", path=str(self._path), clients=count)
         )
@@ -166,8 +167,7 @@ class Admission:
             self._late.add()
             response = pages.answer(503, client.head)
         else:
-            self._error = controllers.where(self._path, error)
-            self._failed.add()
+            self._failed.add(controllers.where(self._path, error))
             response = pages.answer(500, client.head)
         self._counters.refused["controller"] += 1
         self._respond(client, response)

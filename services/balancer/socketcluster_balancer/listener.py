@@ -24,6 +24,9 @@ BACKLOG = 4096
 ACCEPTS_PER_TURN = 32
 """Connections that are accepted before everything else has its turn: of a flood, others would wait for more."""
 
+LAST_CALL = 0.25
+"""Seconds from being asked to stop within which the request of a client that has connected is to arrive."""
+
 PAUSE = 0.1
 """Seconds without accepting after the process ran out of descriptors or memory."""
 
@@ -133,8 +136,14 @@ class Listener:
         self._keep_spare()
         self._loop.add_reader(self._sock, self._accept, ACCEPTS_PER_TURN)
 
-    def close(self) -> None:
-        """Accept what the kernel has already taken for us, then stop."""
+    async def close(self, last_call: float = LAST_CALL) -> None:
+        """Accept what the kernel has already taken for us, then stop.
+
+        Where it keeps connections until they speak, that includes those that do within ``last_call`` seconds.
+        """
+        if last_call and self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT):
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
+            await asyncio.sleep(last_call)
         self._loop.remove_reader(self._sock)
         self._accept(BACKLOG)
         if self._pause is not None:

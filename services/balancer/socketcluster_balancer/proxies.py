@@ -49,11 +49,10 @@ class ProxyEntrance:
             lambda count: log.warning(
                 "connections from trusted proxies without a proper PROXY header were closed",
                 connections=count,
-                reason=self._reason,
+                reason=self._refused.last,
                 setting="trusted_proxies",
             )
         )
-        self._reason = ""
 
     def accept(self, sock: socket.socket, host: str) -> None:
         """Take a new connection in, which comes from the address ``host``."""
@@ -113,8 +112,7 @@ class ProxyEntrance:
 
     def _refuse(self, sock: socket.socket, reason: str) -> None:
         self._close(sock)
-        self._reason = reason
-        self._refused.add()
+        self._refused.add(reason)
         self._counters.refused["proxy_header"] += 1
 
     def _close(self, sock: socket.socket) -> None:

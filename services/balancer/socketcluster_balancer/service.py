@@ -9,7 +9,7 @@ from socketcluster_balancer.controller import Controller, find
 from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.dispatch import Dispatcher
 from socketcluster_balancer.limits import Limits
-from socketcluster_balancer.listener import Listener, open_socket
+from socketcluster_balancer.listener import LAST_CALL, Listener, open_socket
 from socketcluster_balancer.metrics import BalancerMetrics
 from socketcluster_balancer.proxies import ProxyEntrance
 from socketcluster_balancer.reception import GRACE
@@ -73,8 +73,8 @@ class Balancer:
 
     async def stop(self, timeout: float) -> None:
         """Stop accepting; clients under way get ``timeout`` seconds."""
-        self.listener.close()
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
+        await self.listener.close(min(LAST_CALL, timeout))
         await self.entrance.drain(min(GRACE, timeout))
         await self.dispatcher.drain(max(0, end - loop.time()))

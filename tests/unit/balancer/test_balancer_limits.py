@@ -209,6 +209,19 @@ async def test_silent_clients_stay_with_the_kernel(bench: Bench) -> None:
         assert not refused(bench)
 
 
+async def test_a_client_that_has_connected_is_served_by_a_balancer_that_stops(bench: Bench) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), defer_accept=True)
+    port = bench.port
+    with open_client(bench) as client:
+        stopping = asyncio.create_task(bench.stop(PATIENCE))
+        await asyncio.sleep(0)
+        client.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await read_to_end(client)).startswith(b"HTTP/1.1 200 ")
+        await stopping
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
 async def test_a_connection_that_was_handed_over_counts_until_its_worker_tells_its_end(bench: Bench) -> None:
     worker = await bench.worker("aaaaaaaa")
     worker.tells_ends = False

@@ -27,20 +27,18 @@ class Proxies:
     def __init__(self, key: bytes, trusted: AddressSet) -> None:
         self.key = key
         self.trusted = trusted
-        self._reason = ""
         self._refused = Throttle(
             lambda count: log.warning(
                 "connections with a PROXY header that is not believed were closed",
                 connections=count,
-                reason=self._reason,
+                reason=self._refused.last,
                 setting="trusted_proxies",
             )
         )
 
     def refuse(self, reason: str) -> None:
         """Note that a connection is closed."""
-        self._reason = reason
-        self._refused.add()
+        self._refused.add(reason)
 
     def close(self) -> None:
         """Log what is left."""
