@@ -34,6 +34,14 @@ class Splice:
         """
         await asyncio.get_running_loop().create_connection(lambda: self._worker, host, port)
 
+    async def connect_here(self, path: str) -> None:
+        """Connect to a worker on this host, at its Unix socket.
+
+        Raises:
+            OSError: it cannot be reached.
+        """
+        await asyncio.get_running_loop().create_unix_connection(lambda: self._worker, path)
+
     async def start(self, client: socket.socket, beginning: bytes) -> None:
         """Send the worker ``beginning`` and copy from then on. The client's socket belongs to the splice now.
 

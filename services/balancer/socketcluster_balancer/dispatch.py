@@ -256,7 +256,7 @@ class Dispatcher:
         splice = Splice(self._splice_ended)
         try:
             async with asyncio.timeout(self._settings.handoff_timeout):
-                await splice.connect(*http)
+                await _reach(splice, worker, http)
         except OSError as error:  # TimeoutError is one
             splice.abort()
             self._failed(worker, [client], error.strerror or "no connection in time")
@@ -289,3 +289,19 @@ class Dispatcher:
             self._limits.leave(key)
         if not self._splices:
             self._spliced.set()
+
+
+async def _reach(splice: Splice, worker: Worker, http: tuple[str, int]) -> None:
+    """Connect to a worker; on this host a Unix socket costs half of what TCP does.
+
+    Raises:
+        OSError: it cannot be reached.
+    """
+    if worker.http_path:
+        try:
+            await splice.connect_here(worker.http_path)
+        except OSError:  # its queue is full, or it listens there no more
+            pass
+        else:
+            return
+    await splice.connect(*http)

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 import grpc
 from grpc import aio
@@ -52,6 +53,8 @@ class Worker:
         """May it be given clients?"""
         self.draining = False
         self.http: tuple[str, int] | None = None
+        self.http_path = ""
+        """Where it serves HTTP at a Unix socket, if that is to be found on this host."""
         """Where spliced connections go."""
         self.link: HandoffLink | None = None
         """Where sockets go; ``None`` if it takes none over."""
@@ -179,6 +182,7 @@ class WorkerDirectory:
             log.info("worker joined", worker=worker.name, worker_id=worker.worker_id, address=worker.address)
             was = (False, False)
             worker.suspect_until = 0.0
+            worker.http_path = status.http_path if Path(status.http_path).is_socket() else ""
             worker.forget_clients()
         worker.tags = tuple(status.tags)
         worker.called = frozenset((worker.worker_id, worker.name, *worker.tags))

@@ -85,6 +85,8 @@ class StandInWorker(WorkerServicer):
         self._handoff: socket.socket | None = None
         self._links: list[socket.socket] = []
         self._grpc: AsyncExitStack | None = None
+        self.came_by_path = 0
+        """Connections to its Unix socket."""
 
     async def start(self, *, handoff: bool = True, http: bool = True) -> None:
         if handoff:
@@ -95,6 +97,23 @@ class StandInWorker(WorkerServicer):
             self._stack.callback(server.close)
             self.status.http_port = server.sockets[0].getsockname()[1]
         await self.start_grpc()
+
+    async def listen_at_a_path(self) -> None:
+        """Serve HTTP at a Unix socket, too; before it is started."""
+        path = self.folder / f"{self.status.worker_id}.http"
+
+        async def spliced(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.came_by_path += 1
+            await self._spliced(reader, writer)
+
+        server = await asyncio.start_unix_server(spliced, path)
+        self._stack.push_async_callback(server.wait_closed)
+        self._stack.callback(server.close)
+        self.status.http_path = str(path)
+
+    def leave_its_path(self) -> None:
+        """Let nobody find the Unix socket any more."""
+        Path(self.status.http_path).unlink()
 
     async def start_grpc(self) -> None:
         server, _ = rpc.server(self._secret)

@@ -39,6 +39,30 @@ async def test_handover_can_be_switched_off(bench: Bench) -> None:
     assert (await bench.get()).said["via"] == "splice"
 
 
+async def test_a_worker_on_this_host_is_reached_without_tcp(bench: Bench) -> None:
+    worker = await bench.worker("aaaaaaaa")
+    await worker.listen_at_a_path()
+    await bench.start(worker, handoff=False)
+    for number in (1, 2):
+        async with bench.client() as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            text = (await reader.read()).decode()
+            own = writer.get_extra_info("sockname")
+        assert '"via": "splice"' in text
+        assert f'"client": ["127.0.0.1", {own[1]}]' in text
+        assert worker.came_by_path == number
+    worker.leave_its_path()
+    assert (await bench.get()).said["via"] == "splice"
+    assert worker.came_by_path == 2
+
+
+async def test_a_path_of_another_host_is_not_tried(bench: Bench) -> None:
+    worker = await bench.worker("aaaaaaaa", handoff=False, http_path="/nonexistent/http")
+    balancer = await bench.start(worker)
+    assert (await bench.get()).said["via"] == "splice"
+    assert [worker.http_path for worker in balancer.workers.available] == [""]
+
+
 async def test_the_http_host_may_be_another_one(bench: Bench) -> None:
     await bench.start(await bench.worker("aaaaaaaa", handoff=False, http_host="localhost"))
     assert (await bench.get()).said["via"] == "splice"
