@@ -18,15 +18,20 @@ Bench = Any  # of conftest.py, which cannot be imported
 BIG = 16 * 1024 * 1024
 
 
-async def test_without_a_handoff_path_on_this_host_bytes_are_spliced(bench: Bench) -> None:
-    worker = await bench.worker("aaaaaaaa", handoff=False, handoff_path="/nonexistent/handoff")
-    await bench.start(worker)
+async def check_that_a_client_is_spliced(bench: Bench) -> None:
+    """Check that its bytes are copied, and that the worker learns its address."""
     async with bench.client() as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         text = (await reader.read()).decode()
         own = writer.get_extra_info("sockname")
     assert '"via": "splice"' in text
     assert f'"client": ["127.0.0.1", {own[1]}]' in text
+
+
+async def test_without_a_handoff_path_on_this_host_bytes_are_spliced(bench: Bench) -> None:
+    worker = await bench.worker("aaaaaaaa", handoff=False, handoff_path="/nonexistent/handoff")
+    await bench.start(worker)
+    await check_that_a_client_is_spliced(bench)
 
 
 async def test_a_path_too_long_for_this_host_is_not_on_it(bench: Bench) -> None:
@@ -44,12 +49,7 @@ async def test_a_worker_on_this_host_is_reached_without_tcp(bench: Bench) -> Non
     await worker.listen_at_a_path()
     await bench.start(worker, handoff=False)
     for number in (1, 2):
-        async with bench.client() as (reader, writer):
-            writer.write(b"GET / HTTP/1.1\r\n\r\n")
-            text = (await reader.read()).decode()
-            own = writer.get_extra_info("sockname")
-        assert '"via": "splice"' in text
-        assert f'"client": ["127.0.0.1", {own[1]}]' in text
+        await check_that_a_client_is_spliced(bench)
         assert worker.came_by_path == number
     worker.leave_its_path()
     assert (await bench.get()).said["via"] == "splice"
