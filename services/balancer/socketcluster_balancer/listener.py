@@ -136,7 +136,7 @@ class Listener:
         self._keep_spare()
         self._loop.add_reader(self._sock, self._accept, ACCEPTS_PER_TURN)
 
-    async def close(self, last_call: float = LAST_CALL) -> None:
+    async def close(self, last_call: float) -> None:
         """Accept what the kernel has already taken for us, then stop.
 
         Where it keeps connections until they speak, that includes those that do within ``last_call`` seconds.
