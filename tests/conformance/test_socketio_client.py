@@ -48,7 +48,10 @@ def expect_everything(seen: dict[str, Any], how: str) -> None:
     assert seen["failed"]["error"]["name"] == "InternalServerError"
     assert "secret" not in seen["failed"]["error"]["message"]
     assert seen["refused"] == {"error": {"name": "RefusedError", "message": "not today"}}
-    assert seen["nobody"]["error"]["name"] == "NoHandlerError"
+    assert seen["nobody"] == "operation has timed out"  # it is not answered
+    assert seen["authenticated"] == ["got", {"token": 1}]
+    assert seen["placeholder"] == {"_placeholder": True, "num": 7}
+    assert seen["reserved"] == "ReservedEventError"
     assert seen["answer"] == "really? yes"
     assert seen["timeout"] == "operation has timed out"
 

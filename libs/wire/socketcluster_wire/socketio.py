@@ -57,8 +57,9 @@ class Packet(msgspec.Struct, frozen=True):
     """One packet.
 
     ``data`` is None or a dict for CONNECT, None for DISCONNECT, the event's name and arguments for EVENT, the
-    arguments for ACK, a dict or a string for CONNECT_ERROR; in that of EVENT and ACK bytes may be anywhere.
-    ``ack_id`` is what an ACK answers, and what an EVENT that wants one is answered with.
+    arguments for ACK, a dict or a string for CONNECT_ERROR; in that of EVENT and ACK bytes may be anywhere. What is
+    read of an EVENT or an ACK may be None: nothing was in it. ``ack_id`` is what an ACK answers, None if it cannot
+    answer anything, and what an EVENT that wants one is answered with.
     """
 
     type: PacketType
@@ -67,7 +68,7 @@ class Packet(msgspec.Struct, frozen=True):
     ack_id: int | None = None
 
 
-# What a payload begins with; the types whose payload is mandatory are those that have one, but for CONNECT.
+# What a payload begins with. Only CONNECT_ERROR must have one: an EVENT without says nothing, and ends nothing.
 _OPENINGS = ["{", "", "[", "[", '{"']  # by type; a dict would ask the enum for its hash, which is slow
 
 _TYPES = {str(int(kind)): (kind, False) for kind in PacketType} | {
@@ -103,7 +104,7 @@ class Decoder:
 
         Raises:
             MalformedPacketError: it is not a packet or not the attachment that is awaited, the payload is not one of
-                its type, there are too many attachments, or they and the placeholders do not match.
+                its type, there are too many attachments, or a placeholder has none of its own.
         """
         if self.awaiting is not None:
             return self._attach(self.awaiting, message)
@@ -119,19 +120,14 @@ class Decoder:
         kind, is_binary = _TYPES[digit]
         if is_binary != (attachments is not None):
             raise MalformedPacketError("a binary packet, and no other, has a number of attachments")
-        number = _integer(ack_id, MAX_ACK_ID, "ack id") if ack_id else None
-        if kind is _ACK and number is None:
-            raise MalformedPacketError("an ACK without an ack id")
-        name = _namespace(namespace) if namespace else ROOT
-        payload = text[head.end() :]
-        if not is_binary:
-            return Packet(kind, name, _plain_payload(kind, payload), number)
-        expected = _integer(attachments, self._max_attachments, "number of attachments")
-        data = _payload(kind, payload)
-        slots = _find_slots(data, expected)
-        if not 0 < expected == len(slots):
-            raise MalformedPacketError("not one placeholder for each attachment")
-        self.awaiting, self._expected, self._slots = Packet(kind, name, data, number), expected, slots
+        number = _ack_id(kind, ack_id) if ack_id else None
+        if namespace:
+            _check_namespace(namespace)
+        packet = Packet(kind, namespace or ROOT, _payload(kind, text[head.end() :]), number)
+        expected = _integer(attachments, self._max_attachments, "number of attachments") if is_binary else 0
+        if not expected:  # without attachments a placeholder is a dict like any other
+            return packet
+        self.awaiting, self._expected, self._slots = packet, expected, _find_slots(packet.data, expected)
         return None
 
     def _attach(self, packet: Packet, message: str | bytes) -> Packet | None:
@@ -153,7 +149,7 @@ def short_event(text: str) -> tuple[str, tuple[Any, ...], int | None] | None:
         Its name, its arguments, and its ack id if it has one; ``None`` is no answer, the message is for
         :meth:`Decoder.receive` then.
     """
-    if text[:1] != "2" or '"_placeholder"' in text:
+    if text[:1] != "2":
         return None
     start = text.find("[", 1, _DIGITS + 1)
     if start < 1:
@@ -180,28 +176,24 @@ def _integer(digits: str, most: int, what: str) -> int:
     return value
 
 
-def _namespace(text: str) -> str:
-    """Leave out a query string, which clients of earlier revisions send; refuse what could not be answered."""
-    name = text.partition("?")[0]
+def _ack_id(kind: PacketType, digits: str) -> int | None:
+    """Read an ack id; one that nobody gave acknowledges nothing."""
+    if kind is _ACK and (len(digits) > _DIGITS or int(digits) > MAX_ACK_ID):
+        return None
+    return _integer(digits, MAX_ACK_ID, "ack id")
+
+
+def _check_namespace(name: str) -> None:
+    """Refuse what could not be answered."""
     try:
         name.encode()
     except UnicodeEncodeError:
         raise MalformedPacketError("the namespace is not Unicode") from None
-    return name
-
-
-def _plain_payload(kind: PacketType, text: str) -> Any:
-    """Read the payload of a packet without attachments, which has no placeholders either."""
-    data = _payload(kind, text)
-    # The name cannot be spelled with escapes by accident, and who does it on purpose has a dict like any other.
-    if '"_placeholder"' in text:
-        _find_slots(data, 0)
-    return data
 
 
 def _payload(kind: PacketType, text: str) -> Any:
     """Read the JSON at the end of a packet, which is of the form that the packet's type asks for."""
-    if not text and (kind is _CONNECT or kind is _DISCONNECT):
+    if not text and kind is not _CONNECT_ERROR:
         return None
     if not text or text[0] not in _OPENINGS[kind]:  # this, and that it is JSON, says that it is a list, a dict, a str
         raise MalformedPacketError(f"not the payload of a packet of type {kind.name}")
@@ -252,7 +244,7 @@ def encode(packet: Packet) -> tuple[bytes, list[bytes]]:
     in other packets, whose type has none, they are written as base64.
 
     Raises:
-        TypeError: ``data`` is, or holds, what JSON has no form for.
+        TypeError: ``data`` is, or holds, what JSON has no form for, or beside bytes what looks like a placeholder.
         ValueError: a text in it is not Unicode (``UnicodeEncodeError``), or a number is out of range.
         BufferError: it holds a memoryview that is not contiguous, where only base64 can be written.
         RecursionError: it is nested too deeply, or holds itself.
@@ -314,8 +306,16 @@ def _encode_binary(packet: Packet) -> tuple[bytes, list[bytes]]:
     # First what holds the bytes, be it a dataclass, a struct or a set, becomes lists and dicts.
     plain = msgspec.to_builtins(packet.data, builtin_types=_BINARY_TYPES)
     body = _dump(_extract(plain, attachments))
+    if attachments and _holds_placeholder(plain):  # its clients would take it for an attachment
+        raise TypeError('a dict with the key "_placeholder" cannot travel beside attachments')
     binary = f"{packet.type + _BINARY}{len(attachments)}-" if attachments else f"{packet.type:d}"
     return f"{binary}{_address(packet)}".encode() + body, attachments
+
+
+def _holds_placeholder(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value.get("_placeholder")) or any(map(_holds_placeholder, value.values()))
+    return isinstance(value, list | tuple) and any(map(_holds_placeholder, value))
 
 
 def _extract(value: Any, attachments: list[bytes]) -> Any:

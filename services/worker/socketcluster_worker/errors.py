@@ -4,6 +4,7 @@
 
     WorkerError
     ├── NotSerializableError    a value has no JSON or MessagePack form
+    ├── ReservedEventError      an event's name is one of a protocol's own
     ├── SocketClosedError       the client is gone
     ├── CallTimeoutError        the client did not answer a call in time
     ├── RemoteError             the client answered a call with an error
@@ -24,6 +25,10 @@ class WorkerError(Exception):
 
 class NotSerializableError(WorkerError, TypeError):
     """A value has no JSON or MessagePack form."""
+
+
+class ReservedEventError(WorkerError, ValueError):
+    """An event's name is one of a protocol's own: its clients would take it for something else, or break off."""
 
 
 class SocketClosedError(WorkerError, ConnectionError):

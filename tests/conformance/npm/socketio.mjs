@@ -40,7 +40,10 @@ seen.echo = await one.emitWithAck("echo", { text: "ünïcode ✓", list: [1, 2.5
 seen.several = await new Promise((resolve) => one.emit("several", 1, 2, (...args) => resolve(args)));
 seen.failed = await one.emitWithAck("fail");
 seen.refused = await one.emitWithAck("refuse");
-seen.nobody = await one.emitWithAck("there is no such handler");
+seen.nobody = await one.timeout(200).emitWithAck("there is no such handler").catch((error) => error.message);
+seen.authenticated = await one.emitWithAck("authenticate", { token: 1 });
+seen.placeholder = await one.emitWithAck("echo", { _placeholder: true, num: 7 });
+seen.reserved = await one.emitWithAck("emit reserved", "disconnect");
 one.on("question", (question, answer) => answer(`${question}? yes`));
 seen.answer = await one.emitWithAck("ask me", "really");
 seen.timeout = await one.timeout(50).emitWithAck("slow").catch((error) => error.message);

@@ -147,6 +147,17 @@ def add_rooms(socket):
     def kept():
         return socket.data["kept"]
 
+    @socket.on("authenticate")
+    def authenticate(data):
+        return ["got", data]
+
+    @socket.on("emit reserved")
+    def emit_reserved(name):
+        try:
+            namespace.emit(name, "to everybody")
+        except ValueError as error:
+            return type(error).__name__
+
     @socket.on("message")
     def message(data):
         socket.send(data)

@@ -12,7 +12,7 @@ from support.worker import Probe, RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.errors import CallTimeoutError, EventError, SocketClosedError
+from socketcluster_worker.errors import CallTimeoutError, EventError, ReservedEventError, SocketClosedError
 
 PATH = "/socket.io/?EIO=4&transport=websocket"
 SLOT = '{"_placeholder":true,"num":%d}'
@@ -225,7 +225,7 @@ async def test_attachments_are_not_torn_from_their_event(worker: RunningWorker, 
 
 @pytest.mark.parametrize(
     "sent",
-    ["2", "2{}", "2[]", "2[null]", "3", '3["no id"]', "31", "31{}", "abc", "7", '2abc["message"]', "4{}", '4"x"'],
+    ["2{}", "2[]", "2[null]", "3{}", "31{}", "abc", "7", '2abc["message"]', "4{}", '4"x"'],
 )
 async def test_an_invalid_packet_ends_the_connection(worker: RunningWorker, probe: Probe, sent: str) -> None:
     websocket = await client(worker)
@@ -280,12 +280,89 @@ async def test_an_acknowledgement_carries_attachments(worker: RunningWorker, pro
     assert [bytes((await websocket.next()).data) for _ in range(2)] == [b"\1", b"\2"]
 
 
-async def test_every_event_that_asks_for_an_acknowledgement_gets_one(worker: RunningWorker, probe: Probe) -> None:
+async def test_an_event_whose_handler_fails_is_acknowledged(worker: RunningWorker, probe: Probe) -> None:
     websocket = await client(worker)
     socket = await probe.sockets.get()
     socket.on("fail", lambda: 1 / 0)
-    assert '"NoHandlerError"' in await ask(websocket, '421["nobody"]')
     assert '"InternalServerError"' in await ask(websocket, '422["fail"]')
+
+
+@pytest.mark.parametrize("serial", [False, True])
+async def test_an_event_that_nobody_handles_is_not_acknowledged(
+    start_worker: StartWorker, probe: Probe, serial: bool
+) -> None:
+    websocket = await client(await start_worker(probe.run, serial=serial))
+    socket = await probe.sockets.get()
+    socket.on("*", lambda *args: args)  # hears it, and does not answer
+    assert await ask(websocket, '421["nobody"]', '422["message-with-ack",1]') == "432[1]"
+
+
+@pytest.mark.parametrize("name", ["authenticate", "deauthenticate"])
+async def test_events_that_other_protocols_have_reach_their_handlers(
+    worker: RunningWorker, probe: Probe, name: str
+) -> None:
+    claimed: list[Any] = []
+    worker.worker.ws_server.on(name, lambda socket, claims: claimed.append(claims))
+    websocket = await client(worker)
+    (await probe.sockets.get()).on(name, lambda data: ["got", data])
+    assert await ask(websocket, f'421["{name}",{{"name":"root"}}]') == '431[["got",{"name":"root"}]]'
+    assert not claimed  # nor is it mistaken for what the server says of a token
+
+
+@pytest.mark.parametrize(
+    "name", ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener", "#publish"]
+)
+async def test_a_reserved_name_raises_where_it_is_emitted(worker: RunningWorker, probe: Probe, name: str) -> None:
+    websocket = await client(worker)
+    socket = await probe.sockets.get()
+    server = worker.worker.ws_server
+    socket.join("lobby")
+    for emitter in (socket, socket.volatile, socket.session, socket.broadcast, server, server.to("lobby")):
+        with pytest.raises(ReservedEventError, match=name):
+            emitter.emit(name, 1)
+    with pytest.raises(ReservedEventError, match=name):
+        await socket.call(name)
+    assert await ask(websocket, '421["message-with-ack",1]') == "431[1]"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        ['43["no id"]'],
+        ['43999["nobody asked"]'],
+        ["43" + "9" * 30 + "[]"],
+        ["431"],
+        ["42"],
+        ["427"],
+        [f"461-[{SLOT % 0}]", b"x"],
+        ['461-1["without a place"]', b"x"],
+        ["41/custom,", "41/custom,", '42/custom,["message"]', "43/custom,1[]"],
+        ["40"],
+        ['42/nowhere,["message"]', "41/nowhere,"],
+    ],
+)
+async def test_what_is_for_nobody_changes_nothing(worker: RunningWorker, probe: Probe, sent: list[str | bytes]) -> None:
+    websocket = await client(worker)
+    assert await ask(websocket, *sent, '421["message-with-ack",1]') == "431[1]"
+
+
+async def test_a_text_event_s_placeholder_is_plain_data(worker: RunningWorker, probe: Probe) -> None:
+    websocket = await client(worker)
+    for data in ('{"_placeholder":true}', SLOT % 0, SLOT % 99):
+        assert await ask(websocket, f'421["message-with-ack",{data}]') == f"431[{data}]"
+
+
+async def test_what_looks_like_a_placeholder_does_not_travel_beside_attachments(
+    worker: RunningWorker, probe: Probe
+) -> None:
+    websocket = await client(worker)
+    (await probe.sockets.get()).on("both", lambda data: (data, b"bytes"))
+    assert '"InternalServerError"' in await ask(websocket, f'421["both",{SLOT % 99}]')
+
+
+async def test_a_namespace_s_name_has_its_query(worker: RunningWorker, probe: Probe) -> None:
+    websocket = await client(worker)
+    assert await ask(websocket, "40/custom?x=1,") == '44/custom?x=1,{"message":"Invalid namespace"}'
 
 
 async def test_a_client_acknowledges_the_server_s_call(worker: RunningWorker, probe: Probe) -> None:

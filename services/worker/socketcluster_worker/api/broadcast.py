@@ -65,6 +65,7 @@ class Broadcast:
 
         Raises:
             NotSerializableError: an argument has no JSON form.
+            ReservedEventError: the event's name is one of a protocol's own.
         """
         self.namespace.broadcast(self, event, args)
 

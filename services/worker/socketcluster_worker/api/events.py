@@ -8,10 +8,21 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
+from socketcluster_wire import socketcluster, socketio
+from socketcluster_worker.errors import ReservedEventError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_SERIAL_CALLS = 1000
 """Calls of one serial handler that may be under way or waiting."""
+RESERVED = socketio.RESERVED_EVENTS | socketcluster.RESERVED
+"""Names that only the protocols themselves may send, whatever a client speaks: one controller serves them all."""
+
+
+def check_emitted(event: str) -> None:
+    """Raise ``ReservedEventError`` if the application must not send an event of that name."""
+    if event in RESERVED:
+        raise ReservedEventError(f"{event!r} is an event of the protocols' own: choose another name")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

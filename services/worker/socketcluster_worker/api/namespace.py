@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, ValuesView
 from typing import TYPE_CHECKING, Any, overload
 
 from socketcluster_worker.api.broadcast import Broadcast, Emission
-from socketcluster_worker.api.events import Emitter
+from socketcluster_worker.api.events import Emitter, check_emitted
 from socketcluster_worker.api.history import History, Position, write_position
 from socketcluster_worker.api.middleware import M, Middleware
 from socketcluster_worker.api.values import pack, unpack
@@ -76,7 +76,7 @@ class Namespace(Emitter):
     # Sending to many.
 
     def emit(self, event: str, *args: Any) -> None:
-        """Send an event to every socket of the namespace, on whatever worker."""
+        """Send an event to every socket of the namespace, on whatever worker; see ``Broadcast.emit``."""
         Broadcast(self).emit(event, *args)
 
     def to(self, *rooms: str | Iterable[str]) -> Broadcast:
@@ -97,6 +97,7 @@ class Namespace(Emitter):
 
         Where clients can recover, it goes through the store to this worker too, which gives all workers one order.
         """
+        check_emitted(event)
         packed = pack((self._worker_id, list(choice.rooms), list(choice.excepted), choice.is_volatile, event, args))
         if self.history is None:
             self._deliver(choice, Emission(event, args))

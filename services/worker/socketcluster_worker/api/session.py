@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_worker.api.broadcast import Emission
+from socketcluster_worker.api.events import check_emitted
 from socketcluster_worker.api.tree import SessionTree
 from socketcluster_worker.api.values import pack, unpack
 from socketcluster_worker.api.watch import Watches
@@ -40,7 +41,9 @@ class Session(SessionTree):
 
         Raises:
             NotSerializableError: an argument has no JSON form.
+            ReservedEventError: the event's name is one of a protocol's own.
         """
+        check_emitted(event)
         packed = pack(args)
         self._deliver(event, args)
         self._sessions.emit_elsewhere(self.id, event, packed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 from socketcluster_wire import socketcluster
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.broadcast import Broadcast, Emission
-from socketcluster_worker.api.events import Emitter, F, Serial
+from socketcluster_worker.api.events import Emitter, F, Serial, check_emitted
 from socketcluster_worker.connection import Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import CallTimeoutError, SocketClosedError, UnsupportedError
 from socketcluster_worker.tokens import Tokens
@@ -51,8 +51,9 @@ class Socket(Emitter):
     """One connected client: a tab of a browser, say.
 
     Besides the events that the client sends, a socket emits ``disconnect(code, reason)`` and, where its protocol has
-    auth tokens, ``authenticate(claims)`` and ``deauthenticate(claims)``, the claims it had; handlers of ``*`` get every
-    event that the client sends, with its name first.
+    auth tokens (``has_tokens``), ``authenticate(claims)`` and ``deauthenticate(claims)``, the claims it had. Other
+    clients may send events of these two names: whoever trusts claims hears ``ws_server``'s events, which no client can
+    send. Handlers of ``*`` get every event that the client sends, with its name first.
 
     Attributes:
         id: unique in the cluster.
@@ -102,6 +103,11 @@ class Socket(Emitter):
         """The message protocol that the client speaks: ``socketcluster``, ``socket.io`` or ``engine.io``."""
         return self._peer.protocol
 
+    @property
+    def has_tokens(self) -> bool:
+        """Has the client's protocol auth tokens?"""
+        return self._tokens is not None
+
     # From this client.
 
     @overload
@@ -136,7 +142,10 @@ class Socket(Emitter):
 
         Raises:
             NotSerializableError: an argument has no JSON form.
+            ReservedEventError: the event's name is one of a protocol's own: ``connect``, ``disconnect``, ``#publish``,
+                say.
         """
+        check_emitted(event)
         if not self.connected:
             return
         if self.is_recoverable:
@@ -165,7 +174,12 @@ class Socket(Emitter):
             CallTimeoutError: no answer came in time.
             RemoteError: the client answered with an error.
             SocketClosedError: the client is gone, or went before it answered.
+            ReservedEventError: the event's name is one of a protocol's own.
         """
+        check_emitted(event)
+        return await self._call(event, args, timeout)
+
+    async def _call(self, event: str, args: tuple[Any, ...], timeout: float | None = None) -> Any:
         if not self.connected:
             raise SocketClosedError("the client is gone")
         call_id, answer = self._peer.call(event, args)
@@ -212,7 +226,7 @@ class Socket(Emitter):
             raise SocketClosedError("the client is gone")
         token, signed = self._tokens.sign(claims, expires_in)
         self.token_accepted(signed)
-        await self.call(socketcluster.SET_AUTH_TOKEN, {"token": token})
+        await self._call(socketcluster.SET_AUTH_TOKEN, ({"token": token},))
 
     def deauthenticate(self) -> None:
         """Make the client throw its auth token away; handlers of ``deauthenticate`` are called if it had one.
@@ -319,6 +333,7 @@ class Socket(Emitter):
     def _run_all(self, event: str, claims: dict[str, Any]) -> None:
         for handler in self.handlers(event):
             self.namespace.run(handler.call, ((claims,),), f"a handler of a socket's {event!r}")
+        self.namespace.run_all(event, (self, claims))
 
     def __repr__(self) -> str:
         return f"<Socket {self.id} {self.protocol}{'' if self.connected else ' closed'}>"
@@ -332,5 +347,6 @@ class Volatile:
 
     def emit(self, event: str, *args: Any) -> None:
         """Send an event, or leave it out."""
+        check_emitted(event)
         if self._socket.writable:
             self._socket.emit(event, *args)

@@ -16,6 +16,8 @@ class WSServer(Namespace):
 
     - ``connection(socket)``: a client has connected and finished its handshake;
     - ``disconnect(socket, code, reason)``: it is gone;
+    - ``authenticate(socket, claims)``, ``deauthenticate(socket, claims)``: a client has an auth token now, or has none
+      any more; no client can send these, as those whose protocol has no tokens can a socket's events of these names;
     - ``session_destroy(session_id)``: a session has ended, ``session_timeout`` after its last socket anywhere;
     - ``error(error, where)``: a handler raised; it has been logged.
 
@@ -24,7 +26,7 @@ class WSServer(Namespace):
         sessions: ``get(id)``: any session.
     """
 
-    EVENTS = Namespace.EVENTS | {"session_destroy", "error"}
+    EVENTS = Namespace.EVENTS | {"authenticate", "deauthenticate", "session_destroy", "error"}
 
     def __init__(
         self,

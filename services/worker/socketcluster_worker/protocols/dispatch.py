@@ -27,8 +27,10 @@ MAX_WAITING = 1000
 """Events of one socket that may wait for a middleware; a client that sends more is disconnected."""
 CATCH_ALL = "*"
 """The event whose handlers get every event, with its name first."""
-OWN_EVENTS = frozenset({"disconnect", "authenticate", "deauthenticate", CATCH_ALL})
+OWN_EVENTS = frozenset({"disconnect", CATCH_ALL})
 """What a socket's handlers hear from the server itself; a client that sends it has nobody to hear it."""
+TOKEN_EVENTS = frozenset({"authenticate", "deauthenticate"})
+"""The same for sockets whose protocol has auth tokens; what other clients send by these names are events like any."""
 
 
 class Answerer(Protocol):
@@ -47,6 +49,9 @@ class Answerer(Protocol):
         Raises:
             TypeError, ValueError: one of these has no JSON form.
         """
+
+    def unhandled(self, call_id: CallId, name: str) -> None:
+        """Note that nobody handles the event of a call."""
 
 
 class Gate(Protocol):
@@ -79,6 +84,7 @@ class Dispatch:
         self._start_task = namespace.tasks.start
         self._middleware = namespace.middleware.by_stage
         self._handlers = socket.by_event
+        self._own_events = OWN_EVENTS | TOKEN_EVENTS if socket.has_tokens else OWN_EVENTS
         self._once_events = socket.once_events
         self._waiting: deque[tuple[str, tuple[Any, ...], CallId | None]] | None = deque()
 
@@ -174,12 +180,12 @@ class Dispatch:
 
     async def _carry_out(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
         """Call the handlers of an event one after the other; each may take its time."""
-        handlers = self._socket.handlers(name) if name not in OWN_EVENTS else ()
+        handlers = self._socket.handlers(name) if name not in self._own_events else ()
         for handler in self._socket.handlers(CATCH_ALL):
             await self._namespace.run_and_wait(handler.call, ((name, *args),), f"a handler of {CATCH_ALL!r}")
         if call_id is not None:
             if not handlers:
-                self._answerer.fail(call_id, "NoHandlerError", f"nobody handles {name!r}")
+                self._answerer.unhandled(call_id, name)
                 return
             task = self._start_task(_result(handlers[0], args), name)
             await asyncio.wait((task,))
@@ -189,7 +195,7 @@ class Dispatch:
             await self._namespace.run_and_wait(handler.call, (args,), f"a handler of {name!r}")
 
     def _start(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
-        if name in OWN_EVENTS:
+        if name in self._own_events:
             handlers: tuple[Handler, ...] = ()
         else:
             handlers = self._socket.handlers(name) if self._once_events else self._handlers.get(name, ())
@@ -204,7 +210,7 @@ class Dispatch:
                 for handler in handlers[1:]:
                     self._namespace.run(handler.call, (args,), f"a handler of {name!r}")
         else:
-            self._answerer.fail(call_id, "NoHandlerError", f"nobody handles {name!r}")
+            self._answerer.unhandled(call_id, name)
 
     def _procedure(self, handler: Handler, args: tuple[Any, ...], name: str, call_id: CallId) -> None:
         """Call the handler whose return value, or error, is the answer."""

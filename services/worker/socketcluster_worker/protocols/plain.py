@@ -104,6 +104,9 @@ class PlainPeer:
     def fail(self, call_id: CallId, name: str, message: str, data: object = None) -> None:
         """Do nothing: there are no calls."""
 
+    def unhandled(self, call_id: CallId, name: str) -> None:
+        """Do nothing: there are no calls."""
+
     def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
         """Do nothing: a client cannot subscribe."""
 

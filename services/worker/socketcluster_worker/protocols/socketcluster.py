@@ -340,6 +340,10 @@ class SocketClusterPeer:
         error = wire.ErrorData(name, message, msgspec.UNSET if data is None else data)
         self._connection.send_text(wire.encode_error(call_id, error), "disconnect")
 
+    def unhandled(self, call_id: wire.CallId, name: str) -> None:
+        """Send that nobody handles the event of a call."""
+        self.fail(call_id, "NoHandlerError", f"nobody handles {name!r}")
+
     def _answered(self, response: wire.Response) -> None:
         answer = self._calls.pop(response.rid, None)
         if answer is None or answer.done():

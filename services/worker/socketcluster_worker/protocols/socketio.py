@@ -230,6 +230,8 @@ class Member:
     def on_packet(self, packet: wire.Packet) -> None:
         """Take a packet for this namespace."""
         if packet.type is _EVENT:
+            if packet.data is None:  # without a name there is nobody whom it could be for
+                return
             name, *args = packet.data
             self.event(name if type(name) is str else str(name), tuple(args), packet.ack_id)
         elif packet.type is _ACK:
@@ -336,6 +338,9 @@ class Member:
         """Acknowledge an event whose handler failed."""
         error = {"name": name, "message": message}
         self.respond(call_id, {"error": error if data is None else error | {"data": data}})
+
+    def unhandled(self, call_id: CallId, name: str) -> None:
+        """Leave the event unacknowledged, as if there were no such server: its client's time-out decides."""
 
 
 def _encode(packet: wire.Packet) -> tuple[bytes, list[bytes]]:
