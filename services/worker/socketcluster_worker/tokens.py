@@ -109,6 +109,8 @@ class Tokens:
             raise UnsupportedError("this cluster cannot sign tokens: the option auth_private_key is not set")
         now = self.now()
         seconds = self.default_expiry if expires_in is None else expires_in
+        if not _is_time(seconds) or not _is_time(claims.get("nbf")) or not _is_time(claims.get("exp")):
+            raise NotSerializableError("the claims cannot be signed: nbf, exp and expires_in are numbers of seconds")
         due = now + seconds
         signed = {"iat": int(now), "exp": int(due) if float(seconds).is_integer() else round(due, 3), **claims}
         try:
@@ -158,7 +160,14 @@ def _read_pem(path: Path, option: str, algorithm: Algorithm) -> Any:
 
 def _is_time(value: object) -> bool:
     """Is a claim missing, or a number of seconds?"""
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+    if value is None:
+        return True
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float, such as 10**400
+        return False
 
 
 def _iso(seconds: float) -> str | None:

@@ -63,6 +63,22 @@ def test_claims_without_a_json_form_are_not_signed() -> None:
         make().sign({"what": object()})
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 10**400, True])
+def test_times_that_no_token_could_be_accepted_with_are_not_signed(seconds: float) -> None:
+    with pytest.raises(NotSerializableError, match="numbers of seconds"):
+        make().sign({}, seconds)
+    for claim in ("exp", "nbf"):
+        with pytest.raises(NotSerializableError, match="numbers of seconds"):
+            make().sign({claim: seconds})
+
+
+def test_times_beyond_the_calendar_are_times() -> None:
+    far = 10**300
+    assert make().verify(forged({"iat": 10**400, "exp": far})) == {"iat": 10**400, "exp": far}
+    assert refusal(make(), forged({"nbf": far})).details == {"date": None}
+    assert refusal(make(), forged({"exp": -far})).details == {"expiry": None}
+
+
 def test_an_expired_token_is_bad() -> None:
     token, _ = make().sign({}, 10)
     assert make(now=NOW + 9).verify(token)
@@ -95,6 +111,9 @@ def forged(claims: dict[str, Any], key: str = KEY, algorithm: str = "HS256") -> 
         forged({"exp": True}),
         forged({"nbf": []}),
         forged({"exp": float("nan")}),
+        forged({"exp": float("inf")}),
+        forged({"exp": 10**400}),
+        forged({"nbf": -(10**400)}),
     ],
 )
 def test_a_malformed_or_forged_token_is_invalid_and_bad(token: str) -> None:
