@@ -16,28 +16,48 @@ from socketcluster_runtime.errors import AddressInUseError
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest gRPC message that a service accepts; a batch of operations must fit."""
 
-_OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-]
+KEEPALIVE_MS = 10_000
+"""Milliseconds after which either side of an idle link asks whether the other one is still there."""
+
+Options = list[tuple[str, Any]]
+"""What gRPC is told; it ignores names that it does not know, without a word."""
+
+
+def channel_options() -> Options:
+    """Return the options of a channel."""
+    return [
+        *_options(),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+    ]
+
+
+def server_options() -> Options:
+    """Return the options of a server; the channels' pings are to be no abuse to it, or it cuts idle links."""
+    return [
+        *_options(),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ]
+
+
+def _options() -> Options:
+    return [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),  # any number: else an idle channel asks twice, then hardly ever
+    ]
 
 
 def connect(address: str) -> aio.Channel:
     """Open a channel to ``host:port``, ``dns:///host:port`` or ``unix:/path``; it connects and reconnects by itself."""
-    return aio.insecure_channel(
-        address,
-        options=[
-            *_OPTIONS,
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.initial_reconnect_backoff_ms", 50),
-            ("grpc.min_reconnect_backoff_ms", 1_000),
-            ("grpc.max_reconnect_backoff_ms", 1_000),
-        ],
-    )
+    return aio.insecure_channel(address, options=channel_options())
 
 
 def peer_host(peer: str) -> str:
@@ -55,10 +75,7 @@ def credentials(secret: str) -> tuple[tuple[str, str], ...]:
 
 def server(secret: str) -> tuple[aio.Server, health.aio.HealthServicer]:
     """Make a server that refuses callers without the secret, and its health service."""
-    made = aio.server(
-        interceptors=[SecretInterceptor(secret)],
-        options=[*_OPTIONS, ("grpc.so_reuseport", 0), ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000)],
-    )
+    made = aio.server(interceptors=[SecretInterceptor(secret)], options=server_options())
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, made)
     return made, servicer
