@@ -54,6 +54,8 @@ class CloseCode(IntEnum):
     """The client did not read what was sent to it, and too much was waiting; the reason tells it from a refusal."""
     NO_HANDSHAKE = 4009
     """The client sent something else before its handshake: SocketCluster's ``#handshake``, Socket.IO's CONNECT."""
+    REPLACED = 4100
+    """Another connection of the same client recovered, and took this one's place."""
 
 
 def may_be_sent(code: int) -> bool:

@@ -10,6 +10,11 @@ from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
 
+from socketcluster_runtime import logging
+from socketcluster_runtime.throttle import Throttle
+
+log = logging.get_logger(__name__)
+
 BEGIN_AT_ONCE = sys.version_info >= (3, 12)
 """Does a coroutine run up to where it first waits when it is started? If not, it begins in the loop's next turn."""
 
@@ -24,6 +29,7 @@ class Tasks:
     def __init__(self, on_error: Callable[[BaseException, str], None]) -> None:
         self._on_error = on_error
         self._running: set[asyncio.Task[Any]] = set()
+        self._unreachable = Throttle(self._log_unreachable)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -93,6 +99,13 @@ class Tasks:
     def report(self, error: BaseException, what: str) -> None:
         """Pass an error on that was caught elsewhere."""
         self._on_error(error, what)
+
+    def unreachable(self, protocol: str, event: str, error: BaseException) -> None:
+        """Log that one of several clients cannot be sent an event; whoever sends it to all of them is told nothing."""
+        self._unreachable.add(f"{protocol}, {event!r:.100}: {error!r:.200}")
+
+    def _log_unreachable(self, count: int) -> None:
+        log.warning("clients could not be sent an event", count=count, last=self._unreachable.last)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -10,6 +10,7 @@ from support.raw import RawWebSocket
 from support.worker import Probe, RunningWorker, StartWorker
 
 from socketcluster_worker.api.worker import Worker
+from socketcluster_worker.errors import NotSerializableError
 
 PATH = "/socket.io/?EIO=4&transport=websocket"
 
@@ -122,3 +123,64 @@ async def test_an_emit_reaches_clients_of_every_protocol(start_worker: StartWork
     assert await client.next_text() == '42["message","hello"]'
     assert await raw.next_json() == {"event": "message", "data": "hello"}
     assert await plain.next_text() == "4hello"
+
+
+async def test_a_choice_of_no_rooms_reaches_nobody(two: Two) -> None:
+    one, other = two.sockets
+    other.join("a")
+    server = two.servers[0]
+    server.to([]).emit("to no room")
+    server.to().emit("to nothing")
+    server.to(set()).volatile.except_("b").emit("to an empty set")
+    one.to([]).emit("by a socket")
+    one.broadcast.to(()).emit("by a socket's broadcast")
+    server.to([]).to("a").emit("to a")
+    server.except_([]).emit("to all but nobody")
+    assert await two.heard() == [["to all but nobody"], ["to a", "to all but nobody"]]
+
+
+async def test_who_cannot_be_sent_an_event_keeps_it_from_nobody_else(
+    start_worker: StartWorker, probe: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = [await start_worker(probe.run) for _ in range(2)]
+    clients = []
+    for worker in workers:
+        for stranger in (True, False):  # so that somebody comes after each of those who cannot be sent it
+            websocket = await worker.websocket("/engine.io/?EIO=4&transport=websocket") if stranger else None
+            if websocket is not None:
+                await websocket.next()
+                await probe.sockets.get()
+                clients.append((websocket, "4last"))
+            else:
+                client, _ = await socketio(worker, probe)
+                clients.append((client, '42["message","last"]'))
+    server = workers[0].worker.ws_server
+    server.emit("message", {"a": 1})
+    server.emit("message", "partly", {"a": 1})
+    server.emit("message", "last")
+    for websocket, last in clients:
+        heard = [await websocket.next_text()]
+        while heard[-1] != last:
+            heard.append(await websocket.next_text())
+        expected = ['42["message",{"a":1}]', '42["message","partly",{"a":1}]', last]
+        assert heard == (expected if last.startswith("42") else [last])
+    assert capsys.readouterr().out.count("clients could not be sent an event") <= 4
+
+
+async def test_a_tab_that_cannot_be_sent_an_event_keeps_it_from_no_other(
+    start_worker: StartWorker, probe: Probe
+) -> None:
+    worker = await start_worker(probe.run)
+    plain = await worker.websocket("/engine.io/?EIO=4&transport=websocket")
+    await plain.next()
+    cookie = plain.response.headers["set-cookie"].partition(";")[0]
+    tab = await worker.websocket(PATH, Cookie=cookie)
+    await tab.next()
+    await tab.send_text("40")
+    await tab.next()
+    socket = await probe.sockets.get()
+    assert len(socket.session.sockets) == 2
+    socket.session.emit("message", {"a": 1})
+    assert await tab.next_text() == '42["message",{"a":1}]'
+    with pytest.raises(NotSerializableError):  # who is meant alone is told
+        socket.session.sockets[0].emit("message", {"a": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -57,6 +58,17 @@ async def heard_last(workers: Workers, text: str) -> None:
         return bool(history._entries) and history._entries[-1].emission.args == (text,)
 
     await until(lambda: all(map(heard, workers)))
+
+
+async def kept(socket: Any, room: str) -> None:
+    """Wait until the store keeps that a socket is in a room."""
+
+    async def is_kept() -> bool:
+        states = await socket.session.get("\0recovery")
+        return bool(states) and any(room in state["rooms"] for state in states.values())
+
+    while not await is_kept():  # noqa: ASYNC110  # nothing tells
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("home", [0, 1])
@@ -126,6 +138,33 @@ async def test_a_client_that_cannot_recover_begins_anew(workers: Workers, probe:
     assert again.sid != client.sid
     assert again.pid != client.pid
     assert not fresh.recovered
+
+
+@pytest.mark.parametrize("home", [0])
+async def test_a_client_that_recovers_takes_its_old_connection_s_place(
+    workers: Workers, probe: Probe, home: int
+) -> None:
+    workers[0].worker.ws_server.emit("news", "first")
+    await heard_last(workers, "first")
+    client = await Client.connect(workers[0])
+    old = await probe.sockets.get()
+    old.join("room")
+    await kept(old, "room")
+    again = await Client.connect(workers[home], pid=client.pid)  # the old one is half-open, say
+    assert again.sid == client.sid
+    new = await probe.sockets.get()
+    assert await probe.ends.get() == (old, 4100, "another connection took this one's place")
+    assert not old.connected
+    assert await client.websocket.next_close() == (4100, "another connection took this one's place")
+    server = workers[1 - home].worker.ws_server
+    server.to("room").emit("news", "by the room")
+    server.to(new.id).emit("news", "by the id")
+    new.session.emit("news", "by the session")
+    heard = {(await again.websocket.next_text()).partition(",")[2].split('"')[1] for _ in range(3)}
+    assert heard == {"by the room", "by the id", "by the session"}
+    assert [len(worker.worker.ws_server.sockets) for worker in workers] == [1 - home, home]
+    assert new.session.sockets == (new,)
+    await again.lose(probe)
 
 
 async def test_an_offset_comes_behind_the_attachments_placeholders(workers: Workers, probe: Probe) -> None:

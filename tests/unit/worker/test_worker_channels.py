@@ -244,7 +244,7 @@ async def test_a_client_that_follows_offsets(worker: RunningWorker) -> None:
     assert (await again.call("#unsubscribe", "kept"))["rid"]
     await exchange.publish("kept", 4)
     assert await messages(following, 1) == [(4, f"{first.epoch}-4")]
-    assert set(exchange._members._followers["kept"]) == {following.handshake["id"]}
+    assert [socket.id for socket in exchange._members._followers["kept"]] == [following.handshake["id"]]
 
 
 async def test_a_client_is_told_exactly_what_is_gone(worker: RunningWorker) -> None:

@@ -50,7 +50,7 @@ class Exchange(Emitter):
         self._client = client
         self._tasks = tasks
         self._limit = max_channels_per_socket
-        self._members = Members(self.policy_of)
+        self._members = Members(self.policy_of, tasks.unreachable)
         self._channels: dict[str, list[Channel]] = {}
         self._inside: dict[str, _Inside] = {}
         self._policies: list[tuple[str, SlowConsumer]] = []
@@ -202,6 +202,8 @@ class Exchange(Emitter):
         """
         check_name(channel)
         position = None if since is None else position_of(since)
+        if not socket.connected:
+            raise EventError("the client is gone", name="BrokerError")
         if channel in socket.channels:
             self._members.discard(socket, channel)
         self._check_limit(socket)
@@ -269,7 +271,10 @@ class Exchange(Emitter):
         data = unpack(packed)
         self._members.deliver(channel, packed, data, offset, epoch)
         for subscription in tuple(self._channels.get(channel, ())):
-            subscription.take(packed, data, offset, epoch)
+            try:
+                subscription.take(packed, data, offset, epoch)
+            except Exception as error:  # the other subscriptions get it
+                self._tasks.report(error, f"a subscription to channel {channel!r}")
 
     def missed(self, gap: Gap) -> None:
         """Tell of messages that did not reach this worker."""

@@ -43,9 +43,8 @@ class Entry:
     def is_for(self, socket: Socket) -> bool:
         """Would the socket have got it?"""
         rooms = socket.rooms
-        return (not self.choice.rooms or not rooms.isdisjoint(self.choice.rooms)) and rooms.isdisjoint(
-            self.choice.excepted
-        )
+        chosen = self.choice.rooms
+        return (chosen is None or not rooms.isdisjoint(chosen)) and rooms.isdisjoint(self.choice.excepted)
 
 
 class History:

@@ -94,12 +94,18 @@ class Members:
 
     Args:
         policy_of: tells what becomes of a channel's messages for a client that reads too slowly.
+        unreachable: is told of a client that could not be sent a message.
     """
 
-    def __init__(self, policy_of: Callable[[str], SlowConsumer | None]) -> None:
+    def __init__(
+        self,
+        policy_of: Callable[[str], SlowConsumer | None],
+        unreachable: Callable[[str, str, BaseException], None],
+    ) -> None:
         self._policy_of = policy_of
-        self._sockets: dict[str, dict[str, Socket]] = {}
-        self._followers: dict[str, dict[str, Follower]] = {}
+        self._unreachable = unreachable
+        self._sockets: dict[str, dict[Socket, None]] = {}
+        self._followers: dict[str, dict[Socket, Follower]] = {}
         self.outbox: Outbox | None = None
 
     def __contains__(self, channel: object) -> bool:
@@ -108,27 +114,27 @@ class Members:
     def add(self, socket: Socket, channel: str) -> None:
         """Add a client that gets the bare messages."""
         socket.channels.add(channel)
-        self._sockets.setdefault(channel, {})[socket.id] = socket
+        self._sockets.setdefault(channel, {})[socket] = None
 
     def follow(self, socket: Socket, channel: str, answer: Answer) -> Follower:
         """Add a client that gets offsets too."""
         socket.channels.add(channel)
         follower = Follower(socket, channel, answer, self._send)
-        self._followers.setdefault(channel, {})[socket.id] = follower
+        self._followers.setdefault(channel, {})[socket] = follower
         return follower
 
     def follows(self, follower: Follower) -> bool:
         """Is it still there, and its client too?"""
         followers = self._followers.get(follower.channel, {})
-        return followers.get(follower.socket.id) is follower and follower.socket.connected
+        return followers.get(follower.socket) is follower and follower.socket.connected
 
     def discard(self, socket: Socket, channel: str) -> None:
         """Remove a client."""
         socket.channels.discard(channel)
-        follower = self._followers.get(channel, {}).pop(socket.id, None)
+        follower = self._followers.get(channel, {}).pop(socket, None)
         if follower is not None:
             follower.close()
-        self._sockets.get(channel, {}).pop(socket.id, None)
+        self._sockets.get(channel, {}).pop(socket, None)
         for members in (self._sockets, self._followers):
             if channel in members and not members[channel]:
                 del members[channel]
@@ -138,13 +144,16 @@ class Members:
         sockets = self._sockets.get(channel)
         if sockets:
             if self.outbox is not None and self.outbox.active:
-                for socket in tuple(sockets.values()):
+                for socket in tuple(sockets):
                     self.outbox.deliver(socket, channel, packed)
             else:
                 policy = self._policy_of(channel)
                 outgoing = _encode({"channel": channel, "data": data})
-                for socket in tuple(sockets.values()):
-                    socket.deliver(outgoing, policy, channel)
+                for socket in tuple(sockets):
+                    try:
+                        socket.deliver(outgoing, policy, channel)
+                    except Exception as error:  # the others get it
+                        self._unreachable(socket.protocol, socketcluster.PUBLISH, error)
         followers = self._followers.get(channel)
         if followers:
             self._deliver_to_followers(tuple(followers.values()), channel, packed, data, offset, epoch)
@@ -156,12 +165,15 @@ class Members:
         text = write_position((epoch, offset))
         outgoing = _encode({"channel": channel, "data": data, "offset": text})
         for follower in followers:
-            if follower.feed is not None:
-                follower.feed.take(packed, offset, epoch)
-            elif self.outbox is not None and self.outbox.active:
-                self.outbox.deliver(follower.socket, channel, packed, text)
-            else:
-                follower.socket.deliver(outgoing, policy, channel)
+            try:
+                if follower.feed is not None:
+                    follower.feed.take(packed, offset, epoch)
+                elif self.outbox is not None and self.outbox.active:
+                    self.outbox.deliver(follower.socket, channel, packed, text)
+                else:
+                    follower.socket.deliver(outgoing, policy, channel)
+            except Exception as error:  # the others get it
+                self._unreachable(follower.socket.protocol, socketcluster.PUBLISH, error)
 
     def _send(self, follower: Follower, packed: bytes, offset: str) -> None:
         channel = follower.channel

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, ValuesView
 from typing import TYPE_CHECKING, Any, overload
 
+from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.broadcast import Broadcast, Emission
 from socketcluster_worker.api.events import Emitter, check_emitted
 from socketcluster_worker.api.history import History, Position, write_position
@@ -54,7 +55,7 @@ class Namespace(Emitter):
         self._worker_id = worker_id
         self.tasks = tasks
         self._sockets: dict[str, Socket] = {}
-        self._rooms: dict[str, dict[str, Socket]] = {}
+        self._rooms: dict[str, dict[Socket, None]] = {}  # a recovered socket has the id of the one before it
         self._listening = False
         self._recovery_window = recovery_window
         self.history = History(recovery_window) if recovery_window else None
@@ -98,37 +99,42 @@ class Namespace(Emitter):
         Where clients can recover, it goes through the store to this worker too, which gives all workers one order.
         """
         check_emitted(event)
-        packed = pack((self._worker_id, list(choice.rooms), list(choice.excepted), choice.is_volatile, event, args))
+        rooms = list(choice.rooms or ())  # on its way, none stands for everybody
+        packed = pack((self._worker_id, rooms, list(choice.excepted), choice.is_volatile, event, args))
+        if choice.rooms is not None and not rooms:
+            return
         if self.history is None:
             self._deliver(choice, Emission(event, args))
         self.exchange.publish_inside(BUS + self.name, packed)
 
     def _deliver(self, choice: Broadcast, emission: Emission) -> None:
         for socket in self._chosen(choice):
-            socket.emit_shared(emission, volatile=choice.is_volatile)
+            try:
+                socket.emit_shared(emission, volatile=choice.is_volatile)
+            except Exception as error:  # all the others get it
+                self.tasks.unreachable(socket.protocol, emission.event, error)
 
     def _chosen(self, choice: Broadcast) -> list[Socket]:
-        if choice.rooms:
-            found: dict[str, Socket] = {}
-            for room in choice.rooms:
-                found.update(self._members(room))
+        if choice.rooms is None:
+            found: Iterable[Socket] = self._sockets.values()
         else:
-            found = self._sockets
-        if not choice.excepted:
-            return list(found.values())
-        excepted: set[str] = set()
-        for room in choice.excepted:
-            excepted.update(self._members(room))
-        return [socket for socket_id, socket in found.items() if socket_id not in excepted]
+            found = self._members(choice.rooms)
+        excepted = self._members(choice.excepted) if choice.excepted else ()
+        return [socket for socket in found if socket not in excepted] if excepted else list(found)
 
-    def _members(self, room: str) -> dict[str, Socket]:
-        own = self._sockets.get(room)
-        return self._rooms.get(room, {}) if own is None else {room: own, **self._rooms.get(room, {})}
+    def _members(self, rooms: Iterable[str]) -> dict[Socket, None]:
+        found: dict[Socket, None] = {}
+        for room in rooms:
+            own = self._sockets.get(room)
+            if own is not None:
+                found[own] = None
+            found.update(self._rooms.get(room, {}))
+        return found
 
     def _heard(self, packed: bytes, position: Position) -> None:
         """Take a broadcast from the store."""
         origin, rooms, excepted, is_volatile, event, args = unpack(packed)
-        choice = Broadcast(self, frozenset(rooms), frozenset(excepted), is_volatile)
+        choice = Broadcast(self, frozenset(rooms) or None, frozenset(excepted), is_volatile)
         if self.history is not None:
             emission = Emission(event, tuple(args), None if is_volatile else write_position(position))
             self.history.append(position, choice, emission)
@@ -143,13 +149,14 @@ class Namespace(Emitter):
     # Rooms; for the sockets.
 
     def join(self, socket: Socket, room: str) -> None:
-        """Make a socket a member of a room."""
-        self._rooms.setdefault(room, {})[socket.id] = socket
+        """Make a socket a member of a room, once it is let in."""
+        if socket.is_in:
+            self._rooms.setdefault(room, {})[socket] = None
 
     def leave(self, socket: Socket, room: str) -> None:
         """End a socket's membership of a room."""
         members = self._rooms.get(room, {})
-        members.pop(socket.id, None)
+        members.pop(socket, None)
         if not members:
             self._rooms.pop(room, None)
 
@@ -162,16 +169,23 @@ class Namespace(Emitter):
             self.exchange.listen_inside(BUS + self.name, self._heard, self._missed)
 
     def connected(self, socket: Socket) -> None:
-        """Note a new socket."""
+        """Let a socket in, in the place of one that it recovered from; until now nothing reached it."""
         self.listen()
+        former = self._sockets.get(socket.id)
+        if former is not None:
+            former.disconnect(CloseCode.REPLACED, "another connection took this one's place")
         self._sockets[socket.id] = socket
+        socket.let_in()
         self.sessions.add(socket)
         self.run_all("connection", (socket,))
 
     def disconnected(self, socket: Socket, code: int, reason: str) -> None:
-        """Note that a socket is gone."""
-        if self._sockets.pop(socket.id, None) is None:
+        """Note that a socket is gone; of one that was never let in there is nothing here."""
+        if not socket.is_in:
             return
+        socket.is_in = False
+        if self._sockets.get(socket.id) is socket:  # else another one took its place
+            del self._sockets[socket.id]
         for room in socket.joined:
             self.leave(socket, room)
         self.exchange.discard_all(socket)

@@ -31,7 +31,7 @@ class Outbox:
         self._policy_of = policy_of
         self._middleware = middleware
         self._tasks = tasks
-        self._waiting: dict[str, deque[tuple[str, bytes, str | None]]] = {}
+        self._waiting: dict[Socket, deque[tuple[str, bytes, str | None]]] = {}
 
     @property
     def active(self) -> bool:
@@ -40,9 +40,9 @@ class Outbox:
 
     def deliver(self, socket: Socket, channel: str, packed: bytes, offset: str | None = None) -> None:
         """Send a message, with its offset if there is one, to a subscriber, after those that wait."""
-        waiting = self._waiting.get(socket.id)
+        waiting = self._waiting.get(socket)
         if waiting is None:
-            waiting = self._waiting[socket.id] = deque([(channel, packed, offset)])
+            waiting = self._waiting[socket] = deque([(channel, packed, offset)])
             self._tasks.run(self._work, (socket, waiting), "middleware of the stage 'publish_out'")
         elif len(waiting) < MAX_WAITING:
             waiting.append((channel, packed, offset))
@@ -56,7 +56,7 @@ class Outbox:
                 if channel in socket.channels:
                     await self._send(socket, channel, packed, offset)
         finally:
-            del self._waiting[socket.id]
+            del self._waiting[socket]
 
     async def _send(self, socket: Socket, channel: str, packed: bytes, offset: str | None) -> None:
         action = Action("publish_out", socket, channel=channel, data=unpack(packed))  # a copy, which it may change
@@ -64,10 +64,9 @@ class Outbox:
             await self._middleware.run(action)
             data = {"channel": channel, "data": action.data} | ({} if offset is None else {"offset": offset})
             outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, data))
+            if channel in socket.channels:
+                socket.deliver(outgoing, self._policy_of(channel), channel)
         except EventError:
             return
-        except Exception as error:
+        except Exception as error:  # what waits behind it is sent
             self._tasks.report(error, "middleware of the stage 'publish_out'")
-            return
-        if channel in socket.channels:
-            socket.deliver(outgoing, self._policy_of(channel), channel)

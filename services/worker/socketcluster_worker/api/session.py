@@ -29,15 +29,15 @@ class Session(SessionTree):
         super().__init__(sessions.client, sessions.watches, session_id)
         self.id = session_id
         self._sessions = sessions
-        self._sockets: dict[str, Socket] = {}
+        self._sockets: dict[Socket, None] = {}
 
     @property
     def sockets(self) -> tuple[Socket, ...]:
         """The session's sockets on this worker."""
-        return tuple(self._sockets.values())
+        return tuple(self._sockets)
 
     def emit(self, event: str, *args: Any) -> None:
-        """Send an event to every socket of the session, on whatever worker.
+        """Send an event to every socket of the session, on whatever worker; who cannot be sent it, is left out.
 
         Raises:
             NotSerializableError: an argument has no JSON form.
@@ -51,8 +51,11 @@ class Session(SessionTree):
     def _deliver(self, event: str, args: tuple[Any, ...]) -> None:
         """Send an event to the session's sockets on this worker."""
         emission = Emission(event, args)
-        for socket in tuple(self._sockets.values()):
-            socket.emit_shared(emission)
+        for socket in tuple(self._sockets):
+            try:
+                socket.emit_shared(emission)
+            except Exception as error:  # the other tabs get it
+                self._sessions.tasks.unreachable(socket.protocol, event, error)
 
     def __repr__(self) -> str:
         return f"<Session {self.id[:12]}… {len(self._sockets)} sockets here>"
@@ -64,7 +67,7 @@ class Sessions:
     def __init__(self, client: StoreClient, tasks: Tasks, watches: Watches) -> None:
         self.client = client
         self.watches = watches
-        self._tasks = tasks
+        self.tasks = tasks
         self._known: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 
     @property
@@ -86,19 +89,21 @@ class Sessions:
         """Note that a socket of a session is here; with the first one the store learns of it."""
         session = socket.session
         if not session._sockets:
-            self._tasks.watch(self.client.attach(session.id), "attaching a session")
-        session._sockets[socket.id] = socket
+            self.tasks.watch(self.client.attach(session.id), "attaching a session")
+        session._sockets[socket] = None
 
     def discard(self, socket: Socket) -> None:
         """Note that a socket is gone; with the last one the store learns of it."""
         session = socket.session
-        if session._sockets.pop(socket.id, None) is not None and not session._sockets:
-            self._tasks.watch(self.client.detach(session.id), "detaching a session")
+        if socket in session._sockets:
+            del session._sockets[socket]
+            if not session._sockets:
+                self.tasks.watch(self.client.detach(session.id), "detaching a session")
 
     def emit_elsewhere(self, session_id: str, event: str, packed: bytes) -> None:
         """Send an event to the session's sockets on the other workers."""
         sent = self.client.call(pb.VERB_SESSION_EMIT, session_id=session_id, name=event, value=packed)
-        self._tasks.watch(sent, f"emitting {event!r} to a session")
+        self.tasks.watch(sent, f"emitting {event!r} to a session")
 
     def deliver(self, session_id: str, event: str, packed: bytes) -> None:
         """Send what another worker emitted to the session's sockets here."""

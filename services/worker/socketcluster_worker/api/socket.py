@@ -11,7 +11,7 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.broadcast import Broadcast, Emission
 from socketcluster_worker.api.events import Emitter, F, Serial, check_emitted
 from socketcluster_worker.connection import Handshake, Outgoing, SlowConsumer
-from socketcluster_worker.errors import CallTimeoutError, SocketClosedError, UnsupportedError
+from socketcluster_worker.errors import CallTimeoutError, NotSerializableError, SocketClosedError, UnsupportedError
 from socketcluster_worker.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Socket(Emitter):
         self.handshake = handshake
         self.recovered = False
         self.connected = True
+        self.is_in = False
+        """Was it let in? Only then do events reach it. Kept by the namespace."""
         self.data: dict[str, Any] = {}
         self.joined: set[str] = set()
         """The rooms that were joined; kept by the namespace."""
@@ -91,6 +93,7 @@ class Socket(Emitter):
         """Is what the client misses while it is away kept for it? Set by its protocol."""
         self.rooms_changed: Callable[[], None] | None = None
         """Who is told of a change of rooms; set by its protocol."""
+        self._early: list[tuple[str, tuple[Any, ...]]] | None = None  # emitted before it was let in
         self._peer = peer
         self._ack_timeout = ack_timeout
         self._tokens = tokens
@@ -140,6 +143,8 @@ class Socket(Emitter):
     def emit(self, event: str, *args: Any) -> None:
         """Send an event to the client; nothing happens if it is gone.
 
+        What a middleware of the stage ``handshake`` emits is sent once the client is let in.
+
         Raises:
             NotSerializableError: an argument has no JSON form.
             ReservedEventError: the event's name is one of a protocol's own: ``connect``, ``disconnect``, ``#publish``,
@@ -148,7 +153,10 @@ class Socket(Emitter):
         check_emitted(event)
         if not self.connected:
             return
-        if self.is_recoverable:
+        if not self.is_in:
+            self._early = self._early or []
+            self._early.append((event, args))
+        elif self.is_recoverable:
             self.namespace.to(self.id).emit(event, *args)
         else:
             self._peer.emit(event, args)
@@ -274,7 +282,7 @@ class Socket(Emitter):
         if self.connected:
             for room in rooms:
                 self.joined.add(room)
-                self.namespace.join(self, room)
+                self.namespace.join(self, room)  # or once it is let in
             if self.rooms_changed is not None:
                 self.rooms_changed()
 
@@ -287,6 +295,18 @@ class Socket(Emitter):
                 self.rooms_changed()
 
     # For the rest of the worker.
+
+    def let_in(self) -> None:
+        """Become a member of what was joined before, and send what was emitted; for the namespace."""
+        self.is_in = True
+        for room in self.joined:
+            self.namespace.join(self, room)
+        early, self._early = self._early, None
+        for event, args in early or ():
+            try:
+                self.emit(event, *args)
+            except NotSerializableError as error:
+                self.namespace.handler_failed(error, f"an emit of {event!r} in middleware of the stage 'handshake'")
 
     @property
     def writable(self) -> bool:

@@ -80,12 +80,13 @@ class PlainPeer:
         if event != MESSAGE:
             return
         for data in args:
+            if not isinstance(data, str | bytes | bytearray | memoryview):  # all of them are sent, or none
+                raise NotSerializableError(f"a message is a text or bytes, not {type(data).__name__}")
+        for data in args:
             if isinstance(data, str):
                 self._connection.send_text(data.encode())
-            elif isinstance(data, bytes | bytearray | memoryview):
-                self._connection.send_binary(bytes(data))
             else:
-                raise NotSerializableError(f"a message is a text or bytes, not {type(data).__name__}")
+                self._connection.send_binary(bytes(data))
 
     def emit_shared(self, emission: Emission) -> None:
         """Send a message that goes to other sockets too."""

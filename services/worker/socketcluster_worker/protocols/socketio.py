@@ -95,7 +95,9 @@ class SocketIOPeer:
 
     def left(self, member: Member) -> None:
         """Forget a namespace's socket."""
-        self._members.pop(member.namespace.name, None)
+        if self._members.get(member.namespace.name) is not member:
+            return
+        del self._members[member.namespace.name]
         if member.namespace.name == wire.ROOT:
             self._root_event = None
         if not self._members:
@@ -180,9 +182,15 @@ class Member:
             self._peer.send(wire.connect(self.namespace.name, self._socket.id, pid))
             for entry in missed:
                 if entry.is_for(self._socket):
-                    self.emit_shared(entry.emission)
+                    self._send_again(entry.emission)
             self.namespace.connected(self._socket)
             self._dispatch.begin()
+
+    def _send_again(self, emission: Emission) -> None:
+        try:
+            self.emit_shared(emission)
+        except NotSerializableError as error:  # as it was left out when it was broadcast
+            self.namespace.tasks.unreachable(self.protocol, emission.event, error)
 
     # Recovery.
 
@@ -310,10 +318,16 @@ class Member:
         if code in CLOSES_EVERYTHING:
             self._peer.connection.close(code, reason)
             return
-        self._forget()
-        self._peer.send(wire.disconnect(self.namespace.name))
+        replaced = code == CloseCode.REPLACED  # what is kept of the client is the other connection's now
+        if replaced:
+            self._ticket = None
+        else:
+            self._forget()
+            self._peer.send(wire.disconnect(self.namespace.name))
         self.gone(code, reason)
         self._peer.left(self)
+        if replaced:
+            self._peer.connection.close(code, reason)
 
     # Answers.
 
