@@ -15,6 +15,7 @@ from socketcluster.errors import DataInUseError, OptionError
 from socketcluster.plan import handoff_path, secret_path, store_path
 from socketcluster.settings import ClusterSettings
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.private_files import make_folder, make_private, private
 
 RUN_DIR_PREFIX = "socketcluster-"
 
@@ -32,8 +33,10 @@ def data_dir(settings: ClusterSettings) -> Iterator[TextIO]:
     """
     path = settings.data_dir.absolute()
     try:
-        store_path(settings).mkdir(parents=True, exist_ok=True)
-        lock = (path / f"{settings.app_name}.lock").open("a+")
+        make_folder(store_path(settings))
+        lock_path = path / f"{settings.app_name}.lock"
+        lock = open(lock_path, "a+", opener=private)  # noqa: SIM115  # closed below
+        make_private(lock_path)
     except OSError as error:
         raise OptionError(f"the data folder cannot be used: {error}") from None
     with lock:  # the kernel frees it when the launcher dies, however it dies
@@ -47,6 +50,8 @@ def data_dir(settings: ClusterSettings) -> Iterator[TextIO]:
             settings.model_copy(update={"secret_file": secret_path(settings)}).shared_secret()
         except SettingsError as error:
             raise OptionError(str(error)) from None
+        if settings.secret_file is None:  # the launcher's own, not one that somebody chose to share
+            make_private(secret_path(settings))
         yield lock
 
 

@@ -24,6 +24,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from socketcluster_runtime.private_files import FILE_MODE, FOLDER_MODE, make_folder, make_private
 from socketcluster_store.errors import FencedError, PartitionLockedError
 from socketcluster_store.files import sync_folder
 
@@ -106,7 +107,7 @@ class Claims:
                 os.pwrite(lock, _FENCED, 0)
             draft = path / "draft"
             shutil.rmtree(draft, ignore_errors=True)  # of a taker that died
-            draft.mkdir()
+            draft.mkdir(FOLDER_MODE)
             copy(former, draft)
             claim = self._own(draft)
             claim.folder = path / str(generation + 1)
@@ -120,16 +121,18 @@ class Claims:
     def _claiming(self, number: int) -> Iterator[tuple[Path, int]]:
         """Keep others from claiming the partition; yield its folder and its present generation."""
         path = self._folder / f"{number:02}"
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
+        make_folder(path)
         with _descriptor(path / "claim.lock") as guard:
             if not _try_lock(guard):
                 raise PartitionLockedError(f"another store claims {path}", "")
             generations = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
             if not generations:
-                (path / "1").mkdir()
+                (path / "1").mkdir(FOLDER_MODE)
             yield path, max(generations, default=1)
 
     def _own(self, folder: Path) -> Claim:
+        make_private(folder, FOLDER_MODE)
         lock = _open(folder / "owner.lock")
         try:
             if not _try_lock(lock):
@@ -152,7 +155,9 @@ def _descriptor(path: Path) -> Iterator[int]:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    make_private(path)
+    return descriptor
 
 
 def _try_lock(descriptor: int) -> bool:

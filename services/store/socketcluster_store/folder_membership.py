@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.private_files import FILE_MODE, make_folder
 from socketcluster_store.errors import EngineError
 from socketcluster_store.membership import HEARTBEAT, Membership
 
@@ -67,9 +68,10 @@ class FolderMembership(Membership):
             raise EngineError(f"the data folder cannot be used: {error}") from None
 
     def _join(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder.parent)  # the application's, which the partitions are in too
+        make_folder(self._folder)
         draft = self._folder / f".{self._store_id}"  # locked before anybody sees it under its name
-        self._lock = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._lock = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         draft.rename(self._folder / self._store_id)
         self._look()

@@ -326,6 +326,29 @@ def test_one_cluster_at_a_time_uses_a_data_folder(tmp_path: Path) -> None:
     )
 
 
+def test_what_the_launcher_keeps_is_private_in_a_folder_from_before_too(tmp_path: Path) -> None:
+    settings = SocketCluster(data_dir=tmp_path / "data").settings
+    for _ in range(2):
+        with data_dir(settings):
+            found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data").iterdir()}
+            assert found == {"socketcluster.lock": 0o600, "secret": 0o600, "store": 0o700}
+        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+        for path in (tmp_path / "data").iterdir():
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_a_data_folder_and_a_secret_that_were_chosen_keep_their_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "shared").write_text("x" * 40)
+    (tmp_path / "shared").chmod(0o640)
+    monkeypatch.setenv("SOCKETCLUSTER_SECRET_FILE", str(tmp_path / "shared"))
+    with data_dir(SocketCluster(data_dir=tmp_path).settings):
+        pass
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path, tmp_path / "shared")] == [0o755, 0o640]
+
+
 def test_the_sockets_folder_is_private_and_goes(tmp_path: Path) -> None:
     settings = SocketCluster(data_dir=tmp_path).settings
     with data_dir(settings) as lock, run_dir_of(lock) as path:

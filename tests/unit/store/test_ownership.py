@@ -13,7 +13,9 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store.claims import Claims
 from socketcluster_store.documents import Documents
+from socketcluster_store.engines import partition_files
 from socketcluster_store.engines.base import Command
+from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import FencedError, PartitionLockedError
 from socketcluster_store.folder_membership import FolderMembership
@@ -49,6 +51,44 @@ def test_few_partitions_move_when_a_store_comes() -> None:
 def test_stores_of_one_name_share_too() -> None:
     made = shares(["host-00000001", "host-00000002"])
     assert [len(share) for share in made.values()] == [32, 32]
+
+
+# Files
+
+
+def opened_up(folder: Path) -> list[tuple[str, str]]:
+    """Return what in a folder others than the owner may use."""
+    return [
+        (str(path.relative_to(folder)), oct(mode))
+        for path in (folder, *folder.rglob("*"))
+        if (mode := path.stat().st_mode) & 0o077
+    ]
+
+
+async def test_nobody_else_may_read_what_a_store_keeps(tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    for store_id in ("one", "two"):
+        engine = LmdbEngine(app / "partitions", Documents(1 << 20), store_id=store_id)
+        membership = engine.membership(3.0, lambda: None)
+        await membership.join()
+        partition = await engine.open(0)
+        await partition.apply([Command(store_pb2.VERB_SET, b"", ["n"], b"\x01")])
+        assert opened_up(app) == []
+        assert {path.name for path in (app / "partitions/00/1").iterdir()} >= {"data.mdb", "journal.0", "owner.lock"}
+        await partition.close()
+        for path in (app, *app.rglob("*")):  # as a store made them that did not mind
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        await membership.leave()  # its file goes with it
+
+
+async def test_nobody_else_may_read_what_is_copied_from_a_hung_store(tmp_path: Path) -> None:
+    partition = await LmdbEngine(tmp_path / "partitions", Documents(1 << 20), store_id="hung-1").open(0)
+    await partition.apply([Command(store_pb2.VERB_SET, b"", ["n"], b"\x01")])
+    await partition.close()
+    (tmp_path / "draft").mkdir(0o700)
+    partition_files.copy(tmp_path / "partitions/00/1", tmp_path / "draft")
+    assert {path.name for path in (tmp_path / "draft").iterdir()} == {"data.mdb", "journal.0", "journal.1"}
+    assert opened_up(tmp_path / "draft") == []
 
 
 # Claims

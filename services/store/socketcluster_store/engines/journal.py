@@ -25,6 +25,7 @@ from pathlib import Path
 from zlib import crc32
 
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.private_files import FILE_MODE, make_private
 from socketcluster_store.errors import EngineError
 from socketcluster_store.files import sync_folder
 
@@ -61,8 +62,9 @@ class Segment:
         self.path = path
         self.dirty = False
         """Was anything written since the last sync?"""
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
+            make_private(path)
             found = os.fstat(self.descriptor).st_size
             if found < size:
                 os.posix_fallocate(self.descriptor, 0, size)
@@ -233,6 +235,7 @@ def copy(former: Path, new: Path) -> None:
         if not (former / name).exists():
             continue
         shutil.copyfile(former / name, new / name)
+        make_private(new / name)
         with (new / name).open("r+b") as file:
             header = file.read(_FIRST)
             if header[: len(_MAGIC)] != _BLANK and not _holds(header):

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 
 import lmdb
 
+from socketcluster_runtime.private_files import FILE_MODE, make_private
 from socketcluster_store.engines import journal
 from socketcluster_store.engines.journal import Journal, Writes
 from socketcluster_store.errors import EngineError
@@ -76,6 +77,7 @@ def copy(former: Path, new: Path) -> None:
         with environment:
             _check_length(environment)
             environment.copy(str(new), compact=True)
+        make_private(new / _DATA)  # LMDB asks nobody how
         with (new / _DATA).open("rb") as file:
             os.fsync(file.fileno())
 
@@ -91,6 +93,7 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
         environment = lmdb.open(
             str(path),
             map_size=MAP_BYTES,
+            mode=FILE_MODE,
             max_dbs=0,
             lock=False,  # the claim lets only one process in, which keeps its transactions apart
             readahead=False,
@@ -98,6 +101,7 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
             max_spare_txns=1,
         )
         undo.callback(environment.close)
+        make_private(_data_of(environment))
         _check_length(environment)
         opened = Journal(path, segment_bytes)
         undo.callback(opened.close)
