@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 from urllib.parse import unquote
 
 from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
@@ -23,7 +24,30 @@ _BEGINNING = re.compile(
     _EMPTY_LINES + rb"\r?(?:" + _TOKEN + rb"{1,32}(?: (?:[^\x00-\x20\x7f]+(?: [HTP/.0-9]{0,8}\r?)?)?)?)?"
 )
 _END = re.compile(rb"\n\r?\n")
-_SID = re.compile(r"[?&]sid=([^&#]*)")
+_SID = re.compile(r"(?:.*&)?sid=([^&]*)")
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is for (RFC 9112, section 3.2), as every service reads it."""
+
+    path: str
+    """As sent, without the fragment, which no client should send; ``*`` and ``host:port`` are their own path."""
+    query: str
+    """As sent."""
+    authority: str | None
+    """The host and port of the absolute form, which stands for the header ``Host`` then."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a request's target, of whatever form."""
+        text = text.partition("#")[0]
+        path, _, query = text.partition("?")
+        found = None if path.startswith("/") else _ABSOLUTE.match(path)
+        if found is None:
+            return cls(path, query, None)
+        return cls(path[found.end() :] or "/", query, found[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +94,12 @@ class RequestHead:
     @property
     def path(self) -> str:
         """The target's path, as sent; ``*`` and ``host:port`` are their own path."""
-        path = self.target.partition("?")[0]
-        if path.startswith("/") or "://" not in path:
-            return path
-        return "/" + path.partition("://")[2].partition("/")[2]
+        return Target.parse(self.target).path
 
     @property
     def sid(self) -> str | None:
-        """The first ``sid`` of the target's query."""
-        found = _SID.search(self.target)
+        """The last ``sid`` of the target's query, as workers read it."""
+        found = _SID.match(Target.parse(self.target).query)
         return None if found is None else unquote(found[1])
 
     def headers(self) -> dict[str, str]:

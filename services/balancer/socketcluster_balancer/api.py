@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote
 
 from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.settings import did_you_mean
-from socketcluster_wire.request_head import RequestHead
+from socketcluster_wire.request_head import RequestHead, Target
 
 STAGES = ("request", "upgrade")
 """``upgrade``: the first request asks for a WebSocket; ``request``: any other."""
@@ -42,18 +42,19 @@ class Request:
 
     @cached_property
     def path(self) -> str:
-        """Without the query, and with what was percent-encoded decoded."""
+        """Without query and fragment, and with what was percent-encoded decoded: what the worker chooses by."""
         return unquote(self._head.path)
 
     @cached_property
     def query(self) -> Mapping[str, str]:
         """The parameters of the query; of several of one name the last one."""
-        return dict(parse_qsl(self._head.target.partition("?")[2]))
+        return dict(parse_qsl(Target.parse(self._head.target).query, keep_blank_values=True))
 
     @cached_property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case; of several of one name, joined by commas."""
-        return self._head.headers()
+        """Names in lower case; of several of one name, joined by commas; ``host`` is the target's, if that has one."""
+        authority = Target.parse(self._head.target).authority
+        return self._head.headers() | ({} if authority is None else {"host": authority})
 
     @cached_property
     def session_id(self) -> str | None:

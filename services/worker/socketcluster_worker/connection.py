@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl, unquote
+
+from socketcluster_wire.request_head import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,7 @@ class Handshake:
 
     path: str
     query: Mapping[str, str]
+    """The parameters of the query, those without a value too; of several of one name the last one."""
     headers: Mapping[str, str]
     """Names in lower case; of several of one name, joined by commas."""
     address: tuple[str, int] | None
@@ -22,19 +25,27 @@ class Handshake:
     """Did the client come by TLS?"""
     auth: Any = None
     """What the client sent with its message protocol's handshake."""
+    query_all: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """As ``query``, with all values of each name, in their order."""
 
     @classmethod
     def parse(
         cls, target: str, headers: list[tuple[bytes, bytes]], address: tuple[str, int] | None, *, secure: bool
     ) -> Handshake:
         """Make it of a request's target and headers."""
-        path, _, query = target.partition("?")
+        asked = Target.parse(target)
+        query: dict[str, tuple[str, ...]] = {}
+        for name, value in parse_qsl(asked.query, keep_blank_values=True):
+            query[name] = (*query.get(name, ()), value)
         collected: dict[str, str] = {}
         for raw_name, raw_value in headers:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
             separator = "; " if name == "cookie" else ", "
             collected[name] = collected[name] + separator + value if name in collected else value
-        return cls(unquote(path), dict(parse_qsl(query)), collected, address, secure)
+        if asked.authority is not None:
+            collected["host"] = asked.authority
+        last = {name: values[-1] for name, values in query.items()}
+        return cls(unquote(asked.path), last, collected, address, secure, query_all=query)
 
 
 SlowConsumer: TypeAlias = Literal["disconnect", "drop_oldest", "latest_only"]

@@ -11,10 +11,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from socketcluster_runtime import logging
 from socketcluster_runtime.cookies import SessionCookies
+from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions
-from socketcluster_wire.engineio import ErrorCode
+from socketcluster_wire.engineio import ErrorCode, encode_payload
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.identity import Identity
@@ -26,10 +28,12 @@ from socketcluster_worker.protocols.socketcluster_v1 import SocketClusterV1Peer
 from socketcluster_worker.protocols.socketio import SocketIOPeer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tokens import Tokens
-from socketcluster_worker.transport.engine import EngineOptions
+from socketcluster_worker.transport.engine import NOOP, EngineOptions
 from socketcluster_worker.transport.forward import EXTENSION, Forwarder
-from socketcluster_worker.transport.polling import EngineServer, MakeReceiver, Refusal
+from socketcluster_worker.transport.polling import PLAIN, EngineServer, MakeReceiver, Refusal
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
+
+log = logging.get_logger(__name__)
 
 CLIENT_FILES = ("socketcluster.js", "socketcluster.mjs", "socketcluster.d.ts")
 MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".ts": "text/plain"}
@@ -40,6 +44,7 @@ class Endpoints:
 
     Attributes:
         open_websockets: the connections that are open by WebSocket.
+        refused: is told of requests that could not be read.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class Endpoints:
             engine = EngineServer(identity, options, self._origins, make_receiver)
             self._engines[path] = self._engines[path.rstrip("/")] = engine
         self._user_app: ASGIApp = worker.http_server
+        self.refused = Throttle(lambda count: log.info("requests were refused", requests=count, last=self.refused.last))
 
     @property
     def connections(self) -> int:
@@ -115,6 +121,7 @@ class Endpoints:
         for websocket in tuple(self.open_websockets):
             websocket.close(code, reason)
         self._forwarder.close()
+        self.refused.close()
 
     # HTTP.
 
@@ -125,15 +132,14 @@ class Endpoints:
         handshake = Handshake.parse(target, scope["headers"], scope.get("client"), secure=secure)
         path = scope["path"]
         engine = self._engines.get(path)
-        if engine is not None and await self._forward(scope, receive, send, handshake):
+        if engine is not None and scope["type"] == "http":
+            await self._serve_engine(engine, scope, receive, send, handshake)
             return
         session_id = self._cookies.read(handshake.headers.get("cookie", ""))
         if session_id is None:
             session_id = self._identity.new_id()
             send = _with_cookie(send, self._cookies.write(session_id, secure=secure))
-        if engine is not None and scope["type"] == "http":
-            await engine.serve(scope, receive, send, handshake, session_id)
-        elif self._is_raw(path) and scope["type"] == "http":
+        if self._is_raw(path) and scope["type"] == "http":
             answer = PlainTextResponse("this is a WebSocket endpoint\n", 426, headers={"upgrade": "websocket"})
             await answer(scope, receive, send)
         elif scope["type"] == "http" and (own := self._own(path)) is not None:
@@ -141,6 +147,32 @@ class Endpoints:
         else:
             scope["session"] = self._worker.ws_server.sessions.get(session_id)
             await self._user_app(scope, receive, send)
+
+    async def _serve_engine(
+        self, engine: EngineServer, scope: Scope, receive: Receive, send: Send, handshake: Handshake
+    ) -> None:
+        """Serve a request of a polling client, here or where its session is.
+
+        A poll whose client has ended its own direction is given nothing that would be lost if the client has gone: it
+        is answered with a noop, and what waits goes to the next poll.
+        """
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        if not await self._forward(scope, receive, noting, handshake):
+            session_id = self._cookies.read(handshake.headers.get("cookie", ""))
+            answer: Send = noting
+            if session_id is None:
+                session_id = self._identity.new_id()
+                answer = _with_cookie(noting, self._cookies.write(session_id, secure=handshake.secure))
+            await engine.serve(scope, receive, answer, handshake, session_id)
+        if not started:
+            noop = encode_payload([NOOP])
+            await Response(noop, media_type=PLAIN, headers={"cache-control": "no-store"})(scope, receive, send)
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send, handshake: Handshake) -> bool:
         """Have a request answered by the worker whose session it names; return whether that was so."""
@@ -161,6 +193,14 @@ class Endpoints:
         if path == self._settings.path + "health":
             return JSONResponse({"status": "ok", "worker": self._worker.name})
         return None
+
+    def polls(self, path: str) -> bool:
+        """Do polling requests go to this path?"""
+        return path in self._engines
+
+    def max_body(self, path: str) -> int:
+        """Return how many bytes a request's body may have."""
+        return self._settings.max_http_buffer_size if path in self._engines else self._settings.max_request_body
 
     def _is_raw(self, path: str) -> bool:
         return path == self._raw_path or path == self._raw_path[:-1]

@@ -85,6 +85,8 @@ class WorkerSettings(ServiceSettings):
     """Seconds that ``socket.call`` waits for an answer unless it is told otherwise."""
     max_http_buffer_size: int = Field(1_000_000, ge=1000, le=100_000_000)
     """Bytes that one message, or one polling request, may have."""
+    max_request_body: int = Field(100_000_000, ge=1000)
+    """Bytes that the body of a request to your own pages may have; it is answered 413 otherwise."""
     max_buffered_bytes: int = Field(1_048_576, ge=1000)
     """Bytes that may wait for one client that reads slowly; a single longer message may wait alone."""
     slow_consumer: SlowConsumer = "disconnect"

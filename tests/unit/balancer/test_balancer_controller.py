@@ -44,12 +44,22 @@ def controller(request: Callable[[Request], Any] | None = None, **stages: Callab
 # What it is shown.
 
 
+@pytest.mark.parametrize("target", ["/pid#x", "/pid?a=#b", "/%70id", "http://other/pid", "HTTP://other/pid#x"])
+async def test_it_is_shown_the_path_that_the_worker_chooses_by(bench: Bench, target: str) -> None:
+    seen: list[Request] = []
+    await bench.start(await bench.worker("aaaaaaaa"), controller=controller(seen.append))
+    await bench.send(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    (request,) = seen
+    assert request.path == "/pid"
+    assert request.headers["host"] == ("other" if "//" in target else "h")
+
+
 async def test_it_is_shown_the_first_request(bench: Bench) -> None:
     seen: list[Request] = []
     await bench.start(await bench.worker("aaaaaaaa"), controller=controller(seen.append))
     await bench.send(b"POST /a%20b?c=d%2Fe&f HTTP/1.1\r\nHost: h\r\nX-One: 1\r\nx-one:2\r\ncontent-length: 0\r\n\r\n")
     (request,) = seen
-    assert (request.method, request.path, request.query) == ("POST", "/a b", {"c": "d/e"})
+    assert (request.method, request.path, request.query) == ("POST", "/a b", {"c": "d/e", "f": ""})
     assert request.headers == {"host": "h", "x-one": "1, 2", "content-length": "0"}
     assert request.address[0] == "127.0.0.1"
     assert not request.secure

@@ -7,10 +7,11 @@ import json
 
 import pytest
 from starlette.requests import Request
-from support.raw import HANDSHAKE, RawWebSocket, event, frame, upgrade
-from support.worker import Probe, RunningWorker, StartWorker
+from support.raw import ENGINE, HANDSHAKE, RawWebSocket, event, frame, upgrade
+from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_worker.api.worker import Worker
+from socketcluster_worker.transport.http import HTTPProtocol
 
 HEALTH = "/socketcluster/health"
 
@@ -70,7 +71,7 @@ async def test_a_head_that_is_too_large_is_refused_though_another_request_went_w
 
 async def test_a_head_without_an_end_is_refused(worker: RunningWorker) -> None:
     client = await worker.connect()
-    await client.send(b"GET / HTTP/1.1\r\nX-Endless: ")
+    await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Endless: ")
     await client.send(b"x" * 400_000)
     assert (await client.answer()).status_code == 431
 
@@ -177,12 +178,255 @@ async def test_a_websocket_begins_with_get_and_a_present_http(worker: RunningWor
     await client.closed()
 
 
-async def test_an_upgrade_behind_an_unanswered_request_is_refused(start_worker: StartWorker) -> None:
-    def run(worker: Worker) -> None:
-        worker.http_server.on("req", lambda _: asyncio.Event().wait())
+async def test_an_upgrade_behind_a_request_waits_for_its_answer(start_worker: StartWorker) -> None:
+    release = asyncio.Event()
 
-    worker = await start_worker(run, drain_timeout=0)
+    def run(worker: Worker) -> None:
+        @worker.http_server.on("req")
+        async def page(_: Request) -> str:
+            await release.wait()
+            return "page"
+
+    worker = await start_worker(run)
+    cookie = (await cookie_of(worker)).encode()
     client = await worker.connect()
-    await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + upgrade())
+    await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: %s\r\n\r\n" % cookie + upgrade() + frame(HANDSHAKE))
+    release.set()
+    assert (await client.answer()).body == b"page"
+    websocket = RawWebSocket(client, await client.answer())
+    assert (await websocket.next_json())["rid"] == 1
+    await websocket.end()
+
+
+class Seen:
+    """A controller that remembers which requests reached its pages, and answers them with their bodies."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def run(self, worker: Worker) -> None:
+        @worker.http_server.on("req")
+        async def page(request: Request) -> str:
+            self.paths.append(request.url.path)
+            body = (await request.body()).decode()
+            return f"{request.method} {request.url.path} {request.headers.get('upgrade')} {body}"
+
+
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)
+
+
+@pytest.mark.parametrize("split", [1, 7, 100_000])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [(b"Content-Length: %d" % len(HIDDEN), HIDDEN), (b"Transfer-Encoding: chunked", CHUNKS)],
+)
+async def test_a_body_behind_another_upgrade_is_no_request(
+    start_worker: StartWorker, framing: bytes, body: bytes, split: int
+) -> None:
+    seen = Seen()
+    worker = await start_worker(seen.run)
+    cookie = (await cookie_of(worker)).encode()
+    client = await worker.connect()
+    one = b"POST /%%s HTTP/1.1\r\nHost: x\r\nCookie: %s\r\nUpgrade: foo\r\nConnection: Upgrade\r\n%s\r\n\r\n" % (
+        cookie,
+        framing,
+    )
+    seen.paths.clear()
+    data = one % b"a" + body + one % b"b" + body
+    for i in range(0, len(data), split):
+        await client.send(data[i : i + split])
+    for path in "ab":
+        assert (await client.answer()).body == f"POST /{path} foo ".encode() + HIDDEN
+    assert seen.paths == ["/a", "/b"]
+    client.close()
+
+
+@pytest.mark.parametrize("path", ["/socketcluster/", "/mine", "/socket.io/?EIO=4&transport=websocket"])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [(f"Content-Length: {len(HIDDEN)}", HIDDEN), ("Transfer-Encoding: chunked", CHUNKS)],
+)
+async def test_a_request_for_a_websocket_has_no_body(
+    start_worker: StartWorker, path: str, framing: str, body: bytes
+) -> None:
+    seen = Seen()
+    worker = await start_worker(seen.run)
+    client = await worker.connect()
+    name, _, value = framing.partition(": ")
+    await client.send(upgrade(path, **{name: value}) + body)
     assert (await client.answer()).status_code == 400
-    await client.closed()
+    assert await client.closed() == b""
+    assert seen.paths == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: a",
+        b"GET / HTTP/1.0\r\nHost: a\r\nHost: b",
+        b"GET / HTTP/1.1\r\nHost: a/b",
+        b"CONNECT a:80 HTTP/1.1\r\nHost: a:80",
+        b"GET http://u@a/ HTTP/1.1\r\nHost: a b",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+    ],
+)
+async def test_what_could_be_read_in_two_ways_is_refused(start_worker: StartWorker, head: bytes) -> None:
+    seen = Seen()
+    worker = await start_worker(seen.run)
+    client = await worker.connect()
+    await client.send(head + b"\r\n\r\n" + HIDDEN)
+    assert (await client.answer()).status_code in (400, 501)
+    assert await client.closed() == b""
+    assert seen.paths == []
+
+
+@pytest.mark.parametrize("path", ["/socketcluster/", "/socket.io/?EIO=4&transport=websocket", "/mine"])
+@pytest.mark.parametrize(("version", "status"), [("8", 426), ("", 400)])
+async def test_another_version_of_websocket_is_told_the_right_one(
+    worker: RunningWorker, path: str, version: str, status: int
+) -> None:
+    client = await worker.connect()
+    await client.send(upgrade(path, Sec_WebSocket_Version=version))
+    answer = await client.answer()
+    assert (answer.status_code, answer.headers["sec-websocket-version"]) == (status, "13")
+
+
+async def test_a_target_may_be_a_url(start_worker: StartWorker) -> None:
+    def run(worker: Worker) -> None:
+        worker.http_server.on("req", lambda request: f"{request.url} {request.headers['host']}")
+
+    worker = await start_worker(run)
+    client = await worker.connect()
+    answer = await client.request("GET", "http://example.org/a?c=d#e", Host="x")
+    assert answer.body == b"http://example.org/a?c=d example.org"
+    for target in ("ws://x/socketcluster/", "http://x/socket.io/?EIO=4&transport=websocket"):
+        client = await worker.connect()
+        await client.send(upgrade(target, Host="x"))
+        assert (await client.answer()).status_code == 101
+        client.close()
+
+
+async def test_pipelined_requests_are_not_parsed_before_their_turn(start_worker: StartWorker) -> None:
+    seen = Seen()
+    release = asyncio.Event()
+
+    def run(worker: Worker) -> None:
+        @worker.http_server.on("req")
+        async def page(request: Request) -> str:
+            seen.paths.append(request.url.path)
+            await release.wait()
+            return "x"
+
+    worker = await start_worker(run)
+    cookie = (await cookie_of(worker)).encode()
+    client = await worker.connect()
+    await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: %s\r\n\r\n" % cookie * 500)
+    await until(lambda: seen.paths)
+    connections = [c for c in worker.service._server._state.connections if isinstance(c, HTTPProtocol) and c.cycle]
+    (connection,) = connections
+    await until(lambda: connection.flow.read_paused)
+    assert len(seen.paths) == 1
+    assert not connection.pipeline
+    release.set()
+    for _ in range(500):
+        assert (await client.answer()).body == b"x"
+    assert len(seen.paths) == 500
+    client.close()
+
+
+async def test_nothing_behind_the_last_request_is_served(start_worker: StartWorker) -> None:
+    seen = Seen()
+    worker = await start_worker(seen.run)
+    client = await worker.connect()
+    await client.send(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + HIDDEN)
+    assert (await client.answer()).status_code == 200
+    assert await client.closed() == b""
+    assert seen.paths == ["/a"]
+
+
+@pytest.mark.parametrize("slow", [False, True])
+async def test_a_client_that_ends_its_own_direction_gets_its_answers(start_worker: StartWorker, slow: bool) -> None:
+    arrived, release = asyncio.Event(), asyncio.Event()
+
+    def run(worker: Worker) -> None:
+        @worker.http_server.on("req")
+        async def page(request: Request) -> str:
+            arrived.set()
+            await release.wait()
+            return request.url.path
+
+    worker = await start_worker(run)
+    cookie = (await cookie_of(worker)).encode()
+    client = await worker.connect()
+    await client.send(
+        b"".join(b"GET /%s HTTP/1.1\r\nHost: x\r\nCookie: %s\r\n\r\n" % (n, cookie) for n in (b"a", b"b"))
+    )
+    if slow:
+        await arrived.wait()
+    client.writer.write_eof()
+    release.set()
+    assert [(await client.answer()).body for _ in range(2)] == [b"/a", b"/b"]
+    assert await client.closed() == b""
+
+
+@pytest.mark.parametrize("path", ["/", "/socketcluster/engine/?EIO=4&transport=polling&sid=x"])
+async def test_a_body_that_does_not_come_is_given_up(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr("socketcluster_worker.transport.http.BODY_WINDOW", 0.05)
+    worker = await start_worker(Seen().run)
+    client = await worker.connect()
+    await client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab".encode())
+    assert (await client.answer()).status_code in (400, 408)
+    assert await client.closed() == b""
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_limit_is_refused(start_worker: StartWorker, chunked: bool) -> None:
+    worker = await start_worker(Seen().run, max_request_body=1000)
+    client = await worker.connect()
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 2000"
+    await client.send(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
+    await client.send(b"7d0\r\n" * chunked + b"x" * 2000)
+    assert (await client.answer()).status_code == 413
+    assert await client.closed() == b""
+
+
+async def test_a_client_that_takes_nothing_of_its_answer_is_disconnected(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socketcluster_worker.transport.http.SEND_TICK", 0.01)
+
+    def run(worker: Worker) -> None:
+        worker.http_server.on("req", lambda _: b"x" * 20_000_000)
+
+    worker = await start_worker(run)
+    client = await worker.connect()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    connections = worker.service._server._state.connections
+    await until(lambda: connections)
+    await until(lambda: not connections)
+
+
+async def test_a_poll_of_a_half_closed_client_is_answered_and_loses_nothing(
+    worker: RunningWorker, probe: Probe
+) -> None:
+    client = await worker.connect()
+    answer = await client.request("GET", ENGINE + "polling")
+    cookie = answer.headers["set-cookie"].partition(";")[0]
+    target = f"{ENGINE}polling&sid={json.loads(answer.body[1:])['sid']}"
+    client = await worker.connect()
+    await client.send(f"GET {target} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode())
+    client.writer.write_eof()
+    answer = await client.answer()
+    assert (answer.status_code, answer.body) == (200, b"6")
+    assert await client.closed() == b""
+    client = await worker.connect()
+    await client.request("POST", target, b"4" + HANDSHAKE.encode(), Cookie=cookie)
+    assert b'"rid":1' in (await client.request("GET", target, Cookie=cookie)).body
+    (await probe.sockets.get()).disconnect()
+    await probe.ends.get()
+    client.close()
