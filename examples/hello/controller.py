@@ -1,4 +1,8 @@
-"""The first example: greets each client, and sends every tab of a browser the same random number each second."""
+"""The first example: greets each client, and sends every tab of a browser the same random number each second.
+
+Its page publishes to no channel, so run it with ``make run OPTIONS="--client-publish deny"``: by default every client
+may publish to every channel.
+"""
 
 from pathlib import Path
 from random import randrange

@@ -56,6 +56,12 @@ async def test_socketcluster_client_20_authenticates(drive: Callable[..., Awaita
     assert seen["unpublished"] == {"name": "ForbiddenError", "message": "read only"}
     assert seen["published"] == "plain"
     assert seen["handshake"] == [4008, "RefusedClientError"]
+    assert seen["banned"] == [4501, "BannedClientError"]
+    assert seen["given"] == ["authenticated", "Dan", "Dan"]
+    assert seen["givenAgain"] == [True, "authenticated", "Dan", "Dan"]
+    assert seen["nulls"] == [None, "undefined"]
+    assert seen["empty"] == "undefined"
+    assert seen["binary"] == "binary"
 
 
 @pytest.mark.parametrize(

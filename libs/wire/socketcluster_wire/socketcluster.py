@@ -108,6 +108,16 @@ class AuthReply(msgspec.Struct, frozen=True, rename="camel"):
     auth_error: ErrorData | None = None
 
 
+class Publication(msgspec.Struct, frozen=True):
+    """The data of ``#publish`` as a subscriber gets it."""
+
+    channel: str
+    data: Any = msgspec.UNSET
+    """What was published; left out where nothing was."""
+    offset: str | msgspec.UnsetType = msgspec.UNSET
+    """Where in the channel it is, for a client that asked."""
+
+
 class RefusedReply(msgspec.Struct, frozen=True):
     """What a client of version 1 learns from a refused handshake: the close code."""
 

@@ -12,8 +12,8 @@ from socketcluster_store.errors import InvalidError, TooLargeError
 
 MAX_ID_BYTES = 128
 """The longest id of a session or message."""
-MAX_NAME_BYTES = 1024
-"""The longest name of a channel or event."""
+MAX_NAME_BYTES = 4096
+"""The longest name of a channel or event; workers allow up to 1,000 characters of a channel's, of 4 bytes at most."""
 
 
 class Checks:

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from socketcluster_wire.close_codes import may_be_sent
+
 
 class WorkerError(Exception):
     """The root of what the worker raises."""
@@ -61,13 +63,25 @@ class EventError(Exception):
     """What a handler or middleware raises to tell the client what went wrong: name, message and data travel to it.
 
     The text of any other exception stays in the server's log.
+
+    Attributes:
+        close_code: with which the connection ends, where a middleware of the stage ``handshake`` raises this and the
+            protocol ends it then; ``None`` means 4008. With 4500 to 4999 clients do not come back.
+
+    Raises:
+        ValueError: ``close_code`` is none that may be sent (RFC 6455, section 7.4).
     """
 
-    def __init__(self, message: str, *, name: str = "EventError", data: object = None) -> None:
+    def __init__(
+        self, message: str, *, name: str = "EventError", data: object = None, close_code: int | None = None
+    ) -> None:
         super().__init__(message)
+        if close_code is not None and not may_be_sent(close_code):
+            raise ValueError(f"{close_code} may not be sent as a close code")
         self.name = name
         self.message = message
         self.data = data
+        self.close_code = close_code
 
 
 class AuthTokenError(EventError):

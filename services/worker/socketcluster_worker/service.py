@@ -60,7 +60,13 @@ class Service:
         )
         self._watches = Watches(self._client, self._tasks)
         self._sessions = Sessions(self._client, self._tasks, self._watches)
-        self._exchange = Exchange(self._client, self._tasks, max_channels_per_socket=settings.max_channels_per_socket)
+        self._exchange = Exchange(
+            self._client,
+            self._tasks,
+            max_channels_per_socket=settings.max_channels_per_socket,
+            max_channel_name_length=settings.max_channel_name_length,
+            client_publish=settings.publishable,
+        )
         self._ws_server = WSServer(
             identity.worker_id,
             self._sessions,

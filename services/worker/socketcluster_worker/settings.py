@@ -101,6 +101,10 @@ class WorkerSettings(ServiceSettings):
     """Have clients compress each message on its own; if not, a connection holds up to 40 KiB for it."""
     max_channels_per_socket: int = Field(1000, ge=1)
     """Channels that one client may be subscribed to at a time."""
+    max_channel_name_length: int = Field(200, ge=1, le=1000)
+    """Characters of a channel's name."""
+    client_publish: Annotated[tuple[str, ...], NoDecode] = ("allow",)
+    """Channels to which clients may publish: ``allow`` (all), ``deny`` (none), or patterns: ``chat:*,news``."""
     max_forwards: int = Field(8192, ge=0)
     """Requests for sessions of other workers that are forwarded at a time, WebSockets included; others are refused."""
     store_timeout: float = Field(10.0, gt=0, le=600)
@@ -108,10 +112,24 @@ class WorkerSettings(ServiceSettings):
     drain_timeout: float = Field(10.0, ge=0, le=600)
     """Seconds that handlers and HTTP requests have to finish when the worker stops."""
 
-    @field_validator("stores", "origins", "tags", mode="before")
+    @field_validator("stores", "origins", "tags", "client_publish", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("client_publish")
+    @classmethod
+    def _check_client_publish(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or (len(value) > 1 and not {"allow", "deny"}.isdisjoint(value)):
+            raise ValueError("give allow, deny, or patterns of channels, comma-separated")
+        return value
+
+    @property
+    def publishable(self) -> tuple[str, ...] | None:
+        """Patterns of the channels to which clients may publish; ``None``: to any."""
+        if self.client_publish == ("allow",):
+            return None
+        return () if self.client_publish == ("deny",) else self.client_publish
 
     @field_validator("origins")
     @classmethod

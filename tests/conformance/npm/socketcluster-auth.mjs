@@ -91,6 +91,32 @@ const three = socketClusterClient.create({ ...options, query: { refuse: "yes" },
 const error = three.listener("error").once();
 const abort = await three.listener("connectAbort").once();
 seen.handshake = [abort.code, (await error).error.name];
+const four = socketClusterClient.create({ ...options, query: { ban: "yes" }, autoReconnect: false });
+const banned = four.listener("error").once();
+seen.banned = [(await four.listener("connectAbort").once()).code, (await banned).error.name];
+
+// A token that the handshake's middleware gives: both sides agree at last, and after a reconnection too.
+const five = socketClusterClient.create({ ...options, query: { login: "Dan" }, authTokenName: "Dan's" });
+const given = five.listener("authenticate").once();
+await five.listener("connect").once();
+await given;
+seen.given = [five.authState, five.authToken.name, (await five.invoke("who am I")).name];
+five.disconnect();
+five.connect();
+seen.givenAgain = (await five.listener("connect").once()).isAuthenticated;
+await five.listener("authenticate").once();
+seen.givenAgain = [seen.givenAgain, five.authState, five.authToken.name, (await five.invoke("who am I")).name];
+seen.nulls = [await five.invoke("null"), typeof (await five.invoke("nothing"))];
+
+// A publication without data, and JSON in a binary message.
+const empty = first(two.channel("b"));
+two.transmitPublish("b");
+seen.empty = typeof (await empty);
+const text = JSON.stringify({ event: "#publish", data: { channel: "b", data: "binary" } });
+const binary = first(two.channel("b"));
+five.transport.socket.send(new TextEncoder().encode(text));
+seen.binary = await binary;
+five.disconnect();
 
 one.disconnect();
 two.disconnect();

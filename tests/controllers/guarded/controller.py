@@ -16,6 +16,10 @@ def run(worker):
     async def let_in(action):
         if action.socket.handshake.query.get("refuse"):
             raise EventError("not you", name="RefusedClientError")
+        if action.socket.handshake.query.get("ban"):
+            raise EventError("never you", name="BannedClientError", close_code=4501)
+        if (name := action.socket.handshake.query.get("login")) is not None:
+            await action.socket.set_auth_token({"name": name})
 
     @server.use("authenticate")
     def judge(action):
@@ -50,6 +54,8 @@ def run(worker):
         socket.on("auth events", lambda: events)
         socket.on("echo", lambda data: data)
         socket.on("who am I", lambda: socket.auth_token)
+        socket.on("null", lambda: (None,))
+        socket.on("nothing", lambda: None)
         socket.on("login", socket.set_auth_token)
         socket.on("log me out", socket.deauthenticate)
         socket.on("kick me out", lambda args: socket.kick_out(*args))

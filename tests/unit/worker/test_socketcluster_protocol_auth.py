@@ -264,11 +264,116 @@ async def test_set_auth_token_for_a_client_that_is_gone(worker: RunningWorker, s
 async def test_deauthenticate_takes_the_token_away(worker: RunningWorker, story: Story) -> None:
     websocket, _ = await shake(worker, token(**GOOD))
     socket = await story.sockets.get()
+    await websocket.call("who")  # it has taken in the handshake's answer
     socket.deauthenticate()
     assert await websocket.next_json() == {"event": "#removeAuthToken"}
     assert socket.auth_token is None
     assert await story.told.get() == ("authenticate", GOOD)
     assert await story.told.get() == ("deauthenticate", GOOD)
+
+
+async def test_a_token_right_after_the_handshake_waits_until_the_client_has_its_answer(
+    start_worker: StartWorker, story: Story
+) -> None:
+    def run(worker: Worker) -> None:
+        story.run(worker)
+
+        @worker.ws_server.on("connection")
+        async def connected(socket: Any) -> None:
+            socket.emit("first")
+            await socket.set_auth_token(GOOD)
+            socket.emit("confirmed")
+
+    worker = await start_worker(run, auth_key=SecretStr(KEY))
+    websocket, (answer,) = await shake(worker, None)
+    assert answer["data"]["isAuthenticated"] is False
+    assert await websocket.next_json() == {"event": "first"}
+    assert await websocket.next_text() == ""  # a ping, whose answer shows that
+    await websocket.send_text("")
+    given = await websocket.next_json()
+    assert given["event"] == "#setAuthToken"
+    await websocket.send_json({"rid": given["cid"]})
+    assert await websocket.next_json() == {"event": "confirmed"}
+
+
+async def test_deauthenticate_right_after_the_handshake_waits_too(worker: RunningWorker, story: Story) -> None:
+    websocket, _ = await shake(worker, token(**GOOD))
+    socket = await story.sockets.get()
+    socket.deauthenticate()
+    giving = asyncio.create_task(socket.set_auth_token({"name": "Bob"}))
+    assert await websocket.next_text() == ""
+    await websocket.send_text("")
+    assert await websocket.next_json() == {"event": "#removeAuthToken"}
+    given = await websocket.next_json()
+    assert given["event"] == "#setAuthToken"
+    await websocket.send_json({"rid": given["cid"]})
+    await giving
+    assert (await websocket.call("who"))["data"]["name"] == "Bob"
+
+
+async def test_what_waits_for_a_client_that_goes_ends(worker: RunningWorker, story: Story) -> None:
+    websocket = await worker.socket()
+    socket = await story.sockets.get()
+    giving = asyncio.create_task(socket.set_auth_token(GOOD))
+    assert await websocket.next_text() == ""
+    await websocket.end()
+    with pytest.raises(SocketClosedError):
+        await giving
+
+
+# In the handshake's middleware.
+
+
+@pytest.mark.parametrize("brought", [None, token(name="Old"), "garbage"])
+async def test_a_token_that_the_handshake_s_middleware_gives_is_that_of_both_sides(
+    worker: RunningWorker, story: Story, brought: str | None
+) -> None:
+    told: list[Any] = []
+    worker.worker.ws_server.on("authenticate", lambda socket, claims: told.append(claims["name"]))
+
+    @worker.worker.ws_server.use("handshake")
+    async def login(action: Any) -> None:
+        await action.socket.set_auth_token(GOOD)
+        assert action.socket.auth_token["name"] == "Ann"
+
+    websocket, got = await shake(worker, brought)
+    assert [one.get("event") for one in got[:-1]] == (["#removeAuthToken"] if brought == "garbage" else [])
+    assert got[-1]["data"]["isAuthenticated"] is (brought is not None and brought != "garbage")
+    assert await websocket.next_text() == ""
+    await websocket.send_text("")
+    given = await websocket.next_json()
+    assert given["event"] == "#setAuthToken"
+    assert jwt.decode(given["data"]["token"], KEY, ["HS256"])["name"] == "Ann"
+    assert (await websocket.call("who"))["data"]["name"] == "Ann"
+    assert (await story.told.get())[1]["name"] == "Ann"
+    assert told == ["Ann"]
+
+
+async def test_a_token_that_the_handshake_s_middleware_takes_away_is_gone_on_both_sides(
+    worker: RunningWorker, story: Story
+) -> None:
+    @worker.worker.ws_server.use("handshake")
+    async def logout(action: Any) -> None:
+        await action.socket.set_auth_token({"name": "Eve"})
+        action.socket.deauthenticate()
+
+    websocket, (removed, answer) = await shake(worker, token(**GOOD))
+    assert removed == {"event": "#removeAuthToken"}
+    assert answer["data"]["isAuthenticated"] is False
+    assert (await websocket.call("who")).get("data") is None
+    assert story.told.empty()
+
+
+async def test_a_refused_client_gets_no_token(worker: RunningWorker, story: Story) -> None:
+    @worker.worker.ws_server.use("handshake")
+    async def refuse(action: Any) -> None:
+        await action.socket.set_auth_token(GOOD)
+        raise EventError("no")
+
+    websocket, (answer,) = await shake(worker, None)
+    assert "error" in answer
+    await websocket.next_close()
+    assert story.told.empty()
 
 
 # Expiry.

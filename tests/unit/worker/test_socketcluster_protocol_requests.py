@@ -370,8 +370,75 @@ async def test_version_1_leaves_the_engine_endpoint_alone(start_worker: StartWor
     assert json.loads((await engine.poll())[0][1:]) == {"rid": 5, "data": 1}
 
 
-async def test_binary_messages_end_the_connection(worker: RunningWorker, probe: Probe) -> None:
+async def test_json_in_a_binary_message_is_read(worker: RunningWorker, probe: Probe) -> None:
+    websocket = await worker.websocket()
+    await websocket.send(frame(HANDSHAKE.encode(), Opcode.BINARY))
+    assert (await websocket.next_json())["rid"] == 1
+    await websocket.send(frame(b"", Opcode.BINARY), frame(event("echo", "é", 5).encode(), Opcode.BINARY))
+    assert await websocket.next_json() == {"rid": 5, "data": "é"}
+
+
+@pytest.mark.parametrize("data", [b"\0", b"\xff", b"{", b'{"event":"\xed\xa0\x80"}'])
+async def test_other_binary_messages_end_the_connection(worker: RunningWorker, probe: Probe, data: bytes) -> None:
     websocket = await worker.socket()
-    await websocket.send(frame(b"\0", Opcode.BINARY))
-    assert (await websocket.next_close())[0] == CloseCode.UNSUPPORTED_DATA
+    await websocket.send(frame(data, Opcode.BINARY))
+    assert (await websocket.next_close())[0] == CloseCode.INVALID_DATA
     await probe.ends.get()
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [(None, {}), ((), {}), ((None,), {"data": None}), ((1,), {"data": 1}), ((1, 2), {"data": [1, 2]})],
+)
+async def test_a_handler_answers_nothing_null_or_several(
+    worker: RunningWorker, probe: Probe, result: Any, told: dict[str, Any]
+) -> None:
+    websocket = await worker.socket()
+    (await probe.sockets.get()).on("ask", lambda: result)
+    assert await websocket.call("ask") == {"rid": 7} | told
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("how", ["error", "disconnect", "both"])
+async def test_a_middleware_refuses_with_an_error_and_a_close_code_of_its_own(
+    start_worker: StartWorker, probe: Probe, version: int, how: str
+) -> None:
+    worker = await start_worker(probe.run, protocol_version=version)
+
+    @worker.worker.ws_server.use("handshake")
+    async def refuse(action: Any) -> None:
+        if how != "error":
+            action.socket.disconnect(4555 if how == "disconnect" else 4999, "banned")
+        raise EventError("not you", name="BannedError", data=[1], close_code=4555 if how != "disconnect" else None)
+
+    websocket = await worker.websocket()
+    await websocket.send_text(HANDSHAKE)
+    answer = await websocket.next_json()
+    assert answer["error"] == {"name": "BannedError", "message": "not you", "data": [1], "statusCode": 4555}
+    assert answer["data"] == {"code": 4555}
+    if version == 1:
+        assert (await websocket.next_json())["event"] == "#disconnect"
+    assert await websocket.next_close() == (4555, "the handshake was refused" if how == "error" else "banned")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_middleware_may_end_the_connection_without_an_error(
+    worker: RunningWorker, probe: Probe, waits: bool
+) -> None:
+    @worker.worker.ws_server.use("handshake")
+    async def end(action: Any) -> None:
+        action.socket.disconnect(4555, "banned")
+        action.socket.disconnect(4556, "the first counts")
+        if waits:
+            await asyncio.Event().wait()
+
+    websocket = await worker.websocket()
+    await websocket.send_text(HANDSHAKE)
+    assert await websocket.next_close() == (4555, "banned")
+    assert probe.sockets.empty()
+
+
+def test_a_close_code_is_one_that_may_be_sent() -> None:
+    for code in (0, 999, 1005, 1006, 2000, 5000):
+        with pytest.raises(ValueError, match="close code"):
+            EventError("no", close_code=code)

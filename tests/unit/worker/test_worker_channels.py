@@ -119,6 +119,25 @@ async def test_the_history(worker: RunningWorker) -> None:
         await exchange.history("kept-short", limit=10_001)
 
 
+async def test_a_message_without_data_is_kept_without(worker: RunningWorker) -> None:
+    exchange = exchange_of(worker)
+    websocket = await worker.socket()
+    await exchange.publish("kept", 1)
+    assert await websocket.call("#publish", {"channel": "kept"}) == {"rid": 7}
+    assert await websocket.call("#publish", {"channel": "kept", "data": None}) == {"rid": 7}
+    newest = await exchange.history("kept")
+    assert [message.data for message in newest.messages] == [1, None, None]
+    heard: list[Any] = []
+    await exchange.subscribe("kept", heard.append, since=1)
+    assert heard == [None, None]
+    since = newest.messages[0].offset.text
+    await websocket.send_json({"event": "#subscribe", "data": {"channel": "kept", "since": since}, "cid": 8})
+    assert (await websocket.next_json())["rid"] == 8
+    got = [(await websocket.next_json())["data"] for _ in range(2)]
+    offsets = [message.offset.text for message in newest.messages[1:]]
+    assert got == [{"channel": "kept", "offset": offsets[0]}, {"channel": "kept", "data": None, "offset": offsets[1]}]
+
+
 async def test_a_subscription_since_an_offset(worker: RunningWorker) -> None:
     exchange = exchange_of(worker)
     for number in range(1, 4):

@@ -12,7 +12,7 @@ import msgspec
 from socketcluster_runtime.channel_feed import Gap, Position
 from socketcluster_worker.api.events import Handler
 from socketcluster_worker.api.history import read_position, write_position
-from socketcluster_worker.api.values import unpack
+from socketcluster_worker.api.values import unpack_message
 from socketcluster_worker.errors import EventError
 
 if TYPE_CHECKING:
@@ -138,14 +138,14 @@ class Channel:
             await self._feed.start(since)
 
     def take(self, packed: bytes, data: Any, offset: int, epoch: int) -> None:
-        """Take a message, packed and unpacked; for the exchange."""
+        """Take a message, packed and unpacked, ``None`` if it has no data; for the exchange."""
         if self._feed is not None:
             self._feed.take(packed, offset, epoch)
         else:
             self._run(data, offset, epoch)
 
     def _fed(self, _channel: str, packed: bytes, offset: int, epoch: int) -> None:
-        self._run(unpack(packed), offset, epoch)
+        self._run(unpack_message(packed), offset, epoch)
 
     def _run(self, data: Any, offset: int, epoch: int) -> None:
         # who has room for the offset gets it, but not in place of an argument with a default of its own

@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, get_args
 
+import msgspec
+
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime import logging
 from socketcluster_runtime.channel_feed import ChannelFeed, Gap, Position
@@ -17,15 +19,12 @@ from socketcluster_worker.api.events import Emitter, Handler, make_handler
 from socketcluster_worker.api.members import Answer, Follower, Members
 from socketcluster_worker.api.outbox import Outbox
 from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.api.values import pack, unpack
+from socketcluster_worker.api.values import pack, pack_message, unpack_message
 from socketcluster_worker.connection import SlowConsumer
 from socketcluster_worker.errors import EventError
 from socketcluster_worker.tasks import Tasks
 
 log = logging.get_logger(__name__)
-
-MAX_NAME_LENGTH = 200
-"""Characters of a channel's name."""
 
 
 class _Inside(NamedTuple):
@@ -45,11 +44,21 @@ class Exchange(Emitter):
 
     EVENTS = frozenset({"gap"})
 
-    def __init__(self, client: StoreClient, tasks: Tasks, *, max_channels_per_socket: int) -> None:
+    def __init__(
+        self,
+        client: StoreClient,
+        tasks: Tasks,
+        *,
+        max_channels_per_socket: int,
+        max_channel_name_length: int,
+        client_publish: tuple[str, ...] | None,
+    ) -> None:
         super().__init__()
         self._client = client
         self._tasks = tasks
         self._limit = max_channels_per_socket
+        self._max_name_length = max_channel_name_length
+        self._client_publish = client_publish  # patterns; None: any channel
         self._members = Members(self.policy_of, tasks.unreachable)
         self._channels: dict[str, list[Channel]] = {}
         self._inside: dict[str, _Inside] = {}
@@ -70,14 +79,29 @@ class Exchange(Emitter):
             NotSerializableError: the data has no JSON form.
             EventError: the channel's name is empty or too long.
         """
-        check_name(channel)
+        self.check_name(channel)
         sent = self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=pack(data), message_id=id or "")
         self._tasks.watch(sent, f"publishing to {channel!r}")
         return Publication(sent)
 
     def publish_for_client(self, channel: str, data: Any) -> asyncio.Future[bytes]:
-        """Publish what a client sent; the caller checked the name, and tells the client of whatever is raised."""
-        return self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=pack(data))
+        """Publish what a client sent, ``msgspec.UNSET`` if that is nothing.
+
+        The caller checked the name and whether clients may, and tells the client of whatever is raised.
+        """
+        return self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=pack_message(data))
+
+    def check_name(self, channel: object) -> None:
+        """Raise ``EventError`` unless ``channel`` can be a channel's name; the workers' own begin with a NUL."""
+        if not isinstance(channel, str) or not 0 < len(channel) <= self._max_name_length or channel[0] == "\0":
+            raise EventError(
+                f"a channel's name is a text of 1 to {self._max_name_length} characters", name="InvalidChannel"
+            )
+
+    def check_publisher(self, channel: str) -> None:
+        """Raise ``EventError`` if the option ``client_publish`` does not let clients publish to a channel."""
+        if self._client_publish is not None and not any(fnmatchcase(channel, one) for one in self._client_publish):
+            raise EventError("clients may not publish to this channel", name="InvalidActionError")
 
     async def history(self, channel: str, since: Offset | int | str | None = None, limit: int = 100) -> ChannelHistory:
         """Return messages of a channel that has a history, by the store's option ``channel_history``.
@@ -92,11 +116,11 @@ class Exchange(Emitter):
             EventError: the channel's name or ``since`` is malformed.
             LinkError: the store did not answer (``StoreUnavailableError``), or refused the limit.
         """
-        check_name(channel)
+        self.check_name(channel)
         position = None if since is None else position_of(since)
         page = await self._client.history(channel, position, limit)
         messages = [
-            Message(Offset(offset, page.epoch), unpack(packed))
+            Message(Offset(offset, page.epoch), unpack_message(packed))
             for offset, packed in enumerate(page.messages, page.start)
         ]
         missing: range | None = range(0)
@@ -119,7 +143,7 @@ class Exchange(Emitter):
             StoreUnavailableError: the store did not answer in time; nothing is subscribed.
             EventError: the channel's name or ``since`` is malformed.
         """
-        check_name(channel)
+        self.check_name(channel)
         position = None if since is None else position_of(since)
         subscription = Channel(channel, self, make_handler(handler), resumes=position is not None)
         self._channels.setdefault(channel, []).append(subscription)  # at once, so that no message is missed
@@ -170,7 +194,7 @@ class Exchange(Emitter):
         Raises:
             EventError: the name is malformed, or the client has too many channels.
         """
-        check_name(channel)
+        self.check_name(channel)
         if channel in socket.channels or not socket.connected:  # nobody would ever take a closed socket out again
             done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             done.set_result(b"")
@@ -200,7 +224,7 @@ class Exchange(Emitter):
         Raises:
             EventError: the name or ``since`` is malformed, or the client has too many channels.
         """
-        check_name(channel)
+        self.check_name(channel)
         position = None if since is None else position_of(since)
         if not socket.connected:
             raise EventError("the client is gone", name="BrokerError")
@@ -268,8 +292,10 @@ class Exchange(Emitter):
         if inside is not None:
             inside.receive(packed, Position(epoch, offset))
             return
-        data = unpack(packed)
+        data = unpack_message(packed, msgspec.UNSET)
         self._members.deliver(channel, packed, data, offset, epoch)
+        if data is msgspec.UNSET:
+            data = None
         for subscription in tuple(self._channels.get(channel, ())):
             try:
                 subscription.take(packed, data, offset, epoch)
@@ -310,9 +336,3 @@ class Exchange(Emitter):
     def _leave(self, channel: str) -> None:
         if channel not in self._members and channel not in self._channels:
             self._tasks.watch(self._client.unsubscribe(channel), f"unsubscribing from {channel!r}")
-
-
-def check_name(channel: object) -> None:
-    """Raise EventError unless ``channel`` can be a channel's name; what begins with a NUL is the workers' own."""
-    if not isinstance(channel, str) or not 0 < len(channel) <= MAX_NAME_LENGTH or channel[0] == "\0":
-        raise EventError(f"a channel's name is a text of 1 to {MAX_NAME_LENGTH} characters", name="InvalidChannel")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from socketcluster_runtime.channel_feed import ChannelFeed, Gap, Position
 from socketcluster_wire import socketcluster
+from socketcluster_wire.socketcluster import Publication
 from socketcluster_worker.api.history import write_position
 from socketcluster_worker.api.outbox import Outbox
 from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.api.values import unpack
+from socketcluster_worker.api.values import unpack_message
 from socketcluster_worker.connection import Outgoing, SlowConsumer
 
 Answer = Callable[[dict[str, Any]], None]
@@ -140,7 +143,10 @@ class Members:
                 del members[channel]
 
     def deliver(self, channel: str, packed: bytes, data: Any, offset: int, epoch: int) -> None:
-        """Send a message, packed and unpacked, to all of a channel's clients; it is encoded once for each kind."""
+        """Send a message, packed and unpacked, to all of a channel's clients; it is encoded once for each kind.
+
+        ``data`` is ``msgspec.UNSET`` if the message has none.
+        """
         sockets = self._sockets.get(channel)
         if sockets:
             if self.outbox is not None and self.outbox.active:
@@ -148,7 +154,7 @@ class Members:
                     self.outbox.deliver(socket, channel, packed)
             else:
                 policy = self._policy_of(channel)
-                outgoing = _encode({"channel": channel, "data": data})
+                outgoing = _encode(Publication(channel, data))
                 for socket in tuple(sockets):
                     try:
                         socket.deliver(outgoing, policy, channel)
@@ -163,7 +169,7 @@ class Members:
     ) -> None:
         policy = self._policy_of(channel)
         text = write_position((epoch, offset))
-        outgoing = _encode({"channel": channel, "data": data, "offset": text})
+        outgoing = _encode(Publication(channel, data, text))
         for follower in followers:
             try:
                 if follower.feed is not None:
@@ -180,9 +186,9 @@ class Members:
         if self.outbox is not None and self.outbox.active:
             self.outbox.deliver(follower.socket, channel, packed, offset)
         else:
-            outgoing = _encode({"channel": channel, "data": unpack(packed), "offset": offset})
+            outgoing = _encode(Publication(channel, unpack_message(packed, msgspec.UNSET), offset))
             follower.socket.deliver(outgoing, self._policy_of(channel), channel)
 
 
-def _encode(data: dict[str, Any]) -> Outgoing:
+def _encode(data: Publication) -> Outgoing:
     return Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, data))

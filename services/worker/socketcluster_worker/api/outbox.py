@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from socketcluster_wire import socketcluster
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.middleware import Action, Middleware
 from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.api.values import unpack
+from socketcluster_worker.api.values import NO_DATA, unpack_message
 from socketcluster_worker.connection import Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError
 from socketcluster_worker.tasks import Tasks
@@ -59,11 +61,12 @@ class Outbox:
             del self._waiting[socket]
 
     async def _send(self, socket: Socket, channel: str, packed: bytes, offset: str | None) -> None:
-        action = Action("publish_out", socket, channel=channel, data=unpack(packed))  # a copy, which it may change
+        action = Action("publish_out", socket, channel=channel, data=unpack_message(packed))  # a copy, to be changed
         try:
             await self._middleware.run(action)
-            data = {"channel": channel, "data": action.data} | ({} if offset is None else {"offset": offset})
-            outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, data))
+            data = msgspec.UNSET if action.data is None and packed == NO_DATA else action.data
+            told = socketcluster.Publication(channel, data, msgspec.UNSET if offset is None else offset)
+            outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, told))
             if channel in socket.channels:
                 socket.deliver(outgoing, self._policy_of(channel), channel)
         except EventError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from socketcluster_wire import socketcluster
@@ -45,6 +46,16 @@ class Peer(Protocol):
 
     def close(self, code: int, reason: str) -> None:
         """End the connection."""
+
+
+@dataclass(slots=True)
+class Entering:
+    """What middleware decides on a client's auth token while the handshake is judged."""
+
+    decided: bool = False
+    """Does what it did to the socket go before the token that the client brought?"""
+    token: str | None = None
+    """Signed, to be given to the client behind the handshake's answer."""
 
 
 class Socket(Emitter):
@@ -100,6 +111,11 @@ class Socket(Emitter):
         self._auth_token: dict[str, Any] | None = None
         self.token_expires: float | None = None
         """When the auth token stops to be good, in seconds since 1970; the protocol looks before each event."""
+        self.entering: Entering | None = None
+        """Set by its protocol while middleware judges the handshake, before the answer that the client waits for."""
+        self.settle: Callable[[], asyncio.Future[None] | None] = _nothing_to_wait_for
+        """Gives what is done once the client has taken in the handshake's answer, which says if it is authenticated;
+        ``None`` once it has. Set by its protocol."""
 
     @property
     def protocol(self) -> str:
@@ -215,7 +231,8 @@ class Socket(Emitter):
     async def set_auth_token(self, claims: Mapping[str, Any], *, expires_in: float | None = None) -> None:
         """Sign a token and give it to the client, which brings it along whenever it connects.
 
-        The socket is authenticated at once; handlers of ``authenticate`` are called.
+        The socket is authenticated at once; handlers of ``authenticate`` are called. In middleware of the stage
+        ``handshake`` the client is given the token behind the answer, and its confirmation is not awaited.
 
         Args:
             claims: what the token says, readable by the client; with an ``exp`` of their own (seconds since 1970), that
@@ -233,7 +250,13 @@ class Socket(Emitter):
         if not self.connected:
             raise SocketClosedError("the client is gone")
         token, signed = self._tokens.sign(claims, expires_in)
+        if self.entering is not None:
+            self.entering.decided, self.entering.token = True, token
+            self.token_accepted(signed, tell=False)
+            return
         self.token_accepted(signed)
+        if (settled := self.settle()) is not None:
+            await asyncio.shield(settled)
         await self._call(socketcluster.SET_AUTH_TOKEN, ({"token": token},))
 
     def deauthenticate(self) -> None:
@@ -241,10 +264,21 @@ class Socket(Emitter):
 
         Where the protocol has no auth tokens, nothing happens.
         """
-        if self._tokens is not None:
-            self.token_removed()
-            if self.connected:
-                self._peer.emit(socketcluster.REMOVE_AUTH_TOKEN, ())
+        if self._tokens is None:
+            return
+        if self.entering is not None:
+            self.entering.decided, self.entering.token = True, None
+            self._auth_token = self.token_expires = None
+            return
+        self.token_removed()
+        if (settled := self.settle()) is not None:
+            settled.add_done_callback(lambda _: self._tell_removed())
+        else:
+            self._tell_removed()
+
+    def _tell_removed(self) -> None:
+        if self.connected:
+            self._peer.emit(socketcluster.REMOVE_AUTH_TOKEN, ())
 
     def kick_out(self, channels: str | Iterable[str] | None = None, message: str = "") -> bool:
         """End the client's subscriptions to one channel or several, ``None``: to all, and tell it why.
@@ -357,6 +391,10 @@ class Socket(Emitter):
 
     def __repr__(self) -> str:
         return f"<Socket {self.id} {self.protocol}{'' if self.connected else ' closed'}>"
+
+
+def _nothing_to_wait_for() -> None:
+    return None
 
 
 class Volatile:

@@ -11,7 +11,7 @@ from socketcluster_worker.api.broadcast import Emission
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
-from socketcluster_worker.errors import NotSerializableError
+from socketcluster_worker.errors import EventError, NotSerializableError
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
 
@@ -52,7 +52,8 @@ class PlainPeer:
             await self._namespace.middleware.run(Action("handshake", self._socket))
         except Exception as error:
             self._dispatch.raised(error, "handshake", None)
-            self.close(CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
+            code = error.close_code if isinstance(error, EventError) else None
+            self.close(code or CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
         else:
             self._opened()
 

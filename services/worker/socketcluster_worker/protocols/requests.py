@@ -11,7 +11,6 @@ import msgspec
 
 from socketcluster_runtime.errors import LinkError
 from socketcluster_wire import socketcluster as wire
-from socketcluster_worker.api.exchange import check_name
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.namespace import Namespace
 from socketcluster_worker.api.socket import Socket
@@ -82,19 +81,24 @@ class Requests:
     def _operate(self, event: wire.Event, stage: str, data: Any, begin: Begin) -> None:
         given: dict[str, Any] = data if isinstance(data, dict) else {}
         channel: Any = given.get("channel")
-        value = given.get("data")
+        value = given.get("data", msgspec.UNSET)
+        exchange = self._namespace.exchange
         try:
-            check_name(channel)
+            exchange.check_name(channel)
+            if event.name == wire.PUBLISH:
+                exchange.check_publisher(channel)
         except EventError as error:
             self._dispatch.raised(error, event.name, event.cid)
             return
         if self._namespace.middleware.active(stage):
-            action = Action(stage, self._socket, channel=channel, data=value)
-            self._ask(self._operate_if_allowed(event, action, begin), f"middleware of the stage {stage!r}")
+            is_empty = value is msgspec.UNSET
+            action = Action(stage, self._socket, channel=channel, data=None if is_empty else value)
+            asking = self._operate_if_allowed(event, action, begin, is_empty=is_empty)
+            self._ask(asking, f"middleware of the stage {stage!r}")
         else:
             begin(channel, value)
 
-    async def _operate_if_allowed(self, event: wire.Event, action: Action, begin: Begin) -> None:
+    async def _operate_if_allowed(self, event: wire.Event, action: Action, begin: Begin, *, is_empty: bool) -> None:
         channel = action.channel
         try:
             await self._namespace.middleware.run(action)
@@ -102,7 +106,7 @@ class Requests:
             self._dispatch.raised(error, event.name, event.cid)
         else:
             if self._socket.connected:
-                begin(channel, action.data)
+                begin(channel, msgspec.UNSET if is_empty and action.data is None else action.data)
 
     def _begin(self, event: wire.Event, start: Start, channel: str, value: Any) -> None:
         try:

@@ -18,7 +18,7 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import MalformedMessageError
 from socketcluster_worker.api.broadcast import Emission
 from socketcluster_worker.api.middleware import Action
-from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.api.socket import Entering, Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError, SocketClosedError
 from socketcluster_worker.protocols import authentication
@@ -26,6 +26,9 @@ from socketcluster_worker.protocols.batching import Batching
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import MAX_WAITING, Dispatch
 from socketcluster_worker.protocols.requests import Requests
+
+SETTLE_TIME = 1.0
+"""Seconds after the handshake's answer in which a client may not have taken it in."""
 
 
 class SocketClusterPeer:
@@ -65,7 +68,11 @@ class SocketClusterPeer:
         self._reason = ""  # what the client said in its #disconnect
         self._last_call = 0
         self._calls: dict[wire.CallId, asyncio.Future[Any]] = {}
-        self._heard = False  # anything since the last ping?
+        self._heard = False  # anything since the last ping, or the handshake's answer?
+        self._judging = False  # is middleware asked about the handshake?
+        self._sentence: tuple[int, str] | None = None  # with which it ended the connection
+        self._settling: asyncio.Future[None] | None = None
+        self._settled_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(context.timing.handshake_timeout, self._handshake_late)
 
@@ -75,13 +82,18 @@ class SocketClusterPeer:
         """Take a message from the client."""
         self._heard = True
         if message == self.PONG:
+            if self._settling is not None:
+                self._settled()
             if self._socket is not None:
                 self._socket.check_token()
             elif self._context.socketcluster.strict_handshake:
                 self.close(CloseCode.NO_HANDSHAKE, "a message came before the handshake")
             return
-        if isinstance(message, bytes):
-            self.close(CloseCode.UNSUPPORTED_DATA, "binary messages are not understood here")
+        if isinstance(message, bytes):  # JSON all the same, if it is a text
+            try:
+                self.on_message(message.decode())
+            except UnicodeDecodeError:
+                self.close(CloseCode.INVALID_DATA, "a binary message is no JSON")
             return
         try:
             messages = wire.decode(message)
@@ -116,6 +128,7 @@ class SocketClusterPeer:
         self._timer.cancel()
         self._dispatch = None
         self._waiting.clear()
+        self._settled()
         if isinstance(self._connection, Batching):
             self._connection.flush()
         calls, self._calls = self._calls, {}
@@ -159,7 +172,20 @@ class SocketClusterPeer:
         self._connection.send_outgoing(publication, policy, channel)
 
     def close(self, code: int, reason: str) -> None:
-        """End the connection."""
+        """End the connection; in the handshake's middleware a moment later, so that it may refuse with an error too."""
+        if self._judging:
+            if self._sentence is None:
+                self._sentence = code, reason
+                self._loop.call_soon(self._carry_out)
+            return
+        self._end(code, reason)
+
+    def _carry_out(self) -> None:
+        if self._judging and self._sentence is not None:
+            self._judging = False
+            self.close(*self._sentence)
+
+    def _end(self, code: int, reason: str) -> None:
         if self._connection.transport_name == "polling":  # which has no close frame to say why
             text = wire.encode_event(wire.DISCONNECT, {"code": code, "reason": reason})
             self._connection.send_text(text, "disconnect")
@@ -189,8 +215,10 @@ class SocketClusterPeer:
             ack_timeout=self._context.timing.ack_timeout,
             tokens=self._context.tokens,
         )
+        socket.entering = Entering()
         middleware = self._server.middleware
         if middleware.active("handshake") or (claims is not None and middleware.active("authenticate")):
+            self._judging = True
             self._server.run(self._judge, (socket, event, claims, refusal), "middleware of the stage 'handshake'")
         else:
             self._opened(socket, event, claims, refusal)
@@ -209,12 +237,17 @@ class SocketClusterPeer:
                 claims = await authentication.ask(self._server, socket, claims)
             except AuthTokenError as error:
                 claims, refusal = None, error
-        if socket.connected:
+        if self._sentence is not None:
+            self._carry_out()
+        elif socket.connected:
+            self._judging = False
             self._opened(socket, event, claims, refusal)
 
     def _refuse(self, event: wire.Event, error: Exception) -> None:
-        code = CloseCode.HANDSHAKE_REFUSED
+        self._judging = False
+        code, reason = self._sentence or (CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
         if isinstance(error, EventError):
+            code = error.close_code or code
             told = wire.ErrorData(error.name, error.message, status_code=code)
         else:
             self._server.handler_failed(error, "middleware of the stage 'handshake'")
@@ -225,17 +258,23 @@ class SocketClusterPeer:
             self.answer(
                 authentication.encode_with_data(told, data, lambda told: wire.encode_error(event.cid, told, reply))
             )
-        self.close(code, "the handshake was refused")
+        self.close(code, reason)
 
     def _opened(
         self, socket: Socket, event: wire.Event, claims: dict[str, Any] | None, refusal: AuthTokenError | None
     ) -> None:
-        if claims is not None:
+        entering, socket.entering = socket.entering or Entering(), None
+        brought = claims is not None and (not entering.decided or entering.token is not None)
+        if claims is not None and not entering.decided:
             socket.token_accepted(claims, tell=False)
-        if refusal is not None and refusal.is_bad_token:
-            socket.deauthenticate()
+        if (refusal is not None and refusal.is_bad_token) or (claims is not None and not brought):
+            self.emit(wire.REMOVE_AUTH_TOKEN, ())  # ahead of the answer, so that the client throws away what it brought
         if event.cid is not None or self.ANSWERS_WITHOUT_CID:
-            self.answer(self._handshake_reply(socket, event, refusal, authenticated=claims is not None))
+            self.answer(self._handshake_reply(socket, event, refusal, authenticated=brought))
+        self._heard, self._settled_at = False, self._loop.time() + SETTLE_TIME
+        socket.settle = self._settle
+        if entering.token is not None:
+            self._give_token(socket, entering.token)
         if self._context.socketcluster.batch_interval:
             self._connection = Batching(self._transport, self._context.socketcluster.batch_interval)
         if self._pings:
@@ -244,7 +283,7 @@ class SocketClusterPeer:
         self._ready = dispatch, Requests(self._server, socket, dispatch, self._context.tokens, self)
         self._server.connected(socket)
         dispatch.begin()
-        if claims is not None:
+        if socket.auth_token is not None:
             self._loop.call_soon(socket.tell_authenticated)  # by then the handlers of "connection" have begun
 
     def _handshake_reply(
@@ -258,6 +297,34 @@ class SocketClusterPeer:
         return authentication.encode(
             refusal, lambda told: wire.encode_response(event.cid, msgspec.structs.replace(reply, auth_error=told))
         )
+
+    # A client may take in what follows the handshake's answer before the answer itself, which says if it is
+    # authenticated: socketcluster-client does on Node, if both arrive at once. So what changes its token waits for the
+    # answer to a ping, unless anything was heard before.
+
+    def _settle(self) -> asyncio.Future[None] | None:
+        if self._settling is None and not self._heard and self._loop.time() < self._settled_at:
+            self._settling = self._loop.create_future()
+            self._transport.send_text(self.PING.encode())
+            self._loop.call_later(SETTLE_TIME, self._settled)
+        return self._settling
+
+    def _settled(self) -> None:
+        settling, self._settling = self._settling, None
+        self._settled_at = 0.0
+        if settling is not None and not settling.done():
+            settling.set_result(None)
+
+    def _give_token(self, socket: Socket, token: str) -> None:
+        def give(_: object = None) -> None:
+            if socket.connected:
+                self.emit(wire.SET_AUTH_TOKEN, ({"token": token},))
+
+        settled = self._settle()
+        if settled is None:
+            give()
+        else:
+            settled.add_done_callback(give)
 
     def _handshake_late(self) -> None:
         self.close(CloseCode.HANDSHAKE_TIMEOUT, "no handshake in time")
@@ -320,13 +387,13 @@ class SocketClusterPeer:
             self._releasing = False
 
     def respond(self, call_id: wire.CallId, result: Any) -> None:
-        """Send what a handler returned.
+        """Send what a handler returned: ``None`` is no data, a tuple of one is that one, ``null`` if it is ``None``.
 
         Raises:
             NotSerializableError: it has no JSON form.
         """
         try:
-            text = wire.encode_response(call_id, msgspec.UNSET if result is None else result)
+            text = wire.encode_response(call_id, _data(result) if result is None or type(result) is tuple else result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise NotSerializableError(str(error)) from None
         self._connection.send_text(text, "disconnect")
@@ -359,9 +426,13 @@ class SocketClusterPeer:
             answer.set_exception(RemoteError("Error", str(error), error))
 
 
+def _data(args: tuple[Any, ...] | None) -> Any:
+    return msgspec.UNSET if not args else args[0] if len(args) == 1 else args
+
+
 def _encode(event: str, args: tuple[Any, ...], cid: int | None = None) -> bytes:
     """One argument is the data; none leaves it out; several travel as a list."""
-    data = msgspec.UNSET if not args else args[0] if len(args) == 1 else args
+    data = _data(args)
     try:
         return wire.encode_event(event, data, cid)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

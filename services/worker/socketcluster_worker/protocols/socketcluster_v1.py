@@ -19,8 +19,7 @@ class SocketClusterV1Peer(SocketClusterPeer):
     ANSWERS_WITHOUT_CID = False
     RESERVES_ALL = True
 
-    def close(self, code: int, reason: str) -> None:
-        """End the connection."""
+    def _end(self, code: int, reason: str) -> None:
         if code == CloseCode.NORMAL or code >= 3000:  # clients repeat the code, and browsers accept no other from them
             self.answer(wire.encode_event(wire.DISCONNECT, {"code": code, "data": reason}))
-        super().close(code, reason)
+        super()._end(code, reason)
