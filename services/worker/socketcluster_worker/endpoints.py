@@ -153,8 +153,8 @@ class Endpoints:
     ) -> None:
         """Serve a request of a polling client, here or where its session is.
 
-        A poll whose client has ended its own direction is given nothing that would be lost if the client has gone: it
-        is answered with a noop, and what waits goes to the next poll.
+        A poll that is broken off ends its session. Should the client only have ended its own direction, it is told so;
+        where that is for another worker to tell, it gets a noop, and is told by its next poll.
         """
         started = False
 

@@ -76,17 +76,6 @@ def test_a_key_is_free_again_once_its_message_was_taken() -> None:
     assert everything(queue) == b"a2"
 
 
-def test_what_is_put_back_goes_out_first_and_is_not_dropped() -> None:
-    queue = filled((b"1", "drop_oldest", None), (b"2", "drop_oldest", None))
-    taken = queue.take(1 << 30)
-    queue.add(b"3", "drop_oldest", None)
-    queue.put_back(taken)
-    assert not queue.trim(1)
-    assert (queue.bytes, queue.dropped) == (2, 1)
-    queue.add(b"4", "latest_only", "a")
-    assert everything(queue) == b"124"
-
-
 entries = st.tuples(st.binary(min_size=1, max_size=9), st.sampled_from(POLICIES), st.sampled_from(["a", "b", None]))
 steps = st.lists(st.one_of(entries, st.integers(0, 40), st.tuples(st.integers(1, 20))), max_size=40)
 

@@ -119,50 +119,46 @@ async def test_a_body_over_the_limit_is_refused(start_worker: StartWorker) -> No
     await raw.closed()
 
 
-async def test_a_body_whose_client_leaves_does_nothing(worker: RunningWorker, probe: Probe) -> None:
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_poll_that_is_broken_off_ends_the_connection(worker: RunningWorker, probe: Probe, reset: bool) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    engine = session(worker, client.sid)
+    raw = await client.start_poll()
+    await until(lambda: engine._poll is not None)
+    if reset:
+        raw.abort()
+    else:
+        raw.close()
+    assert (await probe.ends.get())[1:] == (1006, "the client broke off a request")
+    assert (await client.request("GET"))[0] == 400
+    assert len(server(worker)) == 0
+
+
+async def test_a_post_that_is_broken_off_ends_the_connection(worker: RunningWorker, probe: Probe) -> None:
     client = await worker.engine()
     await client.handshake()
     raw = await worker.connect()
     body = ("4" + event("note", "whole")).encode()
-    await raw.send(
-        f"POST {client.target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body) + 1}\r\n\r\n".encode() + body
-    )
-    engine = session(worker, client.sid)
-    await until(lambda: engine._posting)
+    head = f"POST {client.target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body) + 1}\r\n\r\n"
+    await raw.send(head.encode() + body)
+    await until(lambda: session(worker, client.sid)._posting)
     raw.abort()
-    await until(lambda: not engine._posting)
-    await client.post("4" + event("note", "after"))
-    assert await probe.events.get() == "after"
-    await client.post("1")
-    await probe.ends.get()
+    assert (await probe.ends.get())[1:] == (1006, "the client broke off a request")
+    assert (await client.request("POST", body))[0] == 400
+    assert probe.events.empty()
 
 
-async def test_a_poll_whose_client_left_loses_nothing(worker: RunningWorker, probe: Probe) -> None:
-    client = await worker.engine()
-    await client.handshake()
-    socket = await probe.sockets.get()
-    engine = session(worker, client.sid)
-    raw = await client.start_poll()
-    await until(lambda: engine._poll is not None)
-    raw.abort()
-    await until(lambda: engine._poll is None)
-    socket.emit("kept")
-    assert json.loads((await client.poll())[0][1:])["event"] == "kept"
-    await client.post("1")
-    await probe.ends.get()
-
-
-async def test_a_poll_that_is_answered_as_its_client_leaves_loses_nothing(worker: RunningWorker) -> None:
-    engine = server(worker)
+async def test_a_poll_that_is_broken_off_after_the_upgrade_changes_nothing(worker: RunningWorker) -> None:
     opened = await worker.engine()
-    waiting = session(worker, opened.sid)
-    future = waiting.poll()
-    assert future is not None
-    waiting.send_text(b"kept")
-    assert future.done()
-    waiting.abandon_poll(future)
-    assert await opened.poll() == ["4kept"]
-    assert len(engine) == 1
+    engine = session(worker, opened.sid)
+    websocket = await worker.websocket(f"{ENGINE}websocket&sid={opened.sid}")
+    await websocket.send_text("2probe")
+    assert await websocket.next_text() == "3probe"
+    await websocket.send_text("5")
+    await until(lambda: engine.websocket is not None)
+    engine.break_off()
+    assert not engine.closed
 
 
 async def test_a_connection_may_end_while_a_poll_waits(worker: RunningWorker, probe: Probe) -> None:

@@ -169,9 +169,10 @@ async def test_a_client_that_breaks_off(owner: RunningWorker, other: RunningWork
     waiting = await client.start_poll()
     await until(lambda: session(owner, client.sid)._poll)
     waiting.abort()
-    await until(lambda: session(owner, client.sid)._poll is None)
-    (await probe.sockets.get()).emit("news", 1)
-    assert json.loads((await client.poll())[0][1:])["data"] == 1  # and nothing was lost
+    assert (await probe.ends.get())[1] == CloseCode.ABNORMAL
+    assert (await client.request("GET"))[0] == 400
+    client = await astray(owner, other)
+    await client.handshake()
     websocket = await upgraded(client, other, frame("2probe"), frame("5"))
     assert await websocket.next_text() == "3probe"
     websocket.client.abort()

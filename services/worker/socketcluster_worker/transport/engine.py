@@ -154,15 +154,10 @@ class EngineSession:
             self._release_poll()
         return future
 
-    def abandon_poll(self, future: asyncio.Future[list[Packet]]) -> None:
-        """Note that the client of a polling request is gone; what it would have got waits for the next."""
-        if not future.done():
-            self._poll = None
-        elif not self.closed:
-            unsent = [packet for packet in future.result() if packet is not NOOP]
-            self._queue.put_back(unsent)
-            if self._poll is not None and unsent:
-                self._flush()
+    def break_off(self) -> None:
+        """End the connection: its client broke off a polling request, so it is gone, or begins a new connection."""
+        if self.websocket is None:
+            self.fail(CloseCode.ABNORMAL, "the client broke off a request")
 
     def begin_post(self) -> bool:
         """Note that a request with packets is being read; return whether they may come.

@@ -23,7 +23,7 @@ class Cycle(RequestResponseCycle):
     """One request and its response."""
 
     ends_with_eof = False
-    """Does it end when its client ends its own direction? So does a poll, which is answered with nothing then."""
+    """Does it end when its client ends its own direction? So does a poll: nothing else tells that it is gone."""
     eof = False
 
     async def receive(self) -> Any:

@@ -118,8 +118,7 @@ class EngineServer:
             finally:
                 gone.cancel()
             if not future.done() or gone.done():
-                session.abandon_poll(future)
-                return None
+                session.break_off()  # a waiting poll is answered by that
         body = wire.encode_payload(future.result())
         headers = {"cache-control": "no-store"}
         if len(body) >= COMPRESSION_THRESHOLD and "gzip" in handshake.headers.get("accept-encoding", ""):
@@ -140,6 +139,7 @@ class EngineServer:
         if body is None:
             return Response(status_code=413, headers={"connection": "close"})
         if isinstance(body, str):
+            session.break_off()
             return None
         try:
             packets = wire.decode_payload(body)

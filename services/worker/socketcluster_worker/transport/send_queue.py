@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from socketcluster_worker.connection import SlowConsumer
@@ -22,11 +22,10 @@ class SendQueue(Generic[T]):
         dropped: messages that were dropped so far.
     """
 
-    __slots__ = ("_count", "_droppable", "_first", "_frames", "_latest", "_size", "bytes", "dropped")
+    __slots__ = ("_count", "_droppable", "_frames", "_latest", "_size", "bytes", "dropped")
 
     def __init__(self, size: Callable[[T], int]) -> None:
         self._size = size
-        self._first = 0  # numbers below it were put back
         self.bytes = 0
         self.dropped = 0
         self._count = 0
@@ -68,14 +67,6 @@ class SendQueue(Generic[T]):
             size += self._size(frame)
         self.bytes -= size
         return taken
-
-    def put_back(self, frames: Sequence[T]) -> None:
-        """Let what was taken, but did not reach the client, go out first; it is not dropped any more."""
-        for frame in reversed(frames):
-            self._first -= 1
-            self._frames[self._first] = frame
-            self._frames.move_to_end(self._first, last=False)
-            self.bytes += self._size(frame)
 
     def _drop(self, number: int) -> None:
         self.bytes -= self._size(self._frames.pop(number))
