@@ -7,6 +7,10 @@ import hashlib
 from itsdangerous import BadSignature, Signer
 
 MAX_COOKIE_HEADER = 16_384
+MAX_VALUE = 200
+"""Characters of a cookie's value; a longer one is none of ours."""
+MAX_TRIED = 4
+"""Cookies of the right name whose signature is looked at; a browser sends one for each path and domain that has one."""
 
 
 class SessionCookies:
@@ -28,13 +32,17 @@ class SessionCookies:
         if len(header) > MAX_COOKIE_HEADER:
             return None
         prefix = self.name + "="
+        tried = 0
         for part in header.split(";"):
             pair = part.strip()
-            if pair.startswith(prefix):
-                try:
-                    return self._signer.unsign(pair[len(prefix) :].strip('"')).decode("ascii")
-                except (BadSignature, UnicodeDecodeError):
-                    continue  # a cookie of the same name for another path may follow
+            if not pair.startswith(prefix) or len(pair) > len(prefix) + MAX_VALUE:
+                continue
+            try:
+                return self._signer.unsign(pair[len(prefix) :].strip('"')).decode("ascii")
+            except (BadSignature, UnicodeDecodeError):  # a cookie of the same name for another path may follow
+                tried += 1
+                if tried == MAX_TRIED:
+                    break
         return None
 
     def write(self, session_id: str, *, secure: bool) -> str:

@@ -7,9 +7,8 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
-from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from socketcluster_runtime import logging
 from socketcluster_runtime.cookies import SessionCookies
@@ -26,16 +25,18 @@ from socketcluster_worker.protocols.plain import PlainPeer
 from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
 from socketcluster_worker.protocols.socketcluster_v1 import SocketClusterV1Peer
 from socketcluster_worker.protocols.socketio import SocketIOPeer
+from socketcluster_worker.session_cookie import SessionCookie, SessionResponse, SessionScope
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tokens import Tokens
 from socketcluster_worker.transport.engine import NOOP, EngineOptions
 from socketcluster_worker.transport.forward import EXTENSION, Forwarder
-from socketcluster_worker.transport.polling import PLAIN, EngineServer, MakeReceiver, Refusal
+from socketcluster_worker.transport.polling import NO_STORE, PLAIN, EngineServer, MakeReceiver, Refusal
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 
 log = logging.get_logger(__name__)
 
 CLIENT_FILES = ("socketcluster.js", "socketcluster.mjs", "socketcluster.d.ts")
+NO_SNIFF = {"x-content-type-options": "nosniff"}
 MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".ts": "text/plain"}
 
 
@@ -103,7 +104,6 @@ class Endpoints:
         for path, make_receiver in makers:
             engine = EngineServer(identity, options, self._origins, make_receiver)
             self._engines[path] = self._engines[path.rstrip("/")] = engine
-        self._user_app: ASGIApp = worker.http_server
         self.refused = Throttle(lambda count: log.info("requests were refused", requests=count, last=self.refused.last))
 
     @property
@@ -135,18 +135,17 @@ class Endpoints:
         if engine is not None and scope["type"] == "http":
             await self._serve_engine(engine, scope, receive, send, handshake)
             return
-        session_id = self._cookies.read(handshake.headers.get("cookie", ""))
-        if session_id is None:
-            session_id = self._identity.new_id()
-            send = _with_cookie(send, self._cookies.write(session_id, secure=secure))
-        if self._is_raw(path) and scope["type"] == "http":
-            answer = PlainTextResponse("this is a WebSocket endpoint\n", 426, headers={"upgrade": "websocket"})
-            await answer(scope, receive, send)
-        elif scope["type"] == "http" and (own := self._own(path)) is not None:
+        own = self._own(path) if scope["type"] == "http" else None
+        if own is not None:
             await own(scope, receive, send)
-        else:
-            scope["session"] = self._worker.ws_server.sessions.get(session_id)
-            await self._user_app(scope, receive, send)
+            return
+        cookie = SessionCookie(self._cookies, self._identity, handshake)
+        session = self._worker.ws_server.sessions.get(cookie.session_id)
+        told = SessionScope(scope, session)
+        response = SessionResponse(cookie, session, told, send)
+        if not await self._worker.http_server.serve(told, receive, response.send):
+            response.is_own = True
+            await PlainTextResponse("not found\n", 404, headers=NO_SNIFF)(scope, receive, response.send)
 
     async def _serve_engine(
         self, engine: EngineServer, scope: Scope, receive: Receive, send: Send, handshake: Handshake
@@ -164,15 +163,13 @@ class Endpoints:
             await send(message)
 
         if not await self._forward(scope, receive, noting, handshake):
-            session_id = self._cookies.read(handshake.headers.get("cookie", ""))
-            answer: Send = noting
-            if session_id is None:
-                session_id = self._identity.new_id()
-                answer = _with_cookie(noting, self._cookies.write(session_id, secure=handshake.secure))
-            await engine.serve(scope, receive, answer, handshake, session_id)
+            cookie = SessionCookie(self._cookies, self._identity, handshake)
+            opens = scope["method"] == "GET" and "sid" not in handshake.query
+            answer = cookie.opening(noting) if opens else noting
+            await engine.serve(scope, receive, answer, handshake, cookie.session_id)
         if not started:
             noop = encode_payload([NOOP])
-            await Response(noop, media_type=PLAIN, headers={"cache-control": "no-store"})(scope, receive, send)
+            await Response(noop, media_type=PLAIN, headers=NO_STORE)(scope, receive, send)
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send, handshake: Handshake) -> bool:
         """Have a request answered by the worker whose session it names; return whether that was so."""
@@ -186,12 +183,18 @@ class Endpoints:
         return owner is not None and await self._forwarder.poll(scope, receive, send, owner, handshake.address)
 
     def _own(self, path: str) -> Response | None:
+        """Return what is the same for everybody: it belongs to no session, and begins none."""
         name = path[1:]
         if name in CLIENT_FILES:
             file = self._settings.client_files / name
-            return FileResponse(file, media_type=MEDIA_TYPES[Path(name).suffix], headers={"cache-control": "no-cache"})
+            headers = NO_SNIFF | {"cache-control": "no-cache"}
+            return FileResponse(file, media_type=MEDIA_TYPES[Path(name).suffix], headers=headers)
+        headers = NO_SNIFF | NO_STORE
         if path == self._settings.path + "health":
-            return JSONResponse({"status": "ok", "worker": self._worker.name})
+            return JSONResponse({"status": "ok", "worker": self._worker.name}, headers=headers)
+        if self._is_raw(path):
+            text = "this is a WebSocket endpoint\n"
+            return PlainTextResponse(text, 426, headers=headers | {"upgrade": "websocket"})
         return None
 
     def polls(self, path: str) -> bool:
@@ -227,11 +230,10 @@ class Endpoints:
     ) -> WebSocket | None:
         """Answer a request to open a WebSocket; return it if it is open."""
         websocket = WebSocket(self._websocket_options, opened=self.open_websockets)
-        session_id = self._cookies.read(handshake.headers.get("cookie", ""))
-        extra_headers: list[tuple[str, str]] = []
-        if session_id is None:
-            session_id = self._identity.new_id()
-            extra_headers.append(("Set-Cookie", self._cookies.write(session_id, secure=handshake.secure)))
+        cookie = SessionCookie(self._cookies, self._identity, handshake)
+        session_id = cookie.session_id
+        to_set = cookie.to_set(session_id)
+        extra_headers = [] if to_set is None else [("Set-Cookie", to_set)]
         engine = self._engines.get(handshake.path)
         if engine is not None:
             refusal = engine.check_upgrade(handshake)
@@ -266,25 +268,7 @@ def _refuse(transport: asyncio.Transport, refusal: Refusal) -> None:
     phrase = HTTPStatus(refusal.status).phrase
     transport.write(
         f"HTTP/1.1 {refusal.status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n".encode()
+        "cache-control: no-store\r\nconnection: close\r\n\r\n".encode()
         + body
     )
     transport.close()
-
-
-def _with_cookie(send: Send, cookie: str) -> Send:
-    """Add a cookie to the response, and end the TCP connection after it.
-
-    The connection was made without a cookie, so a balancer may have brought it to a worker that is not the one that
-    the new session will always be brought to.
-    """
-
-    async def wrapped(message: Message) -> None:
-        if message["type"] in ("http.response.start", "websocket.accept"):
-            headers = MutableHeaders(scope=message)
-            headers.append("set-cookie", cookie)
-            if message["type"] == "http.response.start":
-                headers["connection"] = "close"
-        await send(message)
-
-    return wrapped

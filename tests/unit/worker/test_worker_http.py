@@ -14,12 +14,13 @@ from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.transport.http import HTTPProtocol
 
 HEALTH = "/socketcluster/health"
+OPENING = f"{ENGINE}?EIO=4&transport=polling"
 
 
 async def cookie_of(worker: RunningWorker) -> str:
     """Return the header of a browser that has a session, whose connections are kept."""
     client = await worker.connect()
-    answer = await client.request("GET", HEALTH)
+    answer = await client.request("GET", OPENING)
     assert answer.headers["connection"] == "close"  # a balancer is to choose anew, by the cookie
     assert await client.closed() == b""
     client.close()
@@ -391,6 +392,21 @@ async def test_a_body_over_the_limit_is_refused(start_worker: StartWorker, chunk
     await client.send(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
     await client.send(b"7d0\r\n" * chunked + b"x" * 2000)
     assert (await client.answer()).status_code == 413
+    assert await client.closed() == b""
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 2000", "Transfer-Encoding: chunked"])
+async def test_a_request_that_was_answered_before_its_body_came_is_not_answered_twice(
+    start_worker: StartWorker, framing: str
+) -> None:
+    worker = await start_worker(lambda worker: worker.http_server.on("req", lambda _: "at once"))
+    cookie = await cookie_of(worker)
+    client = await worker.connect()
+    await client.send(f"POST / HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n{framing}\r\n\r\n".encode())
+    assert (await client.answer()).body == b"at once"
+    await client.send(b"no chunk\r\n" if "chunked" in framing else b"x" * 2000 + b"no request\r\n\r\n")
+    if "chunked" not in framing:
+        assert (await client.answer()).status_code == 400
     assert await client.closed() == b""
 
 

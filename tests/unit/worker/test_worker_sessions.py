@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from support.raw import HANDSHAKE, RawClient, RawWebSocket, event, frame, upgrade
 from support.worker import Probe, RunningWorker, StartWorker
 
-from socketcluster_runtime.cookies import SessionCookies
+from socketcluster_runtime.cookies import MAX_TRIED, SessionCookies
 from socketcluster_wire import handoff, proxy
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.identity import Identity, worker_id
@@ -328,6 +328,9 @@ def test_cookies_of_another_application_or_cluster_are_not_read() -> None:
     value = written.partition("=")[2]
     assert SessionCookies("two", "secret").read(f"two.session={value}") is None
     assert SessionCookies("one", "other").read(written) is None
+    tried = "one.session=forged.x; " * MAX_TRIED
+    assert cookies.read(tried + written) is None
+    assert cookies.read("one.session=" + "x" * 1000 + f"; {tried[23:]}{written}") == "id"  # not looked at more closely
     for header in ("", "one.session=", "one.session", "one.session=\xff.\xff", ";;;", written + "x" * 20_000):
         assert cookies.read(header) is None
 

@@ -45,23 +45,24 @@ class HTTPServer(Emitter):
         """The mounted apps."""
         return [app for _, app in self._mounts]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request (ASGI 3)."""
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Serve one request (ASGI 3), whose scope becomes the mounted app's; return false if nobody here answers."""
         path = scope["path"]
         for prefix, app in self._mounts:
             if path == prefix or path.startswith(prefix + "/"):
-                await app({**scope, "root_path": scope.get("root_path", "") + prefix}, receive, send)
-                return
+                scope["root_path"] = scope.get("root_path", "") + prefix
+                await app(scope, receive, send)
+                return True
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})  # before accepting it, this is an answer 403
-            return
+            return True
         request = Request(scope, receive)
         for handler in self.handlers("req"):
             response = await _answer(handler, request)
             if response is not None:
                 await response(scope, receive, send)
-                return
-        await PlainTextResponse("not found\n", 404)(scope, receive, send)
+                return True
+        return False
 
 
 async def _answer(handler: Handler, request: Request) -> Response | None:

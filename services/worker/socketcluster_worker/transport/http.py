@@ -104,6 +104,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._in_head = True
         self._upgraded_from: list[tuple[bytes, bytes]] | None = None  # the fields of a request read again
         self._complete = True  # has the whole request arrived?
+        self._served = False  # is it given to the app?
         self._body_left = 0  # what is left of a body whose length was announced
         self._body_bytes = 0
         self._body_limit = 0
@@ -249,7 +250,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count and to time a new head."""
         self._in_head, self._head_bytes, self._unparsed_bytes = True, 0, 0
-        self._complete, self._body_left, self._body_bytes = False, 0, 0
+        self._complete, self._served, self._body_left, self._body_bytes = False, False, 0, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -298,6 +299,7 @@ class HTTPProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         self.cycle.ends_with_eof = self.scope["method"] == "GET" and self._endpoints.polls(self.scope["path"])
+        self._served = True
         self._start_asgi_task(self.cycle, self.app)
 
     def _check_head(self, version: str) -> Target:
@@ -442,10 +444,11 @@ class HTTPProtocol(HttpToolsProtocol):
         if started:
             self.transport.abort()  # what follows would be taken for its rest
             return
-        body = f"{reason}\n".encode()
-        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
-        head += f"content-length: {len(body)}\r\ncache-control: no-store\r\n{fields}connection: close\r\n\r\n"
-        self.transport.write(head.encode("ascii") + body)
+        if self._complete or not self._served or self._waits:  # else it has an answer, though not all of it was read
+            body = f"{reason}\n".encode()
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            head += f"content-length: {len(body)}\r\ncache-control: no-store\r\n{fields}connection: close\r\n\r\n"
+            self.transport.write(head.encode("ascii") + body)
         self.transport.write_eof()
         self.flow.blocked = False
         self.flow.resume_reading()

@@ -23,6 +23,8 @@ from socketcluster_worker.transport.engine import EngineOptions, EngineSession, 
 from socketcluster_worker.transport.websocket import WebSocket
 
 PLAIN = "text/plain; charset=UTF-8"
+NO_STORE = {"cache-control": "no-store"}
+"""Header of every answer: it is for one client, at one time."""
 COMPRESSION_THRESHOLD = 1024
 """Bytes from which on the body of a polling response is compressed."""
 COMPRESSION_LEVEL = 1  # the loop waits for it
@@ -79,11 +81,11 @@ class EngineServer:
     async def serve(self, scope: Scope, receive: Receive, send: Send, handshake: Handshake, session_id: str) -> None:
         """Serve one request of a polling client (ASGI 3)."""
         if scope["method"] == "OPTIONS":
-            await Response(status_code=204, headers=self._origins.preflight(handshake))(scope, receive, send)
+            await Response(status_code=204, headers=self._origins.preflight(handshake) | NO_STORE)(scope, receive, send)
             return
         response = await self._respond(scope["method"], receive, handshake, session_id)
         if response is not None:
-            response.headers.update(self._origins.headers(handshake))
+            response.headers.update(self._origins.headers(handshake) | NO_STORE)
             await response(scope, receive, send)
 
     async def _respond(self, method: str, receive: Receive, handshake: Handshake, session_id: str) -> Response | None:
@@ -120,7 +122,7 @@ class EngineServer:
             if not future.done() or gone.done():
                 session.break_off()  # a waiting poll is answered by that
         body = wire.encode_payload(future.result())
-        headers = {"cache-control": "no-store"}
+        headers = {}
         if len(body) >= COMPRESSION_THRESHOLD and "gzip" in handshake.headers.get("accept-encoding", ""):
             body = gzip.compress(body, COMPRESSION_LEVEL)
             headers["content-encoding"] = "gzip"

@@ -30,6 +30,8 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that a client has to answer a close frame, and to take what was sent before it."""
 TRANSPORT_BUFFER = 65_536
 """Bytes that asyncio's transport holds beside the kernel's buffer; what is in it is not dropped any more."""
+NOT_OPENED = (("Cache-Control", "no-store"),)
+"""Header fields of an answer that opens no WebSocket."""
 SHORT = 1024
 """Bytes of a text that is far below any limit on what waits."""
 DROPS_LOGGED_EVERY = 1.0
@@ -136,7 +138,7 @@ class WebSocket(asyncio.Protocol):
             logger=_library_log,
         )
         response = server.accept(Request(handshake.path, headers))
-        for name, value in extra_headers:
+        for name, value in extra_headers if response.status_code == 101 else NOT_OPENED:
             response.headers[name] = value
         server.send_response(response)
         self._transport = transport
