@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from support.log import WrittenLog, written
 
 
 @pytest.fixture
@@ -16,3 +17,10 @@ def own_modules() -> Iterator[None]:
     sys.path[:] = path
     for name in set(sys.modules) - modules:
         del sys.modules[name]
+
+
+@pytest.fixture
+def service_log() -> Iterator[WrittenLog]:
+    """The log of a service, in the format for people."""
+    with written("text") as log:
+        yield log

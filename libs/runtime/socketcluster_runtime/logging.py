@@ -1,4 +1,8 @@
-"""Logging: one line an event, for people or as JSON, the standard library's loggers (uvicorn, gRPC) included."""
+"""Logging: one line an event, for people or as JSON, the standard library's loggers (uvicorn, gRPC) included.
+
+No text that a client sent can begin a line (:mod:`~socketcluster_runtime.log_text`), and nothing that a client does
+again and again fills the log (:mod:`~socketcluster_runtime.log_budget`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ import sys
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from socketcluster_runtime import log_text
+from socketcluster_runtime.log_budget import BudgetHandler
 from socketcluster_runtime.settings import ServiceSettings
 
 
@@ -22,21 +28,36 @@ def configure(settings: ServiceSettings) -> None:
             event["event"] = f"{settings.name}: {event['event']}"
         return event
 
-    shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, add_origin]
+    def find_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        if event.get("exc_info") is True:  # a line that is held back is written when nothing is being handled
+            event["exc_info"] = sys.exc_info()
+        return event
+
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        find_exception,
+        add_origin,
+    ]
     if settings.log_format == "json":
         shared.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
-        last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last: list[Processor] = [
+            structlog.processors.format_exc_info,
+            log_text.for_programs,
+            structlog.processors.JSONRenderer(log_text.to_json),
+        ]
     else:
         shared.append(structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False))
         last = [
+            log_text.for_people,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
                 pad_event_to=0,
                 pad_level=False,
-                exception_formatter=structlog.dev.plain_traceback,
-            )
+                exception_formatter=log_text.write_traceback,
+            ),
         ]
-    handler = logging.StreamHandler(sys.stderr)
+    handler = BudgetHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
