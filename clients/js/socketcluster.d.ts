@@ -30,6 +30,10 @@ export interface Options {
   query?: Record<string, string>;
   /** Fields for the data of the handshake. */
   auth?: Record<string, unknown> | null;
+  /** Where the auth token is kept: `localStorage`, say, for all tabs and visits. Default: null, in memory only. */
+  tokenStorage?: Pick<Storage, "getItem" | "setItem" | "removeItem"> | null;
+  /** Its key there. Default: `socketcluster.authToken`. */
+  tokenName?: string;
   /** The WebSocket class, where there is none of the platform's own. */
   WebSocket?: (new (url: string) => any) | null;
   /** The fetch function, where there is none of the platform's own. */
@@ -46,7 +50,8 @@ export interface BuiltInEvents {
   reconnecting: { attempt: number; delay: number };
   /**
    * A connection that could not be made (`ConnectError`), a message that was dropped (`QueueFullError`,
-   * `MessageTooLargeError`) or not understood (`ProtocolError`), or what a listener threw.
+   * `MessageTooLargeError`) or not understood (`ProtocolError`), an auth token that was not accepted, or what a listener
+   * threw.
    */
   error: Error;
   /** The connection has moved; it may do so before `connect`. */
@@ -58,6 +63,8 @@ export interface BuiltInEvents {
    * it is null, an unknown number, because the server began to count anew.
    */
   gap: { channel: string; missing: [number, number] | null };
+  /** The server gave an auth token, or took it away (null). */
+  authTokenChange: { token: string | null; claims: Record<string, unknown> | null };
 }
 
 /**
@@ -90,6 +97,10 @@ export class Socket {
   readonly transport: Transport | null;
   /** Whether the server went on with the state of an earlier connection. */
   readonly recovered: boolean;
+  /** The auth token that the server gave; every handshake carries it. */
+  readonly authToken: string | null;
+  /** What it says. Whether it is true, only the server knows. */
+  readonly authClaims: Record<string, unknown> | null;
 
   on<E extends keyof BuiltInEvents>(event: E, listener: (data: BuiltInEvents[E]) => unknown): this;
   /** Listen to an event of the server's. When it is a call, the last listener's result is the answer. */
@@ -111,6 +122,9 @@ export class Socket {
   subscribe<T = any>(channel: string): Promise<Channel<T>>;
   unsubscribe(channel: string): Promise<void>;
   publish(channel: string, data?: unknown): Promise<unknown>;
+
+  /** Throw the auth token away, here and, while there is a connection, at the server. */
+  deauthenticate(): Promise<void>;
 
   /** Connect after {@link disconnect}; while an attempt is waited for, make it at once. */
   connect(): this;

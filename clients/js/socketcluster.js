@@ -18,10 +18,12 @@
     connectTimeout: 10000,
     query: {},
     auth: null,
+    tokenStorage: null,
+    tokenName: "socketcluster.authToken",
     WebSocket: root.WebSocket,
     fetch: root.fetch,
   };
-  const BUILT_IN = new Set(["connect", "disconnect", "reconnecting", "error", "upgrade", "kickOut", "gap"]);
+  const BUILT_IN = new Set(["connect", "disconnect", "reconnecting", "error", "upgrade", "kickOut", "gap", "authTokenChange"]);
   const QUEUE_LIMIT = 1000; // messages that wait for a connection
   const SEPARATOR = "\x1e"; // between the packets of one polling payload
   const HANDSHAKE_CID = 1; // calls are numbered from the next on
@@ -126,6 +128,16 @@
     const [epoch, number] = seen.split("-");
     const [itsEpoch, itsNumber] = offset.split("-");
     return epoch !== itsEpoch || Number(itsNumber) > Number(number);
+  }
+
+  /** @returns {object | null} what an auth token says, if it is a JSON Web Token */
+  function claimsOf(token) {
+    try {
+      const payload = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
+      return JSON.parse(new TextDecoder().decode(Uint8Array.from(payload, (character) => character.charCodeAt(0))));
+    } catch {
+      return null;
+    }
   }
 
   function ignore() {}
@@ -433,6 +445,7 @@
     #engine = null;
     #id = null;
     #recovered = false;
+    #token = null; // the auth token, where no storage keeps it
     #queue = []; // [{ text, cid }] that wait for a connection; cid only for a call
     #calls = new Map(); // cid: { resolve, reject, timer, sent }
     #lastCid = HANDSHAKE_CID;
@@ -452,6 +465,8 @@
     get state() { return this.#state; }
     get transport() { return this.#engine ? this.#engine.transport : null; }
     get recovered() { return this.#recovered; }
+    get authToken() { return this.#loadToken(); }
+    get authClaims() { return claimsOf(this.#loadToken()); }
 
     on(event, fn) {
       return this.#listen(event, { fn: checkFunction(fn), once: false });
@@ -528,6 +543,12 @@
       });
     }
 
+    /** Throw the auth token away, here and, while there is a connection, at the server. */
+    async deauthenticate() {
+      this.#keepToken(null);
+      if (this.#state === "open") await this.call("#removeAuthToken");
+    }
+
     /** Connect after disconnect(); while a reconnection waits for its time, try at once. */
     connect() {
       if (this.#state === "closed") {
@@ -589,7 +610,8 @@
       this.#retryTimer = undefined;
       const { transports, connectTimeout, auth } = this.#options;
       const transport = transports[0] === "polling" ? "polling" : transports[this.#failures % transports.length];
-      const handshake = { event: "#handshake", data: { authToken: null, ...auth }, cid: HANDSHAKE_CID };
+      const authToken = this.#loadToken() || Object(auth).authToken || null; // what the server gave goes first
+      const handshake = { event: "#handshake", data: { ...auth, authToken }, cid: HANDSHAKE_CID };
       const engine = new Engine(this.#options, transport, {
         open: () => engine.send(JSON.stringify(handshake)),
         message: (text) => this.#receive(engine, text),
@@ -612,6 +634,7 @@
       this.#queue = waiting;
       while (this.#queue.length && this.#state === "open") this.#transmit(this.#queue.shift());
       if (this.#state === "open") this.#tell("connect", { id: this.#id });
+      if (data.authError) this.#tell("error", remoteError(data.authError));
     }
 
     /** The connection ends, or could not be made. */
@@ -699,7 +722,7 @@
 
     #dispatch(engine, { event, data, cid, rid, error }) {
       if (rid === HANDSHAKE_CID && this.#state === "connecting") {
-        if (error) this.#leave(CODE.ABNORMAL, remoteError(error).message, true);
+        if (error) this.#leave(error.statusCode || CODE.ABNORMAL, remoteError(error).message, true);
         else this.#opened(Object(data));
       } else if (rid !== undefined) {
         this.#settle(rid, error && remoteError(error), data);
@@ -712,6 +735,9 @@
       } else if (event === "#kickOut") {
         this.#forget(data.channel, makeError("KickedOutError", data.message));
         this.#tell("kickOut", data);
+      } else if (event === "#setAuthToken" || event === "#removeAuthToken") {
+        this.#keepToken(event === "#setAuthToken" ? String(data.token) : null);
+        if (cid !== undefined) engine.send(JSON.stringify({ rid: cid }));
       } else if (event === "#disconnect") {
         if (Number.isInteger(data.code)) this.#announced = { code: data.code, reason: data.reason || "" };
       } else if (typeof event !== "string" || BUILT_IN.has(event)) {
@@ -721,6 +747,30 @@
         if (cid === undefined) this.#watch(results);
         else this.#answer(engine, cid, event, results);
       }
+    }
+
+    // -- the auth token
+
+    #loadToken() {
+      const { tokenStorage, tokenName } = this.#options;
+      try {
+        return tokenStorage ? tokenStorage.getItem(tokenName) : this.#token;
+      } catch {
+        return this.#token; // the page may not use the storage
+      }
+    }
+
+    #keepToken(token) {
+      const { tokenStorage, tokenName } = this.#options;
+      const before = this.#loadToken();
+      this.#token = token;
+      try {
+        if (tokenStorage && token === null) tokenStorage.removeItem(tokenName);
+        else if (tokenStorage) tokenStorage.setItem(tokenName, token);
+      } catch (error) {
+        this.#tell("error", error);
+      }
+      if (token !== before) this.#tell("authTokenChange", { token, claims: claimsOf(token) });
     }
 
     /** Answer a call of the server's with what the last listener gives. */

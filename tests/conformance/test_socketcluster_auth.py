@@ -87,3 +87,18 @@ async def test_socketcluster_client_14_speaks_version_1(drive: Callable[..., Awa
     assert (seen["stale"]["name"], seen["stale"]["isBadToken"]) == ("AuthTokenExpiredError", True)
     assert seen["authenticate"] is True
     assert seen["alive"] == "after three pings"
+
+
+@pytest.mark.parametrize("how", ["polling", "websocket", "both"])
+async def test_the_own_browser_client_authenticates(drive: Callable[..., Awaitable[dict[str, Any]]], how: str) -> None:
+    client = Path(__file__).parents[2] / "clients" / "js" / "socketcluster.js"
+    seen = await drive("own-client.mjs", how, str(client))
+    assert seen["fresh"] == [None, None]
+    assert seen["login"] == ["Ann", 1, "Ann"]
+    assert seen["again"] == "Ann"
+    assert seen["loggedOut"] == [None, None, 0, None]
+    assert seen["deauthenticated"] == [None, None]
+    assert seen["stale"] == "AuthTokenExpiredError"
+    assert seen["given"] == ["Dan", "Dan"]
+    assert seen["banned"] == ["never you", "closed"]
+    assert seen["empty"] == "undefined"
