@@ -34,8 +34,8 @@ class SocketCluster:
         app_name: keeps applications that share a domain or a store apart.
         worker_controller: the Python file with ``run(worker)`` that every worker runs.
         protocol: ``http`` or ``https``.
-        protocol_options: of ``https``: ``cert``, ``key`` and ``passphrase``, which are the options ``tls_cert``,
-            ``tls_key`` and ``tls_passphrase``.
+        protocol_options: of ``https``: ``cert``, ``key`` and ``passphrase`` or ``passphrase_file``, which are the
+            options ``tls_cert``, ``tls_key``, ``tls_passphrase`` and ``tls_passphrase_file``.
         options: every other option that ``socketcluster run --help`` lists, with underscores: ``session_timeout=60``.
 
     What is not given comes from the environment (``SOCKETCLUSTER_SESSION_TIMEOUT``), else from the default.
@@ -86,7 +86,8 @@ def _tls_options(
     protocol: str | None, protocol_options: Mapping[str, object], options: Mapping[str, object]
 ) -> dict[str, object]:
     """Return the options that ``protocol`` and ``protocol_options`` stand for."""
-    known = {"cert": "tls_cert", "key": "tls_key", "passphrase": "tls_passphrase"}
+    names = ("cert", "key", "passphrase", "passphrase_file")
+    known = {name: f"tls_{name}" for name in names}
     for name in protocol_options:
         if name not in known:
             raise OptionError(f"protocol_options: there is no {name!r}, only {', '.join(known)}")

@@ -138,7 +138,7 @@ def malformed(
         name = spell(field) if field in given else variable
         value = given.get(field, os.environ.get(variable, item["input"]))
         shown = "" if is_secret(settings, field) else f" (got {value!r})"
-        parts.append(f"{name}: {item['msg'].removeprefix('Value error, ')}{shown}")
+        parts.append(f"{name}{': ' if name else ''}{item['msg'].removeprefix('Value error, ')}{shown}")
     return OptionError("; ".join(parts))
 
 

@@ -53,7 +53,9 @@ async def test_spliced_connections_know_their_client_and_carry_everything(tmp_pa
 
 async def test_by_https_everything_works_and_certificates_are_renewed_under_way(tmp_path: Path) -> None:
     files = certificates.make(tmp_path, "first", "open sesame")
-    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--tls-passphrase", "open sesame")
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("open sesame\n")
+    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--tls-passphrase-file", str(passphrase))
     second = certificates.make(tmp_path, "second", "open sesame")
     tls = ssl.create_default_context(cafile=str(files.cert))
     tls.load_verify_locations(second.cert)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from socketcluster_runtime import log_text
 from socketcluster_runtime.log_budget import BudgetHandler
-from socketcluster_runtime.settings import ServiceSettings
+
+if TYPE_CHECKING:  # settings log, too
+    from socketcluster_runtime.settings import ServiceSettings
 
 
 def configure(settings: ServiceSettings) -> None:

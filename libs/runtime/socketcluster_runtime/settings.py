@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.secret_files import read_secret
 
 PREFIX = "SOCKETCLUSTER_"
 
@@ -95,11 +96,13 @@ class ServiceSettings(BaseSettings):
         """Return the cluster's secret, from ``secret`` or from ``secret_file``, which is made if it does not exist.
 
         Raises:
-            SettingsError: there is none, it is too short, or the file can be neither read nor written.
+            SettingsError: there is none, it is too short, or the file can be neither read nor written, or is empty.
         """
-        if self.secret is not None:
+        source = f"{PREFIX}SECRET"
+        if self.secret is not None:  # compose sets both
             secret = self.secret.get_secret_value()
         elif self.secret_file is not None:
+            source = f"{PREFIX}SECRET_FILE: the secret in {self.secret_file}"
             secret = _read_or_create(self.secret_file)
         else:
             raise SettingsError(
@@ -107,7 +110,7 @@ class ServiceSettings(BaseSettings):
                 "the output of `openssl rand -hex 32`"
             )
         if len(secret) < 16:
-            raise SettingsError(f"{PREFIX}SECRET is too short: it has {len(secret)} characters, 16 are needed")
+            raise SettingsError(f"{source} is too short: it has {len(secret)} characters, 16 are needed")
         return secret
 
 
@@ -118,7 +121,7 @@ def describe(error: ValidationError, settings: type[ServiceSettings]) -> str:
         field = str(item["loc"][0]) if item["loc"] else ""
         name = settings.env_name(field) if field in settings.model_fields else field
         given = "" if item["type"] == "missing" or is_secret(settings, field) else f" (got {item['input']!r})"
-        parts.append(f"{name}: {item['msg']}{given}")
+        parts.append(f"{name}{': ' if name else ''}{item['msg']}{given}")
     return "; ".join(parts)
 
 
@@ -142,6 +145,9 @@ def _read_or_create(path: Path) -> str:
                 pass  # another service was first
             finally:
                 draft.unlink()
-        return path.read_text().strip()
     except OSError as error:
-        raise SettingsError(f"{PREFIX}SECRET_FILE: {error}") from None
+        raise SettingsError(
+            f"{PREFIX}SECRET_FILE: {path} cannot be made: {error.strerror}; make it, with the output of "
+            "`openssl rand -hex 32`, or its folder, where this process may write"
+        ) from None
+    return read_secret(f"{PREFIX}SECRET_FILE", path).strip()

@@ -25,6 +25,7 @@ from socketcluster_balancer.tls import make_context
 from socketcluster_balancer.workers import SUSPICION, Worker
 from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.secret_files import secret_of
 from socketcluster_runtime.splice import Splice
 from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire import proxy
@@ -114,7 +115,7 @@ class Dispatcher:
     def _make_context(self) -> ssl.SSLContext:
         settings = self._settings
         assert settings.tls_cert is not None  # noqa: S101  # asked before
-        passphrase = None if settings.tls_passphrase is None else settings.tls_passphrase.get_secret_value()
+        passphrase = secret_of("tls_passphrase", settings.tls_passphrase, settings.tls_passphrase_file)
         return make_context(settings.tls_cert, settings.tls_key, passphrase)
 
     def make_link(self, worker: Worker, path: str) -> HandoffLink | None:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import NoDecode
 
 from socketcluster_runtime.networks import Networks
+from socketcluster_runtime.secret_files import check_one_form
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_wire.handoff import MAX_PACKET_BYTES
 
@@ -93,6 +94,8 @@ class BalancerSettings(ServiceSettings):
     """File of the certificate's private key (PEM), if it is not in the certificate's file."""
     tls_passphrase: SecretStr | None = None
     """What the key is encrypted with, if it is."""
+    tls_passphrase_file: Path | None = None
+    """File of that passphrase: an argument shows in the list of processes."""
     balancer_controller: Path | None = None
     """The Python file with ``run(balancer)``, for middleware; default: ``balancer_controller.py`` beside the other."""
     controller_timeout: float = Field(2.0, gt=0, le=60)
@@ -102,6 +105,8 @@ class BalancerSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _has_a_certificate_for_the_key(self) -> Self:
-        if self.tls_cert is None and (self.tls_key is not None or self.tls_passphrase is not None):
-            raise ValueError("tls_key and tls_passphrase belong to a tls_cert, which is not set")
+        others = (self.tls_key, self.tls_passphrase, self.tls_passphrase_file)
+        if self.tls_cert is None and any(other is not None for other in others):
+            raise ValueError("tls_key, tls_passphrase and tls_passphrase_file belong to a tls_cert, which is not set")
+        check_one_form("tls_passphrase", self.tls_passphrase, self.tls_passphrase_file)
         return self

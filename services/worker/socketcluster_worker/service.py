@@ -13,6 +13,7 @@ from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.metrics import Gauges
 from socketcluster_runtime.networks import AddressSet
+from socketcluster_runtime.secret_files import secret_of
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.exchange import Exchange
@@ -87,7 +88,7 @@ class Service:
         cookies = SessionCookies(settings.app_name, self._secret)
         tokens = Tokens.from_options(
             algorithm=settings.auth_algorithm,
-            key=None if settings.auth_key is None else settings.auth_key.get_secret_value(),
+            key=secret_of("auth_key", settings.auth_key, settings.auth_key_file),
             public_key=settings.auth_public_key,
             private_key=settings.auth_private_key,
             default_expiry=settings.auth_default_expiry,

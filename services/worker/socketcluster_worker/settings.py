@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from socketcluster_runtime.networks import Networks
+from socketcluster_runtime.secret_files import check_one_form
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_worker.connection import SlowConsumer
 from socketcluster_worker.origins import OriginPolicy
@@ -65,6 +66,8 @@ class WorkerSettings(ServiceSettings):
     """The algorithm of auth tokens; those of another are refused."""
     auth_key: SecretStr | None = None
     """The key of auth tokens for HS256, HS384 and HS512; without it, one that is derived from the cluster's secret."""
+    auth_key_file: Path | None = None
+    """File of that key: an argument shows in the list of processes."""
     auth_public_key: Path | None = None
     """File (PEM) of the key that RS256, RS384, RS512, ES256, ES384 and ES512 verify auth tokens with."""
     auth_private_key: Path | None = None
@@ -136,3 +139,8 @@ class WorkerSettings(ServiceSettings):
     def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         OriginPolicy(value)
         return value
+
+    @model_validator(mode="after")
+    def _has_one_key(self) -> Self:
+        check_one_form("auth_key", self.auth_key, self.auth_key_file)
+        return self

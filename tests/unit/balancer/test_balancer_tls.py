@@ -257,6 +257,24 @@ async def test_a_new_certificate_is_for_the_clients_to_come(
         assert await reader.read() == b"still here"
 
 
+async def test_a_passphrase_s_file_is_read_again_with_the_certificate(
+    bench: Bench, tmp_path: Path, log_lines: Callable[[int], list[str]]
+) -> None:
+    files = certificates.make(tmp_path, "first", "open sesame")
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("open sesame\n")
+    worker = await bench.worker("aaaaaaaa")
+    balancer = await bench.start(worker, tls_cert=files.cert, tls_key=files.key, tls_passphrase_file=passphrase)
+    second = certificates.make(tmp_path, "second", "another one")
+    second.cert.replace(files.cert)
+    second.key.replace(files.key)
+    balancer.dispatcher.reload_certificate()  # its passphrase is not there yet
+    assert log_lines(logging.INFO)[-1] == "the certificate was not read again, the one before stays"
+    passphrase.write_text("another one\n")
+    balancer.dispatcher.reload_certificate()
+    assert log_lines(logging.INFO)[-1] == "the certificate was read again"
+
+
 # Files
 
 

@@ -283,13 +283,26 @@ def test_https_is_three_options_of_the_balancers() -> None:
         ({"protocol": "https"}, "protocol: https needs a certificate"),
         ({"protocol": "gopher"}, "protocol: it is http or https, not 'gopher'"),
         ({"protocol_options": {"cert": "a"}}, 'they are for protocol="https"'),
-        ({"protocol": "https", "protocol_options": {"pfx": "a"}}, "there is no 'pfx', only cert, key, passphrase"),
+        ({"protocol": "https", "protocol_options": {"pfx": "a"}}, "there is no 'pfx', only cert, key, pass"),
         ({"tls_key": "a.key"}, "belong to a tls_cert, which is not set"),
+        ({"tls_passphrase_file": "a"}, "belong to a tls_cert, which is not set"),
     ],
 )
 def test_what_https_must_not_be(options: dict[str, Any], text: str) -> None:
     with pytest.raises(OptionError, match=re.escape(text)):
         SocketCluster(**options)
+
+
+def test_a_secret_may_be_in_a_file_instead() -> None:
+    options = {"cert": "a.crt", "passphrase_file": Path("a.pass")}
+    made = planned(protocol="https", protocol_options=options, auth_key_file="a.key")
+    assert made.balancers[0].environ["SOCKETCLUSTER_TLS_PASSPHRASE_FILE"] == "a.pass"
+    assert made.workers[0].environ["SOCKETCLUSTER_AUTH_KEY_FILE"] == "a.key"
+    for said in (
+        failure("--auth-key", "hush", "--auth-key-file", "a.key"),
+        failure("--tls-cert", "a.crt", "--tls-passphrase", "hush", "--tls-passphrase-file", "a.pass"),
+    ):
+        assert re.fullmatch(r"socketcluster: (\w+) and \1_file are both set: give one of them\n", said)
 
 
 def test_a_passphrase_is_not_shown() -> None:

@@ -74,6 +74,17 @@ def test_a_short_secret_is_refused_without_being_shown(monkeypatch: pytest.Monke
     assert "hush" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("content", "text"), [("", "is empty; write the secret"), ("hush\n", "is too short")])
+def test_a_secrets_file_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, text: str
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text(content)
+    with pytest.raises(SettingsError, match=f"^SOCKETCLUSTER_SECRET_FILE: .*{path} {text}") as caught:
+        load(monkeypatch, SOCKETCLUSTER_SECRET_FILE=str(path)).shared_secret()
+    assert "hush" not in str(caught.value)
+
+
 def test_a_secrets_folder_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = load(monkeypatch, SOCKETCLUSTER_SECRET_FILE=str(tmp_path / "missing" / "secret"))
     with pytest.raises(SettingsError, match="SOCKETCLUSTER_SECRET_FILE"):

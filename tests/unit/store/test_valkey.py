@@ -314,8 +314,14 @@ async def test_the_password_may_be_in_a_file(own: Server, tmp_path: Path) -> Non
 
 
 def test_a_password_s_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"the password_file of valkey_url cannot be read: .*/password"):
+    with pytest.raises(EngineError, match=r"the password_file of valkey_url: .*/password cannot be read"):
         Servers(f"valkey://host?password_file={tmp_path}/password", 5)
+    (tmp_path / "password").touch()
+    with pytest.raises(EngineError, match=r"the password_file of valkey_url: .*/password is empty"):
+        Servers(f"valkey://host?password_file={tmp_path}/password", 5)
+    (tmp_path / "password").write_text("right")
+    with pytest.raises(EngineError, match=r"a password and a password_file: give one of them"):
+        Servers(f"valkey://:right@host?password_file={tmp_path}/password", 5)
 
 
 async def test_tls(stack: AsyncExitStack, tmp_path: Path) -> None:

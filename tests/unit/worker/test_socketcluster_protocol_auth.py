@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -400,3 +401,11 @@ async def test_a_token_that_expires_while_connected_ends_before_the_next_message
         answer = await websocket.next_json()
         assert answer["rid"] == 3
         assert answer.get("data") is None
+
+
+async def test_the_key_may_be_in_a_file(start_worker: StartWorker, story: Story, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(f"{KEY}\n")
+    worker = await start_worker(story.run, auth_key_file=path)
+    _, messages = await shake(worker, token(**GOOD))
+    assert messages[-1]["data"]["isAuthenticated"] is True

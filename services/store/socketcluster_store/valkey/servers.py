@@ -31,6 +31,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import TimeoutError as LateError
 
+from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.secret_files import read_secret
 from socketcluster_store.errors import EngineError, UnreachableError
 from socketcluster_store.valkey.scripts import Script
 from socketcluster_store.valkey.urls import shown_url, urls_of
@@ -303,10 +305,12 @@ def _options_of(url: str) -> dict[str, Any]:
     options: dict[str, Any] = dict(parse_url(url))
     path = options.pop("password_file", None)
     if path is not None:
+        if options.get("password"):
+            raise EngineError("valkey_url has a password and a password_file: give one of them")
         try:
-            options["password"] = Path(path).read_text().strip()
-        except OSError as error:
-            raise EngineError(f"the password_file of valkey_url cannot be read: {error}") from None
+            options["password"] = read_secret("the password_file of valkey_url", Path(path)).strip()
+        except SettingsError as error:
+            raise EngineError(str(error)) from None
     return options
 
 
