@@ -104,7 +104,7 @@ async def test_what_is_no_request_is_refused(worker: RunningWorker, garbage: byt
 async def test_a_head_that_does_not_end_in_time_ends_the_connection(
     worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.http.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.time_limits.HEAD_TIMEOUT", 0.05)
     monkeypatch.setattr("socketcluster_worker.transport.proxied.HEAD_TIMEOUT", 0.05)
     for start in (b"", b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n"):
         client = await worker.connect()
@@ -115,7 +115,7 @@ async def test_a_head_that_does_not_end_in_time_ends_the_connection(
 async def test_line_ends_after_a_request_keep_no_connection_open(
     worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.http.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.time_limits.HEAD_TIMEOUT", 0.05)
     monkeypatch.setattr("socketcluster_worker.transport.proxied.HEAD_TIMEOUT", 0.05)
     client = await worker.connect()
     cookie = await cookie_of(worker)
@@ -127,7 +127,7 @@ async def test_line_ends_after_a_request_keep_no_connection_open(
 async def test_a_handler_may_take_longer_than_a_head(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.http.HEAD_TIMEOUT", 0.02)
+    monkeypatch.setattr("socketcluster_worker.transport.time_limits.HEAD_TIMEOUT", 0.02)
 
     def run(worker: Worker) -> None:
         @worker.http_server.on("req")
@@ -376,7 +376,7 @@ async def test_a_client_that_ends_its_own_direction_gets_its_answers(start_worke
 async def test_a_body_that_does_not_come_is_given_up(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.http.BODY_WINDOW", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.time_limits.BODY_WINDOW", 0.05)
     worker = await start_worker(Seen().run)
     client = await worker.connect()
     await client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab".encode())
@@ -413,7 +413,7 @@ async def test_a_request_that_was_answered_before_its_body_came_is_not_answered_
 async def test_a_client_that_takes_nothing_of_its_answer_is_disconnected(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.http.SEND_TICK", 0.01)
+    monkeypatch.setattr("socketcluster_worker.transport.time_limits.SEND_TICK", 0.01)
 
     def run(worker: Worker) -> None:
         worker.http_server.on("req", lambda _: b"x" * 20_000_000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -19,38 +18,14 @@ from socketcluster_worker.connection import Handshake
 from socketcluster_worker.endpoints import Endpoints
 from socketcluster_worker.transport.exchange import Cycle, Flow
 from socketcluster_worker.transport.forward import EXTENSION
+from socketcluster_worker.transport.framing import MAX_HEAD_BYTES, Pieces, RefusedError, announced_length, check_head
+from socketcluster_worker.transport.time_limits import TimeLimits
 from socketcluster_worker.transport.websocket import end_for_all
 
-MAX_HEAD_BYTES = 65_536
-"""The largest head of a request; a balancer accepts less of the first one."""
-HEAD_TIMEOUT = 10.0
-"""Seconds that a request's head may take, from its first byte or the connection's beginning on."""
 HEADER_OVERHEAD = 4
 """What a header field has beside its name and value: a colon, a space, and the line's end."""
-
-
-BODY_WINDOW = 15.0
-"""Seconds of which each must bring ``BODY_LEAST`` bytes of a body, or its end, while somebody reads it."""
-BODY_LEAST = 7_500
-"""Bytes that a body brings in ``BODY_WINDOW`` at least."""
-SEND_TICK = 2.0
-"""Seconds between two looks at whether a client takes its answer."""
-SEND_TICKS = 10
-"""So many looks in a row at which it had taken nothing, and its connection is aborted."""
-LINGER = 2.0
-"""Seconds for which the rest of a refused request is read and dropped, lest it reset the answer away."""
 PIECES_A_TURN = 64
 """Pieces, each of one request at most, that one connection may have parsed before others get their turn."""
-
-_EMPTY_LINE = re.compile(rb"\n\r?\n")
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
-
-
-class _RefusedError(Exception):
-    """A request is not served, and its connection closed; ``args`` are the status, the reason, and header fields."""
-
-
-_TOO_LARGE = _RefusedError(431, "The request's head is too large.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +55,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     cycle: Cycle
     flow: Flow
+    _clocks: TimeLimits
 
     def __init__(
         self,
@@ -94,8 +70,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._endpoints = endpoints
         self._origin = origin
         self._received = received
-        self._unread = bytearray()  # received, and not yet parsed
-        self._tail = b""  # the end of what was parsed last, if an empty line may begin in it
+        self._pieces = Pieces()  # received, and not yet parsed
         self._going_on: asyncio.Handle | None = None
         self._refused = False
         self._half_closed = False
@@ -105,20 +80,14 @@ class HTTPProtocol(HttpToolsProtocol):
         self._upgraded_from: list[tuple[bytes, bytes]] | None = None  # the fields of a request read again
         self._complete = True  # has the whole request arrived?
         self._served = False  # is it given to the app?
-        self._body_left = 0  # what is left of a body whose length was announced
         self._body_bytes = 0
         self._body_limit = 0
-        self._body_seen = 0
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._body_timer: asyncio.TimerHandle | None = None
-        self._send_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0
-        self._stuck = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with what was received before."""
         super().connection_made(transport)
         self.flow = Flow(transport)
+        self._clocks = TimeLimits(transport, self.flow, self._slow_body)
         if self._origin.client is not None:
             self.client = self._origin.client
         if self._origin.secure:
@@ -131,15 +100,15 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._stop_timers()
-        self._unread.clear()
+        self._clocks.stop()
+        self._pieces.unread.clear()
         end_for_all(self.transport)
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer what has been asked: a client may end its own direction and wait (RFC 9112, section 9.6)."""
         self._half_closed = True
-        if self._refused or not self._complete or not (self._waits or self._unread):
+        if self._refused or not self._complete or not (self._waits or self._pieces.unread):
             return False
         if self._waits and self.cycle.ends_with_eof:
             self.cycle.eof = True
@@ -150,7 +119,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """Take bytes."""
         if self._refused:
             return
-        self._unread += data
+        self._pieces.unread += data
         if self._going_on is None:
             self._go_on()
         else:
@@ -159,15 +128,15 @@ class HTTPProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Look from now on whether the client takes anything."""
         super().pause_writing()
-        self._watch_sending()
+        self._clocks.watch_sending()
 
     def on_response_complete(self) -> None:
         """Go on with the next request, in a turn of its own."""
         super().on_response_complete()
-        self._watch_sending()
+        self._clocks.watch_sending()
         if self.transport.is_closing():
-            self._unread.clear()
-        elif self._unread:
+            self._pieces.unread.clear()
+        elif self._pieces.unread:
             if self._going_on is None:
                 self._going_on = self.loop.call_soon(self._go_on)
         elif self._half_closed:
@@ -189,7 +158,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._going_on = None
         self._unset_keepalive_if_required()
         pieces = PIECES_A_TURN
-        while self._unread and not self._refused and not self.transport.is_closing():
+        while self._pieces.unread and not self._refused and not self.transport.is_closing():
             if self._complete and self._waits:
                 self._block()
                 return
@@ -198,7 +167,7 @@ class HTTPProtocol(HttpToolsProtocol):
                 self._going_on = self.loop.call_soon(self._go_on)
                 return
             pieces -= 1
-            if not self._parse(self._piece()):
+            if not self._parse(self._pieces.next()):
                 return
         self.flow.blocked = False
         if self.transport.is_closing() or self._refused:
@@ -210,38 +179,19 @@ class HTTPProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
         self._time_head()
 
-    def _piece(self) -> bytes:
-        """Return what is to be parsed next: at most to the end of a head or of a body."""
-        unread = self._unread
-        size = len(unread)
-        if self._body_left:
-            size = min(size, self._body_left)
-            self._tail = b""
-        else:
-            seam = _EMPTY_LINE.search(self._tail + bytes(unread[:2])) if self._tail else None
-            if seam is not None:
-                size = seam.end() - len(self._tail)
-            elif (found := _EMPTY_LINE.search(unread)) is not None:
-                size = found.end()
-            ended = seam is not None or found is not None
-            self._tail = b"" if ended else (self._tail + bytes(unread[-2:]))[-2:]
-        piece = bytes(unread[:size])
-        del unread[:size]
-        return piece
-
     def _parse(self, data: bytes) -> bool:
         """Parse a piece; return whether this protocol goes on.  uvicorn loses what is behind a request to upgrade."""
         self._unparsed_bytes += len(data)
         try:
             if self._unparsed_bytes > MAX_HEAD_BYTES + len(data):
-                raise _TOO_LARGE
+                raise _too_large()
             self.parser.feed_data(data)
-        except _RefusedError as refusal:
+        except RefusedError as refusal:
             self._refuse(*refusal.args)
         except httptools.HttpParserUpgrade as upgrade:
             return self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, _RefusedError):
+            if isinstance(error.__context__, RefusedError):
                 self._refuse(*error.__context__.args)
             else:
                 self._refuse(400, "Invalid HTTP request received.")
@@ -250,7 +200,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count and to time a new head."""
         self._in_head, self._head_bytes, self._unparsed_bytes = True, 0, 0
-        self._complete, self._served, self._body_left, self._body_bytes = False, False, 0, 0
+        self._complete, self._served, self._pieces.body_left, self._body_bytes = False, False, 0, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -267,16 +217,16 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to serve a request, unless it is to become a WebSocket; its body may yet have to come."""
         self._in_head, self._unparsed_bytes = False, 0
-        self._stop_head_timer()
+        self._clocks.end_head()
         version = self.parser.get_http_version()
         self.scope["method"] = self.parser.get_method().decode("ascii")
         self.scope["http_version"] = version
         if self._upgraded_from is not None:
             self.headers[:], self._upgraded_from = self._upgraded_from, None
-        target = self._check_head(version)
+        target = check_head(self.scope["method"], self.url, version, self.headers)
         if self.parser.should_upgrade():
-            if self._should_upgrade() and self._announced() != b"0":
-                raise _RefusedError(400, "A request for a WebSocket has no body.")
+            if self._should_upgrade() and announced_length(self.headers) != 0:
+                raise RefusedError(400, "A request for a WebSocket has no body.")
             return  # what comes next is up to _upgrade
         raw_path = target.path.encode("ascii")
         self.scope["path"] = unquote(target.path)
@@ -302,57 +252,31 @@ class HTTPProtocol(HttpToolsProtocol):
         self._served = True
         self._start_asgi_task(self.cycle, self.app)
 
-    def _check_head(self, version: str) -> Target:
-        """Return what is asked for; raise if the request's head says nothing that can be served."""
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) > 1 or (not hosts and version != "1.0") or (hosts and not _HOST.fullmatch(hosts[0])):
-            raise _RefusedError(400, "A request names one host (RFC 9112, section 3.2).")
-        if self.scope["method"] == "CONNECT":
-            raise _RefusedError(501, "This server is no proxy.")
-        target = Target.parse(self.url.decode("latin-1"))
-        if not target.path.startswith("/") or not self.url.isascii():
-            raise _RefusedError(400, "A request's target is a path, or a URL.")
-        if target.authority is not None:
-            if not target.authority or not _HOST.fullmatch(target.authority.encode("ascii")):
-                raise _RefusedError(400, "A request's URL names a host.")
-            self.headers[:] = [field for field in self.headers if field[0] != b"host"]
-            self.headers.insert(0, (b"host", target.authority.encode("ascii")))
-        return target
-
-    def _announced(self) -> bytes:
-        """Return a body's length as the head tells it; ``b""`` if it comes in chunks."""
-        fields = dict(self.headers)
-        return (
-            b"" if b"transfer-encoding" in fields else fields.get(b"content-length", b"0").strip().lstrip(b"0") or b"0"
-        )
-
     def _expect_body(self) -> None:
         """Look at how long a body will be, and begin to watch how it comes."""
         self._body_limit = self._endpoints.max_body(self.scope["path"])
-        length = self._announced()
-        if length:
-            self._body_left = int(length)
-            if self._body_left > self._body_limit:
-                raise _RefusedError(413, "The request's body is too large.")
-        if length != b"0":
-            self._body_seen = 0
-            self._body_timer = self.loop.call_later(BODY_WINDOW, self._look_at_body)
+        length = announced_length(self.headers)
+        if length is not None:
+            if length > self._body_limit:
+                raise RefusedError(413, "The request's body is too large.")
+            self._pieces.body_left = length
+        if length != 0:
+            self._clocks.begin_body()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
         self._unparsed_bytes = 0
         self._body_bytes += len(body)
-        self._body_left = max(0, self._body_left - len(body))
+        self._pieces.body_left = max(0, self._pieces.body_left - len(body))
+        self._clocks.add_body(len(body))
         if self._body_bytes > self._body_limit:
-            raise _RefusedError(413, "The request's body is too large.")
+            raise RefusedError(413, "The request's body is too large.")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Take the end of a request."""
-        self._unparsed_bytes, self._body_left, self._complete = 0, 0, True
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
+        self._unparsed_bytes, self._pieces.body_left, self._complete = 0, 0, True
+        self._clocks.end_body()
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
@@ -383,7 +307,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _upgrade(self, behind: bytes) -> bool:
         """Change the protocol, as the request asked; ``behind`` was read behind its head."""
-        self._unread[:0] = behind
+        self._pieces.unread[:0] = behind
         if not self._should_upgrade():
             self._read_again()
             return not self._refused
@@ -395,10 +319,10 @@ class HTTPProtocol(HttpToolsProtocol):
             fields = "sec-websocket-version: 13\r\nupgrade: websocket\r\n"
             self._refuse(426 if versions else 400, "This server speaks version 13 of WebSocket.", fields)
             return False
-        self._stop_timers()
+        self._clocks.stop()
         self.handle_websocket_upgrade()
-        rest = bytes(self._unread)
-        self._unread.clear()
+        rest = bytes(self._pieces.unread)
+        self._pieces.unread.clear()
         if not self.transport.is_closing():
             self.flow.blocked = False
             protocol = self.transport.get_protocol()
@@ -426,14 +350,14 @@ class HTTPProtocol(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
-            raise _TOO_LARGE
+            raise _too_large()
 
     def _refuse(self, status: int, reason: str, fields: str = "") -> None:
         """Answer a request that is not served, unless an answer is under way, and close the connection."""
         self._endpoints.refused.add(reason)
         self._refused = True
-        self._unread.clear()
-        self._stop_timers()
+        self._pieces.unread.clear()
+        self._clocks.stop()
         self._unset_keepalive_if_required()
         started = self._waits and self.cycle.response_started
         if self._waits:
@@ -452,51 +376,19 @@ class HTTPProtocol(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.blocked = False
         self.flow.resume_reading()
-        self._head_timer = self.loop.call_later(LINGER, self.transport.abort)
+        self._clocks.linger()
 
     def _time_head(self) -> None:
         """Run the clock while a head is not complete; most come in one piece, and need none."""
         answered = self.cycle is not None and self.cycle.response_complete and self.timeout_keep_alive_task is None
         if not self._in_head and not answered:
-            self._stop_head_timer()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.abort)
-
-    def _look_at_body(self) -> None:
-        """End a request whose body hardly comes."""
-        seen, self._body_seen = self._body_seen, self._body_bytes
-        if self._body_bytes - seen < BODY_LEAST and not self.flow.read_paused:
-            self._body_timer = None
-            self._refuse(408, "The request's body did not arrive in time.")
+            self._clocks.end_head()
         else:
-            self._body_timer = self.loop.call_later(BODY_WINDOW, self._look_at_body)
+            self._clocks.begin_head()
 
-    def _watch_sending(self) -> None:
-        """Begin to look whether the client takes what was written, if something of it waits here."""
-        if self._send_timer is None and self.transport.get_write_buffer_size():
-            self._unsent, self._stuck = self.transport.get_write_buffer_size(), 0
-            self._send_timer = self.loop.call_later(SEND_TICK, self._look_at_sending)
+    def _slow_body(self) -> None:
+        self._refuse(408, "The request's body did not arrive in time.")
 
-    def _look_at_sending(self) -> None:
-        self._send_timer = None
-        size = self.transport.get_write_buffer_size()
-        if not size:
-            return
-        self._stuck = self._stuck + 1 if size >= self._unsent else 0
-        self._unsent = size
-        if self._stuck >= SEND_TICKS:
-            self.transport.abort()
-        else:
-            self._send_timer = self.loop.call_later(SEND_TICK, self._look_at_sending)
 
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _stop_timers(self) -> None:
-        self._stop_head_timer()
-        for timer in (self._body_timer, self._send_timer):
-            if timer is not None:
-                timer.cancel()
-        self._body_timer = self._send_timer = None
+def _too_large() -> RefusedError:
+    return RefusedError(431, "The request's head is too large.")

@@ -11,7 +11,8 @@ from socketcluster_runtime.networks import AddressSet
 from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire import proxy
 from socketcluster_wire.errors import ProxyError
-from socketcluster_worker.transport.http import HEAD_TIMEOUT, HTTPProtocol, Origin
+from socketcluster_worker.transport.http import HTTPProtocol, Origin
+from socketcluster_worker.transport.time_limits import HEAD_TIMEOUT
 
 log = logging.get_logger(__name__)
 

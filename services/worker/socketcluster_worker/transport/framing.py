@@ -1,0 +1,79 @@
+"""What a request's head must say, and how it says where its body ends (RFC 9112)."""
+
+from __future__ import annotations
+
+import re
+
+from socketcluster_wire.request_head import Target
+
+MAX_HEAD_BYTES = 65_536
+"""The largest head of a request; a balancer accepts less of the first one."""
+
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class RefusedError(Exception):
+    """A request is not served, and its connection closed; ``args`` are the status, the reason, and header fields."""
+
+
+class Pieces:
+    """What was received and not parsed; it is parsed in pieces that hold one request at most.
+
+    Attributes:
+        body_left: what is left of a body whose length was announced.
+    """
+
+    def __init__(self) -> None:
+        self.unread = bytearray()
+        self.body_left = 0
+        self._tail = b""  # the end of what was parsed last, if an empty line may begin in it
+
+    def next(self) -> bytes:
+        """Take what is to be parsed next: at most to the end of a head or of a body."""
+        unread = self.unread
+        size = len(unread)
+        if self.body_left:
+            size = min(size, self.body_left)
+            self._tail = b""
+        else:
+            seam = _EMPTY_LINE.search(self._tail + bytes(unread[:2])) if self._tail else None
+            if seam is not None:
+                size = seam.end() - len(self._tail)
+            elif (found := _EMPTY_LINE.search(unread)) is not None:
+                size = found.end()
+            ended = seam is not None or found is not None
+            self._tail = b"" if ended else (self._tail + bytes(unread[-2:]))[-2:]
+        piece = bytes(unread[:size])
+        del unread[:size]
+        return piece
+
+
+def check_head(method: str, url: bytes, version: str, headers: Fields) -> Target:
+    """Return what is asked for; its host becomes the only ``host`` field.
+
+    Raises:
+        RefusedError: the request's head says nothing that can be served.
+    """
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version != "1.0") or (hosts and not _HOST.fullmatch(hosts[0])):
+        raise RefusedError(400, "A request names one host (RFC 9112, section 3.2).")
+    if method == "CONNECT":
+        raise RefusedError(501, "This server is no proxy.")
+    target = Target.parse(url.decode("latin-1"))
+    if not target.path.startswith("/") or not url.isascii():
+        raise RefusedError(400, "A request's target is a path, or a URL.")
+    if target.authority is not None:
+        if not target.authority or not _HOST.fullmatch(target.authority.encode("ascii")):
+            raise RefusedError(400, "A request's URL names a host.")
+        headers[:] = [field for field in headers if field[0] != b"host"]
+        headers.insert(0, (b"host", target.authority.encode("ascii")))
+    return target
+
+
+def announced_length(headers: Fields) -> int | None:
+    """Return a body's length as a head tells it; ``None`` if it comes in chunks."""
+    fields = dict(headers)
+    return None if b"transfer-encoding" in fields else int(fields.get(b"content-length") or b"0")
