@@ -85,6 +85,7 @@ class Endpoints:
             )
             if settings.per_message_deflate
             else None,
+            worker.ws_server.subprotocol,
         )
         self._origins = OriginPolicy(settings.origins, match_protocol=settings.match_origin_protocol)
         self._raw_path = settings.path

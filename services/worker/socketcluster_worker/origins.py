@@ -120,6 +120,8 @@ class OriginPolicy:
         origin = parse_origin(text)
         if self._match_protocol and origin is not None and origin.scheme in _PORTS:
             if handshake.secure and origin.scheme == "http":
+                if _is_port_of(origin, handshake):
+                    return None
                 return "the page came by http, its request by https (option match_origin_protocol)"
             if not handshake.secure and origin.scheme == "https":
                 return "the page came by https, its request by http (option match_origin_protocol)"
@@ -139,7 +141,7 @@ class OriginPolicy:
         if text is None or self.refusal(handshake) is not None:
             return {}
         origin = parse_origin(text)
-        if origin is not None and _is_own(origin, handshake):
+        if origin is not None and (_is_own(origin, handshake) or _is_port_of(origin, handshake)):
             return {}
         if origin is not None and any(pattern.matches(origin) for pattern in self._named):
             return {
@@ -166,3 +168,12 @@ class OriginPolicy:
 def _is_own(origin: PageOrigin, handshake: Handshake) -> bool:
     """Is it the host and port that the request went to? Whether the scheme must agree is another question."""
     return parse_origin(f"{origin.scheme}://{handshake.headers.get('host', '')}") == origin
+
+
+def _is_port_of(origin: PageOrigin, handshake: Handshake) -> bool:
+    """Is it the very host and port that the request went to, by TLS?
+
+    No page comes from there by http, but some programs write ``http://`` whatever they connect by.
+    """
+    own = parse_origin(f"https://{handshake.headers.get('host', '')}") if handshake.secure else None
+    return own is not None and (own.host, own.port) == (origin.host, origin.port)

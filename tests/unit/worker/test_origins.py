@@ -127,6 +127,25 @@ def test_a_page_that_came_by_another_protocol_is_refused(allowed: tuple[str, ...
         assert policy.headers(request(f"https://{host}", "app.example")) == {}
 
 
+def test_by_tls_the_very_host_and_port_may_be_written_as_http() -> None:
+    policy = OriginPolicy(())
+    for origin, host in (
+        ("http://app.example:8443", "app.example:8443"),
+        ("http://app.example:443", "app.example"),
+        ("http://[::1]:8443", "[::1]:8443"),
+    ):
+        assert policy.refusal(request(origin, host, secure=True)) is None
+        assert policy.headers(request(origin, host, secure=True)) == {}
+    for origin, host in (
+        ("http://app.example", "app.example"),
+        ("http://app.example:80", "app.example"),
+        ("http://app.example:8080", "app.example:8443"),
+        ("http://www.app.example:8443", "app.example:8443"),
+    ):
+        assert policy.refusal(request(origin, host, secure=True)) is not None
+    assert policy.refusal(request("https://app.example:8443", "app.example:8443")) is not None
+
+
 def test_with_match_origin_protocol_off_the_protocol_does_not_matter() -> None:
     policy = OriginPolicy(("friend.example",), match_protocol=False)
     for secure in (False, True):
@@ -206,7 +225,12 @@ async def test_a_friend_s_page_is_served_with_cors(start_worker: StartWorker, pr
 async def test_large_polling_bodies_are_compressed_for_those_who_ask(start_worker: StartWorker, probe: Probe) -> None:
     worker = await start_worker(probe.run)
     async with Browser(worker.url) as browser:
-        for accepted, large, encoding in (("gzip", 5000, "gzip"), ("gzip", 10, None), ("identity", 5000, None)):
+        for accepted, large, encoding in (
+            ("gzip", 5000, "gzip"),
+            ("gzip", 10, None),
+            ("identity", 5000, None),
+            ("gzip;q=0", 5000, None),
+        ):
             sid = (await browser.http.get(POLL)).text.partition('"sid":"')[2].partition('"')[0]
             socket = await probe.sockets.get()
             socket.send("x" * large)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from fastapi import FastAPI, WebSocket
-from support.raw import HANDSHAKE, RawWebSocket, event, frame, upgrade
+from support.raw import ENGINE, HANDSHAKE, RawWebSocket, event, frame, upgrade
 from support.worker import Probe, RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.worker import Worker
+from socketcluster_worker.connection import Handshake
 
 
 @pytest.mark.parametrize(
@@ -262,3 +264,33 @@ async def test_a_second_handshake_is_refused(worker: RunningWorker, probe: Probe
     assert (await websocket.next_json())["error"]["name"] == "InvalidActionError"
     await websocket.end()
     await probe.ends.get()
+
+
+async def test_the_first_subprotocol_that_is_offered_is_chosen(worker: RunningWorker) -> None:
+    for path in ("/socketcluster/", ENGINE + "websocket", "/socket.io/?EIO=4&transport=websocket"):
+        websocket = await worker.websocket(path, Sec_WebSocket_Protocol="second-best, first")
+        assert websocket.response.headers["sec-websocket-protocol"] == "second-best"
+        assert "sec-websocket-protocol" not in (await worker.websocket(path)).response.headers
+
+
+async def test_a_controller_chooses_the_subprotocol(start_worker: StartWorker) -> None:
+    def run(worker: Worker) -> None:
+        @worker.ws_server.choose_subprotocol
+        def choose(handshake: Handshake, offered: Sequence[str]) -> str | None:
+            if "none" in handshake.query:
+                return None
+            return offered[-1] if "wrong" not in offered else "another"
+
+    worker = await start_worker(run)
+    for path, offered, chosen in (
+        ("/socketcluster/", "one, two", "two"),
+        ("/socketcluster/?none", "one, two", None),
+    ):
+        websocket = await worker.websocket(path, Sec_WebSocket_Protocol=offered)
+        assert websocket.response.headers.get("sec-websocket-protocol") == chosen
+    client = await worker.connect()
+    await client.send(upgrade(Sec_WebSocket_Protocol="one, wrong"))
+    assert (await client.answer()).status_code == 500
+    error, where = await worker.errors.get()
+    assert "'another'" in str(error)
+    assert "subprotocol" in where

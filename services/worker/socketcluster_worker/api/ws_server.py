@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
+
 from socketcluster_worker.api.exchange import Exchange
 from socketcluster_worker.api.namespace import Namespace
 from socketcluster_worker.api.outbox import Outbox
 from socketcluster_worker.api.session import Sessions
+from socketcluster_worker.connection import Handshake
 from socketcluster_worker.tasks import Tasks
+
+Choose: TypeAlias = Callable[[Handshake, Sequence[str]], str | None]
+"""Returns one of the subprotocols that a client offers, or ``None``."""
+C = TypeVar("C", bound=Choose)
 
 
 class WSServer(Namespace):
@@ -40,6 +48,7 @@ class WSServer(Namespace):
     ) -> None:
         super().__init__("/", worker_id, sessions, exchange, tasks, recovery_window=recovery_window, serial=serial)
         self._namespaces: dict[str, Namespace] = {"/": self}
+        self._choose_subprotocol: Choose | None = None
         exchange.outbox = Outbox(self.middleware, tasks, exchange.policy_of)
 
     def of(self, name: str) -> Namespace:
@@ -63,6 +72,33 @@ class WSServer(Namespace):
             )
             self._namespaces[name] = found
         return found
+
+    def choose_subprotocol(self, function: C) -> C:
+        """Have ``function(handshake, offered)``, a plain one, choose each WebSocket's subprotocol, of those offered.
+
+        Without it that is the first one, as a browser fails a connection for which none is chosen. ``None`` chooses
+        none. If the function raises, or returns what was not offered, the WebSocket is answered with status 500. A
+        decorator.
+        """
+        self._choose_subprotocol = function
+        return function
+
+    def subprotocol(self, handshake: Handshake, offered: Sequence[str]) -> str | None:
+        """Return the subprotocol of a WebSocket; for the transport.
+
+        Raises:
+            Exception: whatever the application's function did, or ``ValueError``; it has been logged.
+        """
+        if self._choose_subprotocol is None:
+            return offered[0]
+        try:
+            chosen = self._choose_subprotocol(handshake, tuple(offered))
+            if chosen is not None and chosen not in offered:
+                raise ValueError(f"{chosen!r} is none of the subprotocols that the client offers")
+        except Exception as error:
+            self.handler_failed(error, "choosing a subprotocol")
+            raise
+        return chosen
 
     def find(self, name: str) -> Namespace | None:
         """Return the namespace of that name if it was made; for the protocols."""

@@ -19,6 +19,7 @@ from socketcluster_wire.errors import MalformedPacketError
 from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.origins import OriginPolicy
+from socketcluster_worker.transport.content_coding import accepts_gzip
 from socketcluster_worker.transport.engine import EngineOptions, EngineSession, EngineWebSocket
 from socketcluster_worker.transport.websocket import WebSocket
 
@@ -123,7 +124,7 @@ class EngineServer:
                 session.break_off()  # a waiting poll is answered by that
         body = wire.encode_payload(future.result())
         headers = {}
-        if len(body) >= COMPRESSION_THRESHOLD and "gzip" in handshake.headers.get("accept-encoding", ""):
+        if len(body) >= COMPRESSION_THRESHOLD and accepts_gzip(handshake.headers.get("accept-encoding", "")):
             body = gzip.compress(body, COMPRESSION_LEVEL)
             headers["content-encoding"] = "gzip"
         return Response(body, media_type=PLAIN, headers=headers)

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 from websockets.datastructures import Headers
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from socketcluster_runtime import logging
 from socketcluster_wire import websocket as wire
@@ -68,6 +70,8 @@ class WebSocketOptions:
     """What happens to messages beyond that, unless they say otherwise."""
     deflate: DeflateOptions | None = None
     """Compression, for clients that offer it."""
+    subprotocol: Callable[[Handshake, Sequence[str]], str | None] = lambda _, offered: offered[0]
+    """Chooses one of the subprotocols that a client offers, if it offers any (RFC 6455, section 1.9)."""
 
 
 @cache
@@ -134,6 +138,9 @@ class WebSocket(asyncio.Protocol):
         deflate = self._options.deflate
         server = ServerProtocol(
             extensions=None if deflate is None else [deflate.factory()],
+            select_subprotocol=lambda _, offered: (
+                cast(Subprotocol, self._options.subprotocol(handshake, offered)) if offered else None
+            ),
             max_size=self._options.max_message_bytes,
             logger=_library_log,
         )
