@@ -6,6 +6,8 @@ import hashlib
 
 from itsdangerous import BadSignature, Signer
 
+from socketcluster_runtime.keys import Purpose, derive_key
+
 MAX_COOKIE_HEADER = 16_384
 MAX_VALUE = 200
 """Characters of a cookie's value; a longer one is none of ours."""
@@ -23,9 +25,8 @@ class SessionCookies:
 
     def __init__(self, app_name: str, secret: str) -> None:
         self.name = f"{app_name}.session"
-        self._signer = Signer(
-            secret, salt=f"socketcluster.session.{app_name}", key_derivation="hmac", digest_method=hashlib.sha256
-        )
+        key = derive_key(secret, Purpose.SESSION_COOKIES, app_name)
+        self._signer = Signer(key, key_derivation="none", digest_method=hashlib.sha256)
 
     def read(self, header: str) -> str | None:
         """Return the session id in a ``Cookie`` header, or ``None`` if there is none that this cluster signed."""

@@ -1,4 +1,4 @@
-"""gRPC between the services: channels, servers, and the secret that both sides must know."""
+"""gRPC between the services: channels, servers, and the proof that both sides know the cluster's secret."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from socketcluster_runtime.errors import AddressInUseError
+from socketcluster_runtime.keys import Purpose, derive_key
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest gRPC message that a service accepts; a batch of operations must fit."""
@@ -69,8 +70,8 @@ def peer_host(peer: str) -> str:
 
 
 def credentials(secret: str) -> tuple[tuple[str, str], ...]:
-    """Return the metadata that a caller sends with each call."""
-    return (("authorization", f"Bearer {secret}"),)
+    """Return the metadata that a caller sends with each call: a key that is derived from the cluster's secret."""
+    return (("authorization", f"Bearer {derive_key(secret, Purpose.CALLS).hex()}"),)
 
 
 def server(secret: str) -> tuple[aio.Server, health.aio.HealthServicer]:
@@ -94,10 +95,11 @@ def listen(server: aio.Server, address: str) -> int:
 
 
 class SecretInterceptor(aio.ServerInterceptor):
-    """Refuses every call that does not carry the cluster's secret."""
+    """Refuses every call whose caller does not show that it knows the cluster's secret."""
 
     def __init__(self, secret: str) -> None:
-        self._expected = f"Bearer {secret}".encode()
+        ((_, expected),) = credentials(secret)
+        self._expected = expected.encode()
 
     async def intercept_service(
         self,

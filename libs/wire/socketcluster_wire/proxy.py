@@ -2,7 +2,7 @@
 
 https://www.haproxy.org/download/3.1/doc/proxy-protocol.txt. Between the processes of a cluster the header is one of
 version 2 (section 2.2) and ends with a TLV of type ``TYPE_SIGNATURE`` (0xE0, in the range for private use): the
-HMAC-SHA256, keyed with the cluster's secret, of all the header's bytes in front of that TLV. Nobody else can make a
+HMAC-SHA256, with a key of the cluster's, of all the header's bytes in front of that TLV. Nobody else can make a
 worker believe an address, but for those load balancers that it is told to trust: they may also write version 1
 (section 2.1), and sign nothing.
 """

@@ -24,6 +24,7 @@ from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.tls import make_context
 from socketcluster_balancer.workers import SUSPICION, Worker
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.secret_files import secret_of
 from socketcluster_runtime.splice import Splice
@@ -59,7 +60,7 @@ class Dispatcher:
         self._settings = settings
         self._limits = limits
         self._counters = counters
-        self._key = settings.shared_secret().encode()
+        self._key = derive_key(settings.shared_secret(), Purpose.PROXY_HEADERS)
         self._cookie = f"{settings.app_name}.session"
         self._available = available
         self._draw: Callable[[int], int] = random.randrange

@@ -10,6 +10,7 @@ from contextlib import suppress
 from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.deadlines import Deadlines
 from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.networks import AddressSet
 from socketcluster_runtime.throttle import Throttle
@@ -38,7 +39,7 @@ class ProxyEntrance:
         self._loop = asyncio.get_running_loop()
         self._counters = counters
         self._trusted = AddressSet(settings.trusted_proxies)
-        self._key = settings.shared_secret().encode()
+        self._key = derive_key(settings.shared_secret(), Purpose.PROXY_HEADERS)
         self._pass_on = accept
         self._received: dict[socket.socket, tuple[str, bytes]] = {}
         """By connection, the peer's address, and as much of its header as was read."""

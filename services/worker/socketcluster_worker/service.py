@@ -10,6 +10,7 @@ from socketcluster_runtime import descriptors, logging
 from socketcluster_runtime import rpc as grpc_runtime
 from socketcluster_runtime.channel_feed import Gap
 from socketcluster_runtime.cookies import SessionCookies
+from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.metrics import Gauges
 from socketcluster_runtime.networks import AddressSet
@@ -94,17 +95,18 @@ class Service:
             default_expiry=settings.auth_default_expiry,
             secret=self._secret,
         )
+        proxy_key = derive_key(self._secret, Purpose.PROXY_HEADERS)
         forwarder = Forwarder(
             identity.worker_id,
             self._client.workers.find,
-            self._secret.encode(),
+            proxy_key,
             limit=settings.max_forwards,
             max_body_bytes=settings.max_http_buffer_size,
             answer_timeout=settings.heartbeat_interval + settings.heartbeat_timeout,
         )
         self._endpoints = Endpoints(self._worker, settings, identity, cookies, tokens, forwarder)
         self._server = ClientServer(
-            self._endpoints, self._worker.http_server, self._secret.encode(), AddressSet(settings.trusted_proxies)
+            self._endpoints, self._worker.http_server, proxy_key, AddressSet(settings.trusted_proxies)
         )
 
     async def run(self, lifecycle: Lifecycle) -> None:

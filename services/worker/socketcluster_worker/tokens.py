@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +14,7 @@ import jwt
 from jwt.types import Options
 
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_worker.errors import AuthTokenError, NotSerializableError, UnsupportedError
 from socketcluster_worker.settings import Algorithm
 
@@ -72,8 +71,7 @@ class Tokens:
         if algorithm.startswith("HS"):
             if public_key is not None or private_key is not None:
                 raise SettingsError(f"auth_public_key and auth_private_key are of no use to auth_algorithm {algorithm}")
-            # Of its own, so that who learns this key can forge tokens but not talk to the services.
-            shared = _derive(secret) if key is None else key.encode()
+            shared = derive_key(secret, Purpose.AUTH_TOKENS, size=64) if key is None else key.encode()
             least = MIN_KEY_LENGTH * int(algorithm[2:]) // 256
             if len(shared) < least:
                 raise SettingsError(f"auth_key is too short: it has {len(shared)} bytes, {algorithm} needs {least}")
@@ -142,10 +140,6 @@ class Tokens:
         if end is not None and now >= end:
             raise AuthTokenError("jwt expired", name="AuthTokenExpiredError", details={"expiry": _iso(end)})
         return claims
-
-
-def _derive(secret: str) -> bytes:
-    return hmac.new(secret.encode(), b"socketcluster auth tokens", hashlib.sha512).digest()
 
 
 def _read_pem(path: Path, option: str, algorithm: Algorithm) -> Any:

@@ -24,6 +24,7 @@ from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 from socketcluster_runtime import rpc
+from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_wire import handoff, proxy
 
 SECRET = "the secret of the tests"
@@ -77,6 +78,7 @@ class StandInWorker(WorkerServicer):
         self._taking = asyncio.Event()
         self._taking.set()
         self._secret = secret
+        self._proxy_key = derive_key(secret, Purpose.PROXY_HEADERS)
         self._changed = asyncio.Condition()
         self._version = 0
         self._stack = AsyncExitStack()
@@ -269,7 +271,7 @@ class StandInWorker(WorkerServicer):
 
     async def _spliced(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         data = b""
-        while (header := proxy.parse(data, self._secret.encode())) is None:
+        while (header := proxy.parse(data, self._proxy_key)) is None:
             more = await reader.read(1)
             assert more
             data += more

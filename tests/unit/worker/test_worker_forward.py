@@ -13,11 +13,12 @@ from support.raw import ENGINE, HANDSHAKE, Polling, RawClient, RawWebSocket, eve
 from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_proto.v1.store_pb2 import Directory, WorkerAddress
+from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_wire import proxy
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.transport.engine import EngineSession
 
-KEY = b"a secret of the tests"
+KEY = derive_key("a secret of the tests", Purpose.PROXY_HEADERS)
 UNKNOWN = {"code": 1, "message": "Session ID unknown"}
 STRANGER = "stranger"
 """The id of a worker that a test plays."""

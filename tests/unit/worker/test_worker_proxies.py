@@ -9,10 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 from support.worker import RunningWorker, StartWorker
 
+from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_wire import proxy
 from socketcluster_worker.api.worker import Worker
 
-KEY = b"a secret of the tests"
+KEY = derive_key("a secret of the tests", Purpose.PROXY_HEADERS)
 V1 = b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n"
 V2_TLS = (
     proxy.SIGNATURE + b"\x21\x11\x00\x14" + bytes([203, 0, 113, 7, 198, 51, 100, 1]) + b"\x12\x67\x01\xbb"

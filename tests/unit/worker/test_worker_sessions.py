@@ -15,12 +15,13 @@ from support.raw import HANDSHAKE, RawClient, RawWebSocket, event, frame, upgrad
 from support.worker import Probe, RunningWorker, StartWorker
 
 from socketcluster_runtime.cookies import MAX_TRIED, SessionCookies
+from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_wire import handoff, proxy
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.identity import Identity, worker_id
 from socketcluster_worker.transport.handoff import BalancerLink
 
-KEY = b"a secret of the tests"
+KEY = derive_key("a secret of the tests", Purpose.PROXY_HEADERS)
 WHO = b"GET /who HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 

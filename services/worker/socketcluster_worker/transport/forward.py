@@ -49,7 +49,7 @@ class Forwarder:
     Args:
         worker_id: this worker's.
         find: returns the host and port of a worker's HTTP, if it is known.
-        key: the cluster's secret, which PROXY headers are signed with.
+        key: what PROXY headers are signed with.
         limit: how many requests may be under way at a time, open WebSockets included.
         max_body_bytes: the size of the largest body.
         answer_timeout: seconds that another worker has to answer a polling request.

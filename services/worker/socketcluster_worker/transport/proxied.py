@@ -21,7 +21,7 @@ class Proxies:
     """Whose PROXY headers are believed.
 
     Args:
-        key: the cluster's secret, which its balancers and workers sign theirs with.
+        key: what the cluster's balancers and workers sign theirs with.
         trusted: the addresses of others, who sign nothing: each of their connections must begin with a header.
     """
 
