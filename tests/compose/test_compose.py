@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.compose import ComposeCluster, check_sessions, docker, logged_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
+GIB = 1024**3
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hello"
 
 
@@ -94,6 +96,19 @@ def test_no_container_is_root_or_writable_or_reachable_but_by_the_balancer_s_por
             published = [port for port, bindings in container["NetworkSettings"]["Ports"].items() if bindings]
             assert published == (["8000/tcp"] if service == "balancer" else [])
             assert container["State"]["Health"]["Status"] == "healthy"
+
+
+def test_every_container_has_limits_that_variables_change(cluster: ComposeCluster) -> None:
+    for service, memory in (("balancer", 2 * GIB), ("worker", 2 * GIB), ("store", 4 * GIB)):
+        for container in cluster.containers(service):
+            assert (container["HostConfig"]["Memory"], container["HostConfig"]["PidsLimit"]) == (memory, 512)
+            assert not container["State"]["OOMKilled"]
+    given = {"BALANCER_MEMORY": "1g", "WORKER_MEMORY": "3g", "STORE_MEMORY": "5g", "VALKEY_MEMORY": "7g"}
+    files = "docker-compose.yml:docker-compose.valkey.yml"
+    other = ComposeCluster(EXAMPLE, COMPOSE_FILE=files, CONTAINER_PIDS="99", **given)
+    services = json.loads(other.compose("config", "--format", "json"))["services"]
+    limits = {name: (int(service["mem_limit"]), service["pids_limit"]) for name, service in services.items()}
+    assert limits == {name.partition("_")[0].lower(): (int(text[0]) * GIB, 99) for name, text in given.items()}
 
 
 def test_health_checks_tell_the_truth(cluster: ComposeCluster) -> None:
