@@ -105,7 +105,8 @@ def test_every_container_has_limits_that_variables_change(cluster: ComposeCluste
             assert not container["State"]["OOMKilled"]
     given = {"BALANCER_MEMORY": "1g", "WORKER_MEMORY": "3g", "STORE_MEMORY": "5g", "VALKEY_MEMORY": "7g"}
     files = "docker-compose.yml:docker-compose.valkey.yml"
-    other = ComposeCluster(EXAMPLE, COMPOSE_FILE=files, CONTAINER_PIDS="99", **given)
+    environ: Any = {**given, "CONTAINER_PIDS": "99", "COMPOSE_FILE": files}
+    other = ComposeCluster(EXAMPLE, **environ)
     services = json.loads(other.compose("config", "--format", "json"))["services"]
     limits = {name: (int(service["mem_limit"]), service["pids_limit"]) for name, service in services.items()}
     assert limits == {name.partition("_")[0].lower(): (int(text[0]) * GIB, 99) for name, text in given.items()}
