@@ -74,7 +74,7 @@ async def serve(deflate: DeflateOptions | None) -> None:
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
-        lambda: HTTPProtocol(config, state, {}, endpoints, Origin(None, secure=False)), "127.0.0.1", 0
+        lambda: HTTPProtocol(config, state, endpoints, Origin(None, secure=False)), "127.0.0.1", 0
     )
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()

@@ -7,6 +7,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -144,7 +145,11 @@ class Endpoints:
         session = self._worker.ws_server.sessions.get(cookie.session_id)
         told = SessionScope(scope, session)
         response = SessionResponse(cookie, session, told, send)
-        if not await self._worker.http_server.serve(told, receive, response.send):
+        try:
+            answered = await self._worker.http_server.serve(told, receive, response.send)
+        except ClientDisconnect:  # while its request was read: nothing has failed
+            return
+        if not answered:
             response.is_own = True
             await PlainTextResponse("not found\n", 404, headers=NO_SNIFF)(scope, receive, response.send)
 

@@ -22,6 +22,8 @@ from socketcluster_worker.transport.proxied import Proxies, ProxyProtocol
 
 log = logging.get_logger(__name__)
 
+CANCEL_TIMEOUT = 1.0
+"""Seconds that a request has to end once it is cancelled; the apps are stopped after their last response."""
 KEEP_ALIVE = 75
 """Seconds that an idle HTTP connection stays open: longer than common proxies reuse one."""
 
@@ -41,7 +43,6 @@ class ClientServer:
         self._http_server = http_server
         self._proxies = Proxies(key, trusted)
         self._state = ServerState()
-        self._app_state: dict[str, object] = {}
         self._lifespans: list[LifespanOn] = []
         self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
@@ -69,13 +70,13 @@ class ClientServer:
             ControllerError: one of them refused to start.
         """
         self._config.load()
-        for app in self._http_server.apps:
+        for path, app in self._http_server.apps:
             lifespan = LifespanOn(Config(app, lifespan="auto", log_config=None))
             await lifespan.startup()
-            self._lifespans.append(lifespan)
             if lifespan.should_exit:
-                raise ControllerError("an app that the controller mounted failed to start")
-            self._app_state.update(lifespan.state)
+                raise ControllerError(f"the app that the controller mounted at {path} failed to start")
+            self._lifespans.append(lifespan)
+            self._http_server.started(app, lifespan.state)
         self._tick()
 
     def bind(self, address: str) -> tuple[str, int]:
@@ -153,14 +154,16 @@ class ClientServer:
             _, late = await asyncio.wait(tuple(self._state.tasks), timeout=timeout)
             for task in late:
                 task.cancel()
-        for lifespan in self._lifespans:
+            if late:
+                await asyncio.wait(late, timeout=CANCEL_TIMEOUT)
+        for lifespan in reversed(self._lifespans):
             await lifespan.shutdown()
         self._proxies.close()
         if self._clock is not None:
             self._clock.cancel()
 
     def _make_http(self, origin: Origin, received: bytes) -> HTTPProtocol:
-        return HTTPProtocol(self._config, self._state, self._app_state, self._endpoints, origin, received)
+        return HTTPProtocol(self._config, self._state, self._endpoints, origin, received)
 
     def _tick(self) -> None:
         """Renew the Date header."""

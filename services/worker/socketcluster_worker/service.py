@@ -125,8 +125,8 @@ class Service:
                 return
             for namespace in self._ws_server.everybody():
                 namespace.listen()
-            await self._server.start()
             stack.push_async_callback(self._server.close, self._settings.drain_timeout)
+            await self._server.start()
             control = await self._listen(stack, http)
             control.update(ready=True)
             lifecycle.metrics.register(

@@ -154,6 +154,8 @@ class SessionResponse:
             if kind != "websocket.accept" and (cookie is not None or self._scope.session_used):
                 keep_private(headers)
             message = _with_cookie(message, headers, cookie)
+        elif kind == "websocket.http.response.body":
+            message = {"body": b"", **message}  # it may be left out, too
         await self._send(message)
 
 

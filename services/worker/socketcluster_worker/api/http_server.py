@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,8 +18,8 @@ class HTTPServer(Emitter):
 
     ``on("req", handler)`` adds ``handler(request)``, plain or async, with a Starlette request. It answers by returning
     a Starlette response, a text (HTML if it begins with ``<``), bytes, or a dict or list (JSON); by returning ``None``
-    it leaves the request to the next handler. Mounted apps come first. ``request.session`` is the session of the
-    browser, the same object that its sockets have.
+    it leaves the request to the next handler. It may also raise Starlette's ``HTTPException``, or FastAPI's. Mounted
+    apps come first. ``request.session`` is the session of the browser, the same object that its sockets have.
     """
 
     EVENTS = frozenset({"req"})
@@ -25,6 +27,7 @@ class HTTPServer(Emitter):
     def __init__(self) -> None:
         super().__init__()
         self._mounts: list[tuple[str, ASGIApp]] = []
+        self._states: dict[int, dict[str, Any]] = {}  # by the app's identity
 
     def mount(self, app: ASGIApp, path: str = "/") -> None:
         """Give the requests below ``path`` to an ASGI app: FastAPI, Starlette, Django, ...; the longest path wins.
@@ -41,9 +44,14 @@ class HTTPServer(Emitter):
         self._mounts.sort(key=lambda mount: len(mount[0]), reverse=True)
 
     @property
-    def apps(self) -> list[ASGIApp]:
-        """The mounted apps."""
-        return [app for _, app in self._mounts]
+    def apps(self) -> list[tuple[str, ASGIApp]]:
+        """The mounted apps, each once, with a path at which it is mounted."""
+        apps = {id(app): (prefix or "/", app) for prefix, app in reversed(self._mounts)}
+        return list(apps.values())
+
+    def started(self, app: ASGIApp, state: dict[str, Any]) -> None:
+        """Note what a mounted app keeps from its start on (ASGI's lifespan state): each of its requests gets that."""
+        self._states[id(app)] = state
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Serve one request (ASGI 3), whose scope becomes the mounted app's; return false if nobody here answers."""
@@ -51,6 +59,7 @@ class HTTPServer(Emitter):
         for prefix, app in self._mounts:
             if path == prefix or path.startswith(prefix + "/"):
                 scope["root_path"] = scope.get("root_path", "") + prefix
+                scope["state"] = dict(self._states.get(id(app), ()))
                 await app(scope, receive, send)
                 return True
         if scope["type"] == "websocket":
@@ -66,9 +75,12 @@ class HTTPServer(Emitter):
 
 
 async def _answer(handler: Handler, request: Request) -> Response | None:
-    result = handler.call((request,))
-    if inspect.isawaitable(result):
-        result = await result
+    try:
+        result = handler.call((request,))
+        if inspect.isawaitable(result):
+            result = await result
+    except HTTPException as error:
+        return _refusal(error)
     if result is None or isinstance(result, Response):
         return result
     if isinstance(result, str):
@@ -76,3 +88,11 @@ async def _answer(handler: Handler, request: Request) -> Response | None:
     if isinstance(result, bytes):
         return Response(result, media_type="application/octet-stream")
     return JSONResponse(result)
+
+
+def _refusal(error: HTTPException) -> Response:
+    if error.status_code in (204, 304):
+        return Response(status_code=error.status_code, headers=error.headers)
+    if isinstance(error.detail, str):
+        return PlainTextResponse(error.detail, error.status_code, error.headers)
+    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)  # FastAPI's may be anything

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import unquote
 
 import httptools
@@ -47,7 +46,6 @@ class HTTPProtocol(HttpToolsProtocol):
     Args:
         config: uvicorn's.
         server_state: uvicorn's.
-        app_state: what the user's apps keep from their start on; uvicorn's.
         endpoints: where WebSockets go.
         origin: who the client is.
         received: what was read from the connection by somebody else.
@@ -61,12 +59,11 @@ class HTTPProtocol(HttpToolsProtocol):
         self,
         config: Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
         endpoints: Endpoints,
         origin: Origin,
         received: bytes = b"",
     ) -> None:
-        super().__init__(config, server_state, app_state)
+        super().__init__(config, server_state, {})
         self._endpoints = endpoints
         self._origin = origin
         self._received = received
