@@ -51,6 +51,25 @@ async def test_spliced_connections_know_their_client_and_carry_everything(tmp_pa
             assert {answer["address"] for answer in answers} == {"127.0.0.1"}
 
 
+@pytest.mark.parametrize("handoff", ["true", "false"])
+async def test_behind_the_balancer_nothing_is_served_for_another_host(tmp_path: Path, handoff: str) -> None:
+    options = ("--allowed-hosts", "127.0.0.1,*.app.example", "--handoff", handoff)
+    async with (
+        LocalCluster(CONTROLLER, tmp_path / "data", *options, workers=1) as cluster,
+        cluster.browser() as browser,
+    ):
+        for path in ("/who", "/socketcluster.js", "/socket.io/?EIO=4&transport=polling"):
+            for host, status in (("evil.example", 400), ("www.app.example", 200)):
+                assert (await browser.http.get(path, headers={"Host": host})).status_code == status
+        async with browser.raw() as socket:
+            assert await socket.call("echo", 1) == 1
+        port = int(cluster.url.rpartition(":")[2])
+        async with connect("ws://www.app.example/socketcluster/", host="127.0.0.1", port=port):
+            pass
+        with pytest.raises(InvalidStatus, match="400"):
+            await connect("ws://evil.example/socketcluster/", host="127.0.0.1", port=port)
+
+
 async def test_by_https_everything_works_and_certificates_are_renewed_under_way(tmp_path: Path) -> None:
     files = certificates.make(tmp_path, "first", "open sesame")
     passphrase = tmp_path / "passphrase"

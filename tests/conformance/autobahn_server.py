@@ -51,6 +51,9 @@ class EchoEndpoints:
         self._options = WebSocketOptions(LARGEST, 4 * LARGEST, "disconnect", deflate)
         self._opened: set[WebSocket] = set()
 
+    def is_for_us(self, host: str, path: str, *, secure: bool) -> bool:
+        return True
+
     def serves(self, path: str) -> bool:
         return True
 

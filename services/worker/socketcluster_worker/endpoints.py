@@ -19,6 +19,7 @@ from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_wire.engineio import ErrorCode, encode_payload
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Connection, Handshake, Receiver
+from socketcluster_worker.hosts import HostPolicy
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.origins import OriginPolicy
 from socketcluster_worker.protocols.context import Context, SocketClusterOptions, Timing
@@ -89,7 +90,9 @@ class Endpoints:
             worker.ws_server.subprotocol,
         )
         self._origins = OriginPolicy(settings.origins, match_protocol=settings.match_origin_protocol)
+        self._hosts = HostPolicy(settings.allowed_hosts)
         self._raw_path = settings.path
+        self._health_path = settings.path + "health"
         options = EngineOptions(
             settings.heartbeat_interval,
             settings.heartbeat_timeout,
@@ -196,12 +199,16 @@ class Endpoints:
             headers = NO_SNIFF | {"cache-control": "no-cache"}
             return FileResponse(file, media_type=MEDIA_TYPES[Path(name).suffix], headers=headers)
         headers = NO_SNIFF | NO_STORE
-        if path == self._settings.path + "health":
+        if path == self._health_path:
             return JSONResponse({"status": "ok", "worker": self._worker.name}, headers=headers)
         if self._is_raw(path):
             text = "this is a WebSocket endpoint\n"
             return PlainTextResponse(text, 426, headers=headers | {"upgrade": "websocket"})
         return None
+
+    def is_for_us(self, host: str, path: str, *, secure: bool) -> bool:
+        """May a request for this host be served? Who asks for the worker's health may know no name of it."""
+        return self._hosts.allows(host, secure=secure) or path == self._health_path
 
     def polls(self, path: str) -> bool:
         """Do polling requests go to this path?"""

@@ -12,6 +12,7 @@ from socketcluster_runtime.networks import Networks
 from socketcluster_runtime.secret_files import check_one_form
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_worker.connection import SlowConsumer
+from socketcluster_worker.hosts import HostPolicy
 from socketcluster_worker.origins import OriginPolicy
 
 CLIENT_FILES = Path(__file__).parents[3] / "clients" / "js"
@@ -52,6 +53,8 @@ class WorkerSettings(ServiceSettings):
     """Where plain Engine.IO clients connect."""
     origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Other origins whose pages may connect: ``https://app.example.com,example.com:*``; ``*:*`` is all, no cookies."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts that requests may be for (``Host``): ``example.com,*.example.com``; without any, all. Others get 400."""
     match_origin_protocol: bool = True
     """Refuse a page by http that connects by https, and the reverse; to be switched off if a proxy ends TLS."""
     trusted_proxies: Networks = ()
@@ -115,10 +118,16 @@ class WorkerSettings(ServiceSettings):
     drain_timeout: float = Field(10.0, ge=0, le=600)
     """Seconds that handlers and HTTP requests have to finish when the worker stops."""
 
-    @field_validator("stores", "origins", "tags", "client_publish", mode="before")
+    @field_validator("stores", "origins", "allowed_hosts", "tags", "client_publish", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_allowed_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        HostPolicy(value)
+        return value
 
     @field_validator("client_publish")
     @classmethod

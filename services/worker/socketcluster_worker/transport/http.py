@@ -221,12 +221,15 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._upgraded_from is not None:
             self.headers[:], self._upgraded_from = self._upgraded_from, None
         target = check_head(self.scope["method"], self.url, version, self.headers)
+        path, host = unquote(target.path), dict(self.headers).get(b"host", b"").decode("ascii")
+        if not self._endpoints.is_for_us(host, path, secure=self.scheme == "https"):
+            raise RefusedError(400, "This server does not go by that name (option allowed_hosts).")
         if self.parser.should_upgrade():
             if self._should_upgrade() and announced_length(self.headers) != 0:
                 raise RefusedError(400, "A request for a WebSocket has no body.")
             return  # what comes next is up to _upgrade
         raw_path = target.path.encode("ascii")
-        self.scope["path"] = unquote(target.path)
+        self.scope["path"] = path
         self.scope["raw_path"] = raw_path
         self.scope["query_string"] = target.query.encode("ascii")
         if self._origin.forwarded:
