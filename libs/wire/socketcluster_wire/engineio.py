@@ -9,6 +9,7 @@ payload are joined with the record separator, and binary is ``b`` and base64, wh
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from enum import StrEnum
 
 import msgspec
@@ -98,11 +99,28 @@ def decode_payload(body: bytes) -> list[Packet]:
     Raises:
         MalformedPacketError: the body is empty or not UTF-8, or a packet is malformed.
     """
+    return list(iterate_payload(body))
+
+
+def iterate_payload(body: bytes) -> Iterator[Packet]:
+    """Read the packets of a polling request's body one by one: of tiny ones a body may hold very many.
+
+    Raises:
+        MalformedPacketError: when it comes to it, as :func:`decode_payload`; a body that is not UTF-8 at once.
+    """
     try:
-        records = str(body, "utf-8").split(SEPARATOR)
+        text = str(body, "utf-8")
     except UnicodeDecodeError:
         raise MalformedPacketError("the payload is not UTF-8") from None
-    return [decode_packet(record) for record in records]
+    return _packets(text)
+
+
+def _packets(text: str) -> Iterator[Packet]:
+    start = 0
+    while (end := text.find(SEPARATOR, start)) >= 0:
+        yield decode_packet(text[start:end])
+        start = end + 1
+    yield decode_packet(text[start:])
 
 
 def encode_payload(packets: list[Packet]) -> bytes:

@@ -4,6 +4,7 @@
 
     WireError
     ├── MalformedPacketError    an Engine.IO packet or payload, or a Socket.IO packet
+    ├── PacketTooLargeError     a Socket.IO packet and its attachments are larger than the limit
     ├── MalformedMessageError   a SocketCluster message
     ├── InflateError            compressed bytes of a WebSocket message
     │   └── InflatedTooBigError     they inflate to more than the limit
@@ -25,6 +26,10 @@ class WireError(Exception):
 
 class MalformedPacketError(WireError):
     """An Engine.IO packet or payload, or a Socket.IO packet, that cannot be read."""
+
+
+class PacketTooLargeError(WireError):
+    """A Socket.IO packet is larger than the limit, its attachments included."""
 
 
 class MalformedMessageError(WireError):

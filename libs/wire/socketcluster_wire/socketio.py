@@ -8,13 +8,14 @@ JSON has a placeholder for: ``{"_placeholder": true, "num": 0}``.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import Any, TypeAlias
 
 import msgspec
 
-from socketcluster_wire.errors import MalformedPacketError
+from socketcluster_wire.errors import MalformedPacketError, PacketTooLargeError
 from socketcluster_wire.json_text import replace_lone_surrogates
 
 REVISION = 5
@@ -88,11 +89,13 @@ _dump = msgspec.json.Encoder().encode
 class Decoder:
     """Reads what one client sends. After an error nothing more can be read: the connection is to be closed."""
 
-    __slots__ = ("_attachments", "_expected", "_max_attachments", "_slots", "awaiting")
+    __slots__ = ("_attachments", "_bytes", "_expected", "_max_attachments", "_max_bytes", "_slots", "awaiting")
 
-    def __init__(self, max_attachments: int = MAX_ATTACHMENTS) -> None:
-        """Refuse packets of more than ``max_attachments``."""
+    def __init__(self, max_attachments: int = MAX_ATTACHMENTS, *, max_bytes: int = sys.maxsize) -> None:
+        """Refuse packets of more than ``max_attachments``, or that are over ``max_bytes`` with these."""
         self._max_attachments = max_attachments
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self.awaiting: Packet | None = None
         """The packet whose attachments are still to come; meanwhile every message is for ``receive``."""
         self._expected = 0
@@ -105,6 +108,7 @@ class Decoder:
         Raises:
             MalformedPacketError: it is not a packet or not the attachment that is awaited, the payload is not one of
                 its type, there are too many attachments, or a placeholder has none of its own.
+            PacketTooLargeError: with this attachment the packet is over the limit.
         """
         if self.awaiting is not None:
             return self._attach(self.awaiting, message)
@@ -128,11 +132,15 @@ class Decoder:
         if not expected:  # without attachments a placeholder is a dict like any other
             return packet
         self.awaiting, self._expected, self._slots = packet, expected, _find_slots(packet.data, expected)
+        self._bytes = len(text)
         return None
 
     def _attach(self, packet: Packet, message: str | bytes) -> Packet | None:
         if isinstance(message, str):
             raise MalformedPacketError("text while attachments are awaited")
+        self._bytes += len(message)
+        if self._bytes > self._max_bytes:
+            raise PacketTooLargeError(f"an event with its attachments over {self._max_bytes} bytes")
         self._attachments.append(message)
         if len(self._attachments) < self._expected:
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import struct
+import sys
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -93,6 +94,7 @@ class FrameReader:
         "_message",
         "_opcode",
         "_received",
+        "behind",
     )
 
     def __init__(self, max_message_bytes: int, inflater: Inflater | None = None) -> None:
@@ -106,6 +108,8 @@ class FrameReader:
         self._decoder: codecs.IncrementalDecoder | None = None  # finds broken text before the message is whole
         self._done = False
         self._idle = True  # between two messages, and not done?
+        self.behind = False
+        """Did the last call of ``receive_any`` stop at its limit, so that there may be more to read?"""
 
     @property
     def clean(self) -> bool:
@@ -135,9 +139,15 @@ class FrameReader:
                 return None
         return None
 
-    def receive_any(self, data: bytes) -> list[Event]:
-        """Do what ``receive`` does, for bytes of which ``short_text`` knows nothing."""
+    def receive_any(self, data: bytes, most: int = sys.maxsize) -> list[Event]:
+        """Do what ``receive`` does, for bytes of which ``short_text`` knows nothing.
+
+        Args:
+            data: what came; empty to read on where the call before was ``behind``.
+            most: frames that are read at a time. Not every frame gives an event.
+        """
         events: list[Event] = []
+        self.behind = False
         if self._done:
             return events
         buffer: bytes | bytearray = data
@@ -148,7 +158,9 @@ class FrameReader:
         try:
             while (end := self._frame(buffer, start, events)) is not None:
                 start = end
-                if self._done:
+                most -= 1
+                if self._done or not most:
+                    self.behind = not self._done and start < len(buffer)
                     break
         except _ViolationError as error:
             self._done = True

@@ -79,6 +79,19 @@ class Connection(Protocol):
     def writable(self) -> bool:
         """Is nothing waiting to be sent?"""
 
+    @property
+    def held(self) -> bool:
+        """Is nothing read from the client at the moment? Then a heartbeat's answer may be on its way for long."""
+
+    def pause_reading(self) -> None:
+        """Read nothing more until ``resume_reading`` was called as often.
+
+        What has been read already is not given to the receiver either, but for what comes by the same call.
+        """
+
+    def resume_reading(self) -> None:
+        """Take back one ``pause_reading``; not to be called after the end of the connection."""
+
     def send_text(self, text: bytes, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
         """Send a text message; after the end of the connection nothing happens.
 

@@ -75,6 +75,7 @@ class Endpoints:
             ),
             SocketClusterOptions(settings.strict_handshake, settings.batch_interval),
             tokens,
+            settings.max_http_buffer_size,
         )
         self._raw_peer = SocketClusterPeer if settings.protocol_version == 2 else SocketClusterV1Peer
         self.open_websockets: set[WebSocket] = set()

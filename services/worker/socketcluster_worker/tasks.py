@@ -49,23 +49,25 @@ class Tasks:
             task.add_done_callback(self._running.discard)
         return task
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any], what: str) -> None:
-        """Start a coroutine; what it raises goes to ``on_error``."""
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any] | None:
+        """Start a coroutine; what it raises goes to ``on_error``. Return its task unless it has ended."""
         task = self.start(coroutine, what)
         if task.done():
             self._ended(task)
-        else:
-            task.add_done_callback(self._ended)
+            return None
+        task.add_done_callback(self._ended)
+        return task
 
-    def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
-        """Call a plain or async function; what it raises goes to ``on_error``."""
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> asyncio.Task[Any] | None:
+        """Call a plain or async function; what it raises goes to ``on_error``. Return its task unless it has ended."""
         try:
             result = function(*args)
         except Exception as error:
             self._on_error(error, what)
-            return
+            return None
         if type(result) is CoroutineType or asyncio.iscoroutine(result):
-            self.spawn(result, what)
+            return self.spawn(result, what)
+        return None
 
     async def run_and_wait(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
         """Call a plain or async function and wait for its end; what it raises goes to ``on_error``."""

@@ -10,7 +10,6 @@ import pytest
 from support.raw import HANDSHAKE, RawWebSocket, event, frame
 from support.worker import Probe, RunningWorker, StartWorker, until
 
-from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.errors import EventError
 
@@ -257,16 +256,6 @@ async def test_with_the_option_serial_a_handler_may_call_its_client(start_worker
     assert (await websocket.call("all"))["data"] == ["ask", "fail", "nobody", "all"]
 
 
-async def test_with_the_option_serial_few_events_wait(start_worker: StartWorker, story: Story) -> None:
-    worker = await start_worker(story.run(), serial=True)
-    websocket = await worker.socket()
-    await websocket.send_text(event("do", "one"))
-    for _ in range(2):
-        await websocket.send_json([{"event": "do", "data": "one"}] * 600)
-    assert (await websocket.next_close())[0] == CloseCode.POLICY_VIOLATION
-    story.let("one")
-
-
 async def test_a_serial_handler_waits_for_its_call_before_and_for_no_other(
     start_worker: StartWorker, story: Story
 ) -> None:
@@ -278,15 +267,6 @@ async def test_a_serial_handler_waits_for_its_call_before_and_for_no_other(
     story.let("one", "two")
     assert [await websocket.next_json() for _ in range(2)] == [{"rid": 2, "data": "one"}, {"rid": 3, "data": "two"}]
     assert story.lines[2:] == ["one ends", "two begins", "two ends"]
-
-
-async def test_few_calls_of_a_serial_handler_wait(start_worker: StartWorker, story: Story) -> None:
-    worker = await start_worker(story.run(serial=True))
-    websocket = await worker.socket()
-    for _ in range(2):
-        await websocket.send_json([{"event": "do", "data": "one"}] * 600)
-    assert (await websocket.next_close())[0] == CloseCode.POLICY_VIOLATION
-    story.let("one")
 
 
 async def test_a_serial_handler_is_forgotten_like_any_other(worker: RunningWorker, probe: Probe) -> None:

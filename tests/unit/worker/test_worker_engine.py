@@ -100,7 +100,7 @@ async def test_two_polls_at_a_time_end_the_connection(worker: RunningWorker, pro
     assert len(server(worker)) == 0
 
 
-@pytest.mark.parametrize("body", [b"", b"x", b"4a\x1e", b"b!", b"4\xff"])
+@pytest.mark.parametrize("body", [b"", b"x", b"6\x1e", b"b!", b"4\xff"])
 async def test_a_malformed_body_ends_the_connection(worker: RunningWorker, probe: Probe, body: bytes) -> None:
     client = await worker.engine()
     await client.handshake()

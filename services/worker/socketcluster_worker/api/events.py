@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -65,32 +65,19 @@ class Serial:
 
     Args:
         function: what is called.
-        overflow: is called instead while ``MAX_SERIAL_CALLS`` are under way or waiting.
     """
 
-    __slots__ = ("__wrapped__", "_calls", "_overflow", "_turn")
+    __slots__ = ("__wrapped__", "_turn")
 
-    def __init__(self, function: Callable[..., Any], overflow: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.__wrapped__ = function  # whose signature is looked at
-        self._overflow = overflow
         self._turn = asyncio.Lock()  # those who wait for it get it in their order
-        self._calls = 0
 
-    def __call__(self, *args: Any) -> Coroutine[Any, Any, Any] | None:
+    async def __call__(self, *args: Any) -> Any:
         """Call the function when it is this call's turn."""
-        if self._calls >= MAX_SERIAL_CALLS:
-            self._overflow()
-            return None
-        self._calls += 1
-        return self._call(args)
-
-    async def _call(self, args: tuple[Any, ...]) -> Any:
-        try:
-            async with self._turn:
-                result = self.__wrapped__(*args)
-                return await result if inspect.isawaitable(result) else result
-        finally:
-            self._calls -= 1
+        async with self._turn:
+            result = self.__wrapped__(*args)
+            return await result if inspect.isawaitable(result) else result
 
 
 def _is(function: Callable[..., Any], wanted: Callable[..., Any]) -> bool:

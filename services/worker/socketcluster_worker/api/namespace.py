@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Task
 from collections.abc import Callable, Iterable, ValuesView
 from typing import TYPE_CHECKING, Any, overload
 
@@ -199,9 +200,9 @@ class Namespace(Emitter):
         for handler in self.handlers(event):
             self.tasks.run(handler.call, (args,), f"a handler of {event!r}")
 
-    def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
-        """Call a plain or async function in the background."""
-        self.tasks.run(function, args, what)
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> Task[Any] | None:
+        """Call a plain or async function in the background; return its task unless it has ended."""
+        return self.tasks.run(function, args, what)
 
     @property
     def running(self) -> int:

@@ -140,19 +140,19 @@ class Socket(Emitter):
             event: its name; ``*`` is every event.
             handler: plain or async; what it returns is the answer to a call.
             serial: does each call of it wait until the one before has ended? The option of that name has all events of
-                a client wait for each other. A client for which more than 1000 events wait is disconnected.
+                a client wait for each other.
+
+        At most 1000 handlers of one client run at a time, calls that wait for their turn among them; then its events
+        wait, and soon nothing more is read from it.
         """
         if not serial:
             return super().on(event) if handler is None else super().on(event, handler)
 
         def decorate(function: F) -> F:
-            super(Socket, self).on(event, Serial(function, self._too_many))
+            super(Socket, self).on(event, Serial(function))
             return function
 
         return decorate if handler is None else decorate(handler)
-
-    def _too_many(self) -> None:
-        self.disconnect(CloseCode.POLICY_VIOLATION, "too many events are waiting")
 
     # To this client.
 

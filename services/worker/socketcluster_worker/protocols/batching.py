@@ -41,6 +41,19 @@ class Batching:
         """Is nothing waiting to be sent, but for the batch?"""
         return self._connection.writable
 
+    @property
+    def held(self) -> bool:
+        """Is nothing read from the client at the moment?"""
+        return self._connection.held
+
+    def pause_reading(self) -> None:
+        """Read nothing more for now."""
+        self._connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take back one ``pause_reading``."""
+        self._connection.resume_reading()
+
     def send_text(self, text: bytes, _policy: SlowConsumer | None = None, _key: Hashable = None) -> None:
         """Add a message; a batch holds answers too, so it is not dropped."""
         self._waiting.append(text)

@@ -36,3 +36,5 @@ class Context:
     timing: Timing
     socketcluster: SocketClusterOptions
     tokens: Tokens
+    max_message_bytes: int
+    """The largest event, its attachments included."""

@@ -5,32 +5,38 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from types import CoroutineType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from socketcluster_runtime import logging
 from socketcluster_runtime.errors import LinkError
-from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.socketcluster import CallId
+from socketcluster_worker import turns
 from socketcluster_worker.api.events import Handler
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.namespace import Namespace
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.errors import EventError, NotSerializableError
+from socketcluster_worker.protocols.intake import Intake
 from socketcluster_worker.tasks import BEGIN_AT_ONCE
 
 log = logging.get_logger(__name__)
 
-MAX_WAITING = 1000
-"""Events of one socket that may wait for a middleware; a client that sends more is disconnected."""
+MAX_RUNNING = 1000
+"""Async handlers of one socket that may be under way; its events wait until one of them has ended."""
 CATCH_ALL = "*"
 """The event whose handlers get every event, with its name first."""
 OWN_EVENTS = frozenset({"disconnect", CATCH_ALL})
 """What a socket's handlers hear from the server itself; a client that sends it has nobody to hear it."""
 TOKEN_EVENTS = frozenset({"authenticate", "deauthenticate"})
 """The same for sockets whose protocol has auth tokens; what other clients send by these names are events like any."""
+
+
+Waiting: TypeAlias = "tuple[str, tuple[Any, ...], CallId | None, int]"
+"""An event that waits: its name, its arguments, a call's id, and what the intake wants to know of it."""
 
 
 class Answerer(Protocol):
@@ -57,36 +63,44 @@ class Answerer(Protocol):
 class Gate(Protocol):
     """Lets what a client sends through, or has it wait; for protocols whose clients send more than events."""
 
-    def hold(self) -> None:
+    def hold(self, holder: object) -> None:
         """Let what the client sends wait."""
 
-    def release(self) -> None:
-        """Take what has waited, and what comes."""
+    def release(self, holder: object) -> None:
+        """Take what has waited, and what comes, unless somebody else holds the gate."""
 
 
 class Dispatch:
     """Starts the handlers of one socket's events, in the order in which they arrived.
 
-    While a middleware is asked about an event, or in serial mode its handlers run, what comes after it waits.
+    While a middleware is asked about an event, in serial mode its handlers run, or ``MAX_RUNNING`` async handlers are
+    under way, what comes after it waits.
 
     Args:
         namespace: whose middleware is asked.
         socket: whose handlers are called.
         answerer: carries answers back.
+        intake: is told what waits and what is under way.
         gate: is closed meanwhile, so that nothing else that the client sends overtakes an event; closed at first.
     """
 
-    def __init__(self, namespace: Namespace, socket: Socket, answerer: Answerer, gate: Gate | None = None) -> None:
+    def __init__(
+        self, namespace: Namespace, socket: Socket, answerer: Answerer, intake: Intake, gate: Gate | None = None
+    ) -> None:
         self._namespace = namespace
         self._socket = socket
         self._answerer = answerer
+        self._intake = intake
         self._gate = gate
         self._start_task = namespace.tasks.start
+        self._run = namespace.tasks.run
         self._middleware = namespace.middleware.by_stage
         self._handlers = socket.by_event
         self._own_events = OWN_EVENTS | TOKEN_EVENTS if socket.has_tokens else OWN_EVENTS
         self._once_events = socket.once_events
-        self._waiting: deque[tuple[str, tuple[Any, ...], CallId | None]] | None = deque()
+        self._waiting: deque[Waiting] | None = deque()
+        self._running = 0
+        self._when_room: Callable[[], None] | None = None  # who goes on once fewer handlers run
 
     def begin(self) -> None:
         """Let events through, once the handlers of "connection" have begun: async ones do in the loop's next turn."""
@@ -95,14 +109,9 @@ class Dispatch:
     def event(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
         """Take an event; with a call's id it wants an answer."""
         if self._waiting is not None:
-            if len(self._waiting) >= MAX_WAITING:
-                self._socket.disconnect(CloseCode.POLICY_VIOLATION, "too many events are waiting")
-                return
-            self._waiting.append((name, args, call_id))
+            self._waiting.append((name, args, call_id, self._intake.wait()))
         elif "event" in self._middleware:
-            self._waiting = deque([(name, args, call_id)])
-            if self._gate is not None:
-                self._gate.hold()
+            self._hold().append((name, args, call_id, self._intake.wait()))
             self._release()
         elif BEGIN_AT_ONCE:
             self._start(name, args, call_id)
@@ -129,54 +138,107 @@ class Dispatch:
             self._namespace.handler_failed(error, "an error's way to the client")
             self._answerer.fail(call_id, "InternalServerError", "the error could not be sent")
 
+    def _hold(self) -> deque[Waiting]:
+        """Have what comes next wait."""
+        waiting = self._waiting = deque()
+        if self._gate is not None:
+            self._gate.hold(self)
+        return waiting
+
     def _release(self) -> None:
-        if self._namespace.middleware.active("event") and self._waiting:
+        if self._running >= MAX_RUNNING:
+            self._when_room = self._release
+            return
+        if self._waiting and self._namespace.middleware.active("event"):
             self._namespace.run(self._take_turns, (), "middleware of the stage 'event'")
             return
         waiting, self._waiting = self._waiting or deque(), None
+        end = monotonic() + turns.SLICE
         while waiting and self._waiting is None:
+            event = self._next(waiting)
             if BEGIN_AT_ONCE:
-                self._start(*waiting.popleft())
+                self._start(*event)
             else:
-                self._start_late(*waiting.popleft())
+                self._start_late(*event)
+            if waiting and self._waiting is None and monotonic() >= end:
+                turns.later(self._release)
+                self._waiting = waiting
         if self._waiting is not None:
             self._waiting = waiting
         elif self._gate is not None:
-            self._gate.release()
+            self._gate.release(self)
+
+    def _next(self, waiting: deque[Waiting]) -> tuple[str, tuple[Any, ...], CallId | None]:
+        name, args, call_id, size = waiting.popleft()
+        self._intake.stop_waiting(size)
+        return name, args, call_id
 
     def _start_late(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
         """Start handlers, and have what comes next wait until those have begun that are async."""
-        before = self._namespace.running
+        before = self._running
         self._start(name, args, call_id)
-        if self._namespace.running > before:
-            self._waiting = deque()
-            if self._gate is not None:
-                self._gate.hold()
+        if self._running > before:
+            self._when_room = None
+            self._hold()
             asyncio.get_running_loop().call_soon(self._release)
+
+    def _is_under_way(self, task: asyncio.Task[Any]) -> None:
+        """Count a handler that has not ended yet."""
+        self._running += 1
+        task.add_done_callback(partial(self._has_ended, self._intake.begin()))
+        if self._running >= MAX_RUNNING and self._waiting is None:
+            self._hold()
+            self._when_room = self._release
+
+    def _has_ended(self, size: int, _task: asyncio.Task[Any]) -> None:
+        self._running -= 1
+        self._intake.end(size)
+        if self._when_room is not None and self._running < MAX_RUNNING:
+            go_on, self._when_room = self._when_room, None
+            go_on()
+
+    async def _room(self) -> None:
+        """Wait until another handler may start."""
+        while self._running >= MAX_RUNNING:
+            room = asyncio.Event()
+            self._when_room = room.set
+            await room.wait()
 
     async def _take_turns(self) -> None:
         """Ask the middleware about one event after the other; in serial mode each waits for the handlers too."""
+        end = monotonic() + turns.SLICE
         try:
             while self._waiting:
-                name, args, call_id = self._waiting.popleft()
+                name, args, call_id = self._next(self._waiting)
                 action = Action("event", self._socket, event=name, args=args)
+                size = self._intake.begin()
                 try:
                     await self._namespace.middleware.run(action)
                 except Exception as error:
                     self.raised(error, name, call_id)
-                    continue
-                if not self._socket.connected:
-                    continue
-                if self._namespace.serial:
-                    await self._carry_out(action.event, action.args, call_id)
                 else:
-                    self._start(action.event, action.args, call_id)
-                    if not BEGIN_AT_ONCE:
-                        await asyncio.sleep(0)
+                    if self._socket.connected:
+                        self._intake.size = size
+                        await self._carry_on(action, call_id)
+                finally:
+                    self._intake.end(size)
+                if monotonic() >= end:
+                    await turns.next_turn()
+                    end = monotonic() + turns.SLICE
         finally:
             self._waiting = None
             if self._gate is not None:
-                self._gate.release()
+                self._gate.release(self)
+
+    async def _carry_on(self, action: Action, call_id: CallId | None) -> None:
+        """Have an event handled that the middleware let through."""
+        if self._namespace.serial:
+            await self._carry_out(action.event, action.args, call_id)
+            return
+        self._start(action.event, action.args, call_id)
+        if not BEGIN_AT_ONCE:
+            await asyncio.sleep(0)
+        await self._room()
 
     async def _carry_out(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
         """Call the handlers of an event one after the other; each may take its time."""
@@ -200,17 +262,23 @@ class Dispatch:
         else:
             handlers = self._socket.handlers(name) if self._once_events else self._handlers.get(name, ())
         for handler in self._socket.handlers(CATCH_ALL) if CATCH_ALL in self._handlers else ():
-            self._namespace.run(handler.call, ((name, *args),), f"a handler of {CATCH_ALL!r}")
+            self._call(handler, (name, *args), CATCH_ALL)
         if call_id is None:
             for handler in handlers:
-                self._namespace.run(handler.call, (args,), f"a handler of {name!r}")
+                self._call(handler, args, name)
         elif handlers:
             self._procedure(handlers[0], args, name, call_id)
             if len(handlers) > 1:
                 for handler in handlers[1:]:
-                    self._namespace.run(handler.call, (args,), f"a handler of {name!r}")
+                    self._call(handler, args, name)
         else:
             self._answerer.unhandled(call_id, name)
+
+    def _call(self, handler: Handler, args: tuple[Any, ...], name: str) -> None:
+        """Call a handler whose return value nobody wants."""
+        task = self._run(handler.call, (args,), f"a handler of {name!r}")
+        if task is not None:
+            self._is_under_way(task)
 
     def _procedure(self, handler: Handler, args: tuple[Any, ...], name: str, call_id: CallId) -> None:
         """Call the handler whose return value, or error, is the answer."""
@@ -223,12 +291,13 @@ class Dispatch:
             task = self._start_task(result, name)
             if not task.done():
                 task.add_done_callback(partial(self._finished, name, call_id))
+                self._is_under_way(task)
                 return
             self._finished(name, call_id, task)
         elif inspect.isawaitable(result):
-            self._start_task(_wait(result), f"a handler of {name!r}").add_done_callback(
-                partial(self._finished, name, call_id)
-            )
+            task = self._start_task(_wait(result), f"a handler of {name!r}")
+            task.add_done_callback(partial(self._finished, name, call_id))
+            self._is_under_way(task)
         else:
             self._respond(result, name, call_id)
 

@@ -14,6 +14,7 @@ from socketcluster_worker.connection import Connection, Handshake, Outgoing, Slo
 from socketcluster_worker.errors import EventError, NotSerializableError
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.intake import Intake
 
 MESSAGE = "message"
 
@@ -37,7 +38,8 @@ class PlainPeer:
             self,
             ack_timeout=context.timing.ack_timeout,
         )
-        self._dispatch = Dispatch(context.server, self._socket, self)
+        self._intake = Intake(connection)
+        self._dispatch = Dispatch(context.server, self._socket, self, self._intake)
         # The transport sends its own opening first.
         asyncio.get_running_loop().call_soon(self._open)
 
@@ -64,6 +66,7 @@ class PlainPeer:
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message from the client."""
+        self._intake.size = len(message)
         self._dispatch.event(MESSAGE, (message,), None)
 
     def on_close(self, code: int, reason: str) -> None:

@@ -17,7 +17,11 @@ from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError
 from socketcluster_worker.protocols import authentication
 from socketcluster_worker.protocols.dispatch import Dispatch, Gate
+from socketcluster_worker.protocols.intake import Intake
 from socketcluster_worker.tokens import Tokens
+
+MAX_OPERATIONS = 256
+"""Operations on the store that one client may have under way; what it sends waits until one of them is done."""
 
 Start = Callable[[str, Any], asyncio.Future[bytes]]
 """Begins an operation on a channel."""
@@ -44,16 +48,19 @@ class Requests:
         dispatch: tells the client, or the log, what failed.
         tokens: verifies auth tokens.
         client: where answers go.
+        intake: is told what is under way.
     """
 
     def __init__(
-        self, namespace: Namespace, socket: Socket, dispatch: Dispatch, tokens: Tokens, client: Client
+        self, namespace: Namespace, socket: Socket, dispatch: Dispatch, tokens: Tokens, client: Client, intake: Intake
     ) -> None:
         self._namespace = namespace
         self._socket = socket
         self._dispatch = dispatch
         self._tokens = tokens
         self._client = client
+        self._intake = intake
+        self._operations = 0
 
     def take(self, event: wire.Event) -> None:
         """Carry out one request."""
@@ -118,7 +125,10 @@ class Requests:
             self._dispatch.raised(error, event.name, event.cid)
             return
 
+        size = self._operation_begins()
+
         def finish(done: asyncio.Future[bytes]) -> None:
+            self._operation_ends(size)
             if done.cancelled():
                 self._fail(event, "InternalServerError", "the operation was cancelled")
             elif (error := done.exception()) is not None:
@@ -130,6 +140,18 @@ class Requests:
 
         pending.add_done_callback(finish)
 
+    def _operation_begins(self) -> int:
+        self._operations += 1
+        if self._operations == MAX_OPERATIONS:
+            self._client.hold(self)
+        return self._intake.begin()
+
+    def _operation_ends(self, size: int) -> None:
+        self._intake.end(size)
+        self._operations -= 1
+        if self._operations == MAX_OPERATIONS - 1:
+            self._client.release(self)
+
     def _follow(self, event: wire.Event, since: Any, channel: str, _data: Any) -> None:
         """Subscribe a client that is to get offsets."""
         try:
@@ -140,11 +162,15 @@ class Requests:
             self._dispatch.raised(error, event.name, event.cid)
             return
 
+        size = self._operation_begins()
+
         async def follow() -> None:
             try:
                 await following
             except (EventError, LinkError) as error:
                 self._dispatch.raised(error, event.name, event.cid)
+            finally:
+                self._operation_ends(size)
 
         self._namespace.run(follow, (), "a subscription with offsets")
 
@@ -201,14 +227,14 @@ class Requests:
     # Answers.
 
     def _ask(self, question: Coroutine[Any, Any, None], what: str) -> None:
-        self._client.hold()
+        self._client.hold(question)
         self._namespace.run(self._hold_until, (question,), what)
 
     async def _hold_until(self, question: Coroutine[Any, Any, None]) -> None:
         try:
             await question
         finally:
-            self._client.release()
+            self._client.release(question)
 
     def _done(self, event: wire.Event, data: Any = msgspec.UNSET) -> None:
         if event.cid is not None:

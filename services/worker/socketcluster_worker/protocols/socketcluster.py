@@ -7,8 +7,11 @@ version 1 is in ``socketcluster_v1``.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from dataclasses import replace
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -16,6 +19,7 @@ import msgspec
 from socketcluster_wire import socketcluster as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import MalformedMessageError
+from socketcluster_worker import turns
 from socketcluster_worker.api.broadcast import Emission
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.socket import Entering, Socket
@@ -24,11 +28,14 @@ from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializa
 from socketcluster_worker.protocols import authentication
 from socketcluster_worker.protocols.batching import Batching
 from socketcluster_worker.protocols.context import Context
-from socketcluster_worker.protocols.dispatch import MAX_WAITING, Dispatch
+from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.intake import MAX_WAITING, Intake
 from socketcluster_worker.protocols.requests import Requests
 
 SETTLE_TIME = 1.0
 """Seconds after the handshake's answer in which a client may not have taken it in."""
+_TURN = object()
+"""Holds events until the other clients had their turn."""
 
 
 class SocketClusterPeer:
@@ -63,7 +70,9 @@ class SocketClusterPeer:
         self._socket: Socket | None = None
         self._dispatch: Dispatch | None = None  # None while events have to wait
         self._ready: tuple[Dispatch, Requests] | None = None  # once the handshake was let through
-        self._waiting: deque[wire.Event] = deque()
+        self._intake = Intake(connection)
+        self._waiting: deque[tuple[wire.Event, int]] = deque()
+        self._holders: set[object] = set()  # who has events wait; nobody but they are asked once the client is let in
         self._releasing = False
         self._reason = ""  # what the client said in its #disconnect
         self._last_call = 0
@@ -100,13 +109,22 @@ class SocketClusterPeer:
         except MalformedMessageError as error:
             self.close(CloseCode.INVALID_DATA, f"message format was incorrect: {error}")
             return
+        self._intake.size = len(message) // (len(messages) or 1)
+        end = monotonic() + turns.SLICE if len(messages) > 1 else math.inf
         for one in messages:
             if isinstance(one, wire.Response):
                 self._answered(one)
             elif self._dispatch is not None:
                 self._event(self._dispatch, one)
+                if end < math.inf and monotonic() >= end:
+                    self._rest()
             elif not self._early(one):
                 return
+
+    def _rest(self) -> None:
+        """Let other clients have their turn before the next event."""
+        self.hold(_TURN)
+        turns.later(partial(self.release, _TURN))
 
     def _early(self, event: wire.Event) -> bool:
         """Take an event that cannot be handled yet; return whether the connection lives on."""
@@ -117,10 +135,10 @@ class SocketClusterPeer:
         if self._socket is None and self._context.socketcluster.strict_handshake:
             self.close(CloseCode.NO_HANDSHAKE, "a message came before the handshake")
             return False
-        if len(self._waiting) >= MAX_WAITING:
-            self.close(CloseCode.POLICY_VIOLATION, "too many events are waiting")
+        if self._socket is None and len(self._waiting) >= MAX_WAITING:  # the handshake would have to come behind them
+            self.close(CloseCode.POLICY_VIOLATION, "too many events before the handshake")
             return False
-        self._waiting.append(event)
+        self._waiting.append((event, self._intake.wait()))
         return True
 
     def on_close(self, code: int, reason: str) -> None:
@@ -279,8 +297,9 @@ class SocketClusterPeer:
             self._connection = Batching(self._transport, self._context.socketcluster.batch_interval)
         if self._pings:
             self._timer = self._loop.call_later(self._context.timing.heartbeat_interval, self._ping)
-        dispatch = Dispatch(self._server, socket, self, gate=self)
-        self._ready = dispatch, Requests(self._server, socket, dispatch, self._context.tokens, self)
+        dispatch = Dispatch(self._server, socket, self, self._intake, gate=self)
+        self.hold(dispatch)  # until it begins
+        self._ready = dispatch, Requests(self._server, socket, dispatch, self._context.tokens, self, self._intake)
         self._server.connected(socket)
         dispatch.begin()
         if socket.auth_token is not None:
@@ -337,7 +356,7 @@ class SocketClusterPeer:
         self._timer = self._loop.call_later(self._context.timing.heartbeat_timeout, self._pong_due)
 
     def _pong_due(self) -> None:
-        if not self._heard:
+        if not self._heard and not self._connection.held:
             self.close(CloseCode.PING_TIMEOUT, "the client did not answer in time")
             return
         rest = self._context.timing.heartbeat_interval - self._context.timing.heartbeat_timeout
@@ -368,21 +387,28 @@ class SocketClusterPeer:
         """Send an answer."""
         self._connection.send_text(text, "disconnect")
 
-    def hold(self) -> None:
+    def hold(self, holder: object) -> None:
         """Let what the client sends wait."""
+        self._holders.add(holder)
         self._dispatch = None
 
-    def release(self) -> None:
-        """Take what has waited, and what comes."""
-        if self._ready is None or self._socket is None or not self._socket.connected:
+    def release(self, holder: object) -> None:
+        """Take what has waited, and what comes, unless somebody else has it wait."""
+        self._holders.discard(holder)
+        if self._holders or self._ready is None or self._socket is None or not self._socket.connected:
             return
         dispatch = self._dispatch = self._ready[0]
         if self._releasing:  # called by the loop below, which goes on: a middleware may answer at once
             return
         self._releasing = True
+        end = monotonic() + turns.SLICE
         try:
             while self._waiting and self._dispatch is not None:
-                self._event(dispatch, self._waiting.popleft())
+                event, size = self._waiting.popleft()
+                self._intake.stop_waiting(size)
+                self._event(dispatch, event)
+                if self._waiting and monotonic() >= end:
+                    self._rest()
         finally:
             self._releasing = False
 

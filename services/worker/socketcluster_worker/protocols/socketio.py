@@ -14,7 +14,7 @@ from typing import Any
 from socketcluster_runtime import logging
 from socketcluster_wire import socketio as wire
 from socketcluster_wire.close_codes import CloseCode
-from socketcluster_wire.errors import WireError
+from socketcluster_wire.errors import PacketTooLargeError, WireError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker.api.broadcast import Emission
 from socketcluster_worker.api.history import Entry
@@ -25,6 +25,7 @@ from socketcluster_worker.connection import Connection, Handshake, Outgoing, Slo
 from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.intake import Intake
 from socketcluster_worker.protocols.recovery import Ticket
 
 log = logging.get_logger(__name__)
@@ -44,7 +45,8 @@ class SocketIOPeer:
         self.context = context
         self._handshake = handshake
         self._session_id = session_id
-        self._decoder = wire.Decoder()
+        self._decoder = wire.Decoder(max_bytes=context.max_message_bytes)
+        self.intake = Intake(connection)
         self._members: dict[str, Member] = {}
         self._root_event: Callable[[str, tuple[Any, ...], int | None], None] | None = None  # the straight way there
         self._greeted = False  # has the client asked for a namespace?
@@ -52,6 +54,7 @@ class SocketIOPeer:
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message from the client."""
+        self.intake.size = len(message)
         if self._root_event is not None and type(message) is str and self._decoder.awaiting is None:
             event = wire.short_event(message)
             if event is not None:
@@ -60,6 +63,9 @@ class SocketIOPeer:
                 return
         try:
             packet = self._decoder.receive(message)
+        except PacketTooLargeError as error:
+            self.connection.close(CloseCode.TOO_BIG, str(error))
+            return
         except WireError as error:
             self.connection.close(CloseCode.INVALID_DATA, str(error))
             return
@@ -139,7 +145,7 @@ class Member:
             self,
             ack_timeout=peer.context.timing.ack_timeout,
         )
-        self._dispatch = Dispatch(namespace, self._socket, self)
+        self._dispatch = Dispatch(namespace, self._socket, self, peer.intake)
         self.event = self._dispatch.event
         """Takes an event for this namespace: its name, its arguments, and its ack id if it has one."""
         self._ticket: Ticket | None = None  # where clients can recover

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from time import monotonic
 
 from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import Packet, PacketType
 from socketcluster_wire.errors import MalformedPacketError
+from socketcluster_worker import turns
 from socketcluster_worker.connection import Outgoing, Receiver, SlowConsumer
 from socketcluster_worker.transport.send_queue import SendQueue
 from socketcluster_worker.transport.websocket import WebSocket
@@ -27,6 +29,8 @@ MESSAGE = b"4"
 """What a message packet begins with in a WebSocket's text."""
 _MESSAGE_TYPE = MESSAGE.decode()
 NOOP = Packet(PacketType.NOOP)
+POLL_BYTES = 131_072
+"""Bytes from which on no further packet goes into the answer to a poll: the loop waits while it is made."""
 LAST_POLL = 5.0
 """Seconds that a connection which ended between two polls is kept, so that the next poll learns of it."""
 
@@ -72,6 +76,10 @@ class EngineSession:
         self.closed = False
         """Has it ended? Then it is only kept for the next poll to learn of it."""
         self._posting = False
+        self._posted: Iterator[Packet] | None = None  # what a request brought and waits for the client's next turn
+        self._post_taken: asyncio.Future[bool] | None = None
+        self._holds = 0  # how many want nothing more from the client for now
+        self._heard = False  # a pong since the last ping?
         self._heartbeat = self._loop.call_later(options.heartbeat_interval, self._ping)
 
     @property
@@ -171,13 +179,65 @@ class EngineSession:
         return True
 
     def end_post(self) -> None:
-        """Note that the request was read, or that its client is gone."""
+        """Note that the request is over, or that its client is gone."""
         self._posting = False
 
-    def post(self, packets: list[Packet]) -> None:
-        """Take the packets of a polling request's body."""
-        for packet in packets:
-            self._packet(packet)
+    def post(self, packets: Iterator[Packet]) -> asyncio.Future[bool]:
+        """Take the packets of a polling request's body, in turns with other clients.
+
+        Returns:
+            Were they all well-formed, once they are all taken or the connection has ended? If not, it has.
+        """
+        self._posted = packets
+        taken = self._post_taken = self._loop.create_future()
+        self._take_posted()
+        return taken
+
+    def _take_posted(self) -> None:
+        packets = self._posted
+        if packets is None or self._holds:
+            return
+        end = monotonic() + turns.SLICE
+        try:
+            for packet in packets:
+                self._packet(packet)
+                if self.closed:
+                    break
+                if self._holds:
+                    return
+                if monotonic() >= end:
+                    turns.later(self._take_posted)
+                    return
+        except MalformedPacketError:
+            self._all_taken(well=False)
+            self.fail(CloseCode.PROTOCOL_ERROR, "a polling request was malformed")
+        else:
+            self._all_taken(well=True)
+
+    def _all_taken(self, *, well: bool) -> None:
+        taken, self._posted, self._post_taken = self._post_taken, None, None
+        if taken is not None and not taken.done():
+            taken.set_result(well)
+
+    @property
+    def held(self) -> bool:
+        """Is nothing read from the client at the moment? Then a heartbeat's answer may be on its way for long."""
+        return self._posted is not None if self.websocket is None else self.websocket.held
+
+    def pause_reading(self) -> None:
+        """Read nothing more until ``resume_reading`` was called as often; by polling the request is not answered."""
+        self._holds += 1
+        if self._holds == 1 and self.websocket is not None:
+            self.websocket.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take back one ``pause_reading``."""
+        self._holds -= 1
+        if not self._holds and not self.closed:
+            if self.websocket is not None:
+                self.websocket.resume_reading()
+            if self._posted is not None:
+                turns.later(self._take_posted)
 
     # WebSocket.
 
@@ -233,6 +293,8 @@ class EngineSession:
         elif packet.type is PacketType.UPGRADE:
             self._probe_over()
             self.websocket = websocket
+            if self._holds:
+                websocket.pause_reading()
             self._release_poll()
             for waiting in self._queue.take(sys.maxsize):
                 if isinstance(waiting.data, bytes):
@@ -251,8 +313,7 @@ class EngineSession:
             case PacketType.MESSAGE:
                 self.receiver.on_message(packet.data)
             case PacketType.PONG:
-                self._heartbeat.cancel()
-                self._heartbeat = self._loop.call_later(self._options.heartbeat_interval, self._ping)
+                self._heard = True
             case PacketType.CLOSE:
                 self._closed_by_client()
             case PacketType.PING | PacketType.OPEN | PacketType.UPGRADE:
@@ -268,14 +329,21 @@ class EngineSession:
             self.websocket.close(CloseCode.NORMAL, "closed by the client")
 
     def _ping(self) -> None:
-        self._heartbeat = self._loop.call_later(self._options.heartbeat_timeout, self._pong_late)
+        self._heard = False
+        self._heartbeat = self._loop.call_later(self._options.heartbeat_timeout, self._pong_due)
         if self.websocket is not None:
             self.websocket.send_text(b"2", "disconnect")
         else:
             self._enqueue(Packet(PacketType.PING), "disconnect")
 
-    def _pong_late(self) -> None:
-        self.fail(CloseCode.PING_TIMEOUT, "the client did not answer in time")
+    def _pong_due(self) -> None:
+        if self._heard:
+            rest = self._options.heartbeat_interval - self._options.heartbeat_timeout
+            self._heartbeat = self._loop.call_later(max(rest, 0), self._ping)
+        elif self.held and (self.websocket is not None or self._poll is not None):  # it is there, but not read from
+            self._ping()
+        else:
+            self.fail(CloseCode.PING_TIMEOUT, "the client did not answer in time")
 
     def _enqueue(self, packet: Packet, policy: SlowConsumer | None, key: Hashable = None) -> None:
         if self.closed:
@@ -293,8 +361,8 @@ class EngineSession:
         poll, self._poll = self._poll, None
         if poll is None or poll.done():
             return
-        poll.set_result(self._queue.take(sys.maxsize) or [NOOP])
-        if self.closed:
+        poll.set_result(self._queue.take(POLL_BYTES) or [NOOP])
+        if self.closed and not self._queue:
             self._heartbeat.cancel()
             self._forget(self.sid)
 
@@ -307,6 +375,7 @@ class EngineSession:
             return
         self.closed = True
         self._heartbeat.cancel()
+        self._all_taken(well=True)
         self._release_poll()
         if self._probing is not None:
             self._probing.close(CloseCode.GOING_AWAY, "the connection has ended")

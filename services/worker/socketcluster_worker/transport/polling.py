@@ -134,24 +134,28 @@ class EngineServer:
             return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
         if not session.begin_post():
             return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
-        limit = self._options.max_http_buffer_size
         try:
-            body = await read_body(receive, limit, handshake.headers.get("content-length", ""))
+            return await self._take(session, receive, handshake)
         finally:
             session.end_post()
+
+    async def _take(self, session: EngineSession, receive: Receive, handshake: Handshake) -> Response | None:
+        limit = self._options.max_http_buffer_size
+        body = await read_body(receive, limit, handshake.headers.get("content-length", ""))
         if body is None:
             return Response(status_code=413, headers={"connection": "close"})
         if isinstance(body, str):
             session.break_off()
             return None
+        if session.closed:  # it ended while the body was read
+            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
         try:
-            packets = wire.decode_payload(body)
+            packets = wire.iterate_payload(body)
         except MalformedPacketError:
             session.fail(CloseCode.PROTOCOL_ERROR, "a polling request was malformed")
             return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
-        if session.closed:  # it ended while the body was read
-            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
-        session.post(packets)
+        if not await session.post(packets):
+            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
         return Response("ok", media_type="text/html")
 
     def _open(self, handshake: Handshake, session_id: str) -> EngineSession:

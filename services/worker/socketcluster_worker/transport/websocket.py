@@ -8,9 +8,11 @@ import logging as stdlib_logging
 import os
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from time import monotonic
 from typing import cast
 
 from websockets.datastructures import Headers
@@ -23,6 +25,7 @@ from socketcluster_runtime import logging
 from socketcluster_wire import websocket as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import Agreement, DeflateOptions, Inflater
+from socketcluster_worker import turns
 from socketcluster_worker.connection import Handshake, Outgoing, Receiver, SlowConsumer
 from socketcluster_worker.transport.send_queue import SendQueue
 
@@ -36,6 +39,10 @@ NOT_OPENED = (("Cache-Control", "no-store"),)
 """Header fields of an answer that opens no WebSocket."""
 SHORT = 1024
 """Bytes of a text that is far below any limit on what waits."""
+FRAMES_AT_A_TIME = 32
+"""Frames that are read before somebody looks at the time."""
+UNREAD_TIMEOUT = 60_000
+"""Milliseconds for which a client that is not read from may not acknowledge what it is sent (TCP_USER_TIMEOUT)."""
 DROPS_LOGGED_EVERY = 1.0
 """Seconds between two log lines about one client's dropped messages."""
 
@@ -56,6 +63,13 @@ def _keep_alive(transport: asyncio.BaseTransport) -> None:
     own = transport.get_extra_info("socket")
     if own is not None and own.family != socket.AF_UNIX:
         own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _look_after_unread(transport: asyncio.BaseTransport) -> None:
+    """Have the kernel find out that a client is gone from which nothing is read, no pong either."""
+    own = transport.get_extra_info("socket")
+    if own is not None and own.family != socket.AF_UNIX:
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +123,9 @@ class WebSocket(asyncio.Protocol):
         self._corked_bytes = 0
         self._chunk = min(TRANSPORT_BUFFER, options.max_buffered_bytes // 4)  # what is written at once, at most
         self._reading = False  # is the receiver at work? What it sends is written when it is done
+        self._events: deque[wire.Event] | None = None  # what was read and waits for the client's next turn
+        self._turn_asked = False
+        self._holds = 0  # how many want nothing more from the client for now
         self._paused = False  # is the transport's buffer full?
         self._waiting: SendQueue[bytes] | None = None  # what came since it was
         self._drops_reported = 0
@@ -177,18 +194,7 @@ class WebSocket(asyncio.Protocol):
                 if self._writable:
                     self.receiver.on_message(text)
                 return
-            for event in self._reader.receive_any(data):
-                if type(event) is str or type(event) is bytes:  # isinstance takes thrice as long
-                    if self._writable:
-                        self.receiver.on_message(event)
-                elif isinstance(event, wire.Ping):
-                    if self._writable:
-                        self._send(wire.pong_frame(event.payload), "latest_only", _PONG)
-                elif isinstance(event, wire.CloseReceived):
-                    self._close_received(event)
-                elif isinstance(event, wire.Violation):
-                    self.close(event.code, event.reason)
-                    self._finish()
+            self._take(deque(self._reader.receive_any(data, FRAMES_AT_A_TIME)))
         finally:
             self._reading = False
             if len(self._corked) == 1:  # as after nearly every event: its answer
@@ -196,6 +202,67 @@ class WebSocket(asyncio.Protocol):
                 self._transport.write(self._corked.pop())
             else:
                 self._uncork()
+
+    def _take(self, events: deque[wire.Event]) -> None:
+        """Take events and read more, until it is the others' turn or the receiver has enough."""
+        end = monotonic() + turns.SLICE
+        while True:
+            while events:
+                self._event(events.popleft())
+                if self._holds or monotonic() >= end:
+                    break
+            if not events and not self._reader.behind:
+                return
+            if self._holds or monotonic() >= end:
+                self._events = events
+                self._transport.pause_reading()
+                self._ask_turn()
+                return
+            events.extend(self._reader.receive_any(b"", FRAMES_AT_A_TIME))
+
+    def _event(self, event: wire.Event) -> None:
+        if type(event) is str or type(event) is bytes:  # isinstance takes thrice as long
+            if self._writable:
+                self.receiver.on_message(event)
+        elif isinstance(event, wire.Ping):
+            if self._writable:
+                self._send(wire.pong_frame(event.payload), "latest_only", _PONG)
+        elif isinstance(event, wire.CloseReceived):
+            self._close_received(event)
+        elif isinstance(event, wire.Violation):
+            self.close(event.code, event.reason)
+            self._finish()
+
+    def _ask_turn(self) -> None:
+        if not self._holds and not self._turn_asked:
+            self._turn_asked = True
+            turns.later(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Go on with what was read."""
+        self._turn_asked = False
+        events, self._events = self._events, None
+        if events is None:
+            return
+        if self._holds:
+            self._events = events
+            return
+        self._reading = True
+        try:
+            self._take(events)
+        finally:
+            self._reading = False
+            self._uncork()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Read from the client again, unless something else is first."""
+        if self._holds:
+            return
+        if self._events is None:
+            self._transport.resume_reading()
+        else:
+            self._ask_turn()
 
     def pause_writing(self) -> None:
         """Let messages wait here: the transport's buffer is full."""
@@ -223,7 +290,7 @@ class WebSocket(asyncio.Protocol):
         """Learn that the TCP connection has ended."""
         self._opened.discard(self)
         self._writable = False
-        self._waiting = None
+        self._waiting = self._events = None
         self._corked.clear()
         end_for_all(self._transport)
         if self._close_timer is not None:
@@ -231,6 +298,25 @@ class WebSocket(asyncio.Protocol):
         self._end()
 
     # What the layer above asks.
+
+    @property
+    def held(self) -> bool:
+        """Is nothing read from the client at the moment? Then a heartbeat's answer may be on its way for long."""
+        return self._holds > 0 or self._events is not None
+
+    def pause_reading(self) -> None:
+        """Read nothing more until ``resume_reading`` was called as often."""
+        if self._writable:
+            self._holds += 1
+            if self._holds == 1:
+                self._transport.pause_reading()
+                _look_after_unread(self._transport)
+
+    def resume_reading(self) -> None:
+        """Take back one ``pause_reading``."""
+        if self._writable:
+            self._holds -= 1
+            self._read_on()
 
     @property
     def writable(self) -> bool:
@@ -283,6 +369,9 @@ class WebSocket(asyncio.Protocol):
         self._write_last(wire.close_frame(code, reason))
         self._limit_close()
         self._end()
+        if self.held:  # what it sent is of no use any more, but for its own close frame
+            self._holds = 0
+            self._read_on()
 
     def abort(self) -> None:
         """End at once, without a close frame."""
