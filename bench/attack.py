@@ -1,8 +1,9 @@
-"""What attacks on the balancer cost other clients: ``python -m bench.attack [--seconds 5] [--rounds 3] [OPTION ...]``.
+"""What attacks cost other clients: ``python -m bench.attack [--seconds 5] [--rounds 3] [--only NAME] [OPTION ...]``.
 
-A cluster of local processes, other clients from 127.0.0.1, each a new connection with one request, and an attacker from
-127.0.0.2 in a process of its own. That shares the machine's cores with the rest, at the least priority: an attacker
-has its own computer. Quiet and attacked times take turns.
+A cluster of local processes, other clients from 127.0.0.1, and an attacker from 127.0.0.2 in a process of its own. That
+shares the machine's cores with the rest, at the least priority: an attacker has its own computer. Attacks on the
+balancer are measured with clients that make a new connection for each request; floods of one connection at a worker
+with clients whose connections are open, and whose events are acknowledged. Quiet and attacked times take turns.
 OPTIONs are further ones of the cluster.
 """
 
@@ -17,12 +18,14 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 import uvloop
 
 from bench.acknowledge import cpu_of, start
+from bench.floods import ATTACKER, FLOODS, OtherClients
 
 RATE = 100
 """Requests a second of the other clients, each at its time, however long the one before takes."""
@@ -33,10 +36,11 @@ LIMITS = (
     *("--address-socket-limit", "1000", "--address-connection-rate", "150", "--address-connection-burst", "150"),
     *("--head-timeout", "5", "--first-byte-timeout", "5"),
 )
-ATTACKER = ("127.0.0.2", 0)
 PIECE = b"x" * 65_536
 BIG = 10 * 1024 * 1024
 
+Others = Callable[[float], Awaitable[list[float | None]]]
+"""Are other clients for so many seconds; return how long each of their requests was kept."""
 Attack = Callable[[int], Awaitable[None]]
 
 
@@ -93,13 +97,14 @@ ATTACKS: dict[str, tuple[Attack, int]] = {
     "10 MB of header": (big_head, 8),
     "flood of requests": (flood, 8),
 }
-"""Each attack, and how many of it are under way at a time; one that ends begins again."""
+"""Each attack on the balancer, and how many of it are under way at a time; one that ends begins again."""
+ALL: dict[str, tuple[Attack, int]] = ATTACKS | {name: (flood, 1) for name, flood in FLOODS.items()}
 
 
 async def attack(name: str, port: int) -> None:
     """Attack until ended; print a line once all are under way."""
     os.nice(19)
-    one, many = ATTACKS[name]
+    one, many = ALL[name]
 
     async def again_and_again() -> None:
         while True:
@@ -161,14 +166,14 @@ class Figures:
         self.seconds = 0.0
         self.memory = 0
 
-    async def add(self, port: int, seconds: float, balancer: psutil.Process) -> None:
+    async def add(self, others: Others, seconds: float, process: psutil.Process) -> None:
         """Measure once."""
-        used, began = cpu_of(balancer.pid), time.monotonic()
+        used, began = cpu_of(process.pid), time.monotonic()
         before = used()
-        self.kept += await other_clients(port, seconds)
+        self.kept += await others(seconds)
         self.cpu += used() - before
         self.seconds += time.monotonic() - began
-        self.memory = max(self.memory, balancer.memory_info().rss)
+        self.memory = max(self.memory, process.memory_info().rss)
 
     def line(self, name: str) -> str:
         """Return all of it."""
@@ -185,7 +190,7 @@ def _quantile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
-async def measure(seconds: float, rounds: int, options: list[str]) -> None:
+async def measure(seconds: float, rounds: int, only: list[str], options: list[str]) -> None:
     """Measure all attacks and print the figures."""
     controller = Path(__file__).with_name("controller.py")
     with tempfile.TemporaryDirectory() as data:
@@ -195,24 +200,47 @@ async def measure(seconds: float, rounds: int, options: list[str]) -> None:
             if not ready.startswith("ready "):
                 raise SystemExit("the cluster did not start: does it know all options?")
             port = int(ready.rpartition(":")[2])
-            (balancer,) = (
-                child for child in psutil.Process(cluster.pid).children() if "socketcluster_balancer" in child.cmdline()
-            )
-            figures = {name: Figures() for name in ("nobody", *ATTACKS)}
-            await other_clients(port, 1)  # warm
-            for _ in range(rounds):
-                for name in ATTACKS:
-                    await figures["nobody"].add(port, seconds / len(ATTACKS), balancer)
-                    async with attacked(name, port):
-                        await figures[name].add(port, seconds, balancer)
-                    await asyncio.sleep(1)  # what the attacker left behind is closed
+            events = OtherClients(port, RATE)
+            await events.open()
+            for title, names, others, service in (
+                ("new connections", ATTACKS, partial(other_clients, port), "socketcluster_balancer"),
+                ("events", FLOODS, events.measure, "socketcluster_worker"),
+            ):
+                wanted = [name for name in names if not only or name in only]
+                if wanted:
+                    (process,) = (c for c in psutil.Process(cluster.pid).children() if service in c.cmdline())
+                    figures = await _measure(port, wanted, others, process, (seconds, rounds))
+                    _print(
+                        f"{RATE} {title} a second of others, {rounds} rounds of {seconds:g} s; {service}'s CPU, memory"
+                    )
+                    _print(
+                        f"{'attack':20} {'requests':>8} {'failed':>7} {'p50':>12} {'p99':>12} {'CPU':>9} {'memory':>12}"
+                    )
+                    for name, found in figures.items():
+                        _print(found.line(name))
+            events.close()
         finally:
             cluster.terminate()
             await cluster.wait()
-    print(f"{RATE} new connections a second of others, {rounds} rounds of {seconds:g} s; the balancer's CPU and memory")  # noqa: T201
-    print(f"{'attack':20} {'requests':>8} {'failed':>7} {'p50':>12} {'p99':>12} {'CPU':>9} {'memory':>12}")  # noqa: T201
-    for name, found in figures.items():
-        print(found.line(name))  # noqa: T201
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+async def _measure(
+    port: int, names: list[str], others: Others, process: psutil.Process, times: tuple[float, int]
+) -> dict[str, Figures]:
+    seconds, rounds = times
+    figures = {name: Figures() for name in ("nobody", *names)}
+    await others(1)  # warm
+    for _ in range(rounds):
+        for name in names:
+            await figures["nobody"].add(others, seconds / len(names), process)
+            async with attacked(name, port):
+                await figures[name].add(others, seconds, process)
+            await asyncio.sleep(1)  # what the attacker left behind is closed
+    return figures
 
 
 def main() -> None:
@@ -220,13 +248,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--attacker", choices=ATTACKS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", action="append", choices=ALL, default=[])
+    parser.add_argument("--attacker", choices=ALL, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     given, options = parser.parse_known_args()
     if given.attacker is not None:
         uvloop.run(attack(given.attacker, given.port))
     else:
-        uvloop.run(measure(given.seconds, given.rounds, options))
+        uvloop.run(measure(given.seconds, given.rounds, given.only, options))
 
 
 if __name__ == "__main__":
