@@ -150,6 +150,7 @@ def _values(settings: ClusterSettings, service: type[ServiceSettings]) -> dict[s
         "app_name": settings.app_name,
         "log_format": settings.log_format,
         "log_level": settings.log_level,
+        **_rpc_tls(settings),
         **{field: text for field, text in settings.service_options.items() if field in service.model_fields},
     }
     if settings.secret is not None:
@@ -157,6 +158,15 @@ def _values(settings: ClusterSettings, service: type[ServiceSettings]) -> dict[s
     else:
         values["secret_file"] = str(secret_path(settings))
     return values
+
+
+def _rpc_tls(settings: ClusterSettings) -> dict[str, str]:
+    if settings.rpc_tls_cert is None:  # then none of them is set
+        return {}
+    files = {"rpc_tls_cert", "rpc_tls_key", "rpc_tls_ca"}
+    return {name: str(path.absolute()) for name, path in settings.model_dump(include=files).items()} | {
+        "rpc_tls_name": settings.rpc_tls_name
+    }
 
 
 def secret_path(settings: ClusterSettings) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -31,19 +32,63 @@ class Files:
     pfx: Path
 
 
+class Authority:
+    """One that signs the certificates of a cluster's services.
+
+    Attributes:
+        cert: the file of its own.
+    """
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.cert = folder / f"{name}.ca.crt"
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        made = _builder(self._name, self._name, self._key.public_key(), 1).add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
+        self.cert.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+
+    def issue(
+        self, name: str, host: str = "socketcluster", *, days: int = 1, usages: Sequence[x509.ObjectIdentifier] = ()
+    ) -> tuple[Path, Path]:
+        """Return the files of a certificate for a DNS name and of its key; it ends in ``days``, or has ended."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        made = _builder(subject, self._name, key.public_key(), days).add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False
+        )
+        if usages:
+            made = made.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        cert, private = self.folder / f"{name}.crt", self.folder / f"{name}.key"
+        cert.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        private.touch(0o600)
+        private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return cert, private
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=10))
+        .not_valid_after(now + datetime.timedelta(days=days))
+    )
+
+
 def make(folder: Path, name: str, passphrase: str | None = None) -> Files:
     """Make the files of a certificate; a passphrase encrypts the key and the PFX file."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
     certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        _builder(subject, subject, key.public_key(), 1)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
         .sign(key, hashes.SHA256())
     )

@@ -1,7 +1,8 @@
 """``python -m socketcluster_runtime.health ADDRESS``: is the service there well? For compose's health checks.
 
 The address is a gRPC one (``127.0.0.1:7000``, ``unix:/path``), asked by the standard health protocol with the secret
-of the environment, or a URL, which must answer 200. Exit status 0: it serves; 1: it does not, with the reason.
+and the ``rpc_tls`` options of the environment, or a URL, which must answer 200. Exit status 0: it serves; 1: it does
+not, with the reason.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
+from typing import TYPE_CHECKING
 
 from socketcluster_runtime.errors import SettingsError
+
+if TYPE_CHECKING:
+    from socketcluster_runtime.rpc_tls import RpcTls
 
 TIMEOUT = 3.0
 """Seconds that a service has to answer."""
@@ -29,15 +34,21 @@ def check_http(url: str) -> str | None:
         return str(error)
 
 
-def check_grpc(address: str, secret: str) -> str | None:
+def check_grpc(address: str, secret: str, tls: RpcTls | None = None) -> str | None:
     """Return ``None`` if the gRPC service at ``address`` says that it serves, otherwise a line that says why not."""
     # Imported late: a check runs every few seconds, and an HTTP one does without what takes long to load.
     import grpc
     from grpc_health.v1 import health_pb2
 
-    from socketcluster_runtime.rpc import credentials
+    from socketcluster_runtime.rpc import Options, channel_credentials, credentials
 
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    options: Options = [("grpc.enable_http_proxy", 0)]
+    secured = channel_credentials(address, tls)
+    with (
+        grpc.insecure_channel(address, options)
+        if secured is None
+        else grpc.secure_channel(address, secured[0], [*options, *secured[1]])
+    ) as channel:
         ask = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -51,7 +62,7 @@ def check_grpc(address: str, secret: str) -> str | None:
     return None if serving else health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
-def _secret() -> str:
+def _means() -> tuple[str, RpcTls | None]:
     from typing import ClassVar
 
     from pydantic_settings import SettingsConfigDict
@@ -59,14 +70,15 @@ def _secret() -> str:
     from socketcluster_runtime.settings import ServiceSettings
 
     class HealthSettings(ServiceSettings):
-        """Only the secret is used; the options of the service whose environment this runs in are not looked at."""
+        """Only the secret and TLS are used; the options of the service whose environment this is are not looked at."""
 
         model_config = SettingsConfigDict(extra="ignore")
         service: ClassVar[str] = "health check"
 
     try:
-        return HealthSettings().shared_secret()
-    except SettingsError as error:
+        settings = HealthSettings()
+        return settings.shared_secret(), settings.rpc_tls()
+    except (SettingsError, ValueError) as error:
         sys.exit(str(error))
 
 
@@ -76,7 +88,7 @@ def main() -> None:
         sys.exit(__doc__)
     address = sys.argv[1]
     is_http = address.startswith(("http://", "https://"))
-    problem = check_http(address) if is_http else check_grpc(address, _secret())
+    problem = check_http(address) if is_http else check_grpc(address, *_means())
     sys.exit(problem and f"{address}: {problem}")
 
 

@@ -67,7 +67,6 @@ def run(settings_class: type[S], serve: Callable[[S, Lifecycle], Awaitable[None]
     process at once.
     """
     _die_with_parent()
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what its C core has to say comes as an exception too
     try:
         settings = settings_class.load()
     except SettingsError as error:

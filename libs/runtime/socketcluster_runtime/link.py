@@ -16,6 +16,7 @@ from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation, encode_operations
+from socketcluster_runtime.rpc_tls import RpcTls
 
 log = get_logger(__name__)
 
@@ -50,17 +51,21 @@ class LinkOwner(Protocol):
 class StoreLink:
     """Links to the store at ``address``, again and again until closed."""
 
-    def __init__(self, address: str, opening: store_pb2.LinkOpen, secret: str, owner: LinkOwner) -> None:
+    def __init__(
+        self, address: str, opening: store_pb2.LinkOpen, secret: str, owner: LinkOwner, tls: RpcTls | None = None
+    ) -> None:
         self.address = address
         self.linked = False
         """Has the present stream brought a reply?"""
         self._opening = opening
         self._credentials = rpc.credentials(secret)
         self._owner = owner
+        self._tls = tls
         self._outbox: list[Operation] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._linked_at = math.inf
+        self._explained = False
         self._complained: grpc.StatusCode | None = None
 
     def start(self) -> None:
@@ -118,13 +123,14 @@ class StoreLink:
 
     async def _stream(self) -> grpc.StatusCode:
         """Serve one stream until it ends; return its status."""
-        channel = rpc.connect(self.address)
+        channel = rpc.connect(self.address, self._tls)
         writer = None
         try:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await channel.channel_ready()
             except TimeoutError:
+                await self._explain(channel)
                 return grpc.StatusCode.UNAVAILABLE
             stub = store_pb2_grpc.StoreStub(channel)
             call: Any = stub.Link(metadata=self._credentials)
@@ -134,7 +140,7 @@ class StoreLink:
                     if not self.linked:
                         self.linked = True
                         self._linked_at = asyncio.get_running_loop().time()
-                        self._complained = None
+                        self._complained, self._explained = None, False
                         log.info("linked to a store", store=self.address)
                     self._owner.on_reply(self, reply)
             except aio.AioRpcError as error:
@@ -145,6 +151,22 @@ class StoreLink:
                 writer.cancel()
                 await asyncio.wait({writer})
             await channel.close()
+
+    async def _explain(self, channel: aio.Channel) -> None:
+        """Say once why there is no connection, if TLS is why; a call fails with the reason, a channel only waits."""
+        try:
+            await store_pb2_grpc.StoreStub(channel).Hello(
+                store_pb2.HelloRequest(), metadata=self._credentials, timeout=1.0
+            )
+        except aio.AioRpcError as error:
+            if rpc.is_about_tls(error.details()) and not self._explained:
+                self._explained = True
+                log.error(
+                    "the store and this worker do not accept each other's TLS",
+                    store=self.address,
+                    error=error.details(),
+                    what_to_do=rpc.TLS_ADVICE,
+                )
 
     async def _write(self, call: Any) -> None:
         """Send what there is to send; when the stream breaks, its reader learns why."""

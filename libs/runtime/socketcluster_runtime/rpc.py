@@ -13,12 +13,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from socketcluster_runtime.errors import AddressInUseError
 from socketcluster_runtime.keys import Purpose, derive_key
+from socketcluster_runtime.rpc_tls import RpcTls
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest gRPC message that a service accepts; a batch of operations must fit."""
 
 KEEPALIVE_MS = 10_000
 """Milliseconds after which either side of an idle link asks whether the other one is still there."""
+
+TLS_ADVICE = "do both have rpc_tls_cert, rpc_tls_key and rpc_tls_ca, of the same authority, and the same rpc_tls_name?"
 
 Options = list[tuple[str, Any]]
 """What gRPC is told; it ignores names that it does not know, without a word."""
@@ -56,9 +59,40 @@ def _options() -> Options:
     ]
 
 
-def connect(address: str) -> aio.Channel:
-    """Open a channel to ``host:port``, ``dns:///host:port`` or ``unix:/path``; it connects and reconnects by itself."""
-    return aio.insecure_channel(address, options=channel_options())
+def connect(address: str, tls: RpcTls | None = None) -> aio.Channel:
+    """Open a channel to ``host:port``, ``dns:///host:port`` or ``unix:/path``; it connects and reconnects by itself.
+
+    With ``tls`` both sides show certificates, but on a Unix socket: that never leaves the machine.
+    """
+    given = channel_credentials(address, tls)
+    if given is None:
+        return aio.insecure_channel(address, options=channel_options())
+    credentials, options = given
+    return aio.secure_channel(address, credentials, options=[*channel_options(), *options])
+
+
+def channel_credentials(address: str, tls: RpcTls | None) -> tuple[grpc.ChannelCredentials, Options] | None:
+    """Return what a channel to ``address`` needs for TLS; ``None`` if it has none."""
+    if tls is None or is_local(address):
+        return None
+    options: Options = [("grpc.ssl_target_name_override", tls.name)]  # addresses come from look-ups, and change
+    return grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert), options
+
+
+def is_about_tls(details: str | None) -> bool:
+    """Does what gRPC says of a failure to connect mean that the two sides do not accept each other's TLS?
+
+    Whoever comes without TLS, or with a certificate that is not accepted, sees its connection closed at once.
+    """
+    text = (details or "").lower()
+    if not text.startswith("failed to connect") or "unix:" in text:
+        return False
+    return any(words in text for words in ("handshake failed", "verification check failed", ": socket closed"))
+
+
+def is_local(address: str) -> bool:
+    """Is it a Unix socket?"""
+    return address.startswith("unix:")
 
 
 def peer_host(peer: str) -> str:
@@ -82,14 +116,19 @@ def server(secret: str) -> tuple[aio.Server, health.aio.HealthServicer]:
     return made, servicer
 
 
-def listen(server: aio.Server, address: str) -> int:
+def listen(server: aio.Server, address: str, tls: RpcTls | None = None) -> int:
     """Make ``server`` listen on ``host:port`` (0: any free port) or ``unix:/path``; return the port.
+
+    With ``tls`` it lets in only who shows a certificate of the same authority, but on a Unix socket.
 
     Raises:
         AddressInUseError: somebody else listens there, or this process may not.
     """
     try:
-        return server.add_insecure_port(address)
+        if tls is None or is_local(address):
+            return server.add_insecure_port(address)
+        credentials = grpc.ssl_server_credentials([(tls.key, tls.cert)], tls.ca, require_client_auth=True)
+        return server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise AddressInUseError(f"cannot listen on {address}: {error}") from None
 

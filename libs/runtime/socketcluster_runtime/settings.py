@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.rpc_tls import RpcTls, load_rpc_tls
 from socketcluster_runtime.secret_files import read_secret
 
 PREFIX = "SOCKETCLUSTER_"
@@ -51,6 +52,14 @@ class ServiceSettings(BaseSettings):
     """The secret that the services of one cluster share; at least 16 characters."""
     secret_file: Path | None = wiring(None)
     """Where the secret is read from if it is not given; written there by the first service that finds none."""
+    rpc_tls_cert: Path | None = None
+    """File (PEM) of the certificate that services show each other; with it gRPC goes by mutual TLS between machines."""
+    rpc_tls_key: Path | None = None
+    """File (PEM) of that certificate's private key, not encrypted."""
+    rpc_tls_ca: Path | None = None
+    """File (PEM) of the authority that signs these certificates, and nobody else's."""
+    rpc_tls_name: str = Field("socketcluster", pattern=r"^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$", max_length=253)
+    """The DNS name that these certificates have, the same for all services, wherever they run."""
     log_format: Literal["text", "json"] = Field("text", validation_alias="LOG_FORMAT")
     """``text`` for people, ``json`` for programs: one object a line."""
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="LOG_LEVEL")
@@ -91,6 +100,24 @@ class ServiceSettings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise SettingsError(describe(error, cls)) from None
+
+    @model_validator(mode="after")
+    def _has_all_of_rpc_tls(self) -> Self:
+        given = {name: getattr(self, name) is not None for name in ("rpc_tls_cert", "rpc_tls_key", "rpc_tls_ca")}
+        if any(given.values()) and not all(given.values()):
+            missing = " and ".join(name for name, there in given.items() if not there)
+            raise ValueError(f"rpc_tls_cert, rpc_tls_key and rpc_tls_ca belong together: {missing} is not set")
+        return self
+
+    def rpc_tls(self) -> RpcTls | None:
+        """Return what gRPC between machines is secured with, read from its files; ``None`` if it is not.
+
+        Raises:
+            SettingsError: a file cannot be read, or the other services would not accept the certificate.
+        """
+        if self.rpc_tls_cert is None or self.rpc_tls_key is None or self.rpc_tls_ca is None:
+            return None
+        return load_rpc_tls(self.rpc_tls_cert, self.rpc_tls_key, self.rpc_tls_ca, self.rpc_tls_name)
 
     def shared_secret(self) -> str:
         """Return the cluster's secret, from ``secret`` or from ``secret_file``, which is made if it does not exist.

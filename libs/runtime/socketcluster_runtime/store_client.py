@@ -28,6 +28,7 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation, Result, decode_results
 from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
+from socketcluster_runtime.rpc_tls import RpcTls
 from socketcluster_runtime.store_links import StoreLinks
 from socketcluster_runtime.store_routes import Pending, Route, partition_for
 from socketcluster_runtime.worker_directory import WorkerDirectory
@@ -60,6 +61,7 @@ class StoreClient:
         worker_id: str,
         app_name: str,
         secret: str,
+        tls: RpcTls | None = None,
         timeout: float = 10.0,
         on_session_message: Callable[[str, str, bytes], None],
         on_session_destroyed: Callable[[str], None],
@@ -74,6 +76,7 @@ class StoreClient:
             worker_id: this worker's; one worker has one link a store.
             app_name: the application whose stores they are.
             secret: the cluster's.
+            tls: what the links to stores on other machines are secured with.
             timeout: seconds that an operation waits for its answer.
             on_session_message: called with session id, event name and MessagePack of the list of arguments.
             on_session_destroyed: called with the session id.
@@ -87,7 +90,7 @@ class StoreClient:
         self._opening = store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=token_hex(8))
         self.workers = WorkerDirectory()
         """Where the workers are that the stores know."""
-        self._links = StoreLinks(addresses, self._opening, secret, self)
+        self._links = StoreLinks(addresses, self._opening, secret, self, tls)
         self._timeout = timeout
         self._on_session_message = on_session_message
         self._on_session_destroyed = on_session_destroyed

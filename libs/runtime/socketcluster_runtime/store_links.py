@@ -9,12 +9,20 @@ from functools import partial
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.addresses import DNS_SCHEME, follow, is_name, split_host_port
 from socketcluster_runtime.link import LinkOwner, StoreLink
+from socketcluster_runtime.rpc_tls import RpcTls
 
 
 class StoreLinks:
     """Opens a link to each store, and ends those to hosts that their name has no more."""
 
-    def __init__(self, addresses: Sequence[str], opening: store_pb2.LinkOpen, secret: str, owner: LinkOwner) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        opening: store_pb2.LinkOpen,
+        secret: str,
+        owner: LinkOwner,
+        tls: RpcTls | None = None,
+    ) -> None:
         """Prepare the links; ``start`` opens them.
 
         Raises:
@@ -27,6 +35,7 @@ class StoreLinks:
         self._opening = opening
         self._secret = secret
         self._owner = owner
+        self._tls = tls
         self._links: dict[str, StoreLink] = {}
         self._hosts: dict[str, set[str]] = {}  # by name, at its last look-up
         self._tasks: set[asyncio.Task[None]] = set()
@@ -51,7 +60,7 @@ class StoreLinks:
         return iter(self._links.values())
 
     def _add(self, address: str) -> None:
-        link = self._links[address] = StoreLink(address, self._opening, self._secret, self._owner)
+        link = self._links[address] = StoreLink(address, self._opening, self._secret, self._owner, self._tls)
         link.start()
 
     def _found(self, name: str, hosts: list[str]) -> None:

@@ -112,6 +112,7 @@ class WorkerDirectory:
         """Set once a worker has been ready."""
         self._settings = settings
         self._metadata = rpc.credentials(settings.shared_secret())
+        self._tls = settings.rpc_tls()
         self._make_link = make_link
         self._changed = changed
         self._workers: dict[str, Worker] = {}
@@ -154,7 +155,7 @@ class WorkerDirectory:
             heard = False
             problem: tuple[grpc.StatusCode | None, str | None] = (None, "the stream ended")
             try:
-                async with rpc.connect(worker.address) as channel:
+                async with rpc.connect(worker.address, self._tls) as channel:
                     stream = WorkerStub(channel).Watch(
                         WatchRequest(balancer_id=self._settings.name), metadata=self._metadata
                     )
@@ -165,12 +166,13 @@ class WorkerDirectory:
                 problem = error.code(), error.details()
             if heard:
                 self._lose(worker)
-                backoff, reported = MIN_BACKOFF, problem[0]
+                backoff, reported = MIN_BACKOFF, (problem[0], False)
             if not self._is_wanted(worker.address):
                 self._drop(worker)
                 return
-            if reported != problem[0]:
-                reported = problem[0]
+            kind = problem[0], rpc.is_about_tls(problem[1])
+            if reported != kind:
+                reported = kind
                 _report(worker, *problem)
             await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  # spreads the load, hides nothing
             backoff = min(2 * backoff, MAX_BACKOFF)
@@ -231,5 +233,12 @@ def host_of(address: str) -> str:
 def _report(worker: Worker, code: grpc.StatusCode | None, details: str | None) -> None:
     if code is grpc.StatusCode.UNAUTHENTICATED:
         log.error("a worker refuses this balancer: their SOCKETCLUSTER_SECRET differs", address=worker.address)
+    elif rpc.is_about_tls(details):
+        log.error(
+            "a worker and this balancer do not accept each other's TLS",
+            address=worker.address,
+            error=details,
+            what_to_do=rpc.TLS_ADVICE,
+        )
     else:
         log.debug("no worker there yet", address=worker.address, code=code and code.name, details=details)

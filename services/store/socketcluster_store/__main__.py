@@ -58,6 +58,7 @@ def make_store_id(name: str) -> str:
 async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
     """Serve until asked to stop; ready once every partition that the store is to own is owned."""
     server, health = rpc.server(settings.shared_secret())
+    tls = settings.rpc_tls()
     store_id = make_store_id(settings.name)
     engine = make_engine(settings, store_id)
     await engine.connect()
@@ -73,7 +74,7 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
         )
     )
     await health.set("", HealthCheckResponse.NOT_SERVING)
-    port = rpc.listen(server, settings.listen)
+    port = rpc.listen(server, settings.listen, tls)
     await server.start()
 
     async def say_ready() -> None:

@@ -43,7 +43,7 @@ class Service:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._secret = settings.shared_secret()
+        self._secret, self._tls = settings.shared_secret(), settings.rpc_tls()
         identity = Identity(settings.name)
         self._tasks = Tasks(self._handler_failed)
         self._background = Tasks(self._handler_failed)  # what repeats for ever, and is not waited for
@@ -53,6 +53,7 @@ class Service:
             worker_id=identity.worker_id,
             app_name=settings.app_name,
             secret=self._secret,
+            tls=self._tls,
             timeout=settings.store_timeout,
             on_session_message=self._session_message,
             on_session_destroyed=self._session_destroyed,
@@ -168,7 +169,7 @@ class Service:
         control = Control(status, self._connections)
         server, health = grpc_runtime.server(self._secret)
         rpc.add_WorkerServicer_to_server(control, server)
-        grpc_runtime.listen(server, settings.control_listen)
+        grpc_runtime.listen(server, settings.control_listen, self._tls)
         await server.start()
         stack.push_async_callback(server.stop, 0.5)
         await grpc_runtime.set_serving(health, serving=True)

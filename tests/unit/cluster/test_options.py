@@ -305,5 +305,21 @@ def test_a_secret_may_be_in_a_file_instead() -> None:
         assert re.fullmatch(r"socketcluster: (\w+) and \1_file are both set: give one of them\n", said)
 
 
+def test_every_service_is_told_of_tls_between_them() -> None:
+    files = {"rpc_tls_cert": Path("a.crt"), "rpc_tls_key": "a.key", "rpc_tls_ca": "/ca.crt"}
+    made = planned(**files, rpc_tls_name="chat")
+    for spec in (*made.balancers, *made.workers, *made.stores):
+        told = {name: value for name, value in spec.environ.items() if "_RPC_TLS_" in name}
+        assert told == {
+            "SOCKETCLUSTER_RPC_TLS_CERT": f"{Path.cwd()}/a.crt",
+            "SOCKETCLUSTER_RPC_TLS_KEY": f"{Path.cwd()}/a.key",
+            "SOCKETCLUSTER_RPC_TLS_CA": "/ca.crt",
+            "SOCKETCLUSTER_RPC_TLS_NAME": "chat",
+        }
+    assert not [name for name in planned().workers[0].environ if "_RPC_TLS_" in name]
+    said = failure("--rpc-tls-cert", "a.crt", "--rpc-tls-ca", "ca.crt")
+    assert said == "socketcluster: rpc_tls_cert, rpc_tls_key and rpc_tls_ca belong together: rpc_tls_key is not set\n"
+
+
 def test_a_passphrase_is_not_shown() -> None:
     assert "open sesame" not in failure("--tls-passphrase", "open sesame")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
+from support.certificates import Authority
+from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime import link as link_module
 from socketcluster_runtime import rpc
 from socketcluster_runtime.link import StoreLink
+from socketcluster_runtime.rpc_tls import load_rpc_tls
 
 
 class Channel:
@@ -41,7 +47,7 @@ class Nobody:
 async def test_a_link_ends_that_is_closed_in_the_turn_in_which_it_connects(monkeypatch: pytest.MonkeyPatch) -> None:
     channel = Channel()
 
-    def connect(address: str) -> Any:
+    def connect(address: str, _tls: Any) -> Any:
         assert not channel.closed, f"the link connects to {address} again after it was closed"
         return channel
 
@@ -53,3 +59,31 @@ async def test_a_link_ends_that_is_closed_in_the_turn_in_which_it_connects(monke
     await asyncio.sleep(0)  # the wait for the channel has ended, the wait for that has not
     await link.close()
     assert channel.closed
+
+
+async def test_why_there_is_no_link_is_told_once_if_tls_is_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(link_module, "CONNECT_TIMEOUT", 0.01)
+    own, stranger = Authority(tmp_path, "own"), Authority(tmp_path, "stranger")
+    here, there = (load_rpc_tls(*each.issue("x"), each.cert, "socketcluster") for each in (own, stranger))
+    server, _health = rpc.server("a secret of the tests")
+    port = rpc.listen(server, "127.0.0.1:0", there)
+    await server.start()
+    with capture_logs() as lines:
+        link = StoreLink(f"127.0.0.1:{port}", store_pb2.LinkOpen(), "a secret of the tests", Nobody(), here)
+        link.start()
+        tried = 0
+        explain = link._explain
+
+        async def count(channel: Any) -> None:
+            nonlocal tried
+            await explain(channel)
+            tried += 1
+
+        monkeypatch.setattr(link, "_explain", count)
+        await until(lambda: tried >= 3 and lines)
+        await link.close()
+    await server.stop(None)
+    (line,) = lines
+    assert line["store"] == f"127.0.0.1:{port}"
+    assert "CERTIFICATE_VERIFY_FAILED" in line["error"]
+    assert "rpc_tls_ca" in line["what_to_do"]

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckResponse
+from support.certificates import Authority
 
 from socketcluster_runtime import rpc
+from socketcluster_runtime.rpc_tls import load_rpc_tls
 
 SERVICE = """
 import asyncio, logging, sys
@@ -193,6 +195,30 @@ async def test_the_health_check_tells_the_truth(
     await server.stop(None)
     assert process.returncode == status, error
     assert text in error
+
+
+async def test_the_health_check_goes_by_tls_as_the_services_do(start: Callable[..., Any], tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("own")
+    server, health = rpc.server(SECRET)
+    await health.set("", HealthCheckResponse.SERVING)
+    port = rpc.listen(server, "127.0.0.1:0", load_rpc_tls(cert, key, authority.cert, "socketcluster"))
+    await server.start()
+    files = {"CERT": cert, "KEY": key, "CA": authority.cert}
+    options = {f"SOCKETCLUSTER_RPC_TLS_{name}": str(path) for name, path in files.items()}
+    for given, status, text in (
+        (options, 0, b""),
+        ({}, 1, b"UNAVAILABLE"),
+        (options | {"SOCKETCLUSTER_RPC_TLS_NAME": "another"}, 1, b"would not be accepted"),
+        (options | {"SOCKETCLUSTER_RPC_TLS_KEY": ""}, 1, b"rpc_tls_key is not set"),
+    ):
+        command = ("-m", "socketcluster_runtime.health", f"127.0.0.1:{port}")
+        process = await start(*command, SOCKETCLUSTER_SECRET=SECRET, **given)
+        _out, error = await process.communicate()
+        assert process.returncode == status, error
+        assert text in error
+        assert b"Traceback" not in error
+    await server.stop(None)
 
 
 async def test_the_health_check_of_nobody(start: Callable[..., Any]) -> None:

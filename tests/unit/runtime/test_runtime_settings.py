@@ -85,6 +85,25 @@ def test_a_secrets_file_that_cannot_be_used_is_named(
     assert "hush" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("CERT", "rpc_tls_key and rpc_tls_ca"),
+        ("KEY", "rpc_tls_cert and rpc_tls_ca"),
+        ("CA", "rpc_tls_cert and rpc_tls"),
+    ],
+)
+def test_tls_between_services_is_all_of_its_files_or_none(
+    monkeypatch: pytest.MonkeyPatch, given: str, missing: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"belong together: {missing}.* is not set"):
+        load(monkeypatch, **{f"SOCKETCLUSTER_RPC_TLS_{given}": "a.pem"})
+
+
+def test_without_its_options_there_is_no_tls_between_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch).rpc_tls() is None
+
+
 def test_a_secrets_folder_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = load(monkeypatch, SOCKETCLUSTER_SECRET_FILE=str(tmp_path / "missing" / "secret"))
     with pytest.raises(SettingsError, match="SOCKETCLUSTER_SECRET_FILE"):

@@ -1,0 +1,99 @@
+"""Mutual TLS for gRPC between machines: each side shows a certificate of the cluster's own authority."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.secret_files import read_secret
+
+
+@dataclass(frozen=True)
+class RpcTls:
+    """What a service shows and believes, as PEM."""
+
+    cert: bytes
+    """Its certificate, and those of its issuers but the last."""
+    key: bytes
+    ca: bytes
+    """The authorities that are believed."""
+    name: str
+    """The DNS name that a server's certificate must have, whatever address it is reached at."""
+
+
+def load_rpc_tls(cert: Path, key: Path, ca: Path, name: str) -> RpcTls:
+    """Read the files, and try them out: a handshake with itself, in memory, each side verifying the other.
+
+    Raises:
+        SettingsError: a file cannot be read, or they would not be accepted; the text names the option and the reason.
+    """
+    contents = {option: _read(option, path) for option, path in (("rpc_tls_cert", cert), ("rpc_tls_ca", ca))}
+    secret = read_secret("rpc_tls_key", key).encode() + b"\n"
+    sides: list[ssl.SSLContext] = []
+    for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
+        context = ssl.SSLContext(protocol)
+        context.verify_mode = ssl.CERT_REQUIRED
+        _load_pair(context, cert, key)
+        try:
+            context.load_verify_locations(ca)
+        except ssl.SSLError as error:
+            raise SettingsError(f"rpc_tls_ca: no certificate in {ca} ({error.reason or error})") from None
+        sides.append(context)
+    problem = _try_out(sides, name)
+    if problem:
+        raise SettingsError(
+            f"rpc_tls_cert: {cert} would not be accepted by the other services: {problem}; it has to be signed by "
+            f"{ca} (rpc_tls_ca), for the DNS name {name} (rpc_tls_name), for servers and clients"
+        )
+    return RpcTls(contents["rpc_tls_cert"], secret, contents["rpc_tls_ca"], name)
+
+
+def _read(option: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{option}: {path} cannot be read: {error.strerror}") from None
+
+
+def _load_pair(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+    asked = False
+
+    def answer() -> str:
+        nonlocal asked
+        asked = True
+        return ""
+
+    try:
+        context.load_cert_chain(cert, key, answer)
+    except ssl.SSLError as error:
+        if asked:
+            raise SettingsError(f"rpc_tls_key: {key} is encrypted; give a key that is not") from None
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise SettingsError(f"rpc_tls_key: {key} does not belong to the certificate {cert}") from None
+        raise SettingsError(
+            f"rpc_tls_cert: no certificate in {cert}, or no key in {key} ({error.reason or error})"
+        ) from None
+
+
+def _try_out(contexts: list[ssl.SSLContext], name: str) -> str:
+    """Return why one side does not accept the other; an empty text if both do."""
+    server, client = contexts
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    while sides:
+        for side in tuple(sides):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLCertVerificationError as error:
+                return error.verify_message
+            except ssl.SSLError as error:
+                return error.reason or str(error)
+            sides.remove(side)
+    return ""
