@@ -149,6 +149,26 @@ async def test_a_post_that_is_broken_off_ends_the_connection(worker: RunningWork
     assert probe.events.empty()
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 900000", "Transfer-Encoding: chunked"])
+async def test_a_body_that_has_not_come_ends_with_its_connection(
+    worker: RunningWorker, probe: Probe, framing: str
+) -> None:
+    client = await worker.engine()
+    await client.handshake()
+    engine = session(worker, client.sid)
+    raw = await worker.connect()
+    begun = b"4" * 100 if "Length" in framing else b"64\r\n" + b"4" * 100 + b"\r\n"
+    await raw.send(f"POST {client.target} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode() + begun)
+    await until(lambda: engine.cut_off is not None)
+    (await probe.sockets.get()).disconnect()
+    answer = await raw.answer()
+    assert (answer.status_code, json.loads(answer.body)["code"]) == (400, 1)
+    assert answer.headers["connection"] == "close"
+    await raw.closed()
+    assert engine.cut_off is None
+    await probe.ends.get()
+
+
 async def test_a_poll_that_is_broken_off_after_the_upgrade_changes_nothing(worker: RunningWorker) -> None:
     opened = await worker.engine()
     engine = session(worker, opened.sid)

@@ -80,6 +80,8 @@ class EngineSession:
         self._post_taken: asyncio.Future[bool] | None = None
         self._holds = 0  # how many want nothing more from the client for now
         self._heard = False  # a pong since the last ping?
+        self.cut_off: Callable[[], object] | None = None
+        """Stops the reading of a request with packets; called when the connection ends."""
         self._heartbeat = self._loop.call_later(options.heartbeat_interval, self._ping)
 
     @property
@@ -374,6 +376,8 @@ class EngineSession:
         if self.closed:
             return
         self.closed = True
+        if self.cut_off is not None:
+            self.cut_off()
         self._heartbeat.cancel()
         self._all_taken(well=True)
         self._release_poll()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,10 +141,13 @@ class EngineServer:
 
     async def _take(self, session: EngineSession, receive: Receive, handshake: Handshake) -> Response | None:
         limit = self._options.max_http_buffer_size
-        body = await read_body(receive, limit, handshake.headers.get("content-length", ""))
+        reading = read_body(receive, limit, handshake.headers.get("content-length", ""))
+        body = await _unless_ended(session, reading)
         if body is None:
             return Response(status_code=413, headers={"connection": "close"})
         if isinstance(body, str):
+            if session.closed:
+                return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID), headers={"connection": "close"})
             session.break_off()
             return None
         if session.closed:  # it ended while the body was read
@@ -210,8 +213,23 @@ class EngineServer:
         session.receiver = self._make_receiver(session, handshake, session_id)
 
 
-def _refuse(refusal: Refusal) -> Response:
-    return Response(refusal.body(), refusal.status, media_type="application/json")
+def _refuse(refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
+    return Response(refusal.body(), refusal.status, headers, media_type="application/json")
+
+
+async def _unless_ended(session: EngineSession, reading: Coroutine[Any, Any, bytes | str | None]) -> bytes | str | None:
+    """Return the body of a request, ``"gone"`` if its session ends before it has come: nobody is to wait for that."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # this is a coroutine
+    session.cut_off = task.cancel
+    try:
+        return await reading
+    except asyncio.CancelledError:
+        if not session.closed or task.uncancel():
+            raise
+        return "gone"
+    finally:
+        session.cut_off = None
 
 
 async def disconnected(receive: Receive) -> None:
