@@ -89,3 +89,22 @@ async def test_connection_state_recovery(drive: Callable[..., Awaitable[dict[str
     assert seen["remembered"] == "this"
     assert seen["sameSession"] is True
     assert seen["afterDisconnect"] is False
+
+
+async def test_what_the_client_s_own_suite_asks_of_a_server(drive: Callable[..., Awaitable[dict[str, Any]]]) -> None:
+    seen = await drive("socketio-suite.mjs")
+    timed_out = "operation has timed out"
+    assert [seen[how] for how in ("callback", "promise", "default", "retried")] == [timed_out] * 4
+    assert seen["counted"] == [1, 1, 1]  # once, and two retries
+    assert seen["inTime"] == 42
+    assert seen["order"] == ["first", "second", "third"]
+    query = {"b": "c", "d": "e&f", "EIO": "4", "transport": "polling"}
+    assert {name: seen["handshake"]["query"].get(name) for name in query} == query
+    assert seen["handshake"]["auth"] == {"password": "open sesame", "é": 1}
+    assert seen["query"] == "&=?a"
+    assert seen["oneConnection"] is True
+    assert seen["alive"] == "open sesame"
+    assert seen["ids"] == [False, True]
+    assert seen["values"] == [False, 0, "", None, "てすと", "utf8 — string"]
+    assert seen["reason"] == "forced close"
+    assert seen["newId"] is True

@@ -29,6 +29,16 @@ def run(worker):
     async def connected(socket):
         session = socket.session
         socket.emit("greet", "hello")
+        answer_handshake(socket)
+
+        @socket.on("*")
+        async def count(event, *args):
+            if event == "count":
+                await worker.store.add(["counts", socket.id], 1)
+
+        @socket.on("counted")
+        async def counted(socket_id):
+            return await worker.store.get(["counts", socket_id])
 
         @socket.on("who")
         def who():
@@ -117,6 +127,8 @@ def run(worker):
     def admin_connected(socket):
         socket.emit("welcome", {"rooms": sorted(room for room in socket.rooms if room != socket.id)})
 
+        answer_handshake(socket)
+
         @socket.on("shout")
         def shout(text):
             admin.emit("heard", text)
@@ -125,6 +137,12 @@ def run(worker):
     def forgotten(session_id):
         destroyed.append(session_id)
         server.exchange.publish("destroyed", {"session": session_id, "worker": worker.name})
+
+
+def answer_handshake(socket):
+    @socket.on("handshake")
+    def handshake():
+        return {"query": dict(socket.handshake.query), "auth": socket.handshake.auth}
 
 
 def add_rooms(socket):
