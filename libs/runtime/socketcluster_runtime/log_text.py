@@ -54,7 +54,7 @@ def for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
         if key == "event":
             event[key] = harmless(str(value))
         elif key in _TRACEBACKS:
-            event[key] = indented(str(value))
+            event[key] = marked(str(value))
         elif key not in _SHOWN_AS_THEY_ARE:
             event[key] = Shown(value)
     return event
@@ -77,13 +77,13 @@ def to_json(event: EventDict, **options: Any) -> str:
 
 
 def write_traceback(out: TextIO, exc_info: tuple[type[BaseException], BaseException, TracebackType | None]) -> None:
-    """Write a traceback below its line: indented, because its messages may have lines that look like the log's."""
-    out.write("\n" + indented("".join(traceback.format_exception(*exc_info))))
+    """Write a traceback below its line: marked, because its messages may have lines that look like the log's."""
+    out.write("\n" + marked("".join(traceback.format_exception(*exc_info))))
 
 
-def indented(text: str) -> str:
-    """Return lines that belong to the one before: none of them begins where log lines do."""
-    return "\n".join(f"  {harmless(line)}" for line in clipped(text).split("\n"))
+def marked(text: str) -> str:
+    """Return lines that belong to the one before, with a mark: none of them can be taken for a line of its own."""
+    return "\n".join(f"  | {harmless(line)}" for line in clipped(text).split("\n"))
 
 
 def clipped(text: str) -> str:

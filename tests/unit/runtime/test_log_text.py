@@ -64,8 +64,8 @@ def test_an_exceptions_text_looks_like_no_line(log_format: Any, text: str) -> No
         assert "ValueError: first" in json.loads(first)["exception"]
     else:
         assert LOG_LINE.match(first)
-        assert others[0] == "  Traceback (most recent call last):"
-        assert "  ValueError: first" in others
+        assert others[0] == "  | Traceback (most recent call last):"
+        assert "  | ValueError: first" in others
 
 
 def test_the_standard_librarys_loggers_are_no_exception(service_log: WrittenLog) -> None:
