@@ -17,6 +17,7 @@ from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
 MAX_HEAD_BYTES = 16 * 1024
 """The default limit of a head's size."""
 
+_MAX_EMPTY_BYTES = 32
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _EMPTY_LINES = rb"(?:\r?\n){0,16}"
 _REQUEST_LINE = re.compile(_EMPTY_LINES + rb"(" + _TOKEN + rb"{1,32}) ([^\x00-\x20\x7f]+) HTTP/1\.[0-9]\r?(?=\n)")
@@ -127,6 +128,14 @@ class RequestHead:
             if key.strip(" \t") == name:
                 return value.strip(' \t"')
         return None
+
+
+def has_request_line(data: bytes | bytearray) -> bool | None:
+    """Does ``data`` begin with the line that a request begins with? ``None`` if that line is not complete."""
+    line = data.lstrip(b"\r\n")
+    if b"\n" not in line:
+        return None if len(data) - len(line) <= _MAX_EMPTY_BYTES else False
+    return _REQUEST_LINE.match(data) is not None
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,8 @@ from starlette.requests import Request
 from support.raw import ENGINE, HANDSHAKE, RawWebSocket, event, frame, upgrade
 from support.worker import Probe, RunningWorker, StartWorker, until
 
+from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
+from socketcluster_wire.request_head import RequestHead
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.transport.http import HTTPProtocol
 
@@ -92,13 +94,40 @@ async def test_fields_behind_a_body_have_the_same_limit(worker: RunningWorker) -
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\x00\x01\x02\x03\r\n\r\n", b"HELO mail\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET \xff HTTP/1.1\r\n\r\n"],
+    [
+        b"\x00\x01\x02\x03\r\n\r\n",
+        b"HELO mail\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /  HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"SOURCE / ICE/1.0\r\nHost: x\r\n\r\n",
+        b"DESCRIBE / RTSP/1.0\r\nHost: x\r\n\r\n",
+        b"GET / RTSP/1.0\r\nHost: x\r\n\r\n",
+        b"\r\n" * 17 + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
 )
-async def test_what_is_no_request_is_refused(worker: RunningWorker, garbage: bytes) -> None:
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("behind", [False, True])
+async def test_what_is_no_request_is_refused(worker: RunningWorker, garbage: bytes, split: bool, behind: bool) -> None:
+    with pytest.raises((MalformedHeadError, HeadTooLargeError)):  # balancers say the same
+        RequestHead.parse(garbage)
     client = await worker.connect()
-    await client.send(garbage)
+    if behind:
+        await client.send(b"POST /socketcluster/health HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab")
+        assert (await client.answer()).status_code == 200
+    for piece in [garbage[at : at + 1] for at in range(len(garbage))] if split else [garbage]:
+        await client.send(piece)
     assert (await client.answer()).status_code == 400
     assert await client.closed() == b""
+
+
+async def test_a_request_may_come_in_any_pieces_behind_empty_lines(worker: RunningWorker) -> None:
+    client = await worker.connect()
+    data = b"\r\n\n\r\nGET /socketcluster/health HTTP/1.1\r\nHost: x\r\n\r\n" * 2
+    for at in range(len(data)):
+        await client.send(data[at : at + 1])
+    assert [(await client.answer()).status_code for _ in range(2)] == [200, 200]
+    client.close()
 
 
 async def test_a_head_that_does_not_end_in_time_ends_the_connection(
@@ -271,6 +300,15 @@ async def test_a_request_for_a_websocket_has_no_body(
         b"CONNECT a:80 HTTP/1.1\r\nHost: a:80",
         b"GET http://u@a/ HTTP/1.1\r\nHost: a b",
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+        b"GET /\xff HTTP/1.1\r\nHost: a",
+        b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c",
+        b"GET / HTTP/1.1\nHost: a\nX-A: b",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-A : b",
     ],
 )
 async def test_what_could_be_read_in_two_ways_is_refused(start_worker: StartWorker, head: bytes) -> None:

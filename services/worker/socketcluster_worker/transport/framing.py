@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from socketcluster_wire.request_head import Target
+from socketcluster_wire.request_head import Target, has_request_line
 
 MAX_HEAD_BYTES = 65_536
 """The largest head of a request; a balancer accepts less of the first one."""
@@ -51,6 +51,33 @@ class Pieces:
         return piece
 
 
+class RequestLine:
+    """Reads the line that a request begins with as strictly as balancers do, which the parser does not."""
+
+    def __init__(self) -> None:
+        self._begun: bytearray | None = bytearray()  # None once it was read
+
+    def expect(self) -> None:
+        """Wait for the next one."""
+        self._begun = bytearray()
+
+    def take(self, data: bytes) -> None:
+        """Take what is parsed next.
+
+        Raises:
+            RefusedError: that is no request of HTTP/1.
+        """
+        if self._begun is None:
+            return
+        self._begun += data
+        if b"\n" in data:
+            found = has_request_line(self._begun)
+            if found is False:
+                raise RefusedError(400, "This is not a request of HTTP/1.")
+            if found:
+                self._begun = None
+
+
 def check_head(method: str, url: bytes, version: str, headers: Fields) -> Target:
     """Return what is asked for; its host becomes the only ``host`` field.
 
@@ -62,6 +89,11 @@ def check_head(method: str, url: bytes, version: str, headers: Fields) -> Target
         raise RefusedError(400, "A request names one host (RFC 9112, section 3.2).")
     if method == "CONNECT":
         raise RefusedError(501, "This server is no proxy.")
+    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings and version == "1.0":
+        raise RefusedError(400, "A request of HTTP/1.0 has no chunks (RFC 9112, section 6.1).")
+    if codings and codings != [b"chunked"]:
+        raise RefusedError(501, "This server decodes chunked bodies, and no others.")
     target = Target.parse(url.decode("latin-1"))
     if not target.path.startswith("/") or not url.isascii():
         raise RefusedError(400, "A request's target is a path, or a URL.")

@@ -17,7 +17,14 @@ from socketcluster_worker.connection import Handshake
 from socketcluster_worker.endpoints import Endpoints
 from socketcluster_worker.transport.exchange import Cycle, Flow
 from socketcluster_worker.transport.forward import EXTENSION
-from socketcluster_worker.transport.framing import MAX_HEAD_BYTES, Pieces, RefusedError, announced_length, check_head
+from socketcluster_worker.transport.framing import (
+    MAX_HEAD_BYTES,
+    Pieces,
+    RefusedError,
+    RequestLine,
+    announced_length,
+    check_head,
+)
 from socketcluster_worker.transport.time_limits import TimeLimits
 from socketcluster_worker.transport.websocket import end_for_all
 
@@ -68,6 +75,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._origin = origin
         self._received = received
         self._pieces = Pieces()  # received, and not yet parsed
+        self._line = RequestLine()
         self._going_on: asyncio.Handle | None = None
         self._refused = False
         self._half_closed = False
@@ -182,6 +190,7 @@ class HTTPProtocol(HttpToolsProtocol):
         try:
             if self._unparsed_bytes > MAX_HEAD_BYTES + len(data):
                 raise _too_large()
+            self._line.take(data)
             self.parser.feed_data(data)
         except RefusedError as refusal:
             self._refuse(*refusal.args)
@@ -277,6 +286,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """Take the end of a request."""
         self._unparsed_bytes, self._pieces.body_left, self._complete = 0, 0, True
         self._clocks.end_body()
+        self._line.expect()
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
