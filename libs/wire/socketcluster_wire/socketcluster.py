@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from socketcluster_wire.errors import MalformedMessageError
-from socketcluster_wire.json_text import replace_lone_surrogates
+from socketcluster_wire.json_text import MAX_DEPTH, may_nest_deeply, nest_deeper, replace_lone_surrogates
 
 PING = PONG = ""
 PING_V1, PONG_V1 = "#1", "#2"
@@ -149,14 +149,16 @@ def decode(text: str) -> list[Message]:
     """Read a text message that is not a ping.
 
     Raises:
-        MalformedMessageError: it is not JSON, holds something that is neither an event nor a response, or holds more
-            than ``MAX_BATCH`` messages.
+        MalformedMessageError: it is not JSON or nested too deeply, holds something that is neither an event nor a
+            response, or holds more than ``MAX_BATCH`` messages.
     """
     got: _Wire | list[_Wire]
     try:
         got = _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         got = _decode_replacing(text)
+    if may_nest_deeply(text):
+        _check_depth(got)
     if isinstance(got, list):
         if len(got) > MAX_BATCH:
             raise MalformedMessageError(f"more than {MAX_BATCH} messages in one array")
@@ -174,6 +176,12 @@ def _decode_replacing(text: str) -> _Wire | list[_Wire]:
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
         raise MalformedMessageError(str(error)) from None
     return got
+
+
+def _check_depth(got: _Wire | list[_Wire]) -> None:
+    messages, around = (got, 2) if isinstance(got, list) else ([got], 1)
+    if nest_deeper((value for one in messages for value in (one.data, one.error)), MAX_DEPTH - around):
+        raise MalformedMessageError(f"JSON nested deeper than {MAX_DEPTH}")
 
 
 def _message(wire: _Wire) -> Message:

@@ -170,6 +170,32 @@ def test_nesting_too_deep_is_malformed(frame: str, opening: str) -> None:
             socketcluster.decode(text)
 
 
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize(
+    ("frame", "around"),
+    [
+        ('{"event":"hi","data":%s}', 1),
+        ('{"event":"hi","data":{"channel":"c","data":%s}}', 2),
+        ('[{"rid":2},{"event":"hi","data":%s}]', 2),
+        ('{"rid":1,"error":%s}', 1),
+        ('{"rid":1,"data":["\\ud83d",%s]}', 2),
+    ],
+)
+def test_nesting_has_a_limit_that_is_told_exactly(frame: str, around: int, opening: str, closing: str) -> None:
+    for depth in (127, 128):
+        inner = depth - around
+        assert socketcluster.decode(frame % (opening * inner + "1" + closing * inner))
+    for depth in (129, 200, 500):
+        inner = depth - around
+        with pytest.raises(MalformedMessageError, match="nested deeper than 128"):
+            socketcluster.decode(frame % (opening * inner + "1" + closing * inner))
+
+
+def test_many_brackets_side_by_side_or_in_a_text_are_no_nesting() -> None:
+    many: list[Any] = [[{}, {"a": "[{" * 500}]] * 500
+    assert decode_one(stringify({"event": "hi", "data": many})) == Event("hi", many)
+
+
 @pytest.mark.parametrize("field", ["data", "cid", "rid"])
 @pytest.mark.parametrize("digits", [20, 400, 5000, 1_000_000])
 def test_a_huge_integer_is_itself_or_malformed(field: str, digits: int) -> None:

@@ -395,14 +395,35 @@ def test_nesting_too_deep_is_malformed(frame: str, opening: str) -> None:
     refuse(frame % (opening * 200_000))
 
 
-@pytest.mark.parametrize("depth", [100, 500, 900, 2000, 10_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize(
+    ("frame", "around"),
+    [('2["a",%s]', 1), ('21["\\ud83d",%s]', 1), ("31[%s]", 1), ('0{"a":%s}', 1), ('4{"message":"m","data":%s}', 1)],
+)
+def test_nesting_has_a_limit_that_is_told_exactly(frame: str, around: int, opening: str, closing: str) -> None:
+    for depth in (127, 128):
+        inner = depth - around
+        assert receive(frame % (opening * inner + "1" + closing * inner))
+    for depth in (129, 200, 500):
+        inner = depth - around
+        text = frame % (opening * inner + "1" + closing * inner)
+        assert refuse(text) == "JSON nested deeper than 128"
+        assert socketio.short_event(text) is None
+
+
+def test_many_brackets_side_by_side_or_in_a_text_are_no_nesting() -> None:
+    many = [[{}, {"a": "[{" * 500}]] * 500
+    assert receive("2" + json.dumps(["hi", many])).data == ["hi", many]
+
+
+@pytest.mark.parametrize("depth", [100, 120, 500, 2000, 10_000])
 def test_attachments_are_found_as_deep_as_json_is_read(depth: int) -> None:
     text = f'51-["a",{"[" * depth}{PLACEHOLDER % 0}{"]" * depth}]'
     decoder = Decoder()
     try:
         assert decoder.receive(text) is None
     except MalformedPacketError:
-        assert depth > 500
+        assert depth > 126
         return
     packet = decoder.receive(b"x")
     assert packet is not None
