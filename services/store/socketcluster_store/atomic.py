@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.packing import pack, unpack
 from socketcluster_runtime.routing import partition_of
 from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
 from socketcluster_store.chains import name_of, parsed
@@ -32,7 +33,6 @@ SLOW = 0.05
 """Seconds after which a procedure is reported: the whole store waits for it."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder().decode
 _decode_steps = msgspec.msgpack.Decoder(list[tuple[int, list[str], bytes]]).decode
 
 
@@ -58,7 +58,7 @@ def transaction(trees: Trees, kv: KeyValue, command: Command) -> bytes:
 def run(trees: Trees, kv: KeyValue, command: Command) -> bytes:
     """Call a procedure with a view of one tree; return what it returns."""
     procedure = trees.common.procedures.get(command.name)
-    args = parsed(command.value, command) if command.value else []
+    args = parsed(command.value, command, unpack) if command.value else []
     if not isinstance(args, list):
         raise InvalidError(f"RUN {procedure.name}: the arguments are no list")
     with _held_together(trees, kv, command.session_id) as call:
@@ -67,7 +67,7 @@ def run(trees: Trees, kv: KeyValue, command: Command) -> bytes:
         started = time.perf_counter()
         try:
             with limit.running():
-                result = _encode(procedure.function(tree, *args))
+                result = pack(procedure.function(tree, *args))
         except TookTooLong:
             text = f"RUN {procedure.name}: it took longer than {limit.seconds:g} s, and was undone"
             raise ProcedureError(text, TimeoutError.__name__) from None
@@ -138,6 +138,6 @@ def _bounded(call: Call, procedure: Procedure, limit: TimeLimit) -> Callable[[in
                 raise InvalidError(f"a procedure may write {procedure.max_writes} times")
         with limit.shielded():
             result = call(verb, keys, value)
-        return _decode(result) if result else None
+        return unpack(result) if result else None
 
     return bounded

@@ -100,14 +100,16 @@ def check_value(value: bytes, name: Callable[[], str]) -> None:
         raise InvalidError(f"{name()}: the value is no MessagePack: {error}") from None
 
 
-def parsed(value: bytes, command: Addressed) -> Any:
+def parsed(value: bytes, command: Addressed, decode: Callable[[bytes], Any] = _decode) -> Any:
     """Return what MessagePack says.
+
+    Integers of more than 64 bits stay extensions, unless ``decode`` is ``packing.unpack``: so they are written again.
 
     Raises:
         InvalidError: it is none.
     """
     try:
-        return _decode(value)
+        return decode(value)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidError(f"{name_of(command)}: the value is no MessagePack: {error}") from None
 
@@ -210,6 +212,7 @@ _TYPE_NAMES: dict[type, str] = {
     bytes: "bytes",
     list: "a list",
     dict: "a map",
+    msgspec.msgpack.Ext: "a number",  # one of more than 64 bits
 }
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.packing import unpack
 from socketcluster_store import atomic, channel_log, edits, repeats
 from socketcluster_store.chains import (
     NOTHING,
@@ -324,7 +325,7 @@ class Trees:
 
     def _expire(self, kv: KeyValue, command: Command) -> bytes:
         record_key(command.session_id, command.keys, command)
-        seconds = parsed(command.value, command)
+        seconds = parsed(command.value, command, unpack)
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_EXPIRY:
             raise InvalidError(
                 f"{name_of(command)}: an expiry is a number of seconds, 0 to {MAX_EXPIRY:.0f}, not {seconds!r:.50}"

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
-import msgspec
-
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime import controllers
 from socketcluster_runtime.errors import ControllerError
+from socketcluster_runtime.packing import pack
 from socketcluster_store.errors import InvalidError, UnknownProcedureError
 
 DEFAULT_CONTROLLER = Path("/controller/store_controller.py")
@@ -37,8 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Keys: TypeAlias = str | int | Sequence[str | int]
 """A key, or a chain of keys from the outermost to the innermost; an integer is an index into a list."""
 
-_encode = msgspec.msgpack.Encoder().encode
-_TRUE = _encode(True)
+_TRUE = pack(True)
 
 
 @dataclass(frozen=True)
@@ -135,15 +133,15 @@ class ProcedureTree:
 
     def set(self, keys: Keys, value: Any) -> None:
         """Put a value; maps that are missing on the way are made."""
-        self._call(pb.VERB_SET, _chain(keys), _encode(value))
+        self._call(pb.VERB_SET, _chain(keys), pack(value))
 
     def add(self, keys: Keys, value: Any) -> int:
         """Append to a list, which is made of nothing or of a scalar; return the item's index."""
-        return int(self._call(pb.VERB_ADD, _chain(keys), _encode(value)))
+        return int(self._call(pb.VERB_ADD, _chain(keys), pack(value)))
 
     def concat(self, keys: Keys, value: Any) -> int:
         """Append a list's items, or put in a map's entries; return how many there are then."""
-        return int(self._call(pb.VERB_CONCAT, _chain(keys), _encode(value)))
+        return int(self._call(pb.VERB_CONCAT, _chain(keys), pack(value)))
 
     @overload
     def remove(self, keys: Keys) -> bool: ...
@@ -157,7 +155,7 @@ class ProcedureTree:
 
     def remove_range(self, keys: Keys, start: int | None = None, stop: int | None = None) -> list[Any]:
         """Remove and return a list's items, as a slice names them."""
-        return list(self._call(pb.VERB_REMOVE_RANGE, _chain(keys), _encode((start, stop))))
+        return list(self._call(pb.VERB_REMOVE_RANGE, _chain(keys), pack((start, stop))))
 
     def pop(self, keys: Keys) -> Any:
         """Remove and return the last item, ``None`` if there is none."""
@@ -165,7 +163,7 @@ class ProcedureTree:
 
     def get_range(self, keys: Keys, start: int | None = None, stop: int | None = None) -> list[Any]:
         """Return a list's items, as a slice names them."""
-        return list(self._call(pb.VERB_GET_RANGE, _chain(keys), _encode((start, stop))))
+        return list(self._call(pb.VERB_GET_RANGE, _chain(keys), pack((start, stop))))
 
     def get_all(self, keys: Keys = ()) -> dict[str, Any]:
         """Return a map; without a key chain, the whole tree."""
@@ -187,7 +185,7 @@ class ProcedureTree:
 
     def expire(self, keys: Keys, seconds: float) -> bool:
         """Have the value removed in so many seconds; return whether there is one."""
-        return bool(self._call(pb.VERB_EXPIRE, _chain(keys), _encode(seconds)))
+        return bool(self._call(pb.VERB_EXPIRE, _chain(keys), pack(seconds)))
 
     def unexpire(self, keys: Keys) -> bool:
         """Let the value stay; return whether it was to expire."""

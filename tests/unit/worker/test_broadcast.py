@@ -184,3 +184,21 @@ async def test_a_tab_that_cannot_be_sent_an_event_keeps_it_from_no_other(
     assert await tab.next_text() == '42["message",{"a":1}]'
     with pytest.raises(NotSerializableError):  # who is meant alone is told
         socket.session.sockets[0].emit("message", {"a": 1})
+
+
+async def test_integers_of_more_than_64_bits_and_deep_values_reach_every_worker(two: Two) -> None:
+    huge, deep = 10**20, json.loads("[" * 127 + "]" * 127)
+    two.servers[0].emit("all", huge, {"n": [-huge]}, deep)
+    for client in two.clients:
+        assert json.loads((await client.next_text())[2:]) == ["all", huge, {"n": [-huge]}, deep]
+    with pytest.raises(NotSerializableError, match="nested deeper"):
+        two.servers[0].emit("all", [[[[[[deep]]]]]])
+    assert await two.heard() == [[], []]
+
+
+async def test_a_session_s_emit_carries_integers_of_more_than_64_bits(two: Two) -> None:
+    session = two.sockets[0].session
+    await two.workers[1].worker.ws_server.sessions.get(session.id).set("k", 10**20)
+    assert await session.get("k") == 10**20
+    session.emit("mine", 10**20)
+    assert json.loads((await two.clients[0].next_text())[2:]) == ["mine", 10**20]

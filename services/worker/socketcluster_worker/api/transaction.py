@@ -5,9 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
-
 from socketcluster_proto.v1 import store_pb2 as pb
+from socketcluster_runtime import packing
 from socketcluster_runtime.errors import CrossPartitionError, InvalidOperationError
 from socketcluster_runtime.operations import operation_name
 from socketcluster_runtime.routing import partition_of
@@ -17,7 +16,7 @@ from socketcluster_worker.api.values import FALSE, TRUE, Keys, chain_of, pack
 MAX_STEPS = 1000
 """Operations of a transaction; the store refuses more."""
 
-_decode_results = msgspec.msgpack.Decoder(list[Any]).decode
+_decode_results = packing.decoder(list[Any]).decode
 
 
 class Transaction:

@@ -8,11 +8,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from weakref import WeakSet
 
-import msgspec
-
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.errors import LinkError, WatchOverflowError
 from socketcluster_runtime.store_client import StoreClient
+from socketcluster_worker.api.values import pack, unpack
 from socketcluster_worker.tasks import Tasks
 
 MAX_WAITING = 1000
@@ -22,7 +21,6 @@ MAX_WAITING_BYTES = 16 * 1024 * 1024
 MISSED = "missed"
 END = "end"
 
-_decode = msgspec.msgpack.Decoder().decode
 
 Key = tuple[str, tuple[str, ...]]
 
@@ -96,7 +94,7 @@ class Watch:
             await self._wake.wait()
         keys, operation, value = self._waiting.popleft()
         self._bytes -= len(value)
-        return Change(keys, operation, _decode(value))
+        return Change(keys, operation, unpack(value))
 
     async def _begin(self) -> None:
         if not self._begun and not self._over:
@@ -139,7 +137,7 @@ class _Group:
             watch._put(keys, operation, value)
 
     def missed(self, keys: tuple[str, ...], number: int | None) -> None:
-        self.put(keys, MISSED, msgspec.msgpack.encode(number))
+        self.put(keys, MISSED, pack(number))
 
 
 class Watches:

@@ -54,6 +54,59 @@ async def test_the_vocabulary(tree: Tree) -> None:
     assert await tree.remove("k") is False
 
 
+HUGE = 10**20
+
+
+async def test_integers_of_more_than_64_bits_are_exact_wherever_they_stand(tree: Tree) -> None:
+    for number in (HUGE, -HUGE, 2**64, -(2**63) - 1, 10**300):
+        await tree.set("k", number)
+        assert await tree.get("k") == number
+    assert await tree.add("k", HUGE) == 1
+    assert await tree.concat("k", [HUGE + 1, {"n": HUGE + 2}]) == 4
+    assert await tree.get("k") == [10**300, HUGE, HUGE + 1, {"n": HUGE + 2}]
+    assert await tree.get(["k", 3, "n"]) == HUGE + 2
+    await tree.set(["k", 3, "n"], HUGE + 3)
+    assert await tree.get_all(["k", 3]) == {"n": HUGE + 3}
+    assert await tree.get_range("k", 1, 2) == [HUGE]
+    assert await tree.remove_range("k", 0, 2) == [10**300, HUGE]
+    assert await tree.pop("k") == {"n": HUGE + 3}
+    assert await tree.remove(["k", 0], get_value=True) == HUGE + 1
+    assert await tree.update(["k", "0"], lambda found: HUGE if found is None else found + 1) == HUGE
+    assert await tree.update(["k", "0"], lambda found: found + 1) == HUGE + 1
+    async with tree.watch("k") as changes:
+        await tree.set("k", HUGE)
+        assert (await anext(changes)).value == HUGE
+    async with tree.transaction() as transaction:
+        transaction.set("k", HUGE)
+        transaction.get("k")
+    assert transaction.results == [None, HUGE]
+    with pytest.raises(WrongTypeError, match="a number stands at"):
+        await tree.pop("k")
+    with pytest.raises(InvalidOperationError, match="not 1000"):
+        await tree.expire("k", HUGE)
+
+
+async def test_a_procedure_counts_with_integers_of_more_than_64_bits(session: Session) -> None:
+    await session.set("stock", HUGE)
+    assert await session.run("take", HUGE // 2) == HUGE // 2
+    assert await session.run("take", -HUGE) == HUGE + HUGE // 2
+    assert await session.get("stock") == HUGE + HUGE // 2
+
+
+async def test_what_is_nested_too_deeply_for_others_is_refused_where_it_is_sent(tree: Tree) -> None:
+    def nested(depth: int, leaf: Any) -> Any:
+        for _ in range(depth):
+            leaf = [leaf]
+        return leaf
+
+    for leaf in (None, HUGE, "é" * 500, b"\x90" * 500):
+        await tree.set("k", nested(128, leaf))
+        assert await tree.get("k") == nested(128, leaf)
+        for depth in (133, 500, 5000):
+            with pytest.raises(NotSerializableError, match=r"nested deeper|recursion"):
+                await tree.set("k", nested(depth, leaf))
+
+
 async def test_the_whole_tree(tree: Tree) -> None:
     everything = {f"key{number}": number for number in range(50)}
     await asyncio.gather(*(tree.set(key, value) for key, value in everything.items()))

@@ -1,0 +1,65 @@
+"""Values as MessagePack, with integers of more than 64 bits, which JSON has and MessagePack does not.
+
+Such an integer is an extension of the type ``HUGE``: its bytes are the number, big-endian in two's complement. Who only
+moves values, or looks for one among them, may leave the extension as it is: it is written again as it was read.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+HUGE = 73
+"""The type of the extension; MessagePack leaves 0 to 127 to applications."""
+MAX_DIGITS = 4300
+"""Of an integer: Python reads and writes no more."""
+
+_LEAST, _MOST = -(2**63), 2**64 - 1
+_TOO_MUCH = 10**MAX_DIGITS
+_AS_THEY_ARE = (bytes, bytearray, memoryview, datetime)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def pack(value: Any) -> bytes:
+    """Return a value as MessagePack.
+
+    Raises:
+        TypeError: it is, or holds, what MessagePack has no form for.
+        ValueError: a text in it is not Unicode (``UnicodeEncodeError``).
+        OverflowError: an integer has more than ``MAX_DIGITS``, or one beyond 64 bits is a key.
+        RecursionError: it is nested too deeply, or holds itself.
+    """
+    try:
+        return _encode(value)
+    except OverflowError:
+        # what holds the integer, be it a dataclass, a struct or a set, becomes lists and dicts
+        return _encode(_extend(msgspec.to_builtins(value, builtin_types=_AS_THEY_ARE)))
+
+
+def decoder(type_: Any = Any) -> msgspec.msgpack.Decoder[Any]:
+    """Return a decoder of what ``pack`` writes."""
+    return msgspec.msgpack.Decoder(type_, ext_hook=_read_extension)
+
+
+def _extend(value: Any) -> Any:
+    """Return the value with extensions in the place of huge integers."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _extend(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [_extend(item) for item in value]
+    if kind is not int or _LEAST <= value <= _MOST:
+        return value
+    if abs(value) >= _TOO_MUCH:
+        raise OverflowError(f"an integer has at most {MAX_DIGITS} digits")
+    return msgspec.msgpack.Ext(HUGE, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def _read_extension(code: int, data: memoryview) -> Any:
+    return int.from_bytes(data, "big", signed=True) if code == HUGE else msgspec.msgpack.Ext(code, bytes(data))
+
+
+unpack = decoder().decode
+"""Reads what ``pack`` wrote."""
