@@ -69,7 +69,7 @@ proto-check: install ## Check that the committed gRPC stubs are fresh
 bench-store: install ## What the store costs, beside redis-server (5 minutes; OPTIONS="--seconds 2 --sessions 100000")
 	@GRPC_VERBOSITY=NONE GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m bench.store $(OPTIONS)
 
-bench-attack: install ## What attacks on the balancer cost other clients (2 minutes; OPTIONS="--rounds 5")
+bench-attack: install ## What attacks and floods cost other clients (5 minutes; OPTIONS="--rounds 5")
 	@GRPC_VERBOSITY=NONE $(BIN)/python -m bench.attack $(OPTIONS)
 
 bench-balancer: install ## What a client costs the balancer, beside HAProxy if it is installed (6 minutes; OPTIONS="--clients 1000")

@@ -25,6 +25,9 @@ ROOT = "/"
 MAX_ATTACHMENTS = 10
 """How many attachments a packet may have, unless a decoder is told otherwise."""
 
+MAX_SEARCHED = 100_000
+"""Values in a packet that are looked through for the places of its attachments: some milliseconds' work."""
+
 MAX_ACK_ID = 2**53 - 1
 """The largest integer that JavaScript has no two of."""
 
@@ -108,7 +111,8 @@ class Decoder:
         Raises:
             MalformedPacketError: it is not a packet or not the attachment that is awaited, the payload is not one of
                 its type or nested too deeply, there are too many attachments, or a placeholder has none of its own.
-            PacketTooLargeError: with this attachment the packet is over the limit.
+            PacketTooLargeError: with this attachment the packet is over the limit, or there are too many values in
+                which attachments could have their place.
         """
         if self.awaiting is not None:
             return self._attach(self.awaiting, message)
@@ -234,8 +238,12 @@ def _find_slots(data: Any, most: int) -> _Slots:
     """Find the placeholders: no two of a number, which would multiply an attachment when it is sent on."""
     slots: _Slots = {}
     unseen: list[Any] = [[data]]  # a loop, because the JSON decoder nests deeper than Python calls
+    searched = 0
     while unseen:
         container = unseen.pop()
+        searched += len(container)
+        if searched > MAX_SEARCHED:
+            raise PacketTooLargeError(f"an event with attachments and over {MAX_SEARCHED} values")
         for key, value in container.items() if type(container) is dict else enumerate(container):
             if type(value) is dict and value.get("_placeholder") is True:
                 number = value.get("num")

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from socketcluster_wire import socketio
-from socketcluster_wire.errors import MalformedPacketError
+from socketcluster_wire.errors import MalformedPacketError, PacketTooLargeError
 from socketcluster_wire.socketio import MAX_ACK_ID, MAX_ATTACHMENTS, Decoder, Packet, PacketType
 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR = PacketType
@@ -335,6 +335,25 @@ def test_attachments_are_bounded(decoder: Callable[[], Decoder], most: int) -> N
     for count in (str(most + 1), "9" * 16, "9" * 5000):
         with pytest.raises(MalformedPacketError, match=f"^number of attachments above {most}$"):
             decoder().receive(f'5{count}-["a",{placeholders(most + 1)}]')
+
+
+def test_an_event_is_bounded_with_its_attachments() -> None:
+    decoder = Decoder(max_bytes=100)
+    for _ in range(2):  # each event has the limit for itself
+        assert decoder.receive('51-["x",{"_placeholder":true,"num":0}]') is None
+        assert decoder.receive(b"x" * 50) is not None
+    decoder.receive('52-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]')
+    decoder.receive(b"x" * 20)
+    with pytest.raises(PacketTooLargeError):
+        decoder.receive(b"x" * 20)
+
+
+def test_few_values_are_looked_through_for_the_places_of_attachments() -> None:
+    for many in ("[]", "0"):
+        payload = ",".join([many] * socketio.MAX_SEARCHED)
+        assert receive(f'2["x",{payload}]').data[0] == "x"
+        with pytest.raises(PacketTooLargeError):
+            receive(f'51-["x",{{"_placeholder":true,"num":0}},{payload}]', b"")
 
 
 def test_the_reference_allows_ten_attachments() -> None:
