@@ -21,7 +21,7 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.packing import unpack
-from socketcluster_store import atomic, channel_log, edits, repeats
+from socketcluster_store import applied, atomic, channel_log, edits
 from socketcluster_store.chains import (
     NOTHING,
     name_of,
@@ -132,7 +132,7 @@ class Trees:
             CHANGES: self._changes,
             WATCHED: self._watched,
             **channel_log.VERBS,
-            FORGET: repeats.forget,
+            FORGET: applied.forget,
         }
 
     def apply(self, kv: KeyValue, batch: Sequence[Command]) -> list[Outcome]:
@@ -145,7 +145,7 @@ class Trees:
         verbs = self._all_verbs
         for command in batch:
             if command.verb == REMEMBER:
-                outcomes.append(repeats.remember(kv, command, batch, outcomes))
+                outcomes.append(applied.remember(kv, command, batch, outcomes))
                 continue
             try:
                 outcomes.append(verbs[command.verb](kv, command))

@@ -16,6 +16,7 @@ from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store import channels
 from socketcluster_store.alarm import Alarm
+from socketcluster_store.applied import Applied
 from socketcluster_store.batch import Batch
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
@@ -35,7 +36,7 @@ from socketcluster_store.engines.base import (
 )
 from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal
 from socketcluster_store.links import WorkerLink, pack_event
-from socketcluster_store.repeats import NOT_OWNED, Applied, Repeats, in_turn
+from socketcluster_store.repeats import NOT_OWNED, Repeats, in_turn
 from socketcluster_store.sessions import Sessions
 from socketcluster_store.verbs import BEGIN_SESSION, WRITES
 from socketcluster_store.watchers import Key, Watchers
@@ -189,7 +190,7 @@ class Partition:
             return self._finished(in_turn(applied, self._complete_later(batch, applied, answers)))
         if last is not None:
             answers.pop()
-            applied.settle(last, operations, answers, now)
+            applied.settle(operations, answers)
         return answers
 
     def _carry_out(
@@ -340,7 +341,7 @@ class Partition:
             elif isinstance(outcome, bytes):
                 outcomes[place] = self._channels.finish(operation, outcome, batch.now)
         if last is not None:
-            applied.settle(last, batch.operations, outcomes, batch.now)
+            applied.settle(batch.operations, outcomes)
         return outcomes
 
     async def release(self, link: WorkerLink, session_ids: Iterable[str]) -> None:

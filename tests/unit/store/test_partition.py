@@ -16,13 +16,19 @@ from socketcluster_runtime.routing import partition_of
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Command, EnginePartition, Outcome
+from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, FencedError, InternalError, TooLargeError, WrongTypeError
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition import Partition
 from socketcluster_store.repeats import NOT_OWNED
 
-GET, SET, ATTACH = store_pb2.VERB_GET, store_pb2.VERB_SET, store_pb2.VERB_SESSION_ATTACH
+GET, SET, ADD, ATTACH = (
+    store_pb2.VERB_GET,
+    store_pb2.VERB_SET,
+    store_pb2.VERB_ADD,
+    store_pb2.VERB_SESSION_ATTACH,
+)
 SESSION = "s"
 NUMBER = partition_of(SESSION)
 MAX_VALUE = 1024
@@ -65,19 +71,24 @@ def fenced() -> list[int]:
     return []
 
 
-@pytest.fixture
-async def partition(engine: SlowEngine, fenced: list[int]) -> Partition:
+async def make(engine: Any, fenced: list[int] | None = None) -> Partition:
     made = Partition(
-        engine,  # type: ignore[arg-type]
+        engine,
         session_timeout=1200,
         max_value_bytes=MAX_VALUE,
         channel_rules=ChannelRules(()),
         message_id_window=300,
         on_sessions_ended=lambda _: None,
-        on_fenced=fenced.append,
+        on_fenced=([] if fenced is None else fenced).append,
         turns=asyncio.Semaphore(1),
     )
     await made.load()
+    return made
+
+
+@pytest.fixture
+async def partition(engine: SlowEngine, fenced: list[int]) -> Partition:
+    made = await make(engine, fenced)
     engine.asked.clear()
     return made
 
@@ -143,6 +154,26 @@ async def test_what_comes_again_is_answered_as_the_first_time(
     again = await apply(partition, link(), put(3, 30), refused, put(5, 50), get(6))
     assert [str(outcome) for outcome in again] == [str(outcome) for outcome in first]
     assert await apply(partition, link(), get(7)) == [encode(3)]
+
+
+def add(number: int, first: int) -> Operation:
+    value = encode(number)
+    return Operation(number, ADD, session_id=SESSION, keys=("l",), value=value, partition=NUMBER, behind=number - first)
+
+
+async def test_the_next_owner_knows_of_thousands_without_an_answer(tmp_path: Path) -> None:
+    batches = [[add(number, 1) for number in range(first, first + 40)] for first in range(1, 2001, 40)]
+    answers = [encode(index) for index in range(2000)]
+    for _ in range(2):
+        opened = await LmdbEngine(tmp_path / "p", Documents(1 << 20)).open(NUMBER)
+        partition = await make(opened)
+        assert [outcome for batch in batches for outcome in await apply(partition, link(), *batch)] == answers
+        await partition.close()
+    opened = await LmdbEngine(tmp_path / "p", Documents(1 << 20)).open(NUMBER)
+    partition = await make(opened)
+    assert await apply(partition, link(), add(2001, 2001)) == [encode(2000)]
+    assert len(await opened.applied()) == 1  # the worker has the others
+    await partition.close()
 
 
 async def test_what_is_meant_for_another_owner_is_not_carried_out(partition: Partition, attached: WorkerLink) -> None:

@@ -45,7 +45,7 @@ CLOSE_CHANNELS = -104
 EXPIRE_CHANNELS = -102
 """Command: remove from histories what is too old, as much as one batch bears, and return when to do so next."""
 REMEMBER = -201
-"""Command, the last of its batch: remember which operations of a worker's process were applied; see ``repeats``."""
+"""Command, the last of its batch: remember which operations of a worker's process were applied; see ``applied``."""
 FORGET = -202
 """Command: remember nothing of a worker's process any more."""
 
@@ -64,9 +64,7 @@ class Command(msgspec.Struct, frozen=True, gc=False):
     name: str = ""
     """The procedure of ``VERB_RUN``."""
     detail: object = None
-    """Of a command on a channel: what ``channel_log`` says."""
-    ids: Callable[[], Sequence[int]] = tuple
-    """Of ``REMEMBER``: tells of each command of the batch the operation that it carries out, or 0."""
+    """Of a command on a channel: what ``channel_log`` says; of ``REMEMBER`` and ``FORGET``: what ``applied`` does."""
 
 
 Outcome = bytes | Refusal

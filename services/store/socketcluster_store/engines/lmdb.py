@@ -17,7 +17,7 @@ from pathlib import Path
 import lmdb
 
 from socketcluster_runtime.logging import get_logger
-from socketcluster_store import documents, repeats
+from socketcluster_store import applied, documents
 from socketcluster_store.claims import Claim, Claims
 from socketcluster_store.engines import journal
 from socketcluster_store.engines import partition_files as files
@@ -169,7 +169,7 @@ class LmdbPartition(EnginePartition):
         return documents.records(self._overlay)
 
     async def applied(self) -> list[tuple[bytes, bytes]]:
-        return list(self._overlay.scan(repeats.PREFIX))
+        return list(self._overlay.scan(applied.PREFIX))
 
     @property
     def fenced(self) -> bool:

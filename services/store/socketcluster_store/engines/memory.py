@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from socketcluster_store import documents, repeats
+from socketcluster_store import applied, documents
 from socketcluster_store.claims import Claim, Claims
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
 from socketcluster_store.engines.sorted_map import SortedMap
@@ -67,7 +67,7 @@ class MemoryPartition(EnginePartition):
         return documents.records(self._kv)
 
     async def applied(self) -> list[tuple[bytes, bytes]]:
-        return list(self._kv.scan(repeats.PREFIX))
+        return list(self._kv.scan(applied.PREFIX))
 
     @property
     def fenced(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from socketcluster_runtime.logging import get_logger
-from socketcluster_store import documents, repeats
+from socketcluster_store import applied, documents
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnreachableError
@@ -231,7 +231,7 @@ class ValkeyPartition(EnginePartition):
         return documents.records(self._kv)
 
     async def applied(self) -> list[tuple[bytes, bytes]]:
-        return list(self._kv.scan(repeats.PREFIX))
+        return list(self._kv.scan(applied.PREFIX))
 
     @property
     def fenced(self) -> bool:
