@@ -96,6 +96,7 @@ async def test_what_the_client_s_own_suite_asks_of_a_server(drive: Callable[...,
     timed_out = "operation has timed out"
     assert [seen[how] for how in ("callback", "promise", "default", "retried")] == [timed_out] * 4
     assert seen["counted"] == [1, 1, 1]  # once, and two retries
+    assert seen["sent"] == ['["echo all",null]', '["echo","behind it"]']
     assert seen["inTime"] == 42
     assert seen["order"] == ["first", "second", "third"]
     query = {"b": "c", "d": "e&f", "EIO": "4", "transport": "polling"}

@@ -18,6 +18,14 @@ const stubborn = io(url, { ...options, ackTimeout: 50, retries: 2 });
 await connected(stubborn);
 seen.retried = await new Promise((resolve) => stubborn.emit("count", "not acknowledged", (error) => resolve(error?.message)));
 seen.counted = await one.emitWithAck("counted", stubborn.id);
+// A client that tries again, without a time-out, takes the first value of an acknowledgement for an error.
+const plain = io(url, { ...options, retries: 2 });
+const sent = [];
+plain.io.engine.on("packetCreate", ({ data }) => data?.includes("echo") && sent.push(data));
+plain.once("connect", () => plain.emit("echo all", null));
+await connected(plain);
+await plain.timeout(5000).emitWithAck("echo", "behind it");
+seen.sent = sent.map((packet) => packet.replace(/^2\d+/, ""));
 seen.inTime = await one.timeout(5000).emitWithAck("echo", 42);
 
 // Two at a time are answered each on its own, and in order where the handlers are plain.
@@ -55,5 +63,5 @@ one.io.engine.close();
 seen.reason = await closed;
 await connected(one);
 seen.newId = one.id !== before;
-for (const socket of [one, impatient, stubborn, asked, root, admin]) socket.disconnect();
+for (const socket of [one, impatient, stubborn, plain, asked, root, admin]) socket.disconnect();
 console.log(JSON.stringify(seen));

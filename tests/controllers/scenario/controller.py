@@ -57,6 +57,10 @@ def run(worker):
         def echo(data):
             return data
 
+        @socket.on("echo all")
+        def echo_all(*args):
+            return args
+
         @socket.on("set")
         async def set_value(pair):
             await session.set(*pair)
