@@ -177,10 +177,10 @@ def _close(kv: KeyValue, _command: Command) -> bytes:
 def _publish(kv: KeyValue, command: Command) -> bytes:
     detail = command.detail
     assert isinstance(detail, Publication)  # noqa: S101
-    channel = _hash(command.keys[0])
+    channel = hash_of(command.keys[0])
     id_key = b""
     if detail.message_id:
-        id_key = channel + _hash(detail.message_id)
+        id_key = channel + hash_of(detail.message_id)
         found = kv.get(b"ci" + id_key)
         if found is not None:
             _number, at, epoch, offset = _ID.unpack(found)
@@ -242,7 +242,7 @@ def _keep_id(kv: KeyValue, id_key: bytes, detail: Publication, meta: _Meta) -> N
 def _position(kv: KeyValue, command: Command) -> bytes:
     now = command.detail
     assert isinstance(now, float)  # noqa: S101
-    channel = _hash(command.keys[0])
+    channel = hash_of(command.keys[0])
     meta = _load(kv, channel)
     if meta is None:
         return _encode(ChannelPosition(0, 0, 1))
@@ -252,7 +252,7 @@ def _position(kv: KeyValue, command: Command) -> bytes:
 def _history(kv: KeyValue, command: Command) -> bytes:
     query = command.detail
     assert isinstance(query, HistoryQuery)  # noqa: S101
-    channel = _hash(command.keys[0])
+    channel = hash_of(command.keys[0])
     meta = _load(kv, channel)
     if meta is None:
         return _encode(HistoryAnswer(0, 0, 1, 1, query.epoch == 0 and not query.offset, []))
@@ -347,7 +347,8 @@ def _time(kv: KeyValue, channel: bytes, offset: int) -> float:
     return time
 
 
-def _hash(name: str) -> bytes:
+def hash_of(name: str) -> bytes:
+    """Return what stands for a name, however long it is."""
     return blake2b(name.encode(), digest_size=16).digest()
 
 

@@ -2,7 +2,8 @@
 
 A channel that has a history, by the option ``channel_history``, is kept by ``channel_log``; its messages are told to
 subscribers after their commit. Any other channel has an epoch and an offset in memory for as long as it has
-subscribers, and ``IDLE_TIME`` longer; it begins a new epoch if it comes back after that.
+subscribers, and ``IDLE_TIME`` longer; it begins a new epoch if it comes back after that. Of one that nobody listened to
+nothing is kept, however often it is published to.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from socketcluster_store.channel_log import (
     Opening,
     Publication,
     channel_command,
+    hash_of,
     read_deadline,
     read_outcome,
 )
@@ -44,8 +46,8 @@ from socketcluster_store.links import pack_event
 log = get_logger(__name__)
 
 IDLE_TIME = 300.0
-"""Seconds for which the offset of a channel without subscribers and history is remembered."""
-MAX_IDLE = 4096
+"""Seconds for which the offset of a channel without history is remembered after its last subscriber."""
+MAX_IDLE = 1024
 """Such channels that are remembered in a partition; of more, those idle for longest are forgotten."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 RETRY_PAUSE = 1.0
@@ -127,7 +129,8 @@ class Channels(Generic[S]):
         self._apply = apply
         self._clock = clock
         self._channels: dict[str, _Channel[S]] = {}
-        self._idle: dict[str, float] = {}  # since when, in that order; of channels without history
+        # Without subscribers and history, by the hash of the name: since when, in that order, epoch and offset
+        self._idle: dict[bytes, tuple[float, int, int]] = {}
         self._ids: dict[tuple[str, str], tuple[float, _Published]] = {}  # in the order of their times
         self._last_epoch = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -186,9 +189,8 @@ class Channels(Generic[S]):
         subscriber.channels.add(name)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = _Channel(0 if rule else self._next_epoch(now))
+            channel = self._channels[name] = _Channel(0) if rule else self._begin(name, now)
         channel.subscribers[subscriber] = None
-        self._idle.pop(name, None)
         return channel_command(CHANNEL_POSITION, name, now) if rule else None
 
     def finish(self, operation: Operation, outcome: bytes, now: float) -> bytes:
@@ -200,7 +202,10 @@ class Channels(Generic[S]):
         if outcome or verb == UNSUBSCRIBE:
             return outcome
         channel = self._channels.get(name)
-        epoch, offset = (0, 0) if channel is None else (channel.epoch, channel.offset)
+        if channel is None:
+            _since, epoch, offset = self._idle.get(hash_of(name), (0.0, 0, 0))
+        else:
+            epoch, offset = channel.epoch, channel.offset
         if verb == SUBSCRIBE:
             return _encode(ChannelPosition(epoch, offset, offset + 1))
         request = _request(operation)
@@ -223,10 +228,9 @@ class Channels(Generic[S]):
         del channel.subscribers[subscriber]
         if channel.subscribers:
             return
+        del self._channels[name]
         if channel.epoch:
-            self._note_idle(name, now)
-        else:
-            del self._channels[name]
+            self._note_idle(hash_of(name), now, channel.epoch, channel.offset)
 
     def _publish(self, operation: Operation, outcome: bytes, now: float) -> bytes:
         name = operation.name
@@ -240,13 +244,12 @@ class Channels(Generic[S]):
             if operation.message_id and (first := self._published_before(operation, now)) is not None:
                 return _encode(first)
             if channel is None:
-                channel = self._channels[name] = _Channel(self._next_epoch(now))
-            channel.offset += 1
-            published = _Published(channel.offset, channel.epoch)
+                published = self._publish_to_nobody(name, now)
+            else:
+                channel.offset += 1
+                published = _Published(channel.offset, channel.epoch)
             if operation.message_id:
                 self._remember_id(operation, published, now)
-            if not channel.subscribers:
-                self._note_idle(name, now)
         if channel is not None and channel.subscribers:
             message = store_pb2.ChannelMessage(
                 channel=name, value=operation.value, offset=published.offset, epoch=published.epoch
@@ -256,14 +259,31 @@ class Channels(Generic[S]):
                 subscriber.tell(packed)
         return _encode(published)
 
-    def _note_idle(self, name: str, now: float) -> None:
-        """Note that a channel without subscribers was used, and forget those that were not for long."""
+    def _publish_to_nobody(self, name: str, now: float) -> _Published:
+        if self._idle:
+            key = hash_of(name)
+            if (known := self._idle.get(key)) is not None:
+                _since, epoch, offset = known
+                self._note_idle(key, now, epoch, offset + 1)
+                return _Published(offset + 1, epoch)
+        return _Published(1, self._next_epoch(now))  # the names that can be published to have no end
+
+    def _begin(self, name: str, now: float) -> _Channel[S]:
+        """Return the channel, without a history, of somebody who begins to listen."""
+        known = self._idle.pop(hash_of(name), None) if self._idle else None
+        if known is None:
+            return _Channel(self._next_epoch(now))
+        channel: _Channel[S] = _Channel(known[1])
+        channel.offset = known[2]
+        return channel
+
+    def _note_idle(self, key: bytes, now: float, epoch: int, offset: int) -> None:
+        """Note where a channel is that has no subscribers any more, and forget those that had none for long."""
         idle = self._idle
-        idle.pop(name, None)
-        idle[name] = now
-        while idle[oldest := next(iter(idle))] < now - IDLE_TIME or len(idle) > MAX_IDLE:
+        idle.pop(key, None)
+        idle[key] = now, epoch, offset
+        while idle[oldest := next(iter(idle))][0] < now - IDLE_TIME or len(idle) > MAX_IDLE:
             del idle[oldest]
-            del self._channels[oldest]
 
     def _published_before(self, operation: Operation, now: float) -> _Published | None:
         found = self._ids.get((operation.name, operation.message_id))

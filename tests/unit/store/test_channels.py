@@ -56,21 +56,43 @@ async def test_an_idle_channel_is_forgotten_and_comes_back_with_another_epoch(be
     await bench.do(listener, operation(UNSUBSCRIBE, "c"))
     bench.now += channels_module.IDLE_TIME - 1
     assert await bench.publish("c", 2) == {"offset": 2, "epoch": first["epoch"]}
+    assert (await bench.history("c"))["offset"] == 2
+    (again,) = await bench.do(listener, operation(SUBSCRIBE, "c"))
+    assert (again["offset"], again["epoch"]) == (2, first["epoch"])
+    await bench.do(listener, operation(UNSUBSCRIBE, "c"))
     bench.now += channels_module.IDLE_TIME + 1
-    await bench.publish("other", 0)
-    assert list(bench.channels._channels) == ["other"]
-    again = await bench.publish("c", 3)
-    assert again["offset"] == 1
-    assert again["epoch"] > first["epoch"]
+    await leave(bench, "other")
+    assert bench.channels._channels == {}
+    assert len(bench.channels._idle) == 1
+    after = await bench.publish("c", 3)
+    assert after["offset"] == 1
+    assert after["epoch"] > first["epoch"]
 
 
-async def test_idle_channels_are_bounded_in_number(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_channels_that_were_left_are_bounded_in_number(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channels_module, "MAX_IDLE", 3)
     await bench.do(Listener(), operation(SUBSCRIBE, "listened to"))
     for number in range(10):
-        await bench.publish(f"c{number}", 0)
-    assert set(bench.channels._channels) == {"listened to", "c7", "c8", "c9"}
-    assert set(bench.channels._idle) == {"c7", "c8", "c9"}
+        await leave(bench, f"c{number}")
+    assert set(bench.channels._channels) == {"listened to"}
+    assert [(await bench.history(f"c{number}"))["epoch"] > 0 for number in range(10)] == [False] * 7 + [True] * 3
+
+
+async def test_a_channel_that_nobody_listens_to_leaves_nothing(bench: Bench) -> None:
+    published = [await bench.publish("c", number) for number in range(3)]
+    assert [each["offset"] for each in published] == [1, 1, 1]
+    epochs = [each["epoch"] for each in published]
+    assert epochs == sorted(set(epochs))
+    assert bench.channels._channels == {}
+    assert bench.channels._idle == {}
+    (position,) = await bench.do(Listener(), operation(SUBSCRIBE, "c"))
+    assert position["epoch"] > epochs[-1]
+
+
+async def leave(bench: Bench, name: str) -> None:
+    listener = Listener()
+    await bench.do(listener, operation(SUBSCRIBE, name))
+    await bench.do(listener, operation(UNSUBSCRIBE, name))
 
 
 async def test_asking_makes_no_channel(bench: Bench) -> None:
@@ -267,6 +289,7 @@ async def test_ids_are_bounded_in_number_and_time(bench: Bench, name: str, monke
     async def count() -> int:
         return len(bench.channels._ids) + sum(key.startswith(b"ci") for key in await bench.keys())
 
+    await bench.do(Listener(), operation(SUBSCRIBE, name))
     for number in range(20):
         await bench.publish(name, number, str(number))
     assert await count() == 4

@@ -277,6 +277,8 @@ async def test_a_client_is_told_exactly_what_is_gone(worker: RunningWorker) -> N
     answer = await other.call("#subscribe", {"channel": "kept-short", "since": "5-1"})
     assert answer["data"] == {"offset": offsets[2].text, "reset": True}
     assert await messages(other, 2) == [(4, offsets[3].text), (5, offsets[4].text)]
+    assert (await other.call("#subscribe", {"channel": "other"}))["rid"]
+    assert (await other.call("#unsubscribe", "other"))["rid"]
     plain = await exchange.publish("other", 1)
     answer = await other.call("#subscribe", {"channel": "other", "since": f"{plain.epoch}-0"})
     assert answer["data"] == {"offset": plain.text, "missing": [1, 1]}
