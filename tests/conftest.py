@@ -10,8 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 
+import hypothesis
 import pytest
 from support import autobahn, disk, haproxy, valkey
+
+hypothesis.settings.register_profile(
+    "steady",
+    deadline=None,  # of an example: a machine that is busy with something else exceeds it
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("steady")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

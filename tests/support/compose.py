@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,6 +13,7 @@ from uuid import uuid4
 
 from support.clients import Browser
 from support.cluster import Cluster, until
+from support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 WAIT = 120
@@ -40,7 +40,7 @@ class ComposeCluster(Cluster):
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
             "CONTROLLER_DIR": str(controller),
-            "SOCKETCLUSTER_PORT": f"127.0.0.1:{_free_port()}",
+            "SOCKETCLUSTER_PORT": f"127.0.0.1:{free_port()}",  # Docker's choice would change with each start
             **environ,
         }
 
@@ -110,13 +110,6 @@ class ComposeCluster(Cluster):
         found = [each for each in running if name is None or _name(each) == name]
         assert found, f"no {service} {name or ''} runs"
         return found[0]
-
-
-def _free_port() -> int:
-    """Return a port that nobody uses: Docker's own choice would change when the container starts again."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def _name(container: dict[str, Any]) -> str:

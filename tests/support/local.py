@@ -66,7 +66,7 @@ class LocalCluster(Cluster):
         return Path((self.data_dir / "socketcluster.lock").read_text())
 
     async def worker_names(self) -> list[str]:
-        return [_name(child) for child in self.children("worker")]
+        return [name for name in map(_name, self.children("worker")) if name is not None]
 
     async def worker_url(self, name: str) -> str:
         async def ports() -> list[int]:
@@ -109,8 +109,12 @@ def _argv(process: psutil.Process) -> list[str]:
         return []
 
 
-def _name(process: psutil.Process) -> str:
-    return process.environ()["SOCKETCLUSTER_NAME"]
+def _name(process: psutil.Process) -> str | None:
+    """Return a service's name; nothing: it has ended meanwhile."""
+    try:
+        return process.environ()["SOCKETCLUSTER_NAME"]
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _gone(process: psutil.Process) -> None:

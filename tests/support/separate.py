@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from support.cluster import until
-from support.valkey import free_port
+from support.ports import free_port
 
 SECRET = "a secret of the tests"
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +18,7 @@ from redis.exceptions import RedisError
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.valkey import ValkeyEngine
 from socketcluster_store.valkey.servers import Servers
+from support.ports import free_port
 
 SERVERS = ("valkey-server", "redis-server")
 SLOTS = 16384
@@ -138,16 +137,6 @@ class Cluster:
         """End it."""
         for server in [*self.primaries, *self.replicas]:
             server.end()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on, as on that of a Cluster's bus; the kernel gives neither away."""
-    while True:
-        port = random.randrange(10_000, 20_000)
-        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as bus:
-            one.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + 10_000))
-            return port
 
 
 def _info(server: Server, name: str) -> str:

@@ -284,7 +284,7 @@ async def test_async_middleware_holds_nobody_else_up(bench: Bench) -> None:
             begun.set()
             await go_on.wait()
 
-    await bench.start(await bench.worker("aaaaaaaa"), controller=controller(slow))
+    await bench.start(await bench.worker("aaaaaaaa"), controller=controller(slow), controller_timeout=60)
     late = asyncio.create_task(bench.get("/slow"))
     await begun.wait()
     assert (await bench.get("/fast")).status == 200
@@ -317,13 +317,14 @@ async def test_a_client_that_goes_meanwhile_disturbs_nobody(
         begun.set()
         await go_on.wait()
 
-    await bench.start(await bench.worker("aaaaaaaa"), controller=controller(slow))
+    await bench.start(await bench.worker("aaaaaaaa"), controller=controller(slow), controller_timeout=60)
     async with bench.client() as (_, writer):
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         await begun.wait()
         writer.transport.abort()
     go_on.set()
     assert (await bench.get()).status == 200
+    await bench.until(lambda: bench.balancer.limits.connections == 0)
     assert log_lines(logging.WARNING) == []
 
 
@@ -334,7 +335,7 @@ async def test_clients_in_it_are_served_before_the_balancer_stops(bench: Bench) 
         begun.set()
         await go_on.wait()
 
-    await bench.start(await bench.worker("aaaaaaaa"), controller=controller(slow))
+    await bench.start(await bench.worker("aaaaaaaa"), controller=controller(slow), controller_timeout=60)
     client = asyncio.create_task(bench.get())
     await begun.wait()
     stopping = asyncio.create_task(bench.stop(PATIENCE))

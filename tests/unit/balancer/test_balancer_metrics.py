@@ -68,15 +68,28 @@ async def test_handovers_that_fail_and_those_under_way_are_told(bench: Bench, re
     assert read("refused_total", reason="no_worker") == 1
 
 
-async def test_refusals_are_told_by_their_reason(bench: Bench, read: Any) -> None:
-    await bench.start(await bench.worker("aaaaaaaa"), head_timeout=0.05, first_byte_timeout=0.05, max_head_bytes=1000)
-    await bench.send(b"\0")
-    await bench.send(b"GET / HTTP/1.1\r\na: " + b"x" * 1000)
-    await bench.send(b"GET")
-    async with bench.client() as (reader, _):
+REASONS = ("head_malformed", "head_too_large", "head_timeout", "first_byte_timeout", "socket_limit")
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason", "options"),
+    [
+        (b"\0", "head_malformed", {}),
+        (b"GET / HTTP/1.1\r\na: " + b"x" * 1000, "head_too_large", {"max_head_bytes": 1000}),
+        (b"GET", "head_timeout", {"head_timeout": 0.05}),
+        (b"", "first_byte_timeout", {"first_byte_timeout": 0.05}),
+    ],
+)
+async def test_refusals_are_told_by_their_reason(
+    bench: Bench, read: Any, sent: bytes, reason: str, options: dict[str, Any]
+) -> None:
+    await bench.start(await bench.worker("aaaaaaaa"), **options)
+    async with bench.client() as (reader, writer):
+        writer.write(sent)
         await reader.read()
-    reasons = ("head_malformed", "head_too_large", "head_timeout", "first_byte_timeout", "socket_limit")
-    assert [read("refused_total", reason=reason) for reason in reasons] == [1, 1, 1, 1, 0]
+    assert {each: read("refused_total", reason=each) for each in REASONS} == {
+        each: float(each == reason) for each in REASONS
+    }
 
 
 async def test_clients_of_tls_are_told_apart(bench: Bench, read: Any, tmp_path: Path) -> None:

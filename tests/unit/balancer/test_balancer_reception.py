@@ -32,7 +32,7 @@ async def test_garbage_is_answered_400_at_once(bench: Bench, caplog: pytest.LogC
 
 async def test_an_answer_survives_what_the_client_still_sends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing while bytes are unread would reset the connection and take the answer away."""
-    monkeypatch.setattr("socketcluster_balancer.reception.LINGER", 0.1)
+    monkeypatch.setattr("socketcluster_balancer.reception.LINGER", 0.5)
     await bench.start(await bench.worker("aaaaaaaa"))
     with socket.create_connection(("127.0.0.1", bench.port)) as client:
         client.sendall(b"\0" * 100_000)
@@ -79,7 +79,7 @@ async def test_a_client_that_says_nothing_is_closed(bench: Bench) -> None:
 
 async def test_clients_time_out_one_by_one(bench: Bench) -> None:
     """One timer serves them all, and a client that is done does not keep its place."""
-    await bench.start(await bench.worker("aaaaaaaa"), head_timeout=0.1)
+    await bench.start(await bench.worker("aaaaaaaa"), head_timeout=0.5)
     slow = [asyncio.ensure_future(bench.send(b"GET")) for _ in range(3)]
     assert (await bench.get()).status == 200
     assert [answer.status for answer in await asyncio.gather(*slow)] == [408] * 3
@@ -167,6 +167,7 @@ async def test_when_no_worker_takes_a_client_it_is_answered_503(bench: Bench) ->
     await bench.start(*workers, handoff_timeout=0.05, worker_wait=0)
     assert (await bench.get()).status == 503
     for worker in workers:
+        await bench.until(lambda worker=worker: not worker.received.empty())
         assert worker.received.qsize() == 1
 
 

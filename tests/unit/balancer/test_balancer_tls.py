@@ -196,7 +196,7 @@ async def test_a_client_that_goes_takes_the_worker_s_connection_along(bench: Ben
 
 async def test_bad_heads_are_answered(bench: Bench, files: certificates.Files) -> None:
     await bench.start(
-        await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key, head_timeout=0.3, max_head_bytes=512
+        await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key, head_timeout=1, max_head_bytes=512
     )
     for sent, status in (
         (b"\x00\x01 nonsense\r\n\r\n", b"400"),
@@ -209,7 +209,7 @@ async def test_bad_heads_are_answered(bench: Bench, files: certificates.Files) -
 
 
 async def test_a_client_that_says_nothing_is_closed(bench: Bench, files: certificates.Files) -> None:
-    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key, first_byte_timeout=0.2)
+    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key, first_byte_timeout=1)
     async with asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)  # not even a handshake
         with suppress(ConnectionError):

@@ -16,7 +16,8 @@ import pytest
 from pydantic import SecretStr
 from redis.crc import key_slot
 from support import certificates
-from support.valkey import Cluster, Server, free_port, valkey_engine
+from support.ports import free_port
+from support.valkey import Cluster, Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import SettingsError
