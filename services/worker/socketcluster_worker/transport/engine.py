@@ -318,10 +318,10 @@ class EngineSession:
                 self._heard = True
             case PacketType.CLOSE:
                 self._closed_by_client()
-            case PacketType.PING | PacketType.OPEN | PacketType.UPGRADE:
-                self.fail(CloseCode.PROTOCOL_ERROR, f"unexpected packet type {packet.type}")
-            case PacketType.NOOP:
-                pass
+            case PacketType.PING:
+                self.fail(CloseCode.PROTOCOL_ERROR, "a ping, which only the server sends")
+            case PacketType.OPEN | PacketType.UPGRADE | PacketType.NOOP:
+                pass  # as in the reference
 
     def _closed_by_client(self) -> None:
         if self.websocket is None:
