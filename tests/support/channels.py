@@ -16,6 +16,7 @@ from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.errors import Refusal
 
 encode = msgspec.msgpack.encode
 decode: Callable[[Any], Any] = msgspec.msgpack.decode
@@ -42,13 +43,14 @@ class Bench:
 
     def __init__(self, engine: EnginePartition) -> None:
         self.engine = engine
+        self.rules = RULES
         self.now = 1_700_000_000.0
         self.apply: Callable[[list[Command]], Any] = engine.apply
         self.start()
 
     def start(self) -> None:
         """Begin with what the engine remembers alone."""
-        self.channels: Channels[Listener] = Channels(RULES, ID_WINDOW, self._apply, lambda: self.now)
+        self.channels: Channels[Listener] = Channels(self.rules, ID_WINDOW, self._apply, lambda: self.now)
 
     async def _apply(self, batch: Any) -> list[Outcome]:
         outcomes: list[Outcome] = await self.apply(batch)
@@ -58,9 +60,12 @@ class Bench:
         """Carry out a batch; return the decoded answers."""
         commands = [self.channels.prepare(listener, operation, self.now) for operation in operations]
         outcomes = iter(await self.apply([command for command in commands if command is not None]))
-        answers = []
+        answers: list[Any] = []
         for operation, command in zip(operations, commands, strict=True):
             outcome = b"" if command is None else next(outcomes)
+            if isinstance(outcome, Refusal):
+                answers.append(outcome)
+                continue
             answer = self.channels.finish(operation, outcome, self.now)
             answers.append(decode(answer) if answer else None)
         return answers
@@ -82,15 +87,21 @@ class Bench:
     async def keys(self) -> list[bytes]:
         """Return what the engine holds of channels."""
         found: list[bytes] = []
+        await self._with(lambda kv: found.extend(key for key, _ in kv.scan(b"c")))
+        return found
 
-        def scan(kv: Any, _command: Command) -> bytes:
-            found.extend(key for key, _ in kv.scan(b"c"))
+    async def forget(self, key: bytes) -> None:
+        """Remove what the engine holds at a key."""
+        await self._with(lambda kv: kv.delete(key))
+
+    async def _with(self, do: Callable[[Any], None]) -> None:
+        def carry_out(kv: Any, _command: Command) -> bytes:
+            do(kv)
             return b""
 
         trees: Any = self.engine._trees  # type: ignore[attr-defined]
-        trees._all_verbs[-999] = scan
+        trees._all_verbs[-999] = carry_out
         await self.engine.apply([Command(-999, b"")])
-        return found
 
 
 def operation(verb: Any, name: str, **fields: Any) -> Operation:

@@ -18,6 +18,7 @@
         ├── WrongTypeError          a value of another type stands at the key chain
         ├── TooLargeError           a value, key or name exceeds its limit
         │   └── SessionTooLargeError    the session's data would exceed ``max_session_bytes``
+        ├── TooManyChannelsError    no more channels may have a history
         ├── ProcedureError          a procedure raised
         ├── UpdateConflictError     others changed the value again and again
         └── ResultLostError         it was carried out, but a store died before its large result arrived
@@ -118,6 +119,10 @@ class TooLargeError(OperationError):
 
 class SessionTooLargeError(TooLargeError):
     """The session's data would exceed the store's ``max_session_bytes``."""
+
+
+class TooManyChannelsError(OperationError):
+    """No more channels may have a history, by the store's ``max_history_channels``."""
 
 
 class ProcedureError(OperationError):

@@ -11,6 +11,7 @@ from socketcluster_runtime.errors import (
     ResultLostError,
     SessionTooLargeError,
     TooLargeError,
+    TooManyChannelsError,
     UnknownProcedureError,
     WrongTypeError,
 )
@@ -24,6 +25,7 @@ _ERRORS: dict[int, type[OperationError]] = {
     store_pb2.Error.CODE_SESSION_TOO_LARGE: SessionTooLargeError,
     store_pb2.Error.CODE_UNKNOWN_PROCEDURE: UnknownProcedureError,
     store_pb2.Error.CODE_RESULT_LOST: ResultLostError,
+    store_pb2.Error.CODE_TOO_MANY_CHANNELS: TooManyChannelsError,
 }
 
 

@@ -429,6 +429,8 @@ class Error(_message.Message):
         """A procedure raised; name says what."""
         CODE_RESULT_LOST: Error._Code.ValueType  # 16
         """The operation was sent again, and had been applied before; its result was too large to be kept."""
+        CODE_TOO_MANY_CHANNELS: Error._Code.ValueType  # 17
+        """The channel would be a new one with a history, of which there are as many as may be."""
 
     class Code(_Code, metaclass=_CodeEnumTypeWrapper): ...
     CODE_UNSPECIFIED: Error.Code.ValueType  # 0
@@ -449,6 +451,8 @@ class Error(_message.Message):
     """A procedure raised; name says what."""
     CODE_RESULT_LOST: Error.Code.ValueType  # 16
     """The operation was sent again, and had been applied before; its result was too large to be kept."""
+    CODE_TOO_MANY_CHANNELS: Error.Code.ValueType  # 17
+    """The channel would be a new one with a history, of which there are as many as may be."""
 
     def __init__(
         self,

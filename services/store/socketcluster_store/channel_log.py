@@ -6,6 +6,8 @@ whatever happens to the store, and offsets go on where they ended. Keys, ``#`` b
     c m <#channel>                  epoch, oldest and newest offset, bytes, and times: see ``_Meta``
     c h <#channel> <offset>         a message: its time and its value
     c x <milliseconds> <#channel>   when to look at the channel next; one entry a channel
+    c y <milliseconds> <#channel>   the same, if the channel has no messages any more: it may be forgotten before
+    c n                             how many channels there are, and how many entries of ``c y``
     c i <#channel> <#id>            an id that was published: its number, time, epoch and offset
     c j <number>                    #channel and #id of the ids, in the order in which they came
     c w                             the first and the next number of those
@@ -30,6 +32,7 @@ from typing import NamedTuple
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store.channel_rules import HistoryRule
 from socketcluster_store.engines.base import (
     CHANNEL_POSITION,
@@ -39,6 +42,7 @@ from socketcluster_store.engines.base import (
     Command,
     KeyValue,
 )
+from socketcluster_store.errors import TooManyChannelsError
 
 OFFSET_AGE = 86_400.0
 """Seconds after its last message for which a channel's epoch and offset are kept, if its history is not kept longer."""
@@ -54,6 +58,8 @@ _MESSAGES_AT_ONCE = 2_000
 """Messages that are removed in one batch because their time is over."""
 _REMOVED_AT_ONCE = 100
 """Messages that one publication may remove; usually it is one."""
+_FORGOTTEN_AT_ONCE = 64
+"""Channels without messages that make room for new ones."""
 
 _CLEAN = b"clean"
 _U64 = Struct(">Q")
@@ -62,6 +68,7 @@ _META = Struct(">QQQQddQ")
 _ID = Struct(">QdQQ")
 _RING = Struct(">QQ")
 _POSITION = Struct(">QQ?")
+_COUNTS = Struct(">QQ")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -85,6 +92,8 @@ class Publication(NamedTuple):
     """Empty: none."""
     id_window: float
     """Seconds for which ids are remembered."""
+    max_channels: int
+    """Channels that the partition may remember."""
 
 
 class HistoryQuery(NamedTuple):
@@ -166,6 +175,8 @@ def _open(kv: KeyValue, command: Command) -> bytes:
             meta.epoch = max(opening.epoch, meta.epoch + 1)
             kv.put(key, meta.pack())
     kv.put(b"cb", opening.boot_id)
+    if kv.get(b"cn") is None and (count := sum(1 for _ in kv.scan(b"cm"))):  # an earlier version did not count
+        _count(kv, channels=count)
     return b""
 
 
@@ -187,7 +198,13 @@ def _publish(kv: KeyValue, command: Command) -> bytes:
             if at + detail.id_window > detail.now:
                 return _POSITION.pack(epoch, offset, False)
     rule = detail.rule
-    meta = _load(kv, channel) or _Meta(detail.epoch, 1, 0, 0, 0.0, 0.0, 0)
+    meta = _load(kv, channel)
+    if meta is None:
+        _make_room(kv, command.keys[0], detail.max_channels)
+        meta = _Meta(detail.epoch, 1, 0, 0, 0.0, 0.0, 0)
+        _count(kv, channels=1)
+    elif meta.first > meta.last and meta.queued:
+        _unqueue(kv, channel, meta)
     meta.last += 1
     meta.time = max(detail.now, meta.time)  # so that times rise with offsets, whatever the clock does
     meta.age = rule.age
@@ -200,6 +217,47 @@ def _publish(kv: KeyValue, command: Command) -> bytes:
     if id_key:
         _keep_id(kv, id_key, detail, meta)
     return _POSITION.pack(meta.epoch, meta.last, True)
+
+
+def _make_room(kv: KeyValue, name: str, max_channels: int) -> None:
+    """Have room for a new channel; those that have no messages any more are forgotten for it, the oldest first.
+
+    Raises:
+        TooManyChannelsError: there are none of them.
+    """
+    channels, empty = _counts(kv)
+    if channels < max_channels:
+        return
+    if not empty:
+        raise TooManyChannelsError(
+            f"PUBLISH {name!r}: a new channel with a history, and {channels} of this partition have messages, a "
+            f"{PARTITION_COUNT}th of what the store's option max_history_channels allows"
+        )
+    for key, _ in list(islice(kv.scan(b"cy"), _FORGOTTEN_AT_ONCE)):
+        _forget(kv, key[10:])
+
+
+def _forget(kv: KeyValue, channel: bytes) -> None:
+    meta = _load(kv, channel)
+    if meta is not None:
+        _unqueue(kv, channel, meta)
+        kv.delete(b"cm" + channel)
+        _count(kv, channels=-1)
+
+
+def _counts(kv: KeyValue) -> tuple[int, int]:
+    """Return how many channels are remembered, and how many of them have no messages and wait to be forgotten."""
+    raw = kv.get(b"cn")
+    channels, empty = (0, 0) if raw is None else _COUNTS.unpack(raw)
+    return channels, empty
+
+
+def _count(kv: KeyValue, *, channels: int = 0, empty: int = 0) -> None:
+    all_channels, all_empty = _counts(kv)
+    if all_channels + channels:
+        kv.put(b"cn", _COUNTS.pack(all_channels + channels, all_empty + empty))
+    else:
+        kv.delete(b"cn")
 
 
 def _trim(kv: KeyValue, channel: bytes, meta: _Meta, rule: HistoryRule) -> None:
@@ -300,11 +358,12 @@ def _expire(kv: KeyValue, command: Command) -> bytes:
     for key, _ in list(islice(kv.scan(b"cx"), _CHANNELS_AT_ONCE)):
         if _deadline(key) > now or not budget:
             break
-        kv.delete(key)
         channel = key[10:]
         meta = _load(kv, channel)
         if meta is None:
+            kv.delete(key)
             continue
+        _unqueue(kv, channel, meta)
         over = meta.time + meta.age
         if over <= now:
             while meta.first <= meta.last and budget:
@@ -314,6 +373,7 @@ def _expire(kv: KeyValue, command: Command) -> bytes:
                 over = now  # the rest comes next
             elif (over := max(over, meta.time + OFFSET_AGE)) <= now:
                 kv.delete(b"cm" + channel)
+                _count(kv, channels=-1)
                 continue
         _queue(kv, channel, meta, over)
         kv.put(b"cm" + channel, meta.pack())
@@ -323,7 +383,20 @@ def _expire(kv: KeyValue, command: Command) -> bytes:
 
 def _queue(kv: KeyValue, channel: bytes, meta: _Meta, at: float) -> None:
     meta.queued = int(at * 1000) + 1
-    kv.put(b"cx" + _U64.pack(meta.queued) + channel, b"")
+    entry = _U64.pack(meta.queued) + channel
+    kv.put(b"cx" + entry, b"")
+    if meta.first > meta.last:
+        kv.put(b"cy" + entry, b"")
+        _count(kv, empty=1)
+
+
+def _unqueue(kv: KeyValue, channel: bytes, meta: _Meta) -> None:
+    entry = _U64.pack(meta.queued) + channel
+    meta.queued = 0
+    kv.delete(b"cx" + entry)
+    if kv.get(b"cy" + entry) is not None:
+        kv.delete(b"cy" + entry)
+        _count(kv, empty=-1)
 
 
 def _deadline(key: bytes) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 
+from socketcluster_runtime.routing import PARTITION_COUNT
+
 MIB = 1024 * 1024
 MAX_COUNT = 1_000_000
 """The most messages that a history may have."""
@@ -14,6 +16,8 @@ MAX_AGE = 366 * 86_400.0
 """The most seconds that it may hold a message."""
 DEFAULT_BYTES = 8 * MIB
 """The bytes that it may have where the rule does not say."""
+MAX_CHANNELS = 100_000
+"""Channels that may have a history, where the option ``max_history_channels`` does not say."""
 CACHED_NAMES = 10_000
 """Channels of which it is remembered which rule is theirs."""
 
@@ -56,9 +60,16 @@ def parse_rule(text: str) -> HistoryRule:
 
 
 class ChannelRules:
-    """Finds the rule of a channel: of the patterns that match, the longest one's, of equally long ones the first."""
+    """Finds the rule of a channel: of the patterns that match, the longest one's, of equally long ones the first.
 
-    def __init__(self, rules: Sequence[HistoryRule]) -> None:
+    Args:
+        rules: all.
+        max_channels: how many channels may have a history, in all partitions.
+    """
+
+    def __init__(self, rules: Sequence[HistoryRule], max_channels: int = MAX_CHANNELS) -> None:
+        self.max_channels = -(-max_channels // PARTITION_COUNT)
+        """How many may in each partition."""
         by_length = sorted(rules, key=lambda rule: -len(rule.pattern))
         self._rules = [(re.compile(translate(rule.pattern)), rule) for rule in by_length]
         self._found: dict[str, HistoryRule | None] = {}

@@ -175,7 +175,8 @@ class Channels(Generic[S]):
             if rule is None:
                 return None
             self._arm(now + rule.age)
-            detail = Publication(rule, now, self._next_epoch(now), operation.message_id, self._id_window)
+            epoch, most = self._next_epoch(now), self._rules.max_channels
+            detail = Publication(rule, now, epoch, operation.message_id, self._id_window, most)
             return channel_command(PUBLISH, name, detail, operation.value)
         if verb == HISTORY:
             request = _request(operation)

@@ -13,6 +13,7 @@
     ├── WrongTypeError          a value of another type stands at the key chain
     ├── TooLargeError           a value, key or name exceeds its limit
     │   └── SessionTooLargeError    the session's data would exceed ``max_session_bytes``
+    ├── TooManyChannelsError    no more channels may have a history
     ├── ProcedureError          a procedure raised
     ├── NotOwnerError           this store does not own the operation's partition
     ├── InternalError           the store's fault; its log says more
@@ -91,6 +92,12 @@ class SessionTooLargeError(TooLargeError):
     """The session's data would exceed ``max_session_bytes``."""
 
     code = store_pb2.Error.CODE_SESSION_TOO_LARGE
+
+
+class TooManyChannelsError(Refusal):
+    """No more channels may have a history."""
+
+    code = store_pb2.Error.CODE_TOO_MANY_CHANNELS
 
 
 class ProcedureError(Refusal):

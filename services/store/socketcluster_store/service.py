@@ -63,7 +63,7 @@ class StoreService:
             hang_timeout=settings.store_hang_timeout,
         )
         self._graces: dict[WorkerLink, asyncio.TimerHandle] = {}
-        self._channel_rules = ChannelRules(settings.channel_history)
+        self._channel_rules = ChannelRules(settings.channel_history, settings.max_history_channels)
         self._turns = asyncio.Semaphore(ENDING_AT_ONCE)
         self._releases: set[asyncio.Task[None]] = set()
         self._stopping = False

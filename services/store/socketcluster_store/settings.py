@@ -8,8 +8,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_runtime.settings import ServiceSettings, wiring
-from socketcluster_store.channel_rules import HistoryRule, parse_rule
+from socketcluster_store.channel_rules import MAX_CHANNELS, HistoryRule, parse_rule
 from socketcluster_store.valkey.urls import urls_of
 
 MIB = 1024 * 1024
@@ -50,6 +51,8 @@ class StoreSettings(ServiceSettings):
     """Seconds after which a procedure is ended and undone; everybody waits for it. Below ``store_hang_timeout``."""
     channel_history: Annotated[tuple[HistoryRule, ...], NoDecode] = ()
     """Which channels keep their messages: ``pattern: count, age`` and so on, by semicolons; age in seconds."""
+    max_history_channels: int = Field(MAX_CHANNELS, ge=PARTITION_COUNT)
+    """Channels that may have a history at a time, a 64th of them in each partition."""
     message_id_window: float = Field(300.0, gt=0, le=86_400)
     """Seconds within which what is published to a channel with the same id again is not published again."""
     max_link_bytes: int = Field(64 * MIB, ge=MIB)

@@ -11,12 +11,13 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from support.channels import ID_WINDOW, Bench, Listener, decode, encode, make_engine, operation, publication, values
 
+from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store import channels as channels_module
 from socketcluster_store.channel_log import ANSWER_BYTES, OFFSET_AGE
 from socketcluster_store.channel_rules import ChannelRules, parse_rule
 from socketcluster_store.channels import HISTORY, SUBSCRIBE, UNSUBSCRIBE, Channels
 from socketcluster_store.engines.base import Command, Outcome
-from socketcluster_store.errors import EngineError, InvalidError
+from socketcluster_store.errors import EngineError, InvalidError, TooManyChannelsError
 from socketcluster_store.settings import StoreSettings
 
 
@@ -113,6 +114,74 @@ async def test_a_history_goes_on_where_it_ended(bench: Bench) -> None:
     assert await bench.publish("kept", "b") == {"offset": 2, "epoch": before["epoch"]}
     answer = await bench.history("kept")
     assert (values(answer), answer["start"], answer["known"]) == (["a", "b"], 1, True)
+
+
+@pytest.fixture
+def crowded(bench: Bench) -> Bench:
+    """Four channels may have a history, and do."""
+    bench.rules = ChannelRules([parse_rule("*: 5, 10")], max_channels=4 * PARTITION_COUNT)
+    bench.start()
+    return bench
+
+
+async def fill(bench: Bench) -> list[int]:
+    epochs = []
+    for number in range(4):
+        bench.now += 1
+        epochs.append((await bench.publish(f"c{number}", number))["epoch"])
+    return epochs
+
+
+async def test_channels_with_a_history_are_bounded_in_number(crowded: Bench) -> None:
+    epochs = await fill(crowded)
+    keys = await crowded.keys()
+    for _ in range(3):
+        refused = await crowded.publish("c4", 4)
+        assert isinstance(refused, TooManyChannelsError)
+        assert "max_history_channels" in str(refused)
+        assert "PUBLISH 'c4'" in str(refused)
+    assert await crowded.keys() == keys
+    assert await crowded.publish("c0", "again") == {"offset": 2, "epoch": epochs[0]}
+    assert values(await crowded.history("c0")) == [0, "again"]
+
+
+async def test_channels_without_messages_make_room_the_oldest_first(
+    crowded: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socketcluster_store.channel_log._FORGOTTEN_AT_ONCE", 1)
+    epochs = await fill(crowded)
+    crowded.now += 100
+    await crowded.remove_old()
+    again = await crowded.publish("c0", "again")  # it has one again
+    assert again == {"offset": 2, "epoch": epochs[0]}
+    for number in range(4, 7):
+        assert (await crowded.publish(f"c{number}", number))["offset"] == 1
+    known = [(await crowded.history(f"c{number}"))["epoch"] > 0 for number in range(7)]
+    assert known == [True, False, False, False, True, True, True]
+    assert isinstance(await crowded.publish("c7", 7), TooManyChannelsError)
+    crowded.now += OFFSET_AGE + 1000
+    await crowded.remove_old()
+    assert await crowded.keys() == [b"cb"]
+    await fill(crowded)
+    assert isinstance(await crowded.publish("c7", 7), TooManyChannelsError)
+
+
+async def test_channels_that_an_earlier_version_did_not_count_are(crowded: Bench) -> None:
+    await fill(crowded)
+    await crowded.forget(b"cn")
+    crowded.start()
+    await crowded.channels.load()
+    assert isinstance(await crowded.publish("c4", 4), TooManyChannelsError)
+
+
+async def test_messages_that_came_after_a_long_pause_are_removed_in_time(bench: Bench) -> None:
+    await bench.publish("kept", 1)
+    bench.now += 100
+    await bench.remove_old()
+    await bench.publish("kept", 2)
+    bench.now += 11
+    await bench.remove_old()
+    assert not [key for key in await bench.keys() if key.startswith(b"ch")]
 
 
 async def test_offsets_that_a_power_cut_may_have_taken_are_not_given_twice(
@@ -348,10 +417,10 @@ async def test_what_is_too_old_is_removed_and_then_forgotten(bench: Bench) -> No
         await bench.publish(f"kept{number}", "a")
         await bench.publish(f"kept{number}", "b")
     await bench.remove_old()
-    assert len(await bench.keys()) == 1 + 3 * (1 + 1 + 2)
+    assert len(await bench.keys()) == 2 + 3 * (1 + 1 + 2)
     bench.now += 11
     await bench.remove_old()
-    assert len(await bench.keys()) == 1 + 3 * (1 + 1)
+    assert len(await bench.keys()) == 2 + 3 * (1 + 2)
     assert (await bench.publish("kept0", "c"))["offset"] == 3
     bench.now += OFFSET_AGE - 1
     await bench.remove_old()

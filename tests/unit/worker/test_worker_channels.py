@@ -15,7 +15,8 @@ from support.raw import RawWebSocket
 from support.worker import RunningWorker, StartWorker, until
 
 from socketcluster_runtime.channel_feed import Gap, Position
-from socketcluster_runtime.errors import LinkError
+from socketcluster_runtime.errors import LinkError, TooManyChannelsError
+from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_worker.api.channel import Message, Offset
 from socketcluster_worker.api.exchange import Exchange
 from socketcluster_worker.api.middleware import Action
@@ -44,6 +45,7 @@ class StoreProcess:
                 "SOCKETCLUSTER_DATA_DIR": str(self._folder / "data"),
                 "SOCKETCLUSTER_SECRET": SECRET,
                 "SOCKETCLUSTER_CHANNEL_HISTORY": "kept*: 1000, 3600; kept-short*: 2, 3600",
+                "SOCKETCLUSTER_MAX_HISTORY_CHANNELS": str(2 * PARTITION_COUNT),
                 "LOG_LEVEL": "error",
             },
         )
@@ -351,3 +353,20 @@ async def test_a_killed_store_costs_a_client_nothing_that_is_kept(
     await store_process.start()
     await publishing
     assert await messages(client, 2) == [(1, first.text), (2, f"{first.epoch}-2")]
+
+
+async def test_new_channels_with_a_history_are_refused_when_there_are_enough(
+    worker: RunningWorker, store_process: StoreProcess
+) -> None:
+    exchange = exchange_of(worker)
+    client = await worker.socket()
+    names = [f"kept{number}" for number in range(2 * PARTITION_COUNT + 1)]
+    answers = [await client.call("#publish", {"channel": name, "data": 1}) for name in names]
+    refused = next(name for name, answer in zip(names, answers, strict=True) if "error" in answer)
+    assert {answer["error"]["name"] for answer in answers if "error" in answer} == {"TooManyChannelsError"}
+    await store_process.kill()
+    await store_process.start()
+    with pytest.raises(TooManyChannelsError, match=f"PUBLISH '{refused}'.*max_history_channels"):
+        await exchange.publish(refused, 2)
+    assert await exchange.publish(names[0], 2) == 2
+    assert await exchange.publish("other", 1) == 1
