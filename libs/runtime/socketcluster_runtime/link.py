@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import random
+from collections import deque
 from collections.abc import Collection
 from typing import Any, Protocol, cast
 
@@ -61,7 +62,7 @@ class StoreLink:
         self._credentials = rpc.credentials(secret)
         self._owner = owner
         self._tls = tls
-        self._outbox: list[Operation] = []
+        self._outbox: deque[Operation] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._linked_at = math.inf
@@ -87,7 +88,7 @@ class StoreLink:
     def forget(self, ids: Collection[int]) -> None:
         """Do not send these operations, if they still wait: a store that does not read must not have them pile up."""
         if self._outbox:
-            self._outbox = [operation for operation in self._outbox if operation.id not in ids]
+            self._outbox = deque(operation for operation in self._outbox if operation.id not in ids)
 
     @property
     def waiting(self) -> int:
@@ -181,11 +182,11 @@ class StoreLink:
     def _gather(self) -> list[Operation]:
         """Take what fits one request, in order."""
         outbox = self._outbox
+        gathered: list[Operation] = []
         size = 0
-        for index, operation in enumerate(outbox):
-            size += len(operation.value) + _OPERATION_BYTES
-            if size > REQUEST_BYTES and index:
-                self._outbox = outbox[index:]
-                return outbox[:index]
-        self._outbox = []
-        return outbox
+        while outbox:
+            size += len(outbox[0].value) + _OPERATION_BYTES
+            if size > REQUEST_BYTES and gathered:
+                break
+            gathered.append(outbox.popleft())
+        return gathered

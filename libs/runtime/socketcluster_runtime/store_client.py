@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from secrets import token_hex
@@ -106,7 +107,8 @@ class StoreClient:
         self._feeds: dict[str, ChannelFeed] = {}  # of all routes
         self._pending: dict[int, Pending] = {}  # in the order of their deadlines
         self._pending_bytes = 0
-        self._emitted: dict[tuple[str, int], int] = {}  # by incarnation and partition, the last emit that was heard
+        # By incarnation and partition, the last emit that was heard
+        self._emitted: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._histories = asyncio.Semaphore(MAX_HISTORIES)
         self._ready = asyncio.Event()
@@ -392,7 +394,7 @@ class StoreClient:
         last = self._emitted.pop(key, 0)
         self._emitted[key] = max(last, emit.id)  # the one that was heard of last stands last
         if len(self._emitted) > MAX_EMITTERS:
-            del self._emitted[next(iter(self._emitted))]
+            self._emitted.popitem(last=False)
         return emit.id > last
 
     def _session_gone(self, session_id: str) -> None:

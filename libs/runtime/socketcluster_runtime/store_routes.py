@@ -8,6 +8,7 @@ there is no owner to send it to. What was in flight goes back among the parked, 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
@@ -110,7 +111,8 @@ class Route:
         self.sent_to: Sender | None = None
         self.sent_epoch = 0
         self.refusals: dict[Sender, str] = {}  # the links to stores that are to own the partition and cannot, and why
-        self.in_flight: dict[int, Pending] = {}  # on sent_to, in the order of their ids
+        # On sent_to, in the order of their ids; a dict's first key is found past all that were taken away before it
+        self.in_flight: OrderedDict[int, Pending] = OrderedDict()
         self.parked: dict[int, Pending] = {}
         self.sessions: dict[str, int] = {}
         self.channels: dict[str, ChannelFeed] = {}  # subscribed
@@ -230,7 +232,7 @@ class Route:
         owner.send(operation)
 
     def _take_back(self) -> None:
-        in_flight, self.in_flight, self.sent_to = self.in_flight, {}, None
+        in_flight, self.in_flight, self.sent_to = self.in_flight, OrderedDict(), None
         for operation_id in self._unanswered:
             del self._renewing[operation_id]
         self._unanswered.clear()

@@ -9,6 +9,7 @@ nothing is kept, however often it is published to.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -130,8 +131,9 @@ class Channels(Generic[S]):
         self._clock = clock
         self._channels: dict[str, _Channel[S]] = {}
         # Without subscribers and history, by the hash of the name: since when, in that order, epoch and offset
-        self._idle: dict[bytes, tuple[float, int, int]] = {}
-        self._ids: dict[tuple[str, str], tuple[float, _Published]] = {}  # in the order of their times
+        self._idle: OrderedDict[bytes, tuple[float, int, int]] = OrderedDict()
+        # In the order of their times; a dict's first key is found past all that were taken away before it
+        self._ids: OrderedDict[tuple[str, str], tuple[float, _Published]] = OrderedDict()
         self._last_epoch = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None  # when the timer fires

@@ -35,7 +35,7 @@ class Expiries:
     """The expiries of one partition; times are seconds since the Unix epoch."""
 
     def __init__(self) -> None:
-        self._trees: dict[bytes, dict[Chain, float]] = {}
+        self._trees: dict[bytes, dict[str, dict[Chain, float]]] = {}  # by session id and top-level key
         self._heap: list[tuple[float, bytes, Chain]] = []
         self._count = 0
         self._undo: list[tuple[bytes, Chain, float | None]] | None = None
@@ -46,7 +46,8 @@ class Expiries:
         for key, value in kv.scan(b"x"):
             deadline = _DEADLINE.unpack_from(value)[0]
             session_id = bytes(key[2 : 2 + key[1]])
-            self._trees.setdefault(session_id, {})[_decode_chain(value[_DEADLINE.size :])] = deadline
+            chain = _decode_chain(value[_DEADLINE.size :])
+            self._trees.setdefault(session_id, {}).setdefault(chain[0], {})[chain] = deadline
         self._rebuild()
 
     def __contains__(self, session_id: bytes) -> bool:
@@ -55,7 +56,7 @@ class Expiries:
     def get(self, session_id: bytes, chain: Chain) -> float | None:
         """Return when a key chain expires."""
         tree = self._trees.get(session_id)
-        return None if tree is None else tree.get(chain)
+        return None if tree is None else tree.get(chain[0], {}).get(chain)
 
     def record(self, session_id: bytes, command: Addressed, deadline: float) -> tuple[bytes, bytes]:
         """Return key and value of the record that ``set`` is to be given."""
@@ -65,9 +66,7 @@ class Expiries:
     def set(self, session_id: bytes, chain: Chain, deadline: float) -> None:
         """Note that a key chain expires; its record has been put."""
         self._note(session_id, chain, deadline)
-        heapq.heappush(self._heap, (deadline, session_id, chain))
-        if len(self._heap) > 2 * self._count + 64:
-            self._rebuild()
+        self._queue(session_id, chain, deadline)
 
     def remove(self, kv: KeyValue, session_id: bytes, chain: Chain) -> int:
         """Let a key chain not expire; return how many bytes its record had, 0 if there is none."""
@@ -82,10 +81,10 @@ class Expiries:
     def remove_below(self, kv: KeyValue, session_id: bytes, chain: Chain, *, itself: bool) -> int:
         """Let nothing below a key chain expire, nor ``itself``; return how many bytes the records had."""
         depth = len(chain)
+        tree = self._trees.get(session_id, {})
+        groups = [tree.get(chain[0], {})] if chain else tree.values()
         below = [
-            other
-            for other in self._trees.get(session_id, ())
-            if other[:depth] == chain and (itself or len(other) > depth)
+            other for group in groups for other in group if other[:depth] == chain and (itself or len(other) > depth)
         ]
         return sum(self.remove(kv, session_id, other) for other in below)
 
@@ -114,21 +113,35 @@ class Expiries:
         if undo:
             for session_id, chain, before in reversed(done):
                 self._note(session_id, chain, before)
-            self._rebuild()
+                if before is not None:  # the heap may have it no more
+                    self._queue(session_id, chain, before)
 
     def _note(self, session_id: bytes, chain: Chain, deadline: float | None) -> None:
         tree = self._trees.setdefault(session_id, {})
-        before = tree.pop(chain, None)
+        group = tree.setdefault(chain[0], {})
+        before = group.pop(chain, None)
         if self._undo is not None:
             self._undo.append((session_id, chain, before))
         self._count += (deadline is not None) - (before is not None)
         if deadline is not None:
-            tree[chain] = deadline
-        elif not tree:
-            del self._trees[session_id]
+            group[chain] = deadline
+        elif not group:
+            del tree[chain[0]]
+            if not tree:
+                del self._trees[session_id]
+
+    def _queue(self, session_id: bytes, chain: Chain, deadline: float) -> None:
+        heapq.heappush(self._heap, (deadline, session_id, chain))
+        if len(self._heap) > 2 * self._count + 64:
+            self._rebuild()
 
     def _rebuild(self) -> None:
         """Leave what is out of date out of the heap, which has many of them."""
-        self._heap = [(at, session_id, chain) for session_id, tree in self._trees.items() for chain, at in tree.items()]
+        self._heap = [
+            (at, session_id, chain)
+            for session_id, tree in self._trees.items()
+            for group in tree.values()
+            for chain, at in group.items()
+        ]
         self._count = len(self._heap)
         heapq.heapify(self._heap)

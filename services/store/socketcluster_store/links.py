@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import grpc
@@ -45,7 +46,7 @@ class WorkerLink:
         self._max_bytes = max_bytes
         self._bytes = 0  # of what waits
         self._answer_bytes = 0  # of the answers among it
-        self._items: list[_Item] = []
+        self._items: deque[_Item] = deque()
         self._only_events = True  # is there nothing else among the items?
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
@@ -151,18 +152,18 @@ class WorkerLink:
         """Take what fits one reply, in order; return its bytes, how much counts for it, and for its answers."""
         items = self._items
         if self._bytes <= REPLY_BYTES:
-            self._items = []
+            self._items = deque()
             size, answer_size = self._bytes, self._answer_bytes
         else:
-            count = size = answer_size = 0
-            while count < len(items) and size <= REPLY_BYTES:
-                item_size = _size(items[count])
+            waiting, items = items, deque()
+            size = answer_size = 0
+            while waiting and size <= REPLY_BYTES:
+                item = waiting.popleft()
+                item_size = _size(item)
                 size += item_size
-                if isinstance(items[count], list):
+                if isinstance(item, list):
                     answer_size += item_size
-                count += 1
-            self._items = items[count:]
-            items = items[:count]
+                items.append(item)
         if self._only_events:
             return b"".join(items), size, 0  # type: ignore[arg-type]
         self._only_events = not self._items
@@ -171,7 +172,7 @@ class WorkerLink:
         events = []
         for item in items:
             if isinstance(item, list):
-                results = results + item if results else item
+                results += item
             elif isinstance(item, bytes):
                 events.append(item)
             elif isinstance(item, store_pb2.Announcement):

@@ -7,6 +7,8 @@ session never costs a read, and a count, whose cost rises with the session's siz
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from socketcluster_store.chains import tree_prefix
 from socketcluster_store.engines.base import KeyValue
 
@@ -20,8 +22,8 @@ class SessionSizes:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._loose = limit // 2
-        self._bounds: dict[bytes, int] = {}
-        self._exact: dict[bytes, int] = {}
+        self._bounds: OrderedDict[bytes, int] = OrderedDict()
+        self._exact: OrderedDict[bytes, int] = OrderedDict()
 
     def fits(self, kv: KeyValue, session_id: bytes, key: bytes, size: int) -> bool:
         """Account for a value of ``size`` bytes that is about to be put at ``key``, unless it is too much."""
@@ -62,7 +64,7 @@ class SessionSizes:
         self.forget(session_id)
         remembered = self._exact if size > self._loose // 2 else self._bounds
         if len(remembered) >= REMEMBERED:
-            del remembered[next(iter(remembered))]
+            remembered.popitem(last=False)
         remembered[session_id] = size
 
     def _count(self, kv: KeyValue, session_id: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from socketcluster_proto.v1 import store_pb2
@@ -21,14 +22,16 @@ class Watchers:
 
     def __init__(self) -> None:
         self._links: dict[Key, dict[WorkerLink, bool]] = {}  # True: its watch has begun
-        self._alone: dict[Key, float] = {}  # with nobody watching, since when
+        self._alone: OrderedDict[Key, float] = OrderedDict()  # with nobody watching, since when, in that order
 
     def __bool__(self) -> bool:
         return bool(self._links or self._alone)
 
     def load(self, watched: Iterable[Key], now: float) -> None:
         """Take over what is watched, by workers that have yet to come."""
-        self._alone.update(dict.fromkeys(watched, now))
+        for key in watched:
+            if key not in self._links:  # those that could not be forgotten may be watched again by now
+                self._alone.setdefault(key, now)
 
     def add(self, link: WorkerLink, key: Key) -> None:
         """Note that a link is about to watch."""
@@ -54,13 +57,13 @@ class Watchers:
 
     def next(self) -> float | None:
         """Return when ``due`` is to be called next."""
-        return min(self._alone.values()) + GRACE if self._alone else None
+        return next(iter(self._alone.values())) + GRACE if self._alone else None
 
     def due(self, now: float) -> list[Key]:
         """Forget what nobody has watched for a while, and return it."""
-        due = [key for key, since in self._alone.items() if since + GRACE <= now]
-        for key in due:
-            del self._alone[key]
+        due = []
+        while self._alone and next(iter(self._alone.values())) + GRACE <= now:
+            due.append(self._alone.popitem(last=False)[0])
         return due
 
     def tell(self, changes: Sequence[Change], link: WorkerLink | None, now: float) -> None:

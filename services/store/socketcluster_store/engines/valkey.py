@@ -8,6 +8,7 @@ before it has said yes. Batches that come meanwhile wait, and travel together. d
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -209,7 +210,7 @@ class ValkeyPartition(EnginePartition):
         self._call = call
         self._on_closed = on_closed
         self._batch = 0
-        self._waiting: list[tuple[Sequence[Command], asyncio.Future[list[Outcome]]]] = []
+        self._waiting: deque[tuple[Sequence[Command], asyncio.Future[list[Outcome]]]] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._lost: FencedError | None = None
 
@@ -265,7 +266,7 @@ class ValkeyPartition(EnginePartition):
         """Carry out what waits, and send it, until nothing waits."""
         await asyncio.sleep(0)  # what comes in this turn of the loop travels together
         while self._waiting:
-            group, self._waiting = self._waiting[:BATCHES_AT_ONCE], self._waiting[BATCHES_AT_ONCE:]
+            group = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCHES_AT_ONCE))]
             done = []
             for batch, future in group:
                 try:
