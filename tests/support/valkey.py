@@ -97,7 +97,8 @@ class Cluster:
     """A Cluster of three servers, and of one replica for each if asked for."""
 
     def __init__(self, folder: Path, *, replicas: bool = False) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        # A busy machine's servers are silent for a while; only what is to fail over has to be missed soon.
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000" if replicas else "15000")
         self.primaries = [Server(folder / f"primary{number}", *options) for number in range(3)]
         self.replicas = [Server(folder / f"replica{number}", *options) for number in range(3)] if replicas else []
 

@@ -53,7 +53,7 @@ async def test_a_head_may_come_byte_by_byte(bench: Bench) -> None:
 async def test_without_acknowledgement_another_worker_gets_the_client(bench: Bench) -> None:
     mute, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
     mute.silent = True
-    await bench.start(mute, other, handoff_timeout=0.05)
+    await bench.start(mute, other, handoff_timeout=0.3)
     answer = await bench.get("/?sid=aaaaaaaa.1")
     assert answer.said["worker"] == "bbbbbbbb"
     assert (await mute.received.get()).head.startswith(b"GET /?sid=")
@@ -63,7 +63,7 @@ async def test_a_late_acknowledgement_fails_so_one_worker_has_the_client(bench: 
     """The worker was stopped while its packet lay in the socket."""
     late, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
     late.pause_taking()
-    await bench.start(late, other, handoff_timeout=0.05)
+    await bench.start(late, other, handoff_timeout=0.3)
     answer = await bench.get("/?sid=aaaaaaaa.1")
     assert answer.said["worker"] == "bbbbbbbb"
     late.resume_taking()

@@ -7,11 +7,16 @@ import logging
 import os
 import resource
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 Bench = Any  # of conftest.py, which cannot be imported
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_garbage_is_answered_400_at_once(bench: Bench, caplog: pytest.LogCaptureFixture, log_lines: Any) -> None:
@@ -181,6 +186,7 @@ async def test_out_of_descriptors_new_clients_are_refused_and_the_old_are_served
         await loop.sock_connect(early, ("127.0.0.1", bench.port))
         await loop.sock_sendall(early, b"GET / HT")
         assert (await bench.get()).status == 200  # so that the one before was accepted
+        await bench.until_still(descriptors)
         spare = os.dup(0)
         os.close(spare)
         resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))  # nothing can be opened from here on

@@ -44,7 +44,7 @@ class Worker:
         worker_id: str,
         secret: str = SECRET,
         app_name: str = "socketcluster",
-        timeout: float = 10,
+        timeout: float = 60,
     ) -> None:
         self.session_messages: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue()
         self.destroyed: asyncio.Queue[str] = asyncio.Queue()

@@ -12,6 +12,7 @@ import grpc
 import msgspec
 import pytest
 from grpc_health.v1 import health_pb2
+from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
@@ -287,7 +288,7 @@ async def test_two_stores_share_the_partitions(start_store: Start, link_worker: 
     names = [f"s{number}" for number in range(200)]
     await asyncio.gather(*(both.set(name, "k", value=encode(name)) for name in names))
     assert await asyncio.gather(*(both.get(name, "k") for name in names)) == [encode(name) for name in names]
-    assert not worker.client.ready
+    await until(lambda: not worker.client.ready)
 
 
 async def test_a_store_refuses_what_it_does_not_own(start_store: Start) -> None:

@@ -45,7 +45,7 @@ class Stores:
         self.app_name = token_hex(8)
         self.key = scripts.partition_key(self.app_name, NUMBER)
 
-    async def add(self, store_id: str, *, timeout: float = 5) -> ValkeyEngine:
+    async def add(self, store_id: str, *, timeout: float = 30) -> ValkeyEngine:
         context = valkey_engine(
             self._servers, Documents(1 << 20), app_name=self.app_name, store_id=store_id, timeout=timeout
         )
@@ -190,7 +190,7 @@ async def test_what_the_server_refuses_is_not_seen(own: Server, stack: AsyncExit
 
 
 async def test_batches_wait_for_a_server_that_starts_again(own: Server, stack: AsyncExitStack) -> None:
-    partition = await (await Stores(stack, own).add("one-1", timeout=20)).open(NUMBER)
+    partition = await (await Stores(stack, own).add("one-1", timeout=40)).open(NUMBER)
     await put(partition, "n", 0)
     own.end()
     calls = [asyncio.create_task(put(partition, "n", number)) for number in range(1, 100)]
@@ -201,13 +201,15 @@ async def test_batches_wait_for_a_server_that_starts_again(own: Server, stack: A
 
 
 async def test_a_refusal_after_an_attempt_that_may_have_been_run_costs_the_partition(
-    own: Server, stack: AsyncExitStack
+    own: Server, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = await Stores(stack, own).add("one-1", timeout=20)
+    engine = await Stores(stack, own).add("one-1", timeout=40)
     partition = await engine.open(NUMBER)
     own.end()
+    tried = asyncio.Event()
+    monkeypatch.setattr(Servers, "forget_slots", lambda _servers: tried.set())  # called after each attempt that failed
     call = asyncio.create_task(put(partition, "a", 1))
-    await asyncio.sleep(0.05)  # so that it has tried, most likely; if not, the next line fails
+    await tried.wait()
     own.options += ("--maxmemory", "1")
     await asyncio.to_thread(own.start)
     with pytest.raises(FencedError, match="not known"):
@@ -220,7 +222,7 @@ async def test_a_refusal_after_an_attempt_that_may_have_been_run_costs_the_parti
 
 
 async def test_a_server_that_is_away_for_too_long_costs_the_partition(own: Server, stack: AsyncExitStack) -> None:
-    engine = await Stores(stack, own).add("one-1", timeout=0.3)
+    engine = await Stores(stack, own).add("one-1", timeout=1)
     partition = await engine.open(NUMBER)
     await put(partition, "a", "before")
     own.send(signal.SIGSTOP)
@@ -229,14 +231,16 @@ async def test_a_server_that_is_away_for_too_long_costs_the_partition(own: Serve
     with pytest.raises(FencedError):
         await get(partition, "a")
     await partition.close()
-    with pytest.raises(UnreachableError, match=r"valkey://127\.0\.0\.1:[0-9]+ did not answer for 0\.3 s"):
+    with pytest.raises(UnreachableError, match=r"valkey://127\.0\.0\.1:[0-9]+ did not answer for 1 s"):
         await engine.open(NUMBER)
     own.send(signal.SIGCONT)
-    try:
-        again = await engine.open(NUMBER)
-    except EngineError:  # the opening that was given up came to the server after this one, and took it over
-        again = await engine.open(NUMBER)
-    assert await get(again, "a") in ("before", "perhaps")
+    while True:  # an opening that was given up may come to the server after a later one, and take it over
+        try:
+            again = await engine.open(NUMBER)
+            assert await get(again, "a") in ("before", "perhaps")
+            break
+        except EngineError:
+            await asyncio.sleep(0.05)
     await again.close()
 
 
@@ -299,7 +303,7 @@ async def test_a_server_that_is_not_there_is_named(stack: AsyncExitStack) -> Non
 
 async def test_a_password_that_is_wrong_is_named(own: Server) -> None:
     own.ask("CONFIG", "SET", "requirepass", "right")
-    servers = Servers(own.url.replace("://", "://:wrong@"), 1)
+    servers = Servers(own.url.replace("://", "://:wrong@"), 30)
     with pytest.raises(EngineError, match=r"refuses: .*password") as seen:
         await servers.connect()
     assert ":wrong@" not in str(seen.value)
@@ -309,7 +313,7 @@ async def test_a_password_that_is_wrong_is_named(own: Server) -> None:
 async def test_the_password_may_be_in_a_file(own: Server, tmp_path: Path) -> None:
     own.ask("CONFIG", "SET", "requirepass", "right")
     (tmp_path / "password").write_text("right\n")
-    servers = Servers(f"{own.url}?password_file={tmp_path}/password", 5)
+    servers = Servers(f"{own.url}?password_file={tmp_path}/password", 30)
     await servers.connect()
     await servers.close()
 
@@ -333,7 +337,7 @@ async def test_tls(stack: AsyncExitStack, tmp_path: Path) -> None:
     stack.callback(server.end)
     server.start()
     for options, refused in (("", True), (f"?ssl_ca_certs={files.cert}", False)):
-        servers = Servers(f"valkeys://127.0.0.1:{port}{options}", 5)
+        servers = Servers(f"valkeys://127.0.0.1:{port}{options}", 30)
         with pytest.raises(UnreachableError, match="certificate") if refused else contextlib.nullcontext():
             await servers.connect()
         if not refused:

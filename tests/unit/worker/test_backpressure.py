@@ -175,7 +175,7 @@ async def test_large_events_hold_their_client_up_by_their_bytes(
 async def test_a_polling_request_is_answered_once_its_packets_are_taken(
     start_worker: StartWorker, turnstile: Turnstile
 ) -> None:
-    worker = await start_worker(turnstile.run(), heartbeat_interval=0.5, heartbeat_timeout=0.5)
+    worker = await start_worker(turnstile.run(), heartbeat_interval=0.5, heartbeat_timeout=1)
     polling = await worker.engine(SOCKET_IO)
     await polling.post("40")
     await polling.poll()
@@ -194,6 +194,7 @@ async def test_a_polling_request_is_answered_once_its_packets_are_taken(
     assert not posting.done()
     turnstile.open()
     await posting
+    await polling.post("3")
     await until(lambda: len(turnstile.begun) == MANY)
     assert turnstile.begun == list(range(MANY))
     assert turnstile.sockets[0].connected

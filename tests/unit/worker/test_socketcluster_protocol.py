@@ -51,7 +51,7 @@ async def test_without_strict_handshake_a_pong_may_come_first(start_worker: Star
 
 
 async def test_pings_are_empty_texts_and_pongs_keep_the_connection(start_worker: StartWorker, probe: Probe) -> None:
-    worker = await start_worker(probe.run, heartbeat_interval=0.5, heartbeat_timeout=0.5)
+    worker = await start_worker(probe.run, heartbeat_interval=0.1, heartbeat_timeout=2)
     websocket = await worker.socket()
     for _ in range(2):
         assert await websocket.next_text() == ""

@@ -274,7 +274,7 @@ async def test_errors_reach_the_client_by_name_and_with_their_data(worker: Runni
 
 
 async def test_with_a_batch_interval_messages_are_sent_as_arrays(start_worker: StartWorker, probe: Probe) -> None:
-    worker = await start_worker(probe.run, batch_interval=0.05, heartbeat_interval=0.1)
+    worker = await start_worker(probe.run, batch_interval=0.05, heartbeat_interval=1)
     websocket = await worker.socket()
     socket = await probe.sockets.get()
     for n in range(3):
@@ -304,7 +304,7 @@ async def test_a_batch_is_bounded(start_worker: StartWorker, probe: Probe) -> No
 
 
 async def test_version_1_pings_with_texts(start_worker: StartWorker, probe: Probe) -> None:
-    worker = await start_worker(probe.run, protocol_version=1, heartbeat_interval=0.05, heartbeat_timeout=0.5)
+    worker = await start_worker(probe.run, protocol_version=1, heartbeat_interval=0.05, heartbeat_timeout=2)
     websocket = await worker.socket()
     assert await websocket.next_text() == "#1"
     await websocket.send_text("#2")

@@ -370,7 +370,7 @@ async def test_a_client_acknowledges_the_server_s_call(worker: RunningWorker, pr
     socket = await probe.sockets.get()
 
     async def call(*answer: str | bytes, args: tuple[Any, ...] = (1,)) -> Any:
-        calling = asyncio.create_task(socket.call("question", *args, timeout=5))
+        calling = asyncio.create_task(socket.call("question", *args, timeout=30))
         asked = await websocket.next_text()
         number = asked[asked.index("2") + 1 : asked.index("[")]
         await websocket.send(*(frame(one.replace("ID", number) if isinstance(one, str) else one) for one in answer))
@@ -439,7 +439,7 @@ async def test_the_sample_session_from_polling_to_websocket(worker: RunningWorke
 
 
 async def test_a_session_without_a_namespace_ends(start_worker: StartWorker, probe: Probe) -> None:
-    worker = await start_worker(probe.run, handshake_timeout=0.1)
+    worker = await start_worker(probe.run, handshake_timeout=1)
     websocket = await client(worker)
     await websocket.send_text("41")
     assert (await websocket.next_close())[0] == 4005

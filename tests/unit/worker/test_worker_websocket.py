@@ -103,7 +103,7 @@ async def test_what_may_not_be_sent_ends_the_connection_with_a_telling_code(
     websocket = await worker.websocket()
     await websocket.send(sent)
     assert (await websocket.next_close())[0] == code
-    assert not worker.service._endpoints.open_websockets
+    await until(lambda: not worker.service._endpoints.open_websockets)
     assert not [record for record in caplog.records if record.exc_info]
 
 
@@ -149,7 +149,7 @@ async def test_a_connection_that_breaks_ends_once_with_1006(worker: RunningWorke
     websocket = await worker.socket()
     websocket.client.writer.write_eof()
     assert (await probe.ends.get())[1] == 1006
-    assert not worker.service._endpoints.open_websockets
+    await until(lambda: not worker.service._endpoints.open_websockets)
 
 
 async def flood(worker: RunningWorker, probe: Probe, send: Any) -> int:
@@ -217,9 +217,9 @@ async def test_a_client_without_a_handshake_is_not_kept(start_worker: StartWorke
 async def test_pings_of_the_protocol_and_a_client_that_leaves_them_unanswered(
     start_worker: StartWorker, probe: Probe
 ) -> None:
-    worker = await start_worker(probe.run, heartbeat_interval=0.05, heartbeat_timeout=0.15)
+    worker = await start_worker(probe.run, heartbeat_interval=0.05, heartbeat_timeout=0.95)
     websocket = await worker.socket()
-    assert websocket.handshake["pingTimeout"] == 200
+    assert websocket.handshake["pingTimeout"] == 1000
     for _ in range(2):
         assert await websocket.next_text() == ""
         await websocket.send_text("")
