@@ -47,6 +47,8 @@ class Echo:
 class EchoEndpoints:
     """Stands in for the worker's endpoints: every path is a WebSocket that echoes."""
 
+    body_window = 15.0
+
     def __init__(self, deflate: DeflateOptions | None) -> None:
         self._options = WebSocketOptions(LARGEST, 4 * LARGEST, "disconnect", deflate)
         self._opened: set[WebSocket] = set()

@@ -48,6 +48,7 @@ class Endpoints:
     Attributes:
         open_websockets: the connections that are open by WebSocket.
         refused: is told of requests that could not be read.
+        body_window: seconds in each of which a request's body must get on.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Endpoints:
         )
         self._raw_peer = SocketClusterPeer if settings.protocol_version == 2 else SocketClusterV1Peer
         self.open_websockets: set[WebSocket] = set()
+        self.body_window = 1.5 * settings.handshake_timeout
         self._websocket_options = WebSocketOptions(
             settings.max_http_buffer_size,
             settings.max_buffered_bytes,

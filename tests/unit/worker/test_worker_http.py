@@ -410,11 +410,8 @@ async def test_a_client_that_ends_its_own_direction_gets_its_answers(start_worke
 
 
 @pytest.mark.parametrize("path", ["/", "/socketcluster/engine/?EIO=4&transport=polling&sid=x"])
-async def test_a_body_that_does_not_come_is_given_up(
-    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.time_limits.BODY_WINDOW", 0.05)
-    worker = await start_worker(Seen().run)
+async def test_a_body_that_does_not_come_is_given_up(start_worker: StartWorker, path: str) -> None:
+    worker = await start_worker(Seen().run, handshake_timeout=0.05)
     client = await worker.connect()
     await client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab".encode())
     assert (await client.answer()).status_code in (400, 408)

@@ -92,7 +92,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """Begin with what was received before."""
         super().connection_made(transport)
         self.flow = Flow(transport)
-        self._clocks = TimeLimits(transport, self.flow, self._slow_body)
+        self._clocks = TimeLimits(transport, self.flow, self._slow_body, self._endpoints.body_window)
         if self._origin.client is not None:
             self.client = self._origin.client
         if self._origin.secure:

@@ -9,10 +9,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 HEAD_TIMEOUT = 10.0
 """Seconds that a request's head may take, from its first byte or the connection's beginning on."""
-BODY_WINDOW = 15.0
-"""Seconds of which each must bring ``BODY_LEAST`` bytes of a body, or its end, while somebody reads it."""
-BODY_LEAST = 7_500
-"""Bytes that a body brings in ``BODY_WINDOW`` at least."""
+BODY_RATE = 500
+"""Bytes a second that a body brings on average over each window, or its end, while somebody reads it."""
 SEND_TICK = 2.0
 """Seconds between two looks at whether a client takes its answer."""
 SEND_TICKS = 10
@@ -28,13 +26,17 @@ class TimeLimits:
         transport: is aborted when a head takes too long, or nothing of an answer is taken.
         flow: says whether a body is read at all.
         on_slow_body: called when a body takes too long.
+        body_window: seconds that are looked at of a body, again and again.
     """
 
-    def __init__(self, transport: asyncio.Transport, flow: FlowControl, on_slow_body: Callable[[], None]) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, flow: FlowControl, on_slow_body: Callable[[], None], body_window: float
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._flow = flow
         self._on_slow_body = on_slow_body
+        self._body_window = body_window
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._body_bytes = 0  # since the last look
@@ -56,7 +58,7 @@ class TimeLimits:
     def begin_body(self) -> None:
         """Look from now on whether a body comes."""
         self._body_bytes = 0
-        self._body_timer = self._loop.call_later(BODY_WINDOW, self._look_at_body)
+        self._body_timer = self._loop.call_later(self._body_window, self._look_at_body)
 
     def add_body(self, size: int) -> None:
         """Note that bytes of a body have come."""
@@ -89,11 +91,11 @@ class TimeLimits:
 
     def _look_at_body(self) -> None:
         size, self._body_bytes = self._body_bytes, 0
-        if size < BODY_LEAST and not self._flow.read_paused:
+        if size < BODY_RATE * self._body_window and not self._flow.read_paused:
             self._body_timer = None
             self._on_slow_body()
         else:
-            self._body_timer = self._loop.call_later(BODY_WINDOW, self._look_at_body)
+            self._body_timer = self._loop.call_later(self._body_window, self._look_at_body)
 
     def _look_at_sending(self) -> None:
         self._send_timer = None
