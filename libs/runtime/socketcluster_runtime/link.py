@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import math
 import random
-from collections import deque
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 import grpc
@@ -62,7 +62,7 @@ class StoreLink:
         self._credentials = rpc.credentials(secret)
         self._owner = owner
         self._tls = tls
-        self._outbox: deque[Operation] = deque()
+        self._outbox: OrderedDict[int, Operation] = OrderedDict()  # by their ids
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._linked_at = math.inf
@@ -83,12 +83,13 @@ class StoreLink:
         """Send an operation, with whatever else is sent in this event-loop turn."""
         if not self._outbox:
             self._wake.set()
-        self._outbox.append(operation)
+        self._outbox[operation.id] = operation
 
-    def forget(self, ids: Collection[int]) -> None:
+    def forget(self, ids: Iterable[int]) -> None:
         """Do not send these operations, if they still wait: a store that does not read must not have them pile up."""
         if self._outbox:
-            self._outbox = deque(operation for operation in self._outbox if operation.id not in ids)
+            for operation_id in ids:
+                self._outbox.pop(operation_id, None)
 
     @property
     def waiting(self) -> int:
@@ -185,8 +186,11 @@ class StoreLink:
         gathered: list[Operation] = []
         size = 0
         while outbox:
-            size += len(outbox[0].value) + _OPERATION_BYTES
+            operation_id, operation = outbox.popitem(last=False)
+            size += len(operation.value) + _OPERATION_BYTES
             if size > REQUEST_BYTES and gathered:
+                outbox[operation_id] = operation
+                outbox.move_to_end(operation_id, last=False)
                 break
-            gathered.append(outbox.popleft())
+            gathered.append(operation)
         return gathered

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -54,6 +54,9 @@ class Sender(Protocol):
 
     def send(self, operation: Operation) -> None:
         """Send an operation, after those before it."""
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """Do not send these operations, if they still wait."""
 
 
 class Pending:
@@ -232,7 +235,11 @@ class Route:
         owner.send(operation)
 
     def _take_back(self) -> None:
-        in_flight, self.in_flight, self.sent_to = self.in_flight, OrderedDict(), None
+        in_flight, self.in_flight = self.in_flight, OrderedDict()
+        sent_to, self.sent_to = self.sent_to, None
+        if sent_to is not None:  # else they would stand before others there, should the partition come back to it
+            sent_to.forget(in_flight)
+            sent_to.forget(self._unanswered)
         for operation_id in self._unanswered:
             del self._renewing[operation_id]
         self._unanswered.clear()

@@ -16,7 +16,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice, takewhile
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -94,8 +94,8 @@ class Applied:
     """What is known of one process of a worker; what ``REMEMBER`` writes is noted here once it is committed."""
 
     __slots__ = (
-        "_command_ids", "_free", "_ids", "_last", "_lost", "_now", "_pages", "_recent", "_refused", "_results", "_size",
-        "_written", "at", "busy", "highest", "lock", "process",
+        "_command_ids", "_free", "_ids", "_last", "_now", "_pages", "_recent", "_refused", "_results", "_size",
+        "_whole", "_written", "at", "busy", "highest", "lock", "process",
     )  # fmt: skip
 
     def __init__(
@@ -116,7 +116,7 @@ class Applied:
         """Held while its operations are applied: those of an earlier link of the process may still be under way."""
         self._pages = deque(_Page(slot, results) for slot, results in sorted(pages, key=lambda page: page[1][-1][0]))
         self._size = sum(page.size for page in self._pages)
-        self._lost = sum(1 for _ in takewhile(lambda page: not page.size, self._pages))  # of the oldest pages
+        self._whole = deque(page for page in self._pages if page.size)  # those that have their results
         self._recent = list(recent)  # what is on no page
         self._results = {result[0]: result for result in (*(each for _, page in pages for each in page), *recent)}
         self._ids = deque(sorted(self._results))  # the operations whose results the worker may not have
@@ -193,7 +193,7 @@ class Applied:
     def _add_page(self, kv: KeyValue, results: Sequence[Result], done: list[_Page]) -> _Written:
         added = _Page(self._free[-1] if self._free else len(self._pages), results)
         kv.put(_page_key(added.slot, self.process), _encode(results))
-        crowded_out = self._crowded_out(added.size, len(done))
+        crowded_out = self._crowded_out(added.size, done)
         for page in crowded_out:
             kv.put(_page_key(page.slot, self.process), _encode(page.lost()))
         return _Written(done, added, results, crowded_out)
@@ -213,12 +213,12 @@ class Applied:
             done.append(page)
         return done
 
-    def _crowded_out(self, size: int, done: int) -> list[_Page]:
-        """Return the oldest pages whose place ``size`` bytes more need, the first ``done`` being gone."""
+    def _crowded_out(self, size: int, done: Sequence[_Page]) -> list[_Page]:
+        """Return the oldest pages whose place ``size`` bytes more need, those that are ``done`` being gone."""
         crowded_out = []
-        total = self._size + size - sum(page.size for page in islice(self._pages, done))
+        total = self._size + size - sum(page.size for page in done)
         if total > KEPT_BYTES:
-            for page in islice(self._pages, max(done, self._lost), None):
+            for page in islice(self._whole, sum(1 for page in done if page.size), None):
                 if total <= KEPT_BYTES:
                     break
                 total -= page.size
@@ -233,19 +233,20 @@ class Applied:
         self._recent += new
         answered = self._answered
         if (written := self._written) is not None:
-            done = len(written.done)
-            self._lost = max(self._lost, done) + len(written.crowded_out) - done
-            for page in written.crowded_out:
-                self._size -= page.size
-                page.size = 0
-                results.update((result[0], result) for result in page.lost())
             if written.page is not None:
                 self._add(written.page, written.results)
             for page in written.done:
                 self._pages.popleft()
+                if page.size:
+                    self._whole.popleft()
                 self._size -= page.size
                 self._free.append(page.slot)
                 answered = max(answered, page.ids[-1] + 1)
+            for page in written.crowded_out:
+                self._whole.popleft()
+                self._size -= page.size
+                page.size = 0
+                results.update((result[0], result) for result in page.lost())
         while ids and ids[0] < answered:
             del results[ids.popleft()]
         self._recent = self._waiting(answered)
@@ -254,6 +255,8 @@ class Applied:
         if self._free:
             self._free.pop()
         self._pages.append(page)
+        if page.size:
+            self._whole.append(page)
         self._size += page.size
         self._results.update((result[0], result) for result in results)
         on_page = set(page.ids)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -177,6 +178,34 @@ def test_of_too_many_bytes_the_oldest_are_lost(monkeypatch: pytest.MonkeyPatch) 
     found = [partition.taken_over().answer(Operation(operation_id, ADD)) for operation_id in range(1, 27)]
     assert all(is_lost(outcome) for outcome in [*found[:20:2], *found[20:22]])
     assert found[22:] == [b"y" * 6000] * 4
+
+
+class Counted(deque[Any]):
+    """A queue that counts how many of its items are looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in super().__iter__():
+            Counted.looks += 1
+            yield item
+
+
+def test_a_batch_looks_past_nothing_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_BYTES", 25_000)
+    partition = Partition()
+    for _ in range(500):
+        partition.batch(b"x" * 5000)
+    applied = partition.applied
+    for name in ("_pages", "_whole"):
+        if hasattr(applied, name):
+            setattr(applied, name, Counted(getattr(applied, name)))
+    Counted.looks = 0
+    for _ in range(10):
+        partition.batch(b"x" * 5000)
+    assert Counted.looks <= 10 * 4
+    found = [applied.answer(Operation(operation_id, ADD)) for operation_id in range(1, 511)]
+    assert [is_lost(outcome) for outcome in found] == [True] * 505 + [False] * 5
 
 
 def test_results_have_a_largest_number(monkeypatch: pytest.MonkeyPatch) -> None:
