@@ -27,6 +27,8 @@ class Handshake:
     """What the client sent with its message protocol's handshake."""
     query_all: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """As ``query``, with all values of each name, in their order."""
+    has_session: bool = False
+    """Did the client bring the cookie of its session?"""
 
     @classmethod
     def parse(

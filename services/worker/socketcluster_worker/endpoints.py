@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -176,6 +177,9 @@ class Endpoints:
 
         if not await self._forward(scope, receive, noting, handshake):
             cookie = SessionCookie(self._cookies, self._identity, handshake)
+            if cookie.brought is not None:
+                handshake = replace(handshake, has_session=True)
+                self._worker.ws_server.sessions.shown(cookie.brought)
             opens = scope["method"] == "GET" and "sid" not in handshake.query
             answer = cookie.opening(noting) if opens else noting
             await engine.serve(scope, receive, answer, handshake, cookie.session_id)
@@ -247,6 +251,8 @@ class Endpoints:
         """Answer a request to open a WebSocket; return it if it is open."""
         websocket = WebSocket(self._websocket_options, opened=self.open_websockets)
         cookie = SessionCookie(self._cookies, self._identity, handshake)
+        if cookie.brought is not None:
+            handshake = replace(handshake, has_session=True)
         session_id = cookie.session_id
         to_set = cookie.to_set(session_id)
         extra_headers = [] if to_set is None else [("Set-Cookie", to_set)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 from socketcluster_proto.v1 import worker_pb2 as pb
@@ -125,7 +126,9 @@ class Service:
             if not await lifecycle.unless_stopping(self._client.wait_ready()):
                 return
             for namespace in self._ws_server.everybody():
-                namespace.listen()
+                listening = namespace.listen()
+                if listening is not None:
+                    await lifecycle.unless_stopping(_ended(listening))  # nobody who is let in misses what others send
             stack.push_async_callback(self._server.close, self._settings.drain_timeout)
             await self._server.start()
             control = await self._listen(stack, http)
@@ -194,6 +197,11 @@ class Service:
         log.error(f"{what} failed", exc_info=error)
         for handler in self._ws_server.handlers("error"):
             self._reports.run(handler.call, ((error, what),), "a handler of 'error'")
+
+
+async def _ended(pending: asyncio.Future[bytes]) -> None:
+    """Wait until something has ended, however."""
+    await asyncio.wait((pending,))
 
 
 def _report_failed(error: BaseException, what: str) -> None:

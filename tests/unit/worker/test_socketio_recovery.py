@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from hashlib import blake2b
 from typing import Any
 
 import pytest
 from support.raw import RawWebSocket, frame
 from support.worker import Probe, RunningWorker, StartWorker, until
+
+from socketcluster_worker.api.broadcast import Broadcast
+from socketcluster_worker.api.history import History
+from socketcluster_worker.api.middleware import Action
+from socketcluster_worker.api.tickets import AT_ONCE, Ticket, Tickets
+from socketcluster_worker.api.values import pack
+from socketcluster_worker.errors import EventError
 
 PATH = "/socket.io/?EIO=4&transport=websocket"
 Workers = list[RunningWorker]
@@ -25,8 +32,8 @@ class Client:
         self.events: list[list[Any]] = []
 
     @classmethod
-    async def connect(cls, worker: RunningWorker, **auth: Any) -> Client:
-        websocket = await worker.websocket(PATH)
+    async def connect(cls, worker: RunningWorker, cookie: str = "", **auth: Any) -> Client:
+        websocket = await worker.websocket(PATH, **({"Cookie": cookie} if cookie else {}))
         await websocket.next()
         await websocket.send_text("40" + (json.dumps(auth) if auth else ""))
         return cls(websocket, json.loads((await websocket.next_text())[2:]))
@@ -55,20 +62,23 @@ async def heard_last(workers: Workers, text: str) -> None:
     def heard(worker: RunningWorker) -> bool:
         history = worker.worker.ws_server.history
         assert history is not None
-        return bool(history._entries) and history._entries[-1].emission.args == (text,)
+        return bool(history._entries) and history._entries[-1].packed == pack(("news", (text,)))
 
     await until(lambda: all(map(heard, workers)))
 
 
-async def kept(socket: Any, room: str) -> None:
-    """Wait until the store keeps that a socket is in a room."""
+async def state_of(worker: RunningWorker, pid: str) -> Any:
+    """Return what the store keeps for a ticket."""
+    key = "\0recovery\0" + blake2b(pid.encode(), digest_size=16).hexdigest()
+    return await worker.worker.store.get(key)
 
-    async def is_kept() -> bool:
-        states = await socket.session.get("\0recovery")
-        return bool(states) and any(room in state["rooms"] for state in states.values())
 
-    while not await is_kept():  # noqa: ASYNC110  # nothing tells
-        await asyncio.sleep(0)
+async def kept(worker: RunningWorker, client: Client, **wanted: Any) -> None:
+    """Wait until the store keeps a client's state, and in it what is wanted."""
+    while True:
+        state = await state_of(worker, client.pid)
+        if state is not None and all(state[name] == value for name, value in wanted.items()):
+            return
 
 
 @pytest.mark.parametrize("home", [0, 1])
@@ -87,7 +97,8 @@ async def test_a_client_recovers_on_any_worker(workers: Workers, probe: Probe, h
     server.to(client.sid).emit("news", "missed by id")
     await heard_last(workers, "missed by id")
     again = await Client.connect(workers[home], pid=client.pid, offset=client.offset)
-    assert (again.sid, again.pid) == (client.sid, client.pid)
+    assert again.sid == client.sid
+    assert again.pid != client.pid  # a ticket is used once
     assert [await again.next() for _ in range(2)] == [["news", "missed in the room"], ["news", "missed by id"]]
     recovered = await probe.sockets.get()
     assert recovered.recovered
@@ -140,16 +151,14 @@ async def test_a_client_that_cannot_recover_begins_anew(workers: Workers, probe:
     assert not fresh.recovered
 
 
-@pytest.mark.parametrize("home", [0])
+@pytest.mark.parametrize("home", [0, 1])
 async def test_a_client_that_recovers_takes_its_old_connection_s_place(
     workers: Workers, probe: Probe, home: int
 ) -> None:
-    workers[0].worker.ws_server.emit("news", "first")
-    await heard_last(workers, "first")
     client = await Client.connect(workers[0])
     old = await probe.sockets.get()
     old.join("room")
-    await kept(old, "room")
+    await kept(workers[0], client, rooms=["room"])
     again = await Client.connect(workers[home], pid=client.pid)  # the old one is half-open, say
     assert again.sid == client.sid
     new = await probe.sockets.get()
@@ -184,3 +193,174 @@ async def test_without_the_option_there_is_nothing_to_recover_with(worker: Runni
     assert not socket.recovered
     socket.emit("news", 1)
     assert await websocket.next_text() == '42["news",1]'
+
+
+Case = tuple[bool, str]
+
+
+@pytest.mark.parametrize("shown", ["none", "its own", "another"])
+@pytest.mark.parametrize("had", [True, False])
+async def test_a_ticket_belongs_to_the_cookie_if_there_is_one(
+    workers: Workers, probe: Probe, had: bool, shown: str
+) -> None:
+    first = await Client.connect(workers[0])
+    cookie = first.websocket.response.headers["set-cookie"].partition(";")[0]
+    session = (await probe.sockets.get()).session.id
+    client = await Client.connect(workers[0], cookie=cookie) if had else first
+    if had:
+        await probe.sockets.get()
+    other = await Client.connect(workers[1])
+    await probe.sockets.get()
+    another = other.websocket.response.headers["set-cookie"].partition(";")[0]
+    await kept(workers[0], client)
+    again = await Client.connect(
+        workers[1], cookie={"none": "", "its own": cookie, "another": another}[shown], pid=client.pid
+    )
+    socket = await probe.sockets.get()
+    recovers = shown == "its own" or (shown == "none" and not had)
+    assert socket.recovered is recovers
+    assert (again.sid == client.sid) is recovers
+    assert (socket.session.id == session) is recovers
+    if recovers:
+        await probe.ends.get()
+    elif had:  # the ticket of which somebody else knows is good for its own client still
+        assert (await Client.connect(workers[0], cookie=cookie, pid=client.pid)).sid == client.sid
+        await probe.ends.get()
+
+
+async def test_a_ticket_belongs_to_a_cookie_from_when_it_is_shown(workers: Workers, probe: Probe) -> None:
+    client = await Client.connect(workers[0])
+    await probe.sockets.get()
+    await kept(workers[0], client, has_cookie=False)
+    cookie = client.websocket.response.headers["set-cookie"].partition(";")[0]
+    await Client.connect(workers[0], cookie=cookie)
+    await kept(workers[0], client, has_cookie=True)
+    assert (await Client.connect(workers[1], pid=client.pid)).sid != client.sid
+
+
+async def test_a_ticket_says_nothing_and_is_good_once(workers: Workers, probe: Probe) -> None:
+    client = await Client.connect(workers[0])
+    socket = await probe.sockets.get()
+    assert socket.session.id not in client.pid
+    assert socket.id not in client.pid
+    assert len(client.pid) >= 22
+    await client.lose(probe)
+    await kept(workers[0], client, connected=False)
+    results = [await Client.connect(workers[home], pid=client.pid) for home in (1, 0, 1)]
+    assert [again.sid == client.sid for again in results] == [True, False, False]
+
+
+@pytest.mark.parametrize("end", ["the client leaves", "it is sent away", "it is lost"])
+async def test_what_is_kept_is_dropped(start_worker: StartWorker, probe: Probe, end: str) -> None:
+    worker = await start_worker(probe.run, recovery_window=0.2)
+    client = await Client.connect(worker)
+    socket = await probe.sockets.get()
+    await kept(worker, client)
+    server = worker.worker.ws_server
+    assert server.tickets is not None
+    assert len(server.tickets) == 1
+    if end == "the client leaves":
+        await client.websocket.send_text("41")
+        await probe.ends.get()
+    elif end == "it is sent away":
+        socket.disconnect()
+        await probe.ends.get()
+    else:
+        await client.lose(probe)
+    while await state_of(worker, client.pid) is not None:
+        pass
+    assert await socket.session.get_all() == {}
+    assert len(server.tickets) == 0
+    again = await Client.connect(worker, pid=client.pid)
+    assert again.sid != client.sid
+
+
+async def test_what_is_kept_of_a_connected_client_does_not_expire(start_worker: StartWorker, probe: Probe) -> None:
+    worker = await start_worker(probe.run, recovery_window=0.4)
+    client = await Client.connect(worker)
+    await probe.sockets.get()
+    await kept(worker, client)
+    server = worker.worker.ws_server
+    assert server.tickets is not None
+    ticket = next(iter(server.tickets._due))
+    renewals = {server.tickets._due[ticket]}
+    while len(renewals) < 10:  # more than the window
+        await state_of(worker, client.pid)
+        renewals.add(server.tickets._due[ticket])
+    again = await Client.connect(worker, pid=client.pid)
+    assert again.sid == client.sid
+    await probe.ends.get()
+
+
+async def test_one_timer_puts_all_expiries_off(worker: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    tickets = Tickets(worker.worker.ws_server.sessions.client, 0.04)
+    put_off: list[Ticket] = []
+    monkeypatch.setattr(Ticket, "put_off", lambda ticket: put_off.append(ticket))  # a method, as append is not
+    armed: list[Tickets] = []
+    arm = Tickets._arm
+
+    def counted(self: Tickets) -> None:
+        armed.append(self)
+        arm(self)
+
+    monkeypatch.setattr(Tickets, "_arm", counted)
+    kept = [tickets.new() for _ in range(AT_ONCE + 3)]
+    for ticket in kept:
+        tickets.renew(ticket)
+    assert len(armed) == 1
+    await until(lambda: len(put_off) > 5 * len(kept))
+    assert max(map(put_off.count, kept)) - min(map(put_off.count, kept)) <= 1  # one after the other
+    for ticket in kept:
+        tickets.forget(ticket)
+    assert tickets._timer is None
+
+
+async def test_a_state_whose_session_has_ended_is_not_given(workers: Workers, probe: Probe) -> None:
+    client = await Client.connect(workers[0])
+    await probe.sockets.get()
+    await kept(workers[0], client)
+    key = "\0recovery\0" + blake2b(client.pid.encode(), digest_size=16).hexdigest()
+    await workers[0].worker.store.set([key, "session"], "of a session that nobody has")
+    assert (await Client.connect(workers[1], pid=client.pid)).sid != client.sid
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_the_middleware_judges_the_session_that_the_client_ends_up_with(
+    workers: Workers, probe: Probe, allowed: bool
+) -> None:
+    client = await Client.connect(workers[0])
+    old = await probe.sockets.get()
+    old.join("room")
+    await client.lose(probe)
+    await kept(workers[0], client, connected=False)
+    seen: list[Any] = []
+
+    def judge(action: Action) -> None:
+        seen.append((action.socket.session.id, action.socket.id, action.socket.rooms, action.socket.recovered))
+        if not allowed:
+            raise EventError("no")
+
+    workers[1].worker.ws_server.use("handshake", judge)
+    websocket = await workers[1].websocket(PATH)
+    await websocket.next()
+    await websocket.send_text("40" + json.dumps({"pid": client.pid}))
+    assert (await websocket.next_text()).startswith("40" if allowed else "44")
+    assert seen == [(old.session.id, old.id, {"room", old.id}, True)]
+
+
+def test_the_history_has_a_limit_in_bytes() -> None:
+    history = History(3600)
+    choice = Broadcast(None)  # type: ignore[arg-type]
+    for offset in range(1, 1001):
+        history.append((1, offset), choice, "news", ("x" * 100_000,))
+        assert history.size <= 16 * 1024 * 1024
+    assert history.since((1, 999)) is not None
+    assert history.since((1, 1)) is None
+    for offset in range(1001, 1101):
+        history.append((1, offset), choice, "news", ("x",))
+    assert history.size == sum(entry.size for entry in history._entries)
+    history.append((1, 1101), choice, "news", ("x" * 20_000_000,))
+    assert history.since((1, 1100)) is not None  # one is always kept
+    many = Broadcast(None, frozenset(f"room {number}" for number in range(100_000)))  # type: ignore[arg-type]
+    history.append((1, 1102), many, "news", ("x",))
+    assert history.size > 10_000_000

@@ -17,13 +17,17 @@ T = TypeVar("T")
 class Emission:
     """An event on its way to many sockets: what each message protocol makes of it is made once."""
 
-    __slots__ = ("_errors", "_forms", "args", "event", "offset")
+    __slots__ = ("_errors", "_forms", "args", "event", "offset", "overtakes")
 
-    def __init__(self, event: str, args: tuple[Any, ...], offset: str | None = None) -> None:
+    def __init__(
+        self, event: str, args: tuple[Any, ...], offset: str | None = None, *, overtakes: bool = False
+    ) -> None:
         self.event = event
         self.args = args
         self.offset = offset
         """Where clients recover from after they got it; ``None`` where recovery is off."""
+        self.overtakes = overtakes
+        """Could it overtake broadcasts that were made before? Then it waits for its turn, for each client."""
         self._forms: dict[object, Any] = {}
         self._errors: dict[object, NotSerializableError] = {}
 

@@ -270,20 +270,24 @@ class Exchange(Emitter):
         for channel in tuple(socket.channels):
             self.discard(socket, channel)
 
-    def publish_inside(self, channel: str, packed: bytes) -> None:
+    def publish_inside(self, channel: str, packed: bytes) -> asyncio.Future[bytes]:
         """Publish to the workers themselves; for the namespaces."""
         sent = self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=packed)
         self._tasks.watch(sent, "a broadcast to the other workers")
+        return sent
 
     def listen_inside(
         self, channel: str, receive: Callable[[bytes, Position], None], missed: Callable[[Position], None]
-    ) -> None:
+    ) -> asyncio.Future[bytes]:
         """Hear what workers publish to each other; for the namespaces.
 
-        ``missed`` is called when something was not heard, with the position after which it goes on.
+        ``missed`` is called when something was not heard, with the position after which it goes on. The result is
+        where the channel is, once it is heard.
         """
         self._inside[channel] = _Inside(receive, missed)
-        self._tasks.watch(self._client.subscribe(channel), "subscribing to the other workers' broadcasts")
+        subscribed = self._client.subscribe(channel)
+        self._tasks.watch(subscribed, "subscribing to the other workers' broadcasts")
+        return subscribed
 
     def deliver(self, channel: str, packed: bytes, position: tuple[int, int]) -> None:
         """Send what the store says was published to all who are subscribed here."""

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from socketcluster_worker.api.broadcast import Emission
+from socketcluster_worker.api.values import pack, unpack
 
 if TYPE_CHECKING:
-    from socketcluster_worker.api.broadcast import Broadcast, Emission
+    from socketcluster_worker.api.broadcast import Broadcast
     from socketcluster_worker.api.socket import Socket
 
 Position: TypeAlias = tuple[int, int]
 """The store's epoch and offset: the order of the broadcasts of a namespace, the same on every worker."""
 
 MAX_ENTRIES = 10_000
-"""Broadcasts that are kept, whatever their age."""
+"""Broadcasts of a namespace that are kept, whatever their age."""
+MAX_BYTES = 16 * 1024 * 1024
+"""Bytes that a namespace's broadcasts may take, whatever their age."""
+ENTRY_BYTES = 500
+"""Bytes that one takes beside its event, its arguments and the rooms it is for, more or less."""
+ROOM_BYTES = 150
+"""Bytes that a room takes beside its name, more or less."""
 
 
 def write_position(position: Position) -> str:
@@ -37,7 +47,8 @@ class Entry:
 
     position: Position
     choice: Broadcast
-    emission: Emission
+    packed: bytes
+    """The event and its arguments."""
     at: float
 
     def is_for(self, socket: Socket) -> bool:
@@ -45,6 +56,17 @@ class Entry:
         rooms = socket.rooms
         chosen = self.choice.rooms
         return (chosen is None or not rooms.isdisjoint(chosen)) and rooms.isdisjoint(self.choice.excepted)
+
+    def emission(self) -> Emission:
+        """Return what is sent to a client that missed it."""
+        event, args = unpack(self.packed)
+        return Emission(event, tuple(args), write_position(self.position))
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes, more or less."""
+        named = *(self.choice.rooms or ()), *self.choice.excepted
+        return ENTRY_BYTES + len(self.packed) + sum(ROOM_BYTES + len(room) for room in named)
 
 
 class History:
@@ -56,23 +78,34 @@ class History:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
+        self._entries: deque[Entry] = deque()
+        self.size = 0
+        """Bytes that are kept."""
         self.latest: Position | None = None
-        """Where the namespace is now; ``None`` until a first broadcast was heard."""
+        """Where the namespace is now; ``None`` until this worker hears it."""
 
-    def append(self, position: Position, choice: Broadcast, emission: Emission) -> None:
-        """Keep a broadcast; a volatile one only moves the position on."""
+    def begin(self, position: Position) -> None:
+        """Note where the namespace is when this worker begins to hear it."""
+        if self.latest is None:
+            self.latest = position
+
+    def append(self, position: Position, choice: Broadcast, event: str, args: Sequence[Any]) -> None:
+        """Keep a broadcast; of a volatile one only that it was there."""
         if self.latest is not None and position != (self.latest[0], self.latest[1] + 1):
-            self._entries.clear()  # something was missed here, so nothing before it is of use
+            self._clear()  # something was missed here, so nothing before it is of use
         self.latest = position
         now = time.monotonic()
-        self._entries.append(Entry(position, choice, emission, now))
-        while self._entries[0].at < now - self._seconds:
-            self._entries.popleft()
+        entry = Entry(position, choice, b"" if choice.is_volatile else pack((event, args)), now)
+        self._entries.append(entry)
+        self.size += entry.size
+        while (
+            self._entries[0].at < now - self._seconds or len(self._entries) > MAX_ENTRIES or self.size > MAX_BYTES
+        ) and len(self._entries) > 1:
+            self.size -= self._entries.popleft().size
 
     def skip(self, position: Position) -> None:
         """Note that broadcasts were not heard: nothing up to a position is known here."""
-        self._entries.clear()
+        self._clear()
         self.latest = position
 
     def since(self, position: Position) -> list[Entry] | None:
@@ -84,3 +117,7 @@ class History:
         if position[1] < self._entries[0].position[1] - 1 or position > self._entries[-1].position:
             return None
         return [entry for entry in self._entries if entry.position > position and not entry.choice.is_volatile]
+
+    def _clear(self) -> None:
+        self._entries.clear()
+        self.size = 0

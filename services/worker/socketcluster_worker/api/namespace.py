@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from asyncio import Task
 from collections.abc import Callable, Iterable, ValuesView
 from typing import TYPE_CHECKING, Any, overload
 
+from socketcluster_runtime.store_routes import read_position
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.broadcast import Broadcast, Emission
 from socketcluster_worker.api.events import Emitter, check_emitted
 from socketcluster_worker.api.history import History, Position, write_position
 from socketcluster_worker.api.middleware import M, Middleware
+from socketcluster_worker.api.tickets import Tickets
+from socketcluster_worker.api.turns import Turns
 from socketcluster_worker.api.values import pack, unpack
 from socketcluster_worker.tasks import Tasks
 
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
 BUS = "\0namespace\0"
 """Begins the names of the channels on which workers tell each other of broadcasts."""
+REPLACED = "another connection took this one's place"
 
 
 class Namespace(Emitter):
@@ -61,6 +67,11 @@ class Namespace(Emitter):
         self._recovery_window = recovery_window
         self.history = History(recovery_window) if recovery_window else None
         """Of the broadcasts; ``None`` where clients cannot recover."""
+        self.tickets = Tickets(sessions.client, recovery_window) if recovery_window else None
+        """What clients recover with; ``None`` where they cannot."""
+        self.turns = Turns()
+        self._late: dict[Socket, int] = {}  # those that recovered, and the last broadcast that was on its way then
+        self._origin = worker_id + secrets.token_urlsafe(9)  # another one after a restart
 
     @property
     def sockets(self) -> ValuesView[Socket]:
@@ -97,21 +108,30 @@ class Namespace(Emitter):
     def broadcast(self, choice: Broadcast, event: str, args: tuple[Any, ...]) -> None:
         """Send an event to those of ``choice``: here at once, to the other workers through the store.
 
-        Where clients can recover, it goes through the store to this worker too, which gives all workers one order.
+        To clients that can recover it goes through the store here too, which gives all workers one order.
         """
         check_emitted(event)
         rooms = list(choice.rooms or ())  # on its way, none stands for everybody
-        packed = pack((self._worker_id, rooms, list(choice.excepted), choice.is_volatile, event, args))
+        number = self.turns.sent + 1
+        packed = pack((self._origin, rooms, list(choice.excepted), choice.is_volatile, event, args, number))
         if choice.rooms is not None and not rooms:
             return
-        if self.history is None:
-            self._deliver(choice, Emission(event, args))
-        self.exchange.publish_inside(BUS + self.name, packed)
+        chosen = self._chosen(choice)
+        now = chosen if self.history is None else [socket for socket in chosen if not socket.is_recoverable]
+        self._deliver(now, Emission(event, args), volatile=choice.is_volatile)
+        sent = self.exchange.publish_inside(BUS + self.name, packed)
+        if self.history is not None:
+            self.turns.begin([socket for socket in chosen if socket.is_recoverable], sent)
 
-    def _deliver(self, choice: Broadcast, emission: Emission) -> None:
-        for socket in self._chosen(choice):
+    def take_place(self, socket: Socket) -> None:
+        """End the connection that a socket recovered from, if it is open on another worker still."""
+        told = (self._origin, [socket.id], (), True, None, (socket.recoveries,), 0)
+        self.exchange.publish_inside(BUS + self.name, pack(told))
+
+    def _deliver(self, sockets: Iterable[Socket], emission: Emission, *, volatile: bool) -> None:
+        for socket in sockets:
             try:
-                socket.emit_shared(emission, volatile=choice.is_volatile)
+                socket.emit_shared(emission, volatile=volatile)
             except Exception as error:  # all the others get it
                 self.tasks.unreachable(socket.protocol, emission.event, error)
 
@@ -134,18 +154,44 @@ class Namespace(Emitter):
 
     def _heard(self, packed: bytes, position: Position) -> None:
         """Take a broadcast from the store."""
-        origin, rooms, excepted, is_volatile, event, args = unpack(packed)
+        origin, rooms, excepted, is_volatile, event, args, number = unpack(packed)
         choice = Broadcast(self, frozenset(rooms) or None, frozenset(excepted), is_volatile)
-        if self.history is not None:
-            emission = Emission(event, tuple(args), None if is_volatile else write_position(position))
-            self.history.append(position, choice, emission)
-            self._deliver(choice, emission)
-        elif origin != self._worker_id:
-            self._deliver(choice, Emission(event, tuple(args)))
+        own = origin == self._origin
+        if event is None:
+            self._place_taken(rooms[0], args[0])
+        elif self.history is None and not own:
+            self._deliver(self._chosen(choice), Emission(event, tuple(args)), volatile=is_volatile)
+        if self.history is None:
+            return
+        self.history.append(position, choice, event, args)
+        self.turns.reached(position)
+        if event is None:
+            return
+        emission = Emission(event, tuple(args), None if is_volatile else write_position(position))
+        self._deliver(self._recipients(choice, number) if own else self._chosen(choice), emission, volatile=is_volatile)
+        if own:
+            self.turns.end(number)
+
+    def _recipients(self, choice: Broadcast, number: int) -> list[Socket]:
+        """Return who is to get a broadcast of this worker's own here, and did not get it at once."""
+        found = self.turns.recipients(number)
+        if found is None:  # the store's answer was given up, and yet the store has carried it out
+            return [socket for socket in self._chosen(choice) if socket.is_recoverable]
+        late: list[Socket] = []
+        if self._late:
+            self._late = {socket: last for socket, last in self._late.items() if last >= number and socket.connected}
+            late = [socket for socket in self._chosen(choice) if socket in self._late]
+        return [*found, *late]
+
+    def _place_taken(self, socket_id: str, recoveries: int) -> None:
+        former = self._sockets.get(socket_id)
+        if former is not None and former.recoveries < recoveries:
+            former.disconnect(CloseCode.REPLACED, REPLACED)
 
     def _missed(self, position: Position) -> None:
         if self.history is not None:
             self.history.skip(position)
+            self.turns.reached(position, missed=True)
 
     # Rooms; for the sockets.
 
@@ -163,20 +209,31 @@ class Namespace(Emitter):
 
     # Coming and going; for the protocols.
 
-    def listen(self) -> None:
-        """Hear the broadcasts of the other workers; once is enough."""
-        if not self._listening:
-            self._listening = True
-            self.exchange.listen_inside(BUS + self.name, self._heard, self._missed)
+    def listen(self) -> asyncio.Future[bytes] | None:
+        """Hear the broadcasts of the other workers; once is enough. The result, if any, tells that it has begun."""
+        if self._listening:
+            return None
+        self._listening = True
+        listening = self.exchange.listen_inside(BUS + self.name, self._heard, self._missed)
+        if self.history is not None:
+            listening.add_done_callback(self._begun)
+        return listening
+
+    def _begun(self, listening: asyncio.Future[bytes]) -> None:
+        if self.history is not None and not listening.cancelled() and listening.exception() is None:
+            now = read_position(listening.result())
+            self.history.begin((now.epoch, now.offset))
 
     def connected(self, socket: Socket) -> None:
         """Let a socket in, in the place of one that it recovered from; until now nothing reached it."""
         self.listen()
         former = self._sockets.get(socket.id)
         if former is not None:
-            former.disconnect(CloseCode.REPLACED, "another connection took this one's place")
+            former.disconnect(CloseCode.REPLACED, REPLACED)
         self._sockets[socket.id] = socket
         socket.let_in()
+        if socket.recovered and self.turns.sent > self.turns.heard:
+            self._late[socket] = self.turns.sent
         self.sessions.add(socket)
         self.run_all("connection", (socket,))
 

@@ -29,6 +29,8 @@ class Session(SessionTree):
         super().__init__(sessions.client, sessions.watches, session_id)
         self.id = session_id
         self._sessions = sessions
+        self.has_cookie = False
+        """Has its browser shown this worker the session's cookie?"""
         self._sockets: dict[Socket, None] = {}
 
     @property
@@ -50,7 +52,7 @@ class Session(SessionTree):
 
     def _deliver(self, event: str, args: tuple[Any, ...]) -> None:
         """Send an event to the session's sockets on this worker."""
-        emission = Emission(event, args)
+        emission = Emission(event, args, overtakes=True)
         for socket in tuple(self._sockets):
             try:
                 socket.emit_shared(emission)
@@ -84,6 +86,15 @@ class Sessions:
         if session is None:
             session = self._known[session_id] = Session(session_id, self)
         return session
+
+    def shown(self, session_id: str) -> None:
+        """Note that a request brought a session's cookie."""
+        session = self._known.get(session_id)
+        if session is not None and not session.has_cookie:
+            session.has_cookie = True
+            for socket in session._sockets:
+                if socket.state_changed is not None:
+                    socket.state_changed()
 
     def add(self, socket: Socket) -> None:
         """Note that a socket of a session is here; with the first one the store learns of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, overload
@@ -102,8 +103,13 @@ class Socket(Emitter):
         """The channels that the client is subscribed to; kept by the exchange."""
         self.is_recoverable = False
         """Is what the client misses while it is away kept for it? Set by its protocol."""
-        self.rooms_changed: Callable[[], None] | None = None
-        """Who is told of a change of rooms; set by its protocol."""
+        self.state_changed: Callable[[], None] | None = None
+        """Who is told that what a client recovers has changed; set by its protocol."""
+        self.recoveries = 0
+        """How often the client has recovered."""
+        self.turn = 0
+        """Number of the last broadcast to it that is on its way through the store; 0: none is."""
+        self._behind: deque[tuple[int, Callable[[], None]]] | None = None  # what waits for that
         self._early: list[tuple[str, tuple[Any, ...]]] | None = None  # emitted before it was let in
         self._peer = peer
         self._ack_timeout = ack_timeout
@@ -317,16 +323,16 @@ class Socket(Emitter):
             for room in rooms:
                 self.joined.add(room)
                 self.namespace.join(self, room)  # or once it is let in
-            if self.rooms_changed is not None:
-                self.rooms_changed()
+            if self.state_changed is not None:
+                self.state_changed()
 
     def leave(self, room: str) -> None:
         """Be a member of a room no longer."""
         if room in self.joined:
             self.joined.discard(room)
             self.namespace.leave(self, room)
-            if self.rooms_changed is not None:
-                self.rooms_changed()
+            if self.state_changed is not None:
+                self.state_changed()
 
     # For the rest of the worker.
 
@@ -341,6 +347,24 @@ class Socket(Emitter):
                 self.emit(event, *args)
             except NotSerializableError as error:
                 self.namespace.handler_failed(error, f"an emit of {event!r} in middleware of the stage 'handshake'")
+
+    def in_turn(self, send: Callable[[], None]) -> None:
+        """Call ``send`` once the broadcasts to the client are delivered that were made before: at once, mostly."""
+        if self.turn:
+            self._behind = self._behind or deque()
+            self._behind.append((self.turn, send))
+        else:
+            send()
+
+    def take_turn(self, heard: int) -> None:
+        """Send what has waited for broadcasts up to a number; for the namespace."""
+        while self._behind and self._behind[0][0] <= heard:
+            try:
+                self._behind.popleft()[1]()
+            except Exception as error:  # what waits behind it is sent
+                self.namespace.handler_failed(error, "sending what waited for a broadcast")
+        if self.turn <= heard:
+            self.turn = 0
 
     @property
     def writable(self) -> bool:

@@ -1,102 +1,123 @@
-"""Connection state recovery: what is kept of a Socket.IO client, for it to take up where it was.
+"""Connection state recovery: a Socket.IO client that comes back takes up where it was.
 
-https://socket.io/docs/v4/connection-state-recovery. A client is given a private id (``pid``) and with each event its
-offset; coming back with both, on whatever worker, it gets its id, rooms, data and session again, and what it missed.
-The state lies in the store, in the session's own tree, and ends with the session.
+https://socket.io/docs/v4/connection-state-recovery. A client is given a ticket (``pid``) and with each event its
+offset; coming back with both, on whatever worker, it gets its id, rooms, data and session again, and what it missed. A
+ticket is used once, and belongs to the cookie of its session if the client keeps one: to whoever has the ticket alone,
+the state is given only if its client had no cookie either.
 """
 
 from __future__ import annotations
 
-import secrets
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
-from socketcluster_runtime import logging
-from socketcluster_runtime.errors import LinkError
 from socketcluster_worker.api.history import Entry, Position, read_position, write_position
-from socketcluster_worker.api.namespace import Namespace
-from socketcluster_worker.api.session import Session
 from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.errors import NotSerializableError
-
-log = logging.get_logger(__name__)
-
-KEY = "\0recovery"
-"""The key of a session's tree under which its clients' states lie."""
-SEPARATOR = "~"
-"""Stands between the session's id and the token in a ``pid``; neither contains it."""
+from socketcluster_worker.api.tickets import Ticket, Tickets
 
 
-class Ticket:
-    """What a client recovers with.
+class Recovery:
+    """What one socket recovers from, and with.
 
     Args:
-        session: where the state is kept.
-        token: names it; a secret of the client.
+        socket: the socket.
+        tickets: those of its namespace.
     """
 
-    def __init__(self, session: Session, token: str) -> None:
-        self.session = session
-        self._token = token
+    def __init__(self, socket: Socket, tickets: Tickets) -> None:
+        self._socket = socket
+        self._tickets = tickets
         self._start: Position | None = None
+        self._ticket: Ticket | None = None
+        self._saving = False
+        self._was_connected = False
 
-    @classmethod
-    def new(cls, session: Session) -> Ticket:
-        """Make the ticket of a new client."""
-        return cls(session, secrets.token_urlsafe(18))
+    async def resolve(self, pid: object, offset: object) -> None:
+        """Make the socket the one that it was, if the client shows a ticket that is good."""
+        socket = self._socket
+        history = socket.namespace.history
+        state = await self._tickets.look(pid)
+        if state is None or history is None or not self._belongs(state) or not socket.connected:
+            return
+        start = read_position(state["offset"])
+        shown = read_position(offset)
+        if shown is None or (start is not None and shown < start):  # what came before was never its own
+            shown = start
+        if shown is None or history.since(shown) is None:
+            return
+        state = await self._tickets.take(str(pid))
+        if state is None or not self._belongs(state) or not socket.connected:
+            return
+        self._start = shown
+        self._was_connected = state["connected"]
+        socket.id, socket.data, socket.recovered = state["id"], state["data"], True
+        socket.session = socket.namespace.sessions.get(state["session"])
+        socket.recoveries = state["recoveries"] + 1
+        socket.join(*state["rooms"])
 
-    @classmethod
-    def read(cls, pid: object, namespace: Namespace) -> Ticket | None:
-        """Return the ticket that a client shows, ``None`` if it shows none."""
-        if not isinstance(pid, str) or len(pid) > 200:
-            return None
-        session_id, separator, token = pid.partition(SEPARATOR)
-        return cls(namespace.sessions.get(session_id), token) if separator and token else None
+    def _belongs(self, state: dict[str, Any]) -> bool:
+        """Is a state this client's?"""
+        socket = self._socket
+        if state["namespace"] != socket.namespace.name:
+            return False
+        if socket.handshake.has_session:
+            return bool(state["session"] == socket.session.id)
+        return not state["has_cookie"]
 
-    @property
-    def pid(self) -> str:
-        """What the client keeps to itself."""
-        return self.session.id + SEPARATOR + self._token
+    def missed(self) -> Sequence[Entry] | None:
+        """Return what a socket that recovers missed until now; ``None``: that is not known any more."""
+        history = self._socket.namespace.history
+        if not self._socket.recovered:
+            return ()
+        return None if history is None or self._start is None else history.since(self._start)
 
-    def begin(self, namespace: Namespace) -> None:
-        """Note from where on a client that never gets anything misses what comes."""
-        self._start = namespace.history.latest if namespace.history is not None else None
+    def begin(self) -> str:
+        """Begin to keep the socket's state; return the ticket for the client."""
+        socket = self._socket
+        if not socket.recovered and socket.namespace.history is not None:
+            self._start = socket.namespace.history.latest
+        self._ticket = self._tickets.new()
+        socket.is_recoverable = True
+        socket.state_changed = self.save
+        return self._ticket.text
 
-    async def save(self, socket: Socket) -> None:
-        """Keep a socket's state as it is now."""
+    def took_place(self) -> None:
+        """End the connection that the socket recovered from, wherever it still is."""
+        if self._was_connected:
+            self._socket.namespace.take_place(self._socket)
+
+    def save(self) -> None:
+        """Keep the state as it is at the end of this turn of the loop."""
+        if self._ticket is not None and not self._saving:
+            self._saving = True
+            self._socket.namespace.run(self._save, (self._ticket,), "keeping a client's state")
+
+    async def _save(self, ticket: Ticket) -> None:
+        await asyncio.sleep(0)
+        self._saving = False
+        socket = self._socket
         state = {
             "id": socket.id,
             "namespace": socket.namespace.name,
+            "session": socket.session.id,
+            "has_cookie": socket.session.has_cookie,
             "rooms": list(socket.joined),
             "data": socket.data,
-            "offset": write_position(self._start) if self._start is not None else None,
+            "offset": None if self._start is None else write_position(self._start),
+            "connected": socket.connected,
+            "recoveries": socket.recoveries,
         }
-        try:
-            await self.session.set([KEY, self._token], state)
-        except (LinkError, NotSerializableError) as error:
-            log.warning("a client's state was not kept, so it cannot recover", error=str(error))
+        await ticket.keep(state, connected=socket.connected)
 
-    async def forget(self) -> None:
-        """Drop the state: the client was sent away, or went for good."""
-        try:
-            await self.session.remove([KEY, self._token])
-        except LinkError as error:
-            log.warning("a client's state was not dropped", error=str(error))
+    def forget(self) -> None:
+        """Drop the state of a client that is not to recover."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._socket.namespace.run(ticket.drop, (), "dropping a client's state")
 
-    async def load(self, namespace: Namespace) -> dict[str, Any] | None:
-        """Return the state, ``None`` if there is none."""
-        try:
-            state = await self.session.get([KEY, self._token])
-        except LinkError as error:
-            log.warning("a client's state could not be read", error=str(error))
-            return None
-        if not isinstance(state, dict) or state.get("namespace") != namespace.name:
-            return None
-        self._start = read_position(state.get("offset"))
-        return state
-
-    def missed(self, namespace: Namespace, offset: object) -> list[Entry] | None:
-        """Return what came after the client's last event, ``None`` if that is not known any more."""
-        position = read_position(offset) or self._start
-        if namespace.history is None or position is None:
-            return None
-        return namespace.history.since(position)
+    def leave(self) -> None:
+        """Leave the state to the socket that has recovered."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            ticket.leave()

@@ -7,8 +7,9 @@ the acknowledgement is one object, ``{"error": {"name", "message", "data"}}``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from socketcluster_runtime import logging
@@ -17,7 +18,6 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import PacketTooLargeError, WireError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker.api.broadcast import Emission
-from socketcluster_worker.api.history import Entry
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.namespace import Namespace
 from socketcluster_worker.api.socket import Socket
@@ -26,7 +26,7 @@ from socketcluster_worker.errors import EventError, NotSerializableError, Socket
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
 from socketcluster_worker.protocols.intake import Intake
-from socketcluster_worker.protocols.recovery import Ticket
+from socketcluster_worker.protocols.recovery import Recovery
 
 log = logging.get_logger(__name__)
 
@@ -145,11 +145,13 @@ class Member:
             self,
             ack_timeout=peer.context.timing.ack_timeout,
         )
+        if handshake.has_session:
+            namespace.sessions.shown(session_id)
         self._dispatch = Dispatch(namespace, self._socket, self, peer.intake)
         self.event = self._dispatch.event
         """Takes an event for this namespace: its name, its arguments, and its ack id if it has one."""
-        self._ticket: Ticket | None = None  # where clients can recover
-        self._saving = False
+        tickets = namespace.tickets
+        self._recovery = None if tickets is None else Recovery(self._socket, tickets)  # where clients can recover
         self._ack_prefix = wire.ack_prefix(namespace.name)
         self._last_call = -1
         self._calls: dict[int, asyncio.Future[Any]] = {}
@@ -158,12 +160,14 @@ class Member:
 
     def connect(self, data: dict[str, Any]) -> None:
         """Let the client in, if the middleware does; ``data`` is what its CONNECT packet carries."""
-        if self.namespace.middleware.active("handshake") or self.namespace.history is not None:
+        if self.namespace.middleware.active("handshake") or self._recovery is not None:
             self.namespace.run(self._judge, (data,), "middleware of the stage 'handshake'")
         else:
             self._connected()
 
     async def _judge(self, data: dict[str, Any]) -> None:
+        if self._recovery is not None:  # first, so that the middleware judges the session that the client ends up with
+            await self._recovery.resolve(data.get("pid"), data.get("offset"))
         try:
             await self.namespace.middleware.run(Action("handshake", self._socket))
         except EventError as error:
@@ -172,10 +176,7 @@ class Member:
             self.namespace.handler_failed(error, "middleware of the stage 'handshake'")
             self._refuse("the middleware failed", None)
         else:
-            if self.namespace.history is None:
-                self._connected()
-            else:
-                await self._connect_recoverably(data)
+            self._connected()
 
     def _refuse(self, message: str, data: object) -> None:
         if self._socket.connected:
@@ -183,61 +184,30 @@ class Member:
             self._peer.send(wire.connect_error(self.namespace.name, message, data))
             self._peer.left(self)
 
-    def _connected(self, pid: str | None = None, missed: Sequence[Entry] = ()) -> None:
-        if self._socket.connected:
-            self._peer.send(wire.connect(self.namespace.name, self._socket.id, pid))
-            for entry in missed:
-                if entry.is_for(self._socket):
-                    self._send_again(entry.emission)
-            self.namespace.connected(self._socket)
-            self._dispatch.begin()
+    def _connected(self) -> None:
+        recovery = self._recovery
+        if not self._socket.connected:
+            return
+        missed = () if recovery is None else recovery.missed()
+        if missed is None:  # the middleware took so long; its ticket is used, so the client begins anew
+            self._peer.connection.close(CloseCode.GOING_AWAY, "what was missed is not known any more")
+            return
+        pid = None if recovery is None else recovery.begin()
+        self._peer.send(wire.connect(self.namespace.name, self._socket.id, pid))
+        for entry in missed:
+            if entry.is_for(self._socket):
+                self._send_again(entry.emission())
+        self.namespace.connected(self._socket)
+        if recovery is not None:
+            recovery.took_place()
+            recovery.save()
+        self._dispatch.begin()
 
     def _send_again(self, emission: Emission) -> None:
         try:
             self.emit_shared(emission)
         except NotSerializableError as error:  # as it was left out when it was broadcast
             self.namespace.tasks.unreachable(self.protocol, emission.event, error)
-
-    # Recovery.
-
-    async def _connect_recoverably(self, data: dict[str, Any]) -> None:
-        ticket = Ticket.read(data.get("pid"), self.namespace)
-        state = None if ticket is None else await ticket.load(self.namespace)
-        missed = None if ticket is None or state is None else ticket.missed(self.namespace, data.get("offset"))
-        if not self._socket.connected:
-            return
-        if ticket is None or state is None or missed is None:
-            ticket, missed = Ticket.new(self._socket.session), []
-            ticket.begin(self.namespace)
-        else:
-            self._take_up(ticket, state)
-        self._ticket = ticket
-        self._socket.is_recoverable = True
-        self._connected(ticket.pid, missed)
-        self._save()
-        self._socket.rooms_changed = self._save
-
-    def _take_up(self, ticket: Ticket, state: dict[str, Any]) -> None:
-        """Make the socket the one that it was."""
-        socket = self._socket
-        socket.id, socket.session, socket.data, socket.recovered = state["id"], ticket.session, state["data"], True
-        socket.join(*state["rooms"])
-
-    def _save(self) -> None:
-        if self._ticket is not None and not self._saving:
-            self._saving = True  # what else changes in this turn is saved along
-            self.namespace.run(self._save_once, (self._ticket,), "keeping a client's state")
-
-    async def _save_once(self, ticket: Ticket) -> None:
-        await asyncio.sleep(0)
-        self._saving = False
-        await ticket.save(self._socket)
-
-    def _forget(self) -> None:
-        """Drop the state of a client that is not to recover."""
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self.namespace.run(ticket.forget, (), "dropping a client's state")
 
     # What the client sends.
 
@@ -251,7 +221,8 @@ class Member:
         elif packet.type is _ACK:
             self._answered(packet)
         elif packet.type is _DISCONNECT:
-            self._forget()
+            if self._recovery is not None:
+                self._recovery.forget()
             self.gone(CloseCode.NORMAL, "the client left the namespace")
             self._peer.left(self)
         else:
@@ -259,7 +230,8 @@ class Member:
 
     def gone(self, code: int, reason: str) -> None:
         """Learn that the client is gone."""
-        self._save()  # with the data as it is at the end
+        if self._recovery is not None:
+            self._recovery.save()  # with the data as it is at the end
         calls, self._calls = self._calls, {}
         for answer in calls.values():
             if not answer.done():
@@ -286,10 +258,17 @@ class Member:
 
     def emit_shared(self, emission: Emission) -> None:
         """Send an event that goes to other sockets too."""
+        key = self.protocol, self.namespace.name
         if emission.offset is None:
-            text, attachments = emission.form((self.protocol, self.namespace.name), self._encode_shared)
+            text, attachments = emission.form(key, self._encode_shared)
         else:
-            text, attachments = emission.form((self.protocol, self.namespace.name), self._encode_with(emission.offset))
+            text, attachments = emission.form(key, self._encode_with(emission.offset))
+        if emission.overtakes and self._socket.turn:
+            self._socket.in_turn(partial(self._send_shared, text, attachments))
+        else:
+            self._send_shared(text, attachments)
+
+    def _send_shared(self, text: Outgoing, attachments: list[bytes]) -> None:
         connection = self._peer.connection
         connection.send_outgoing(text, "disconnect" if attachments else None)
         for attachment in attachments:
@@ -307,10 +286,20 @@ class Member:
         """Send an event that wants an acknowledgement."""
         call_id = self._last_call + 1
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._peer.send(wire.event(self.namespace.name, [event, *args], call_id))
+        self._send_in_turn(*_encode(wire.event(self.namespace.name, [event, *args], call_id)))
         self._last_call = call_id
         self._calls[call_id] = answer
         return call_id, answer
+
+    def _send_in_turn(self, text: bytes, attachments: list[bytes]) -> None:
+        """Send what is for this client alone, after the broadcasts to it that were made before."""
+
+        def send() -> None:
+            self._peer.connection.send_text(text, "disconnect")
+            for attachment in attachments:
+                self._peer.connection.send_binary(attachment, "disconnect")
+
+        self._socket.in_turn(send)
 
     def forget(self, call_id: int) -> None:
         """Stop waiting for an answer."""
@@ -323,12 +312,18 @@ class Member:
         """Disconnect the client from the namespace, or altogether where it is to come back."""
         if code in CLOSES_EVERYTHING:
             self._peer.connection.close(code, reason)
+        elif code == CloseCode.REPLACED:
+            self._leave(code, reason)
+        else:
+            self._socket.in_turn(partial(self._leave, code, reason))
+
+    def _leave(self, code: int, reason: str) -> None:
+        if not self._socket.connected:
             return
         replaced = code == CloseCode.REPLACED  # what is kept of the client is the other connection's now
-        if replaced:
-            self._ticket = None
-        else:
-            self._forget()
+        if self._recovery is not None:
+            (self._recovery.leave if replaced else self._recovery.forget)()
+        if not replaced:
             self._peer.send(wire.disconnect(self.namespace.name))
         self.gone(code, reason)
         self._peer.left(self)
@@ -349,7 +344,10 @@ class Member:
                 text = wire.encode_ack(self._ack_prefix, int(call_id), args)
             except UNSERIALIZABLE as error:
                 raise NotSerializableError(str(error)) from None
-            if text is None:
+            if self._socket.turn:
+                packet = wire.ack(self.namespace.name, int(call_id), args)
+                self._send_in_turn(*(_encode(packet) if text is None else (text, [])))
+            elif text is None:
                 self._peer.send(wire.ack(self.namespace.name, int(call_id), args))
             else:
                 self._peer.connection.send_text(text, "disconnect")
