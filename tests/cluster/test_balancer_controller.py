@@ -35,10 +35,10 @@ async def test_the_example_refuses_moves_and_routes_processes(tmp_path: Path, se
         assert await get("/old") == (301, "/new")
         assert await get("/new", **BOT) == (403, "You are not welcome here.\n")
         websocket = cluster.url.replace("http", "ws") + "/socketcluster/"
-        async with connect(websocket, ssl=tls):
+        async with connect(websocket, ssl=tls, open_timeout=60):
             pass
         with pytest.raises(InvalidStatus, match="403"):
-            await connect(websocket, ssl=tls, user_agent_header=BOT["User-Agent"])
+            await connect(websocket, ssl=tls, open_timeout=60, user_agent_header=BOT["User-Agent"])
 
 
 async def test_a_broken_one_is_told_with_its_line_and_tried_again_until_it_works(tmp_path: Path) -> None:

@@ -64,10 +64,10 @@ async def test_behind_the_balancer_nothing_is_served_for_another_host(tmp_path: 
         async with browser.raw() as socket:
             assert await socket.call("echo", 1) == 1
         port = int(cluster.url.rpartition(":")[2])
-        async with connect("ws://www.app.example/socketcluster/", host="127.0.0.1", port=port):
+        async with connect("ws://www.app.example/socketcluster/", host="127.0.0.1", port=port, open_timeout=60):
             pass
         with pytest.raises(InvalidStatus, match="400"):
-            await connect("ws://evil.example/socketcluster/", host="127.0.0.1", port=port)
+            await connect("ws://evil.example/socketcluster/", host="127.0.0.1", port=port, open_timeout=60)
 
 
 async def test_by_https_everything_works_and_certificates_are_renewed_under_way(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ async def test_a_page_must_have_come_by_tls_as_its_client_does(tmp_path: Path) -
         ):
             answer = await page.http.get(poll, headers={"Origin": origin})
             assert answer.status_code == status, origin
-            opening = connect(own.replace("https", "wss") + websocket, ssl=tls, origin=Origin(origin))
+            opening = connect(own.replace("https", "wss") + websocket, ssl=tls, origin=Origin(origin), open_timeout=60)
             if status == 200:
                 async with opening:
                     continue

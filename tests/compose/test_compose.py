@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.clients import Browser, Messages
-from support.cluster import until
+from support.cluster import runs, until
 from support.compose import ComposeCluster, check_sessions, docker, logged_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
@@ -131,18 +131,13 @@ def test_health_checks_tell_the_truth(cluster: ComposeCluster) -> None:
 
 async def _check_rand(tabs: dict[Browser, list[Any]]) -> None:
     """All tabs of a browser show the same number; over a few seconds another browser's are others."""
-    numbers = {}
-    for browser, sockets in tabs.items():
-        seen = [await until(lambda s=socket: _rands(s), lambda got: len(got) >= 4) for socket in sockets]  # type: ignore[misc]
-        numbers[browser] = [got[-3:] for got in seen]
-    for browser, sockets in tabs.items():
-        sequences = ["".join(f"{n}," for n in await _rands(socket)) for socket in sockets]
-        for number in numbers[browser]:
-            wanted = "".join(f"{n}," for n in number)
-            assert all(wanted in sequence for sequence in sequences)
-    one, other = (tuple(tuple(n) for n in found) for found in numbers.values())
-    assert set(one).isdisjoint(other)
+
+    async def shared(browser: Browser) -> set[tuple[int, ...]]:
+        return set.intersection(*(runs(_rands(socket)) for socket in tabs[browser]))
+
+    one, other = [await until(lambda browser=browser: shared(browser), bool) for browser in tabs]  # type: ignore[misc]
+    assert one.isdisjoint(other)
 
 
-async def _rands(socket: Messages) -> list[int]:
+def _rands(socket: Messages) -> list[int]:
     return [data for event, data in socket.events if event == "rand"]

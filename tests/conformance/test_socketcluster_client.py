@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(240)]
 
 
 async def test_socketcluster_client_20(drive: Callable[[str], Awaitable[dict[str, Any]]]) -> None:

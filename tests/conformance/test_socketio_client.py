@@ -11,7 +11,7 @@ import pytest
 from support import haproxy
 from support.local import LocalCluster
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(240)]
 
 BYTES = [0, 1, 2, 253, 254, 255]
 

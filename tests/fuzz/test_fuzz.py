@@ -25,7 +25,7 @@ def test_any_bytes_and_any_damage_to_good_ones(name: str, data: st.DataObject) -
     TARGETS[name](seed[:start] + data.draw(st.binary(max_size=64)) + seed[end:])
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", TARGETS)
 def test_guided_by_coverage(name: str, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"

@@ -187,7 +187,7 @@ class PollingSocket(Messages):
 
     async def texts(self) -> AsyncIterator[str]:
         while True:
-            response = await self.browser.http.get(self.url(sid=self.sid), timeout=60)
+            response = await self.browser.http.get(self.url(sid=self.sid), timeout=120)
             if response.status_code != 200:
                 return
             for packet in response.text.split(SEPARATOR):
@@ -220,7 +220,7 @@ class Browser:
     def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
         self.url = url
         self.tls = tls
-        self.http = httpx.AsyncClient(base_url=url, timeout=20, verify=tls or True)
+        self.http = httpx.AsyncClient(base_url=url, timeout=60, verify=tls or True)
 
     def raw(self, url: str | None = None) -> Connecting:
         """Open a raw WebSocket: ``async with browser.raw() as socket``."""
@@ -270,6 +270,7 @@ class Connecting:
             additional_headers=self._browser.cookie_header,
             compression=None,
             ping_interval=None,
+            open_timeout=60,
             ssl=self._browser.tls if self._url.startswith("wss:") else None,
         )
         self._browser.learn(connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import httpx
@@ -59,6 +59,11 @@ class Cluster(ABC):
             return found
 
         return await until(ask, lambda found: len(found) >= at_least)
+
+
+def runs(seen: Sequence[T]) -> set[tuple[T, ...]]:
+    """Return all that came three in a row, to compare what tabs have heard that began at different times."""
+    return {tuple(seen[at : at + 3]) for at in range(len(seen) - 2)}
 
 
 async def until(ask: Callable[[], Awaitable[T]], enough: Callable[[T], bool]) -> T:

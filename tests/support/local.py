@@ -118,4 +118,4 @@ def _name(process: psutil.Process) -> str | None:
 
 
 def _gone(process: psutil.Process) -> None:
-    process.wait(timeout=30)
+    process.wait(timeout=60)

@@ -19,8 +19,8 @@ def free_port() -> int:
         port = random.randrange(10_000, 20_000)
         mine = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as bus:
-            one.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + 10_000))
+            one.bind(("", port))
+            bus.bind(("", port + 10_000))
             mine.bind(f"\0socketcluster-test-port-{port}")
             _reserved.append(mine)
             return port

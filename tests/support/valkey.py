@@ -22,7 +22,7 @@ from support.ports import free_port
 
 SERVERS = ("valkey-server", "redis-server")
 SLOTS = 16384
-LONGEST_WAIT = 30.0
+LONGEST_WAIT = 90.0
 """Seconds that servers have to become a Cluster: a test that hangs is ended, and would leave them behind."""
 
 

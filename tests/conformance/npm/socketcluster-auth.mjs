@@ -2,7 +2,7 @@
 import socketClusterClient from "socketcluster-client";
 
 const { hostname, port } = new URL(process.argv[2]);
-const options = { hostname, port, ackTimeout: 5000 };
+const options = { hostname, port, ackTimeout: 30000 };
 const seen = {};
 const first = async (stream) => { for await (const value of stream) return value; };
 const told = (error) => ({ name: error.name, message: error.message, isBadToken: error.isBadToken, data: error.data });
@@ -63,7 +63,7 @@ seen.expired = [expired.isAuthenticated, expired.authError.name, expired.authErr
 seen.dropped = await two.auth.loadToken(two.options.authTokenName);
 
 // A token that runs out while its client is connected.
-await two.invoke("login", { name: "Cid", exp: Date.now() / 1000 + 0.5 });
+await two.invoke("login", { name: "Cid", exp: Date.now() / 1000 + 2 });
 seen.shortLived = two.authState;
 const out = two.listener("deauthenticate").once();
 const asking = setInterval(() => two.transmit("who am I"), 50);

@@ -2,7 +2,7 @@
 import socketCluster from "socketcluster-client-v1";
 
 const { hostname, port } = new URL(process.argv[2]);
-const options = { hostname, port: Number(port), ackTimeout: 5000, multiplex: false, autoReconnectOptions: { initialDelay: 10, randomness: 10 } };
+const options = { hostname, port: Number(port), ackTimeout: 30000, multiplex: false, autoReconnectOptions: { initialDelay: 10, randomness: 10 } };
 const seen = {};
 const told = (error) => ({ name: error.name, message: error.message, isBadToken: error.isBadToken });
 const once = (emitter, event) => new Promise((resolve) => emitter.once(event, (...args) => resolve(args)));

@@ -2,7 +2,7 @@
 import socketClusterClient from "socketcluster-client";
 
 const { hostname, port } = new URL(process.argv[2]);
-const options = { hostname, port, ackTimeout: 5000 };
+const options = { hostname, port, ackTimeout: 30000 };
 const seen = {};
 const one = socketClusterClient.create(options);
 const other = socketClusterClient.create(options);

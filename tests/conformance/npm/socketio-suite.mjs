@@ -24,9 +24,9 @@ const sent = [];
 plain.io.engine.on("packetCreate", ({ data }) => data?.includes("echo") && sent.push(data));
 plain.once("connect", () => plain.emit("echo all", null));
 await connected(plain);
-await plain.timeout(5000).emitWithAck("echo", "behind it");
+await plain.timeout(30000).emitWithAck("echo", "behind it");
 seen.sent = sent.map((packet) => packet.replace(/^2\d+/, ""));
-seen.inTime = await one.timeout(5000).emitWithAck("echo", 42);
+seen.inTime = await one.timeout(30000).emitWithAck("echo", 42);
 
 // Two at a time are answered each on its own, and in order where the handlers are plain.
 const order = [];

@@ -29,7 +29,7 @@ from socketcluster_wire import handoff, proxy
 
 SECRET = "the secret of the tests"
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a test that waits for something has failed."""
 
 

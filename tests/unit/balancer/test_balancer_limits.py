@@ -19,7 +19,7 @@ from socketcluster_wire.request_head import RequestHead
 
 Bench = Any  # of conftest.py, which cannot be imported
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def settings(**options: Any) -> BalancerSettings:

@@ -24,7 +24,7 @@ from socketcluster_runtime.errors import SettingsError
 Bench = Any  # of conftest.py, which cannot be imported
 
 SECRET = "the secret of the tests"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Process:

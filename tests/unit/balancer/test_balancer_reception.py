@@ -193,7 +193,7 @@ async def test_out_of_descriptors_new_clients_are_refused_and_the_old_are_served
         try:
             for refused in (late, later):
                 await loop.sock_connect(refused, ("127.0.0.1", bench.port))
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     answer = await loop.sock_recv(refused, 1000)
                 assert answer.startswith(b"HTTP/1.1 503")
                 assert b"Retry-After" in answer

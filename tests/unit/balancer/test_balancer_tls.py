@@ -21,7 +21,7 @@ from socketcluster_runtime.errors import SettingsError
 
 Bench = Any  # of conftest.py, which cannot be imported
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 BIG = 16 * 1024 * 1024
 GET = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n"
 

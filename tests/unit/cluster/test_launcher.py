@@ -137,7 +137,7 @@ class Launched:
 
     def end(self) -> tuple[int, str]:
         """Wait for the end; return the exit status and the standard output."""
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=60)
         self.log += err.splitlines(keepends=True)
         return self.process.returncode, out
 
@@ -182,7 +182,7 @@ def all_dead(pids: list[int]) -> bool:
         except ProcessLookupError:
             continue
         try:
-            if not select.select([descriptor], [], [], 20)[0]:
+            if not select.select([descriptor], [], [], 60)[0]:
                 return False
         finally:
             os.close(descriptor)
@@ -251,7 +251,7 @@ def test_clients_wait_while_the_balancer_is_started_again(launch: Launch) -> Non
     address = ("127.0.0.1", int(ready.rpartition(":")[2]))
     os.kill(pids["balancer-0"], signal.SIGKILL)
     assert all_dead([pids["balancer-0"]])
-    with socket.create_connection(address, timeout=20) as client:
+    with socket.create_connection(address, timeout=60) as client:
         answered_by = int(client.recv(100))
     assert answered_by not in pids.values()
     launched.process.terminate()
@@ -276,7 +276,7 @@ def test_each_death_is_one_line_that_says_how(launch: Launch) -> None:
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the real command, which must end by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "socketcluster", *arguments], cwd=cwd, capture_output=True, text=True, timeout=50
+        [sys.executable, "-m", "socketcluster", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120
     )
 
 

@@ -90,7 +90,7 @@ async def test_what_a_dead_process_started_dies_too(stage: Stage) -> None:
     grandchild = os.pidfd_open(int(os.read(read, 100)))
     os.kill(pid, signal.SIGKILL)
     await stage.next_ready()
-    dead, _, _ = select.select([grandchild], [], [], 10)
+    dead, _, _ = select.select([grandchild], [], [], 60)
     assert dead
     for descriptor in (grandchild, read, write):
         os.close(descriptor)

@@ -13,7 +13,7 @@ from socketcluster_runtime import metrics
 from socketcluster_runtime.errors import AddressInUseError, SettingsError
 from socketcluster_runtime.metrics import Gauges, make_registry, served
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 async def ask(port: int, request: bytes) -> bytes:

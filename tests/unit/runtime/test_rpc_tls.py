@@ -85,7 +85,7 @@ async def ask(address: str, tls: RpcTls | None) -> StatusCode:
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
         try:
-            await check(health_pb2.HealthCheckRequest(), metadata=rpc.credentials(SECRET), timeout=20)
+            await check(health_pb2.HealthCheckRequest(), metadata=rpc.credentials(SECRET), timeout=60)
         except aio.AioRpcError as error:
             failed = error
         else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
+from support.ports import free_port
 from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
@@ -33,10 +33,7 @@ async def test_every_worker_hears_of_every_other(start_store: Start, link_worker
 async def test_a_host_that_is_not_given_is_the_one_that_the_link_comes_from(
     start_store: Start, link_worker: Start
 ) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.2", 0))
-        port = taken.getsockname()[1]
-    store = await start_store(listen=f"127.0.0.2:{port}")
+    store = await start_store(listen=f"127.0.0.2:{free_port()}")
     worker = await link_worker(store.address, worker_id="worker01", http=("", 7200))
     await worker.barrier()
     assert worker.client.workers.find("worker01") == ("127.0.0.1", 7200)

@@ -31,7 +31,7 @@ async def test_a_server_that_is_killed_and_paused_under_load_loses_nothing(
 ) -> None:
     stores = Stores(processes, folder, **valkey_options(own), SOCKETCLUSTER_VALKEY_TIMEOUT="1")
     await stores.start(*NAMES)
-    worker = await link_worker(*stores.addresses, timeout=30)
+    worker = await link_worker(*stores.addresses, timeout=90)
     history = History(worker)
     async with history.going_on():
         await history.progress(3)
@@ -60,7 +60,7 @@ async def test_a_primary_that_is_killed_under_load_loses_nothing_that_its_replic
         SOCKETCLUSTER_VALKEY_TIMEOUT="20",
     )
     await stores.start("one", "two")
-    worker = await link_worker(*stores.addresses, timeout=40)
+    worker = await link_worker(*stores.addresses, timeout=90)
     history = History(worker)
     async with history.going_on():
         await history.progress(3)
