@@ -6,6 +6,7 @@
     ├── NotSerializableError    a value has no JSON or MessagePack form
     ├── ReservedEventError      an event's name is one of a protocol's own
     ├── SocketClosedError       the client is gone
+    ├── NotLetInError           the client waits for the middleware's judgement still
     ├── CallTimeoutError        the client did not answer a call in time
     ├── RemoteError             the client answered a call with an error
     └── UnsupportedError        the client's protocol, or this server's options, do not have it
@@ -35,6 +36,10 @@ class ReservedEventError(WorkerError, ValueError):
 
 class SocketClosedError(WorkerError, ConnectionError):
     """The client is gone."""
+
+
+class NotLetInError(WorkerError):
+    """Middleware of the stage ``handshake`` called a client, which answers nothing before it is let in."""
 
 
 class CallTimeoutError(WorkerError, TimeoutError):

@@ -14,7 +14,7 @@ from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.namespace import Namespace
-from socketcluster_worker.errors import EventError
+from socketcluster_worker.errors import EventError, NotLetInError
 
 
 async def engineio(worker: RunningWorker) -> RawWebSocket:
@@ -103,6 +103,8 @@ async def test_nothing_reaches_a_socket_before_it_is_let_in(
     server.to("lobby").emit("message", "to the room")
     server.to(made.id).emit("message", "by its id")
     made.session.emit("message", "to the session")
+    with pytest.raises(NotLetInError):
+        await made.call("message", "called")
     assert made.rooms == {"lobby", made.id}
     guard.verdict.set_result(True)
     socket = await probe.sockets.get()

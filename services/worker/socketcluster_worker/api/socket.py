@@ -13,7 +13,13 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.broadcast import Broadcast, Emission
 from socketcluster_worker.api.events import Emitter, F, Serial, check_emitted
 from socketcluster_worker.connection import Handshake, Outgoing, SlowConsumer
-from socketcluster_worker.errors import CallTimeoutError, NotSerializableError, SocketClosedError, UnsupportedError
+from socketcluster_worker.errors import (
+    CallTimeoutError,
+    NotLetInError,
+    NotSerializableError,
+    SocketClosedError,
+    UnsupportedError,
+)
 from socketcluster_worker.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -204,9 +210,12 @@ class Socket(Emitter):
             CallTimeoutError: no answer came in time.
             RemoteError: the client answered with an error.
             SocketClosedError: the client is gone, or went before it answered.
+            NotLetInError: middleware of the stage ``handshake`` calls it.
             ReservedEventError: the event's name is one of a protocol's own.
         """
         check_emitted(event)
+        if self.connected and not self.is_in:
+            raise NotLetInError("the client is not let in yet: call it in a handler of 'connection'")
         return await self._call(event, args, timeout)
 
     async def _call(self, event: str, args: tuple[Any, ...], timeout: float | None = None) -> Any:
