@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
 
@@ -49,6 +49,13 @@ class Target:
         if found is None:
             return cls(path, query, None)
         return cls(path[found.end() :] or "/", query, found[1])
+
+    def parameters(self) -> dict[str, tuple[str, ...]]:
+        """Return the parameters, decoded: all values of each name, in their order; ``""`` where there is none."""
+        found: dict[str, list[str]] = {}
+        for name, value in parse_qsl(self.query, keep_blank_values=True):
+            found.setdefault(name, []).append(value)
+        return {name: tuple(values) for name, values in found.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.settings import did_you_mean
@@ -48,7 +48,12 @@ class Request:
     @cached_property
     def query(self) -> Mapping[str, str]:
         """The parameters of the query; of several of one name the last one."""
-        return dict(parse_qsl(Target.parse(self._head.target).query, keep_blank_values=True))
+        return {name: values[-1] for name, values in self.query_all.items()}
+
+    @cached_property
+    def query_all(self) -> Mapping[str, tuple[str, ...]]:
+        """As ``query``, with all values of each name, in their order."""
+        return Target.parse(self._head.target).parameters()
 
     @cached_property
     def headers(self) -> Mapping[str, str]:

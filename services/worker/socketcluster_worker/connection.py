@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from socketcluster_wire.request_head import Target
 
@@ -36,9 +36,7 @@ class Handshake:
     ) -> Handshake:
         """Make it of a request's target and headers."""
         asked = Target.parse(target)
-        query: dict[str, tuple[str, ...]] = {}
-        for name, value in parse_qsl(asked.query, keep_blank_values=True):
-            query[name] = (*query.get(name, ()), value)
+        query = asked.parameters()
         collected: dict[str, str] = {}
         for raw_name, raw_value in headers:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")

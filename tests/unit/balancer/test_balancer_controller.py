@@ -57,9 +57,11 @@ async def test_it_is_shown_the_path_that_the_worker_chooses_by(bench: Bench, tar
 async def test_it_is_shown_the_first_request(bench: Bench) -> None:
     seen: list[Request] = []
     await bench.start(await bench.worker("aaaaaaaa"), controller=controller(seen.append))
-    await bench.send(b"POST /a%20b?c=d%2Fe&f HTTP/1.1\r\nHost: h\r\nX-One: 1\r\nx-one:2\r\ncontent-length: 0\r\n\r\n")
+    head = b"POST /a%20b?c=1&c=d%2Fe&f HTTP/1.1\r\nHost: h\r\nX-One: 1\r\nx-one:2\r\ncontent-length: 0\r\n\r\n"
+    await bench.send(head)
     (request,) = seen
     assert (request.method, request.path, request.query) == ("POST", "/a b", {"c": "d/e", "f": ""})
+    assert request.query_all == {"c": ("1", "d/e"), "f": ("",)}
     assert request.headers == {"host": "h", "x-one": "1, 2", "content-length": "0"}
     assert request.address[0] == "127.0.0.1"
     assert not request.secure

@@ -217,6 +217,12 @@ def test_a_handshake_is_what_the_request_says() -> None:
     assert (handshake.address, handshake.secure) == (("::1", 5), True)
 
 
+def test_a_handshake_has_all_parameters_of_its_query() -> None:
+    handshake = Handshake.parse("/?token=&flag&a=1&b=2&a=%20&a=1", [], None, secure=False)
+    assert handshake.query == {"token": "", "flag": "", "a": "1", "b": "2"}
+    assert handshake.query_all == {"token": ("",), "flag": ("",), "a": ("1", " ", "1"), "b": ("2",)}
+
+
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOCKETCLUSTER_STORES", " a:1 , dns:///b:2,")
     assert WorkerSettings.load().stores == ("a:1", "dns:///b:2")
