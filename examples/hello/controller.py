@@ -16,9 +16,13 @@ def run(worker):
     active_sessions = {}
 
     @http_server.on("req")
-    def page(request):
+    async def page(request):
         if request.url.path == "/":
             return PAGE
+        if request.url.path == "/login" and request.method == "POST":
+            await request.session.renew()  # a new id and cookie: who knew the old id, or planted it, has nothing
+            await request.session.set("is_user_authorized", True)
+            return {"ok": True}
 
     @ws_server.on("connection")
     async def connected(socket):
@@ -30,13 +34,18 @@ def run(worker):
             return {"session": socket.session.id, "worker": worker.name, "socket": socket.id}
 
         @socket.on("login")
-        async def login(credentials):  # the return value is the acknowledgement
+        async def login(credentials):  # of a program, in whose cookies nobody plants any; pages post to /login
             await socket.session.set("is_user_authorized", True)
             return {"ok": True}
 
         @socket.on("status")
         async def status():
             return {"authorized": bool(await socket.session.get("is_user_authorized"))}
+
+    @ws_server.on("session_renew")
+    def renewed(session_id, renewed_id):
+        if session_id in active_sessions:
+            active_sessions[renewed_id] = active_sessions.pop(session_id)
 
     @ws_server.on("session_destroy")
     def forgotten(session_id):

@@ -46,6 +46,10 @@ class SessionCookies:
                     break
         return None
 
+    def expire(self, *, secure: bool) -> str:
+        """Return the value of a ``Set-Cookie`` header with which a browser forgets the cookie."""
+        return f"{self.name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
+
     def write(self, session_id: str, *, secure: bool) -> str:
         """Return the value of a ``Set-Cookie`` header; the cookie lives as long as the browser."""
         value = self._signer.sign(session_id).decode("ascii")

@@ -121,6 +121,10 @@ class SessionTooLargeError(TooLargeError):
     """The session's data would exceed the store's ``max_session_bytes``."""
 
 
+class SessionOverError(OperationError):
+    """The session was renewed or destroyed: nothing has its id any more, and nothing can be put there."""
+
+
 class TooManyChannelsError(OperationError):
     """No more channels may have a history, by the store's ``max_history_channels``."""
 

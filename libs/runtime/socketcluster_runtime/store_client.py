@@ -21,6 +21,7 @@ from socketcluster_runtime.errors import (
     InvalidOperationError,
     LinkError,
     PartitionUnavailableError,
+    SessionOverError,
     StoreUnavailableError,
     TooLargeError,
 )
@@ -66,6 +67,8 @@ class StoreClient:
         timeout: float = 10.0,
         on_session_message: Callable[[str, str, bytes], None],
         on_session_destroyed: Callable[[str], None],
+        on_session_over: Callable[[str], None] = lambda _session_id: None,
+        on_session_renewed: Callable[[str, str], None] = lambda _session_id, _renewed_id: None,
         on_channel_message: Callable[[str, bytes, int, int], None],
         on_data_change: Callable[[store_pb2.DataChange], None] = lambda _change: None,
         on_channel_gap: Callable[[Gap], None] = lambda _gap: None,
@@ -81,6 +84,9 @@ class StoreClient:
             timeout: seconds that an operation waits for its answer.
             on_session_message: called with session id, event name and MessagePack of the list of arguments.
             on_session_destroyed: called with the session id.
+            on_session_over: called with the id of a session that was ended on purpose, before ``on_session_destroyed``,
+                and with that of one that was renewed or ended while nobody could tell this worker.
+            on_session_renewed: called with the id that a session had, and the one that it has now.
             on_channel_message: called with channel, MessagePack, offset and epoch, in order and once.
             on_data_change: called with what became of a watched key chain.
             on_channel_gap: called with what the history of a channel no longer had after a break.
@@ -95,6 +101,8 @@ class StoreClient:
         self._timeout = timeout
         self._on_session_message = on_session_message
         self._on_session_destroyed = on_session_destroyed
+        self._on_session_over = on_session_over
+        self._on_session_renewed = on_session_renewed
         self._on_channel_message = on_channel_message
         self._on_data_change = on_data_change
         self._on_channel_gap = on_channel_gap
@@ -102,7 +110,8 @@ class StoreClient:
         self._ids = itertools.count(1)
         self._renewing: dict[int, Route] = {}
         self._routes = [
-            Route(number, self._ids, self._renewing, self._session_gone) for number in range(PARTITION_COUNT)
+            Route(number, self._ids, self._renewing, self._session_gone, on_session_over)
+            for number in range(PARTITION_COUNT)
         ]
         self._feeds: dict[str, ChannelFeed] = {}  # of all routes
         self._pending: dict[int, Pending] = {}  # in the order of their deadlines
@@ -228,6 +237,11 @@ class StoreClient:
         if (route := self._route_of(session_id)) is not None:
             route.detach(session_id)
         return self.call(store_pb2.VERB_SESSION_DETACH, session_id=session_id)
+
+    def session_renewed(self, session_id: str, renewed_id: str) -> None:
+        """Note that a session has another id, of the same partition; more than once is as good."""
+        self._routes[partition_of(session_id)].session_renewed(session_id, renewed_id)
+        self._on_session_renewed(session_id, renewed_id)
 
     def subscribe(self, channel: str) -> asyncio.Future[bytes]:
         """Get a channel's messages, on every later link too, until ``unsubscribe``.
@@ -385,8 +399,15 @@ class StoreClient:
             self._on_data_change(event.data_change)
         elif kind == "session_destroyed":
             session_id = event.session_destroyed.session_id
-            self._routes[partition_of(session_id)].ended(session_id)
+            if event.session_destroyed.on_purpose:
+                self._on_session_over(session_id)
+            route = self._routes[partition_of(session_id)]
+            route.ended(session_id)
+            if event.session_destroyed.on_purpose:
+                route.sessions.pop(session_id, None)  # whatever is here of it is on its way out
             self._on_session_destroyed(session_id)
+        elif kind == "session_renewed":
+            self.session_renewed(event.session_renewed.session_id, event.session_renewed.renewed_id)
 
     def _is_new(self, emit: store_pb2.SessionMessage) -> bool:
         """Was an emit not heard of before? Those of a worker come in the order of their ids, again after a break."""
@@ -457,5 +478,10 @@ def _partition_unavailable(operation: Operation, reason: str) -> PartitionUnavai
 
 
 def _attached(route: Route, session_id: str, answer: asyncio.Future[bytes]) -> None:
-    if not answer.cancelled() and answer.exception() is None:
+    if answer.cancelled():
+        return
+    error = answer.exception()
+    if error is None:
         route.attached(session_id, answer.result())
+    elif isinstance(error, SessionOverError):
+        route.sessions.pop(session_id, None)

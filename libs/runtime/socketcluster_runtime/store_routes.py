@@ -80,6 +80,7 @@ class Route:
     __slots__ = (
         "_ids",
         "_on_gone",
+        "_on_over",
         "_renewing",
         "_unanswered",
         "channels",
@@ -97,7 +98,12 @@ class Route:
     )
 
     def __init__(
-        self, number: int, ids: Iterator[int], renewing: dict[int, Route], on_gone: Callable[[str], None]
+        self,
+        number: int,
+        ids: Iterator[int],
+        renewing: dict[int, Route],
+        on_gone: Callable[[str], None],
+        on_over: Callable[[str], None] = lambda _session_id: None,
     ) -> None:
         """Prepare the route.
 
@@ -106,6 +112,7 @@ class Route:
             ids: where the ids of the route's own operations come from.
             renewing: shared by all routes: by the id of such an operation, its route.
             on_gone: called with a session that ended unheard.
+            on_over: called with one that was renewed or ended on purpose, unheard.
         """
         self.number = number
         self.owner: Sender | None = None
@@ -124,6 +131,7 @@ class Route:
         self._ids = ids
         self._renewing = renewing
         self._on_gone = on_gone
+        self._on_over = on_over
 
     # Ownership
 
@@ -184,10 +192,13 @@ class Route:
         """Take the answer to an operation of the route's own."""
         if self.sent_to is not link:
             return
-        _operation, heard = self._unanswered.pop(result.id)
+        operation, heard = self._unanswered.pop(result.id)
         del self._renewing[result.id]
         if result.error is None:
             heard(result.value)
+        elif result.error.code == store_pb2.Error.CODE_SESSION_OVER:
+            self.sessions.pop(operation.session_id, None)
+            self._on_over(operation.session_id)
         elif result.error.code != store_pb2.Error.CODE_NOT_OWNER:
             log.error("a session or channel could not be taken up again", error=result.error.message)
         elif self.sent_epoch == self.epoch:
@@ -279,6 +290,11 @@ class Route:
         state = self.sessions.pop(session_id, 0)
         if state & _HERE:
             self.sessions[session_id] = _HERE
+
+    def session_renewed(self, session_id: str, renewed_id: str) -> None:
+        """Note that a session has another id."""
+        if (state := self.sessions.pop(session_id, None)) is not None:
+            self.sessions[renewed_id] = state
 
     def subscribed(self, channel: str, operation_id: int, position: bytes) -> None:
         """Take the store's answer to a subscription."""

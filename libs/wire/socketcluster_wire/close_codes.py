@@ -56,6 +56,8 @@ class CloseCode(IntEnum):
     """The client sent something else before its handshake: SocketCluster's ``#handshake``, Socket.IO's CONNECT."""
     REPLACED = 4100
     """Another connection of the same client recovered, and took this one's place."""
+    SESSION_OVER = 4101
+    """The client's session was destroyed, or renewed unheard; a client that comes back has a new session."""
 
 
 def may_be_sent(code: int) -> bool:

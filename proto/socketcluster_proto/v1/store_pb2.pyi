@@ -63,6 +63,10 @@ class _VerbEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verb.ValueType],
     """name, value: to every other worker that has the session attached"""
     VERB_SESSION_CHECK: _Verb.ValueType  # 35
     """value: a list of session ids of one partition; its result: those that do not exist"""
+    VERB_SESSION_RENEW: _Verb.ValueType  # 36
+    """name: another id of the same partition; the session has that from now on, and nothing has the old one"""
+    VERB_SESSION_END: _Verb.ValueType  # 37
+    """at once; every worker is told, and nothing has its id any more"""
     VERB_WATCH: _Verb.ValueType  # 48
     """Watching: the changes of a key chain, as DataChange events.
     value: a tag, any few bytes
@@ -116,6 +120,10 @@ VERB_SESSION_EMIT: Verb.ValueType  # 34
 """name, value: to every other worker that has the session attached"""
 VERB_SESSION_CHECK: Verb.ValueType  # 35
 """value: a list of session ids of one partition; its result: those that do not exist"""
+VERB_SESSION_RENEW: Verb.ValueType  # 36
+"""name: another id of the same partition; the session has that from now on, and nothing has the old one"""
+VERB_SESSION_END: Verb.ValueType  # 37
+"""at once; every worker is told, and nothing has its id any more"""
 VERB_WATCH: Verb.ValueType  # 48
 """Watching: the changes of a key chain, as DataChange events.
 value: a tag, any few bytes
@@ -431,6 +439,8 @@ class Error(_message.Message):
         """The operation was sent again, and had been applied before; its result was too large to be kept."""
         CODE_TOO_MANY_CHANNELS: Error._Code.ValueType  # 17
         """The channel would be a new one with a history, of which there are as many as may be."""
+        CODE_SESSION_OVER: Error._Code.ValueType  # 18
+        """The session was renewed or ended on purpose: nothing has its id."""
 
     class Code(_Code, metaclass=_CodeEnumTypeWrapper): ...
     CODE_UNSPECIFIED: Error.Code.ValueType  # 0
@@ -453,6 +463,8 @@ class Error(_message.Message):
     """The operation was sent again, and had been applied before; its result was too large to be kept."""
     CODE_TOO_MANY_CHANNELS: Error.Code.ValueType  # 17
     """The channel would be a new one with a history, of which there are as many as may be."""
+    CODE_SESSION_OVER: Error.Code.ValueType  # 18
+    """The session was renewed or ended on purpose: nothing has its id."""
 
     def __init__(
         self,
@@ -473,6 +485,7 @@ class Event(_message.Message):
     SESSION_DESTROYED_FIELD_NUMBER: _builtins.int
     CHANNEL_MESSAGE_FIELD_NUMBER: _builtins.int
     DATA_CHANGE_FIELD_NUMBER: _builtins.int
+    SESSION_RENEWED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session_message(self) -> Global___SessionMessage: ...
     @_builtins.property
@@ -481,6 +494,8 @@ class Event(_message.Message):
     def channel_message(self) -> Global___ChannelMessage: ...
     @_builtins.property
     def data_change(self) -> Global___DataChange: ...
+    @_builtins.property
+    def session_renewed(self) -> Global___SessionRenewed: ...
     def __init__(
         self,
         *,
@@ -488,12 +503,13 @@ class Event(_message.Message):
         session_destroyed: Global___SessionDestroyed | None = ...,
         channel_message: Global___ChannelMessage | None = ...,
         data_change: Global___DataChange | None = ...,
+        session_renewed: Global___SessionRenewed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["channel_message", b"channel_message", "data_change", b"data_change", "kind", b"kind", "session_destroyed", b"session_destroyed", "session_message", b"session_message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["channel_message", b"channel_message", "data_change", b"data_change", "kind", b"kind", "session_destroyed", b"session_destroyed", "session_message", b"session_message", "session_renewed", b"session_renewed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_message", b"channel_message", "data_change", b"data_change", "kind", b"kind", "session_destroyed", b"session_destroyed", "session_message", b"session_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_message", b"channel_message", "data_change", b"data_change", "kind", b"kind", "session_destroyed", b"session_destroyed", "session_message", b"session_message", "session_renewed", b"session_renewed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_message", "session_destroyed", "channel_message", "data_change"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_message", "session_destroyed", "channel_message", "data_change", "session_renewed"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -537,19 +553,46 @@ class SessionDestroyed(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    ON_PURPOSE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
+    on_purpose: _builtins.bool
+    """Was it ended on purpose? Its sockets end, too."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
+        on_purpose: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_purpose", b"on_purpose", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionDestroyed: _TypeAlias = SessionDestroyed  # noqa: Y015
+
+@_typing.final
+class SessionRenewed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    RENEWED_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The id that it had."""
+    renewed_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        renewed_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["renewed_id", b"renewed_id", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRenewed: _TypeAlias = SessionRenewed  # noqa: Y015
 
 @_typing.final
 class ChannelMessage(_message.Message):

@@ -41,6 +41,7 @@ from socketcluster_store.engines.base import (
     FORGET,
     PUT_RECORD,
     REMEMBER,
+    RENEW_SESSION,
     WATCHED,
     Command,
     KeyValue,
@@ -128,6 +129,7 @@ class Trees:
             store_pb2.VERB_UNWATCH: self._unwatch,
             PUT_RECORD: self._put_record,
             END_SESSION: self._end_session,
+            RENEW_SESSION: self._renew_session,
             EXPIRE_DUE: self._expire_due,
             CHANGES: self._changes,
             WATCHED: self._watched,
@@ -414,6 +416,19 @@ class Trees:
         self.sizes.forget(session_id)
         if self.watches.any:
             self.watches.ended(kv, session_id)
+        return b""
+
+    def _renew_session(self, kv: KeyValue, command: Command) -> bytes:
+        old, new = command.session_id, command.value
+        before, after = tree_prefix(b"d", old), tree_prefix(b"d", new)
+        for key, value in list(kv.scan(before)):
+            kv.put(after + key[len(before) :], value)
+            kv.delete(key)
+        self.expiries.move(kv, old, new)
+        self.sizes.forget(old)
+        self.sizes.forget(new)
+        if self.watches.any:
+            self.watches.ended(kv, old)
         return b""
 
     def _too_large(self, command: Command, size: int) -> TooLargeError:

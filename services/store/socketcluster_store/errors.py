@@ -94,6 +94,12 @@ class SessionTooLargeError(TooLargeError):
     code = store_pb2.Error.CODE_SESSION_TOO_LARGE
 
 
+class SessionOverError(Refusal):
+    """The session was renewed or ended on purpose: nothing has its id any more."""
+
+    code = store_pb2.Error.CODE_SESSION_OVER
+
+
 class TooManyChannelsError(Refusal):
     """No more channels may have a history."""
 

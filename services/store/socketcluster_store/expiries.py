@@ -88,6 +88,15 @@ class Expiries:
         ]
         return sum(self.remove(kv, session_id, other) for other in below)
 
+    def move(self, kv: KeyValue, old: bytes, new: bytes) -> None:
+        """Let the key chains of one tree expire in another one."""
+        chains = [found for group in self._trees.get(old, {}).values() for found in group.items()]
+        for chain, deadline in chains:
+            self.remove(kv, old, chain)
+            encoded = _encode(chain)
+            kv.put(hashed(b"x", new, encoded), _DEADLINE.pack(deadline) + encoded)
+            self.set(new, chain, deadline)
+
     def next(self) -> float | None:
         """Return when the next key chain expires."""
         heap = self._heap

@@ -14,7 +14,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_store import channels
+from socketcluster_store import channels, session_operations
 from socketcluster_store.alarm import Alarm
 from socketcluster_store.applied import Applied
 from socketcluster_store.batch import Batch
@@ -34,8 +34,8 @@ from socketcluster_store.engines.base import (
     EnginePartition,
     Outcome,
 )
-from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal
-from socketcluster_store.links import WorkerLink, pack_event
+from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal, SessionOverError
+from socketcluster_store.links import WorkerLink
 from socketcluster_store.repeats import NOT_OWNED, Repeats, in_turn
 from socketcluster_store.sessions import Sessions
 from socketcluster_store.verbs import BEGIN_SESSION, WRITES
@@ -61,10 +61,8 @@ _DETACH = store_pb2.VERB_SESSION_DETACH
 _EMIT = store_pb2.VERB_SESSION_EMIT
 _PUBLISH = store_pb2.VERB_CHANNEL_PUBLISH
 _CHECK = store_pb2.VERB_SESSION_CHECK
-_encode = msgspec.msgpack.Encoder().encode
 _decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 _decode_watched = msgspec.msgpack.Decoder(list[tuple[bytes, tuple[str, ...]]]).decode
-_decode_ids = msgspec.msgpack.Decoder(list[str]).decode
 
 
 class Partition:
@@ -78,7 +76,7 @@ class Partition:
         max_value_bytes: int,
         channel_rules: ChannelRules,
         message_id_window: float,
-        on_sessions_ended: Callable[[list[str]], None],
+        tell_workers: Callable[[Iterable[store_pb2.Event]], None],
         on_fenced: Callable[[int], None],
         turns: asyncio.Semaphore,
     ) -> None:
@@ -91,7 +89,7 @@ class Partition:
         self._expiry = Alarm(self._expire_due)
         self._watch_end = Alarm(self._forget_watches)
         self._checks = Checks(engine.number, max_value_bytes)
-        self._on_sessions_ended = on_sessions_ended
+        self._tell_workers = tell_workers
         self._on_fenced = on_fenced
         self._turns = turns
         self._repeats = Repeats()
@@ -154,6 +152,7 @@ class Partition:
         if applied is None:
             return None
         highest, epoch, may_set = applied.highest, self.epoch, applied.highest and not self._watchers
+        over = self._sessions.over
         commands: list[Command] = []
         last: Operation | None = None
         for operation in operations:
@@ -164,6 +163,7 @@ class Partition:
                 or (operation.epoch != epoch and operation.epoch)
                 or len(owner) > MAX_ID_BYTES
                 or crc32(owner) % PARTITION_COUNT != self.number
+                or session_id in over
             ):
                 return None
             verb = operation.verb
@@ -228,6 +228,7 @@ class Partition:
         touched: set[str] = set()
         plain = 0  # commands that no deadline hangs on
         last: Operation | None = None
+        over = self._sessions.over
         watches: list[tuple[int, Key]] = []
         now = clock()
         for place, operation in enumerate(operations):
@@ -235,6 +236,8 @@ class Partition:
             verb = operation.verb
             session_id = operation.session_id
             try:
+                if session_id in over and verb != _DETACH:
+                    raise SessionOverError("the session was renewed or ended: nothing has its id")
                 if verb == _EMIT:
                     self._checks.emit(operation)
                     messages.append((place, operation))
@@ -282,8 +285,15 @@ class Partition:
                     places.append(-1)
                     commands.append(Command(PUT_RECORD, owner, (), record))
                     continue
+                elif verb in session_operations.CHANGES_SESSION:
+                    last = operation
+                    changing = session_operations.change(operation, self._sessions, self._checks, now)
+                    commands += changing
+                    places += [place, *[-1] * (len(changing) - 1)]
+                    messages.append((place, operation))
+                    continue
                 elif verb == _CHECK:
-                    outcomes[place] = self._gone(operation)
+                    outcomes[place] = session_operations.gone(operation, self._sessions)
                     continue
                 elif verb == _WATCH:
                     key = owner, tuple(operation.keys)
@@ -318,6 +328,9 @@ class Partition:
             return [NOT_OWNED] * len(outcomes)
         if isinstance(answers, EngineError):
             log.error("a batch could not be applied", partition=self.number, error=str(answers))
+            for place, operation in batch.messages:
+                if operation.verb == session_operations.RENEW and isinstance(outcomes[place], bytes):
+                    self._sessions.renewal_failed(operation.session_id, operation.name, batch.now)
             outcomes = [InternalError(str(answers))] * len(outcomes)
             for _place, key in batch.watches:
                 self._watchers.refused(batch.link, key)
@@ -337,8 +350,12 @@ class Partition:
         for place, operation in batch.messages:
             outcome = outcomes[place]
             if operation.verb == _EMIT:
-                self._emit(batch.link, operation)
-            elif isinstance(outcome, bytes):
+                session_operations.emit(batch.link, operation, self._sessions)
+            elif not isinstance(outcome, bytes):
+                continue
+            elif operation.verb in session_operations.CHANGES_SESSION:
+                self._tell_workers([session_operations.changed(operation)])
+            else:
                 outcomes[place] = self._channels.finish(operation, outcome, batch.now)
         if last is not None:
             applied.settle(batch.operations, outcomes)
@@ -402,28 +419,6 @@ class Partition:
         finally:
             await self._engine.close()
 
-    def _emit(self, link: WorkerLink, operation: Operation) -> None:
-        """Send an event to the other workers that have a session attached."""
-        message = store_pb2.SessionMessage(
-            session_id=operation.session_id,
-            name=operation.name,
-            value=operation.value,
-            origin=link.process,
-            id=operation.id,
-        )
-        packed = pack_event(store_pb2.Event(session_message=message))
-        for holder in self._sessions.holders(operation.session_id):
-            if holder.worker_id != link.worker_id and isinstance(holder, WorkerLink):
-                holder.tell(packed)
-
-    def _gone(self, operation: Operation) -> bytes:
-        """Return which of the sessions that a worker asks for do not exist."""
-        try:
-            asked = _decode_ids(operation.value)
-        except msgspec.DecodeError as error:
-            raise InvalidError(f"a check has a list of session ids: {error}") from None
-        return _encode([session_id for session_id in asked if session_id not in self._sessions])
-
     def _arm(self) -> None:
         """Have the timers fire when the next session, key chain or watch is due."""
         self._expiry.set(self._engine.next_expiry())
@@ -485,7 +480,10 @@ class Partition:
                     commands = [Command(END_SESSION, session_id.encode()) for session_id in ended]
                     answers = await self._engine.apply([*commands, Command(CHANGES, b"")])
                     self._tell(answers[-1], None)
-                    self._on_sessions_ended(ended)
+                    over = self._sessions.over
+                    self._tell_workers(session_operations.ended(each for each in ended if each not in over))
+                    for session_id in ended:
+                        over.pop(session_id, None)
         except FencedError:
             self._on_fenced(self.number)
         except EngineError as error:

@@ -244,15 +244,9 @@ class StoreService:
             max_value_bytes=self._settings.max_value_bytes,
             channel_rules=self._channel_rules,
             message_id_window=self._settings.message_id_window,
-            on_sessions_ended=self._sessions_ended,
+            tell_workers=self._links.tell,
             on_fenced=self.partitions.fenced,
             turns=self._turns,
-        )
-
-    def _sessions_ended(self, session_ids: list[str]) -> None:
-        self._links.tell(
-            store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=session_id))
-            for session_id in session_ids
         )
 
     def _announce(self) -> None:

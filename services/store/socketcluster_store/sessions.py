@@ -3,6 +3,9 @@
 A session is *attached* while at least one link holds it; it cannot end then. Without a holder it is *detached* and has
 a deadline. Its record says which, so that a restarted store knows: a detached session keeps its deadline, an attached
 one gets a full timeout, within which its workers come back.
+
+An id whose session was renewed, or ended on purpose, is *over* for as long as a session without sockets is kept: who
+has it still is refused, so that nothing is put where nobody looks for it.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Protocol
 ATTACHED = b"\x01"
 """The record of an attached session."""
 _DETACHED = struct.Struct(">Bd")  # 0, deadline in seconds since the Unix epoch
+_OVER = b"\x02"  # instead of the 0: the session was renewed or ended, and nothing has its id until the deadline
 
 
 class Holder(Protocol):
@@ -35,6 +39,8 @@ class Sessions:
         self._timeout = timeout
         self._holders: dict[str, tuple[Holder, ...]] = {}  # attached sessions; few have more than one, none many
         self._deadlines: dict[str, float] = {}  # detached sessions
+        self.over: dict[str, float] = {}
+        """The ids that nothing has any more, and until when that is remembered."""
         self._heap: list[tuple[float, str]] = []
         self._queued: dict[str, float] = {}  # the earliest time at which the heap has a session
 
@@ -42,8 +48,11 @@ class Sessions:
         """Take over what a partition remembers, once, first; nothing ends before ``earliest``."""
         attached = max(now + self._timeout, earliest)
         for session_id, record in records:
+            if record[:1] == _OVER:
+                self.over[session_id] = _DETACHED.unpack(record)[1]
+                continue
             self._deadlines[session_id] = attached if record == ATTACHED else max(_DETACHED.unpack(record)[1], earliest)
-        self._queued = self._deadlines.copy()
+        self._queued = self._deadlines | self.over
         self._heap = [(deadline, session_id) for session_id, deadline in self._queued.items()]
         heapq.heapify(self._heap)
 
@@ -88,6 +97,41 @@ class Sessions:
             return None
         return self.detach(session_id, holder, now)
 
+    def renew(self, session_id: str, renewed_id: str, now: float) -> list[tuple[str, bytes]]:
+        """Give a session another id, its holders too; return the records that changed."""
+        records = [(session_id, b"")]
+        holders = self._holders.pop(session_id, None)
+        if holders is not None:
+            self._holders[renewed_id] = holders
+            for holder in holders:
+                holder.sessions.discard(session_id)
+                holder.sessions.add(renewed_id)
+            records.append((renewed_id, ATTACHED))
+        elif self._deadlines.pop(session_id, None) is not None:
+            records.append((renewed_id, self._start_timeout(renewed_id, now)))
+        self.over.pop(renewed_id, None)
+        records[0] = session_id, self._set_over(session_id, now)
+        return records
+
+    def renewal_failed(self, session_id: str, renewed_id: str, now: float) -> None:
+        """Undo what ``renew`` did: its records could not be kept."""
+        del self.over[session_id]
+        self.renew(renewed_id, session_id, now)
+        del self.over[renewed_id]
+
+    def end(self, session_id: str, now: float) -> bytes:
+        """End a session, whoever holds it; return the record."""
+        for holder in self._holders.pop(session_id, ()):
+            holder.sessions.discard(session_id)
+        self._deadlines.pop(session_id, None)
+        return self._set_over(session_id, now)
+
+    def _set_over(self, session_id: str, now: float) -> bytes:
+        deadline = self.over[session_id] = now + self._timeout
+        if session_id not in self._queued:
+            self._queue(session_id, deadline)
+        return _OVER + _DETACHED.pack(0, deadline)[1:]
+
     def forget_holders(self) -> None:
         """Let no link hold a session any more: the partition is not this store's now."""
         for session_id, holders in self._holders.items():
@@ -106,20 +150,23 @@ class Sessions:
         return self._heap[0][0] if self._heap else None
 
     def due(self, now: float, at_most: int) -> list[str]:
-        """Forget the sessions whose end has come, and return them; the rest is due at once if they are too many."""
+        """Forget the sessions whose end has come, and return them; the rest is due at once if they are too many.
+
+        Among them are the ids that are ``over`` for long enough; the caller forgets those.
+        """
         ended: list[str] = []
         while self._heap and self._heap[0][0] <= now and len(ended) < at_most:
             at, session_id = heapq.heappop(self._heap)
             if self._queued.get(session_id) != at:
                 continue  # an earlier entry took its place
             del self._queued[session_id]
-            deadline = self._deadlines.get(session_id)
+            deadline = self._deadlines.get(session_id, self.over.get(session_id))
             if deadline is None:
                 continue  # attached
             if deadline > now:
                 self._queue(session_id, deadline)
             else:
-                del self._deadlines[session_id]
+                self._deadlines.pop(session_id, None)
                 ended.append(session_id)
         return ended
 

@@ -18,6 +18,8 @@ from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_wire.engineio import ErrorCode, encode_payload
+from socketcluster_worker import session_fetch
+from socketcluster_worker.api.session import MAX_TOKEN, Renewals, renewals
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.hosts import HostPolicy
@@ -97,6 +99,8 @@ class Endpoints:
         self._hosts = HostPolicy(settings.allowed_hosts)
         self._raw_path = settings.path
         self._health_path = settings.path + "health"
+        self._fetch_path = settings.path + session_fetch.NAME
+        self._fetch = session_fetch.SessionFetch(worker.ws_server.sessions, self._origins)
         options = EngineOptions(
             settings.heartbeat_interval,
             settings.heartbeat_timeout,
@@ -140,6 +144,7 @@ class Endpoints:
         secure = scope["scheme"] in ("https", "wss")
         handshake = Handshake.parse(target, scope["headers"], scope.get("client"), secure=secure)
         path = scope["path"]
+        renewals.set(None)  # a request that waits for the one before has a context made of that one's
         engine = self._engines.get(path)
         if engine is not None and scope["type"] == "http":
             await self._serve_engine(engine, scope, receive, send, handshake)
@@ -148,10 +153,15 @@ class Endpoints:
         if own is not None:
             await own(scope, receive, send)
             return
-        cookie = SessionCookie(self._cookies, self._identity, handshake)
+        cookie = self._cookie(handshake)
+        if path == self._fetch_path and scope["type"] == "http":
+            await self._fetch.serve(scope, receive, send, handshake, cookie)
+            return
         session = self._worker.ws_server.sessions.get(cookie.session_id)
         told = SessionScope(scope, session)
-        response = SessionResponse(cookie, session, told, send)
+        changed = Renewals()
+        renewals.set(changed)  # for this request's task, and what that starts
+        response = SessionResponse(cookie, session, told, send, changed)
         try:
             answered = await self._worker.http_server.serve(told, receive, response.send)
         except ClientDisconnect:  # while its request was read: nothing has failed
@@ -176,7 +186,7 @@ class Endpoints:
             await send(message)
 
         if not await self._forward(scope, receive, noting, handshake):
-            cookie = SessionCookie(self._cookies, self._identity, handshake)
+            cookie = self._cookie(handshake)
             if cookie.brought is not None:
                 handshake = replace(handshake, has_session=True)
                 self._worker.ws_server.sessions.shown(cookie.brought)
@@ -197,6 +207,9 @@ class Endpoints:
             return False
         owner = self._forwarder.owner_of(handshake)
         return owner is not None and await self._forwarder.poll(scope, receive, send, owner, handshake.address)
+
+    def _cookie(self, handshake: Handshake) -> SessionCookie:
+        return SessionCookie(self._cookies, self._identity, handshake, self._worker.ws_server.sessions)
 
     def _own(self, path: str) -> Response | None:
         """Return what is the same for everybody: it belongs to no session, and begins none."""
@@ -223,6 +236,8 @@ class Endpoints:
 
     def max_body(self, path: str) -> int:
         """Return how many bytes a request's body may have."""
+        if path == self._fetch_path:
+            return MAX_TOKEN
         return self._settings.max_http_buffer_size if path in self._engines else self._settings.max_request_body
 
     def _is_raw(self, path: str) -> bool:
@@ -250,7 +265,7 @@ class Endpoints:
     ) -> WebSocket | None:
         """Answer a request to open a WebSocket; return it if it is open."""
         websocket = WebSocket(self._websocket_options, opened=self.open_websockets)
-        cookie = SessionCookie(self._cookies, self._identity, handshake)
+        cookie = self._cookie(handshake)
         if cookie.brought is not None:
             handshake = replace(handshake, has_session=True)
         session_id = cookie.session_id

@@ -58,6 +58,8 @@ class Service:
             timeout=settings.store_timeout,
             on_session_message=self._session_message,
             on_session_destroyed=self._session_destroyed,
+            on_session_over=lambda session_id: self._sessions.ended(session_id),
+            on_session_renewed=lambda session_id, renewed_id: self._ws_server.session_renewed(session_id, renewed_id),
             on_channel_message=self._channel_message,
             on_data_change=lambda change: self._watches.deliver(change),
             on_channel_gap=self._channel_gap,

@@ -10,7 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
 
 from socketcluster_runtime.cookies import SessionCookies
-from socketcluster_worker.api.session import Session
+from socketcluster_worker.api.session import Renewals, Session, Sessions
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.identity import Identity
 
@@ -26,19 +26,29 @@ class SessionCookie:
     """The session that one request asks for by its cookie.
 
     Attributes:
-        brought: the id of that session, ``None`` if there is no such cookie.
+        shown: the id of that session, ``None`` if there is no such cookie.
+        brought: the same, ``None`` also if that session was renewed or destroyed: the id is worth nothing then.
         session_id: the same, or that of a new session.
     """
 
-    def __init__(self, cookies: SessionCookies, identity: Identity, handshake: Handshake) -> None:
+    def __init__(self, cookies: SessionCookies, identity: Identity, handshake: Handshake, sessions: Sessions) -> None:
         self._cookies = cookies
         self._secure = handshake.secure
-        self.brought = cookies.read(handshake.headers.get("cookie", ""))
+        self.shown = cookies.read(handshake.headers.get("cookie", ""))
+        self.brought = None if self.shown is not None and sessions.is_over(self.shown) else self.shown
         self.session_id = identity.new_id() if self.brought is None else self.brought
 
     def to_set(self, session_id: str) -> str | None:
         """Return the ``Set-Cookie`` field that gives a browser a session; ``None`` if it has that one's cookie."""
-        return None if session_id == self.brought else self._cookies.write(session_id, secure=self._secure)
+        return None if session_id == self.brought else self.written(session_id)
+
+    def written(self, session_id: str) -> str:
+        """Return the ``Set-Cookie`` field of a session."""
+        return self._cookies.write(session_id, secure=self._secure)
+
+    def expired(self) -> str:
+        """Return the ``Set-Cookie`` field by which a browser forgets its session."""
+        return self._cookies.expire(secure=self._secure)
 
     def opening(self, send: Send) -> Send:
         """Give the cookie along with an answer 200, which opens a connection that belongs to the session."""
@@ -133,10 +143,14 @@ class SessionResponse:
         session: its session.
         scope: what the application is given.
         send: takes the response (ASGI).
+        renewals: what becomes of the session while the request is handled.
     """
 
-    def __init__(self, cookie: SessionCookie, session: Session, scope: SessionScope, send: Send) -> None:
+    def __init__(
+        self, cookie: SessionCookie, session: Session, scope: SessionScope, send: Send, renewals: Renewals
+    ) -> None:
         self._cookie = cookie
+        self._renewals = renewals
         self._session = session
         self._scope = scope
         self._send = send
@@ -148,15 +162,22 @@ class SessionResponse:
         kind = message["type"]
         if kind in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
             headers = _headers(message)
-            session_id = self._session.id
-            begins = session_id == self._cookie.session_id
-            cookie = None if self.is_own and begins else self._cookie.to_set(session_id)
+            cookie = self._to_set()
+            self._renewals.told = True
             if kind != "websocket.accept" and (cookie is not None or self._scope.session_used):
                 keep_private(headers)
             message = _with_cookie(message, headers, cookie)
         elif kind == "websocket.http.response.body":
             message = {"body": b"", **message}  # it may be left out, too
         await self._send(message)
+
+    def _to_set(self) -> str | None:
+        session_id = self._session.id
+        if self._session in self._renewals.sessions:
+            return self._cookie.expired() if self._session.is_over else self._cookie.written(session_id)
+        if self.is_own or session_id != self._cookie.session_id:  # or it was renewed for another client
+            return None
+        return self._cookie.to_set(session_id)
 
 
 def keep_private(headers: MutableHeaders) -> None:

@@ -14,7 +14,15 @@ from support.valkey import valkey_engine
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.base import END_SESSION, PUT_RECORD, Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines.base import (
+    END_SESSION,
+    PUT_RECORD,
+    RENEW_SESSION,
+    Command,
+    Engine,
+    EnginePartition,
+    Outcome,
+)
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import (
@@ -222,6 +230,21 @@ async def test_records_are_kept_until_their_session_ends(partition: EnginePartit
     await partition.apply([Command(END_SESSION, b"a")])
     assert await partition.records() == [("b", b"2")]
     assert await one(partition, GET_ALL, session=b"a") == {}
+
+
+async def test_a_renewed_session_s_data_are_at_the_new_id(partition: EnginePartition) -> None:
+    await partition.apply(
+        [command(SET, "k", value={"a": 1}, session=b"old"), command(SET, "\0own", value=2, session=b"old")]
+    )
+    await partition.apply([Command(store_pb2.VERB_EXPIRE, b"old", ["k", "a"], msgspec.msgpack.encode(1000))])
+    await partition.apply([Command(RENEW_SESSION, b"old", (), b"new")])
+    assert await one(partition, GET_ALL, session=b"new") == {"k": {"a": 1}}
+    assert await one(partition, GET, "\0own", session=b"new") == 2
+    assert await one(partition, GET_ALL, session=b"old") == {}
+    assert await one(partition, store_pb2.VERB_GET_EXPIRY, "k", "a", session=b"new") > 900
+    assert await one(partition, store_pb2.VERB_GET_EXPIRY, "k", "a", session=b"old") is None
+    await partition.apply([Command(END_SESSION, b"new")])
+    assert partition.next_expiry() is None
 
 
 async def test_syncing_changes_nothing(partition: EnginePartition) -> None:

@@ -18,7 +18,15 @@ from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Command, EnginePartition, Outcome
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
-from socketcluster_store.errors import EngineError, FencedError, InternalError, TooLargeError, WrongTypeError
+from socketcluster_store.errors import (
+    EngineError,
+    FencedError,
+    InternalError,
+    InvalidError,
+    SessionOverError,
+    TooLargeError,
+    WrongTypeError,
+)
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition import Partition
 from socketcluster_store.repeats import NOT_OWNED
@@ -30,7 +38,9 @@ GET, SET, ADD, ATTACH = (
     store_pb2.VERB_SESSION_ATTACH,
 )
 SESSION = "s"
+RENEW, END = store_pb2.VERB_SESSION_RENEW, store_pb2.VERB_SESSION_END
 NUMBER = partition_of(SESSION)
+RENEWED = next(name for name in map(str, range(10_000)) if partition_of(name) == NUMBER)
 MAX_VALUE = 1024
 encode = msgspec.msgpack.encode
 
@@ -78,7 +88,7 @@ async def make(engine: Any, fenced: list[int] | None = None) -> Partition:
         max_value_bytes=MAX_VALUE,
         channel_rules=ChannelRules(()),
         message_id_window=300,
-        on_sessions_ended=lambda _: None,
+        tell_workers=lambda _: None,
         on_fenced=([] if fenced is None else fenced).append,
         turns=asyncio.Semaphore(1),
     )
@@ -199,3 +209,69 @@ async def test_what_the_engine_cannot_do_is_said(
     engine.error = FencedError("taken over")
     assert await apply(partition, attached, put(5, 5), get(6)) == [NOT_OWNED, NOT_OWNED]
     assert fenced == [NUMBER]
+
+
+def renew(number: int, renewed_id: str = RENEWED) -> Operation:
+    return Operation(number, RENEW, session_id=SESSION, name=renewed_id, partition=NUMBER)
+
+
+def get_renewed(number: int) -> Operation:
+    return Operation(number, GET, session_id=RENEWED, keys=("k",), partition=NUMBER)
+
+
+async def test_what_comes_after_a_renewal_finds_nothing_at_the_old_id(
+    partition: Partition, attached: WorkerLink
+) -> None:
+    outcomes = await apply(partition, attached, put(3, 3), renew(4), put(5, 5), get(6), get_renewed(7))
+    assert [type(outcome) for outcome in outcomes] == [bytes, bytes, SessionOverError, SessionOverError, bytes]
+    assert outcomes[-1] == encode(3)
+    (refused,) = await apply(partition, attached, get(8))  # by the short way, too
+    assert isinstance(refused, SessionOverError)
+    assert attached.sessions == {RENEWED}
+    detach = Operation(9, store_pb2.VERB_SESSION_DETACH, session_id=SESSION, partition=NUMBER)
+    assert await apply(partition, attached, detach) == [b""]
+    again, attach = renew(10), Operation(11, ATTACH, session_id=SESSION, partition=NUMBER)
+    assert [type(outcome) for outcome in await apply(partition, attached, again, attach)] == [SessionOverError] * 2
+
+
+@pytest.mark.parametrize("renewed_id", ["", SESSION, RENEWED + "x", "x" * 200])
+async def test_a_new_id_that_cannot_be_one_changes_nothing(
+    partition: Partition, attached: WorkerLink, renewed_id: str
+) -> None:
+    (refused,) = await apply(partition, attached, renew(3, renewed_id))
+    assert isinstance(refused, InvalidError | TooLargeError)
+    assert await apply(partition, attached, get(4)) == [encode(0)]
+
+
+async def test_a_renewal_that_could_not_be_kept_is_none(
+    partition: Partition, attached: WorkerLink, engine: SlowEngine
+) -> None:
+    engine.error = EngineError("the disk is full")
+    (failed,) = await apply(partition, attached, renew(3))
+    assert isinstance(failed, InternalError)
+    engine.error = None
+    assert await apply(partition, attached, put(4, 4), get(5), get_renewed(6)) == [b"", encode(4), encode(None)]
+    assert attached.sessions == {SESSION}
+    assert partition._sessions.over == {}
+
+
+async def test_the_next_owner_knows_what_was_renewed(
+    partition: Partition, attached: WorkerLink, engine: SlowEngine
+) -> None:
+    """A store that dies has done all of a renewal, or nothing; asked again, the next one answers as the first."""
+    assert await apply(partition, attached, put(3, 3), renew(4)) == [b"", b""]
+    owner = await make(engine)
+    assert await apply(owner, link(), renew(4)) == [b""]
+    refused, found = await apply(owner, link(), get(5), get_renewed(6))
+    assert isinstance(refused, SessionOverError)
+    assert found == encode(3)
+    assert RENEWED in owner._sessions
+
+
+async def test_a_session_that_was_ended_is_over(partition: Partition, attached: WorkerLink, engine: SlowEngine) -> None:
+    end = Operation(3, END, session_id=SESSION, partition=NUMBER)
+    done, refused = await apply(partition, attached, end, put(4, 4))
+    assert done == b""
+    assert isinstance(refused, SessionOverError)
+    assert attached.sessions == set()
+    assert await apply(await make(engine), link(), Operation(3, END, session_id=SESSION, partition=NUMBER)) == [b""]

@@ -137,3 +137,37 @@ def test_what_could_not_be_ended_is_due_again(sessions: Sessions) -> None:
     sessions.attach("attached meanwhile", Holder("one"))
     sessions.postpone(ended, until=101)
     assert sessions.due(101, ALL) == ["s"]
+
+
+def test_an_id_is_over_for_as_long_as_a_session_without_sockets_is_kept(sessions: Sessions) -> None:
+    holder = Holder("one")
+    sessions.attach("s", holder)
+    records = dict(sessions.renew("s", "t", now=10))
+    assert records["t"] == ATTACHED
+    assert holder.sessions == {"t"}
+    assert list(sessions.holders("t")) == [holder]
+    assert "s" not in sessions
+    loaded = Sessions(timeout=100)
+    loaded.load(records.items(), now=20, earliest=0)
+    for known in (sessions, loaded):
+        assert known.over == {"s": 110}
+        assert known.due(109, ALL) == []
+        assert known.due(110, ALL) == ["s"]
+
+
+def test_a_detached_session_stays_so_when_it_is_renewed(sessions: Sessions) -> None:
+    sessions.touch("s", now=0)
+    sessions.renew("s", "t", now=60)
+    assert sessions.due(100, ALL) == []
+    assert sorted(sessions.due(160, ALL)) == ["s", "t"]
+    assert sessions.renew("unknown", "u", now=0)[1:] == []
+
+
+def test_a_session_is_ended_whoever_holds_it(sessions: Sessions) -> None:
+    holders = [Holder("one"), Holder("two")]
+    for holder in holders:
+        sessions.attach("s", holder)
+    sessions.end("s", now=0)
+    assert [holder.sessions for holder in holders] == [set(), set()]
+    assert "s" not in sessions
+    assert "s" in sessions.over

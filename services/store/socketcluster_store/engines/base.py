@@ -30,6 +30,8 @@ PUT_RECORD = -1
 """Command: keep ``value`` as the record of the session."""
 END_SESSION = -2
 """Command: remove the session's record and its whole tree."""
+RENEW_SESSION = -6
+"""Command: move the session's whole tree, with its expiries, to the id in ``value``."""
 EXPIRE_DUE = -3
 """Command: remove the values at key chains whose time has come, a bounded number of them."""
 CHANGES = -4

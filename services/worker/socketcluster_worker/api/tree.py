@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from typing import Any, Literal, overload
 
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2 as pb
-from socketcluster_runtime.errors import InvalidOperationError, UpdateConflictError
+from socketcluster_runtime.errors import InvalidOperationError, SessionOverError, UpdateConflictError
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_worker.api.transaction import Transaction
@@ -297,7 +297,7 @@ class Tree:
             raise InvalidOperationError(text, operation="watch")
         return Watch(self._watches, (self._session_id, tuple(chain)), max_waiting)
 
-    def _call(self, verb: pb.Verb.ValueType, keys: Keys, value: bytes = b"") -> asyncio.Future[bytes]:
+    def _call(self, verb: pb.Verb.ValueType, keys: Keys, value: bytes = b"") -> Awaitable[bytes]:
         return self._client.call(verb, session_id=self._session_id, keys=chain_of(keys), value=value)
 
 
@@ -320,7 +320,20 @@ class SessionTree(Tree):
 
         Complexity: the procedure's own; the store does nothing else meanwhile.
         """
-        return unpack(await self._client.call(pb.VERB_RUN, session_id=self._session_id, name=name, value=pack(args)))
+        return unpack(await self._ask(pb.VERB_RUN, name=name, value=pack(args)))
+
+    async def _call(self, verb: pb.Verb.ValueType, keys: Keys, value: bytes = b"") -> bytes:
+        return await self._ask(verb, keys=chain_of(keys), value=value)
+
+    async def _ask(self, verb: pb.Verb.ValueType, **arguments: Any) -> bytes:
+        """Send an operation; once more if the session was renewed before a store had it."""
+        while True:
+            session_id = self._session_id
+            try:
+                return await self._client.call(verb, session_id=session_id, **arguments)
+            except SessionOverError:
+                if self._session_id == session_id:
+                    raise
 
 
 class AppTree(Tree):

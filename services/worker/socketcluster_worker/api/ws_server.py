@@ -26,7 +26,9 @@ class WSServer(Namespace):
     - ``disconnect(socket, code, reason)``: it is gone;
     - ``authenticate(socket, claims)``, ``deauthenticate(socket, claims)``: a client has an auth token now, or has none
       any more; no client can send these, as those whose protocol has no tokens can a socket's events of these names;
-    - ``session_destroy(session_id)``: a session has ended, ``session_timeout`` after its last socket anywhere;
+    - ``session_destroy(session_id)``: a session has ended: it was destroyed, or its last socket anywhere is gone since
+      ``session_timeout``;
+    - ``session_renew(session_id, renewed_id)``: a session has another id, on whatever worker it was renewed;
     - ``error(error, where)``: a handler raised; it has been logged.
 
     Attributes:
@@ -34,7 +36,7 @@ class WSServer(Namespace):
         sessions: ``get(id)``: any session.
     """
 
-    EVENTS = Namespace.EVENTS | {"authenticate", "deauthenticate", "session_destroy", "error"}
+    EVENTS = Namespace.EVENTS | {"authenticate", "deauthenticate", "session_destroy", "session_renew", "error"}
 
     def __init__(
         self,
@@ -107,6 +109,11 @@ class WSServer(Namespace):
     def everybody(self) -> list[Namespace]:
         """Return all namespaces; for the worker."""
         return list(self._namespaces.values())
+
+    def session_renewed(self, session_id: str, renewed_id: str) -> None:
+        """Give a session the id that it has now, and tell so; for the store's link."""
+        if self.sessions.renewed(session_id, renewed_id):
+            self.run_all("session_renew", (session_id, renewed_id))
 
     def session_destroyed(self, session_id: str) -> None:
         """Tell that a session has ended; for the store's link."""

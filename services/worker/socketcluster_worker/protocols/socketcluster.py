@@ -64,7 +64,7 @@ class SocketClusterPeer:
         self._connection: Connection = connection  # or what collects batches for it
         self._context = context
         self._handshake = handshake
-        self._session_id = session_id
+        self._session = context.server.sessions.get(session_id)  # which may be renewed before the handshake
         self._pings = pings
         self._server = context.server
         self._socket: Socket | None = None
@@ -226,7 +226,7 @@ class SocketClusterPeer:
                 refusal = error
         socket = self._socket = Socket(
             self._context.identity.new_id(),
-            self._server.sessions.get(self._session_id),
+            self._session,
             self._server,
             replace(self._handshake, auth=auth),
             self,

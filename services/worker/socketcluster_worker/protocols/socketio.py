@@ -20,6 +20,7 @@ from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker.api.broadcast import Emission
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.namespace import Namespace
+from socketcluster_worker.api.session import Session
 from socketcluster_worker.api.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError
@@ -44,7 +45,7 @@ class SocketIOPeer:
         self.connection = connection
         self.context = context
         self._handshake = handshake
-        self._session_id = session_id
+        self._session = context.server.sessions.get(session_id)  # which may be renewed between two namespaces
         self._decoder = wire.Decoder(max_bytes=context.max_message_bytes)
         self.intake = Intake(connection)
         self._members: dict[str, Member] = {}
@@ -119,7 +120,7 @@ class SocketIOPeer:
             return
         self._timer.cancel()
         auth = packet.data if isinstance(packet.data, dict) else None
-        member = Member(self, namespace, replace(self._handshake, auth=auth), self._session_id)
+        member = Member(self, namespace, replace(self._handshake, auth=auth), self._session)
         self._members[namespace.name] = member
         if namespace.name == wire.ROOT:
             self._root_event = member.event
@@ -134,19 +135,19 @@ class Member:
 
     protocol = "socket.io"
 
-    def __init__(self, peer: SocketIOPeer, namespace: Namespace, handshake: Handshake, session_id: str) -> None:
+    def __init__(self, peer: SocketIOPeer, namespace: Namespace, handshake: Handshake, session: Session) -> None:
         self.namespace = namespace
         self._peer = peer
         self._socket = Socket(
             peer.context.identity.new_id(),
-            namespace.sessions.get(session_id),
+            session,
             namespace,
             handshake,
             self,
             ack_timeout=peer.context.timing.ack_timeout,
         )
         if handshake.has_session:
-            namespace.sessions.shown(session_id)
+            namespace.sessions.shown(session.id)
         self._dispatch = Dispatch(namespace, self._socket, self, peer.intake)
         self.event = self._dispatch.event
         """Takes an event for this namespace: its name, its arguments, and its ack id if it has one."""

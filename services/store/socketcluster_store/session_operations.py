@@ -1,0 +1,85 @@
+"""What operations do to sessions as a whole, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.messages import Operation
+from socketcluster_store.checks import Checks
+from socketcluster_store.engines.base import END_SESSION, PUT_RECORD, RENEW_SESSION, Command
+from socketcluster_store.errors import InvalidError
+from socketcluster_store.links import WorkerLink, pack_event
+from socketcluster_store.sessions import Sessions
+
+RENEW = store_pb2.VERB_SESSION_RENEW
+CHANGES_SESSION = frozenset((RENEW, store_pb2.VERB_SESSION_END))
+"""The verbs after which nothing has the session's id any more."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_ids = msgspec.msgpack.Decoder(list[str]).decode
+
+
+def change(operation: Operation, sessions: Sessions, checks: Checks, now: float) -> list[Command]:
+    """Renew or end a session; return what keeps that, all in one batch, the first one with the operation's outcome.
+
+    Raises:
+        Refusal: no session is named, or its new id cannot be one.
+    """
+    session_id = operation.session_id
+    owner = session_id.encode()
+    if not owner:
+        raise InvalidError("no session is named")
+    if operation.verb != RENEW:
+        return [Command(END_SESSION, owner), Command(PUT_RECORD, owner, (), sessions.end(session_id, now))]
+    renewed_id = operation.name
+    if not renewed_id or renewed_id in sessions or renewed_id in sessions.over:
+        raise InvalidError("the new id of a session is empty, or another one's")
+    checks.session_id(renewed_id.encode(), msgspec.structs.replace(operation, session_id=renewed_id))
+    records = sessions.renew(session_id, renewed_id, now)
+    moving = Command(RENEW_SESSION, owner, (), renewed_id.encode())
+    return [moving, *(Command(PUT_RECORD, changed.encode(), (), record) for changed, record in records)]
+
+
+def changed(operation: Operation) -> store_pb2.Event:
+    """Return what every worker is told after ``change``."""
+    session_id = operation.session_id
+    if operation.verb == RENEW:
+        return store_pb2.Event(
+            session_renewed=store_pb2.SessionRenewed(session_id=session_id, renewed_id=operation.name)
+        )
+    return store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=session_id, on_purpose=True))
+
+
+def ended(session_ids: Iterable[str]) -> list[store_pb2.Event]:
+    """Return what every worker is told of sessions whose time has come."""
+    return [
+        store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=session_id))
+        for session_id in session_ids
+    ]
+
+
+def emit(link: WorkerLink, operation: Operation, sessions: Sessions) -> None:
+    """Send an event to the other workers that have a session attached."""
+    message = store_pb2.SessionMessage(
+        session_id=operation.session_id,
+        name=operation.name,
+        value=operation.value,
+        origin=link.process,
+        id=operation.id,
+    )
+    packed = pack_event(store_pb2.Event(session_message=message))
+    for holder in sessions.holders(operation.session_id):
+        if holder.worker_id != link.worker_id and isinstance(holder, WorkerLink):
+            holder.tell(packed)
+
+
+def gone(operation: Operation, sessions: Sessions) -> bytes:
+    """Return which of the sessions that a worker asks for do not exist."""
+    try:
+        asked = _decode_ids(operation.value)
+    except msgspec.DecodeError as error:
+        raise InvalidError(f"a check has a list of session ids: {error}") from None
+    return _encode([session_id for session_id in asked if session_id not in sessions])
