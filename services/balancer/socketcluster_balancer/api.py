@@ -64,7 +64,7 @@ class Request:
     @cached_property
     def session_id(self) -> str | None:
         """The session that the cookie names, if this cluster signed it; ``None`` of a browser that was never here."""
-        return self._cookies.read(self.headers.get("cookie", ""))
+        return self._cookies.read(self.headers.get("cookie", ""), secure=self.secure)
 
 
 Middleware: TypeAlias = Callable[[Request], Any]

@@ -23,6 +23,7 @@ from socketcluster_balancer.secure import SecureReception
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.tls import make_context
 from socketcluster_balancer.workers import SUSPICION, Worker
+from socketcluster_runtime.cookies import session_cookie_name
 from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_runtime.logging import get_logger
@@ -61,7 +62,8 @@ class Dispatcher:
         self._limits = limits
         self._counters = counters
         self._key = derive_key(settings.shared_secret(), Purpose.PROXY_HEADERS)
-        self._cookie = f"{settings.app_name}.session"
+        # which one a worker believes, a proxy with TLS in front may tell it; for the choice of a worker either will do
+        self._cookies = [session_cookie_name(settings.app_name, secure=secure) for secure in (True, False)]
         self._available = available
         self._draw: Callable[[int], int] = random.randrange
         self._suspicion_ends = 0.0
@@ -217,7 +219,8 @@ class Dispatcher:
         head = client.head
         if head is None:
             return choose(workers, None, None, self._draw)
-        return choose(workers, head.sid, head.cookie(self._cookie), self._draw)
+        cookie = head.cookie(self._cookies[0]) or head.cookie(self._cookies[1])
+        return choose(workers, head.sid, cookie, self._draw)
 
     def _suspect(self, worker: Worker, reason: str, clients: int) -> None:
         now = self._loop.time()

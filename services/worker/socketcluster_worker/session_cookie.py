@@ -34,7 +34,7 @@ class SessionCookie:
     def __init__(self, cookies: SessionCookies, identity: Identity, handshake: Handshake, sessions: Sessions) -> None:
         self._cookies = cookies
         self._secure = handshake.secure
-        self.shown = cookies.read(handshake.headers.get("cookie", ""))
+        self.shown = cookies.read(handshake.headers.get("cookie", ""), secure=handshake.secure)
         self.brought = None if self.shown is not None and sessions.is_over(self.shown) else self.shown
         self.session_id = identity.new_id() if self.brought is None else self.brought
 

@@ -19,6 +19,8 @@ async def test_sid_and_cookie_name_the_worker(bench: Bench) -> None:
     for letter in "abc":
         assert (await bench.get(f"/?sid={letter * 8}123")).said["worker"] == letter * 8
         assert (await bench.get("/", cookie=f"x=y; shop.session={letter * 8}12.sig")).said["worker"] == letter * 8
+        both = f"shop.session=cccccccc12.sig; __Host-shop.session={letter * 8}12.sig"  # the latter cannot be planted
+        assert (await bench.get("/", cookie=both)).said["worker"] == letter * 8
     answer = await bench.get("/?sid=bbbbbbbb1", cookie="shop.session=cccccccc12.sig")
     assert answer.said["worker"] == "bbbbbbbb"
 

@@ -69,6 +69,13 @@ async def test_under_tls_the_cookie_is_secure(start_worker: StartWorker) -> None
         await client.send(header(tls=tls) + WHO)
         answer = await client.answer()
         assert ("; Secure" in answer.headers["set-cookie"]) is tls
+        assert answer.headers["set-cookie"].startswith("__Host-socketcluster." if tls else "socketcluster.")
+        mine = answer.headers["set-cookie"].partition(";")[0]
+        session = json.loads(answer.body)["session"]
+        for cookie, believed in ((mine, True), (mine.removeprefix("__Host-"), not tls), ("__Host-" + mine, False)):
+            client = await worker.connect()
+            await client.send(header(tls=tls) + WHO[:-2] + f"Cookie: {cookie}\r\n\r\n".encode())
+            assert (json.loads((await client.answer()).body)["session"] == session) is believed
         client = await worker.connect()
         await client.send(header(tls=tls) + upgrade())
         assert ("; Secure" in (await client.answer()).headers["set-cookie"]) is tls
@@ -323,17 +330,18 @@ async def test_what_is_no_handover_ends_the_balancer_s_connection(
 def test_cookies_of_another_application_or_cluster_are_not_read() -> None:
     cookies = SessionCookies("one", "secret")
     written = cookies.write("id", secure=False).partition(";")[0]
-    assert cookies.read(written) == "id"
-    assert cookies.read(f'x=y;{written.replace("=", "=" + chr(34), 1)}"') == "id"
-    assert cookies.read(f"one.session=forged.x; {written}") == "id"
+    assert cookies.read(written, secure=False) == "id"
+    assert cookies.read(f'x=y;{written.replace("=", "=" + chr(34), 1)}"', secure=False) == "id"
+    assert cookies.read(f"one.session=forged.x; {written}", secure=False) == "id"
     value = written.partition("=")[2]
-    assert SessionCookies("two", "secret").read(f"two.session={value}") is None
-    assert SessionCookies("one", "other").read(written) is None
+    assert SessionCookies("two", "secret").read(f"two.session={value}", secure=False) is None
+    assert SessionCookies("one", "other").read(written, secure=False) is None
     tried = "one.session=forged.x; " * MAX_TRIED
-    assert cookies.read(tried + written) is None
-    assert cookies.read("one.session=" + "x" * 1000 + f"; {tried[23:]}{written}") == "id"  # not looked at more closely
+    assert cookies.read(tried + written, secure=False) is None
+    long = "one.session=" + "x" * 1000  # not looked at more closely
+    assert cookies.read(f"{long}; {tried[23:]}{written}", secure=False) == "id"
     for header in ("", "one.session=", "one.session", "one.session=\xff.\xff", ";;;", written + "x" * 20_000):
-        assert cookies.read(header) is None
+        assert cookies.read(header, secure=False) is None
 
 
 def test_ids_begin_with_their_worker() -> None:
