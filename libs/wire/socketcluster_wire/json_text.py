@@ -30,7 +30,7 @@ def may_nest_deeply(text: str) -> bool:
 
 
 def nest_deeper(values: Iterable[Any], most: int) -> bool:
-    """Tell whether lists and dicts in any of the values are nested deeper than ``most``."""
+    """Tell whether lists and dicts in any of the values are nested deeper than ``most``; empty ones do not count."""
     level = [value for value in values if type(value) in _CONTAINERS]
     for _ in range(most):
         if not level:
@@ -39,6 +39,6 @@ def nest_deeper(values: Iterable[Any], most: int) -> bool:
             item
             for value in level
             for item in (value.values() if type(value) is dict else value)
-            if type(item) in _CONTAINERS
+            if type(item) in _CONTAINERS and item
         ]
     return bool(level)

@@ -92,13 +92,14 @@ _dump = msgspec.json.Encoder().encode
 class Decoder:
     """Reads what one client sends. After an error nothing more can be read: the connection is to be closed."""
 
-    __slots__ = ("_attachments", "_bytes", "_expected", "_max_attachments", "_max_bytes", "_slots", "awaiting")
+    __slots__ = ("_attachments", "_expected", "_max_attachments", "_max_bytes", "_slots", "awaiting", "size")
 
     def __init__(self, max_attachments: int = MAX_ATTACHMENTS, *, max_bytes: int = sys.maxsize) -> None:
         """Refuse packets of more than ``max_attachments``, or that are over ``max_bytes`` with these."""
         self._max_attachments = max_attachments
         self._max_bytes = max_bytes
-        self._bytes = 0
+        self.size = 0
+        """Bytes of the last packet with attachments, as far as it has come."""
         self.awaiting: Packet | None = None
         """The packet whose attachments are still to come; meanwhile every message is for ``receive``."""
         self._expected = 0
@@ -136,14 +137,14 @@ class Decoder:
         if not expected:  # without attachments a placeholder is a dict like any other
             return packet
         self.awaiting, self._expected, self._slots = packet, expected, _find_slots(packet.data, expected)
-        self._bytes = len(text)
+        self.size = len(text)
         return None
 
     def _attach(self, packet: Packet, message: str | bytes) -> Packet | None:
         if isinstance(message, str):
             raise MalformedPacketError("text while attachments are awaited")
-        self._bytes += len(message)
-        if self._bytes > self._max_bytes:
+        self.size += len(message)
+        if self.size > self._max_bytes:
             raise PacketTooLargeError(f"an event with its attachments over {self._max_bytes} bytes")
         self._attachments.append(message)
         if len(self._attachments) < self._expected:

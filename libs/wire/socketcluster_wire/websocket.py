@@ -29,6 +29,8 @@ FIN, MASKED = 0x80, 0x80
 RSV1, RSV2_AND_3 = 0x40, 0x30
 MAX_CONTROL_PAYLOAD = 125
 MAX_CLOSE_REASON = 123
+MAX_INFLATED = 65_536
+"""Bytes that compressed frames may become before no further one is read along: some hundred bytes become a million."""
 
 _FINAL_TEXT, _FINAL_BINARY = FIN | TEXT, FIN | BINARY
 _SHORT_TEXT_HEADERS = [bytes((_FINAL_TEXT, length)) for length in range(126)]
@@ -88,6 +90,7 @@ class FrameReader:
         "_decoder",
         "_done",
         "_idle",
+        "_inflated",
         "_inflater",
         "_inflating",
         "_max",
@@ -104,6 +107,7 @@ class FrameReader:
         self._opcode = CONTINUATION  # of the fragmented message under way; CONTINUATION: none
         self._inflating: Inflater | None = None  # if it is compressed
         self._received = 0  # the bytes of its fragments, before inflating
+        self._inflated = 0  # what the frames of one call became
         self._message = bytearray()  # its fragments so far; one buffer, because fragments may be tiny, even empty
         self._decoder: codecs.IncrementalDecoder | None = None  # finds broken text before the message is whole
         self._done = False
@@ -144,10 +148,13 @@ class FrameReader:
 
         Args:
             data: what came; empty to read on where the call before was ``behind``.
-            most: frames that are read at a time. Not every frame gives an event.
+            most: frames that are read at a time, fewer if they were compressed and become large. Not every frame
+                gives an event.
         """
         events: list[Event] = []
         self.behind = False
+        self._inflated = 0
+        limited = most < sys.maxsize
         if self._done:
             return events
         buffer: bytes | bytearray = data
@@ -159,7 +166,7 @@ class FrameReader:
             while (end := self._frame(buffer, start, events)) is not None:
                 start = end
                 most -= 1
-                if self._done or not most:
+                if self._done or not most or (limited and self._inflated >= MAX_INFLATED):
                     self.behind = not self._done and start < len(buffer)
                     break
         except _ViolationError as error:
@@ -258,11 +265,13 @@ class FrameReader:
 
     def _inflate(self, inflater: Inflater, payload: bytes, final: bool) -> bytes:
         try:
-            return inflater.inflate(payload, final, self._max - len(self._message))
+            inflated = inflater.inflate(payload, final, self._max - len(self._message))
         except InflatedTooBigError:
             raise _ViolationError(CloseCode.TOO_BIG, f"message over {self._max} bytes") from None
         except InflateError:
             raise _ViolationError(CloseCode.INVALID_DATA, "compressed data is broken") from None
+        self._inflated += len(inflated)
+        return inflated
 
 
 def _check_fragment(decoder: codecs.IncrementalDecoder, payload: bytes, final: bool) -> None:

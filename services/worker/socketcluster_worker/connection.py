@@ -37,15 +37,14 @@ class Handshake:
         """Make it of a request's target and headers."""
         asked = Target.parse(target)
         query = asked.parameters()
-        collected: dict[str, str] = {}
+        collected: dict[str, list[str]] = {}
         for raw_name, raw_value in headers:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            separator = "; " if name == "cookie" else ", "
-            collected[name] = collected[name] + separator + value if name in collected else value
+            collected.setdefault(raw_name.decode("latin-1").lower(), []).append(raw_value.decode("latin-1"))
+        joined = {name: ("; " if name == "cookie" else ", ").join(values) for name, values in collected.items()}
         if asked.authority is not None:
-            collected["host"] = asked.authority
+            joined["host"] = asked.authority
         last = {name: values[-1] for name, values in query.items()}
-        return cls(unquote(asked.path), last, collected, address, secure, query_all=query)
+        return cls(unquote(asked.path), last, joined, address, secure, query_all=query)
 
 
 SlowConsumer: TypeAlias = Literal["disconnect", "drop_oldest", "latest_only"]

@@ -18,6 +18,7 @@ from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
 from socketcluster_worker.endpoints import Endpoints
 from socketcluster_worker.transport.http import HTTPProtocol, Origin
+from socketcluster_worker.transport.mounted_websocket import MountedWebSocket
 from socketcluster_worker.transport.proxied import Proxies, ProxyProtocol
 
 log = logging.get_logger(__name__)
@@ -54,7 +55,7 @@ class ClientServer:
             endpoints,
             interface="asgi3",
             http=HTTPProtocol,
-            ws="websockets-sansio",
+            ws=MountedWebSocket,
             lifespan="off",
             proxy_headers=False,
             server_header=False,

@@ -317,3 +317,14 @@ def test_whatever_arrives_compressed_gives_events_and_no_exception(payloads: lis
     ours = reader(agreed(client_no_context_takeover=alone), limit=1000)
     events = [event for payload in payloads for event in ours.receive(masked(TEXT, payload, rsv1=True))]
     assert all(isinstance(event, str | Violation) for event in events)
+
+
+def test_compressed_frames_that_become_large_are_read_one_at_a_time() -> None:
+    compress = zlib.compressobj(9, zlib.DEFLATED, -15)
+    small = (compress.compress(b" " * 900_000) + compress.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    bomb = bytes((0xC1, 0xFE)) + len(small).to_bytes(2) + bytes(4) + small
+    reader = FrameReader(1_000_000, Inflater(Agreement(15, 15, client_no_context_takeover=True)))
+    assert len(reader.receive_any(bomb * 3, 32)) == 1
+    assert reader.behind
+    assert [len(reader.receive_any(b"", 32)) for _ in range(2)] == [1, 1]
+    assert not reader.behind

@@ -314,3 +314,134 @@ async def test_a_large_answer_to_a_poll_comes_in_parts(start_worker: StartWorker
         got += packets
     assert [packet[:11] for packet in got] == [*(f'42["much","{number}'[:11] for number in range(10)), "41"]
     await probe.ends.get()
+
+
+# What is no event counts too.
+
+
+async def test_coming_and_going_again_and_again_is_held_back(start_worker: StartWorker) -> None:
+    going = asyncio.Event()
+    came = 0
+
+    def run(worker: Worker) -> None:
+        @worker.ws_server.on("connection")
+        async def connected(_socket: Any) -> None:
+            nonlocal came
+            came += 1
+            await going.wait()
+
+    worker = await start_worker(run)
+    websocket, _ = await socketio(worker)
+    sending = asyncio.ensure_future(websocket.send(*([frame("41"), frame("40")] * 10_000)))
+    await until(lambda: only_websocket(worker)._holds)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert came <= intake.MAX_BYTES // intake.OVERHEAD + 1
+    going.set()
+    await sending
+    await until(lambda: came == 10_001)
+    websocket.client.abort()
+
+
+async def test_a_client_that_comes_anew_starts_no_more_handlers(
+    start_worker: StartWorker, turnstile: Turnstile
+) -> None:
+    worker = await start_worker(turnstile.run())
+    websocket, event_of = await socketio(worker)
+    again = [frame(event_of(number)) for number in range(990)] + [frame("41"), frame("40")]
+    sending = asyncio.ensure_future(websocket.send(*again * 10))
+    await until(lambda: only_websocket(worker)._holds)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(turnstile.begun) <= intake.MAX_BYTES // intake.OVERHEAD + 1
+    turnstile.open()
+    await sending
+    await until(lambda: len(turnstile.begun) == 9900)
+    websocket.client.abort()
+
+
+async def test_an_event_counts_with_all_its_attachments(start_worker: StartWorker, turnstile: Turnstile) -> None:
+    worker = await start_worker(turnstile.run())
+    websocket, _ = await socketio(worker)
+    text = frame('452-["go",[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]]')
+    await websocket.send(text, frame(b"x" * 600_000), frame(b"y"), text, frame(b"x" * 600_000), frame(b"y"))
+    await until(lambda: only_websocket(worker)._holds and len(turnstile.begun) == 2)
+    turnstile.open()
+    await until(lambda: not only_websocket(worker).held)
+
+
+async def test_a_publication_counts_with_its_own_size_whatever_comes_behind_it(start_worker: StartWorker) -> None:
+    asked, may = asyncio.Event(), asyncio.Event()
+    published: list[asyncio.Future[bytes]] = []
+
+    def run(worker: Worker) -> None:
+        @worker.ws_server.use("publish_in")
+        async def judge(_action: Any) -> None:
+            asked.set()
+            await may.wait()
+
+        def publish(_channel: str, _data: Any) -> asyncio.Future[bytes]:
+            published.append(asyncio.get_running_loop().create_future())
+            return published[-1]
+
+        worker.ws_server.exchange.publish_for_client = publish  # type: ignore[method-assign, assignment]
+
+    worker = await start_worker(run)
+    websocket = await worker.socket()
+    heavy = frame(event("#publish", {"channel": "a", "data": "x" * 900_000}))
+    await websocket.send(heavy)
+    await asked.wait()
+    (peer,) = {socket._peer for socket in worker.worker.ws_server.sockets}
+    await websocket.send(frame(event("light")))
+    await until(lambda: peer._waiting)  # type: ignore[attr-defined]
+    may.set()
+    await until(lambda: published)
+    await websocket.send(heavy)
+    await until(lambda: len(published) == 2)
+    assert only_websocket(worker)._holds
+    for one in published:
+        one.set_result(b"")
+    await until(lambda: not only_websocket(worker).held)
+
+
+async def test_events_go_on_behind_a_middleware_whose_work_was_cancelled(start_worker: StartWorker) -> None:
+    handled: list[int] = []
+
+    def run(worker: Worker) -> None:
+        @worker.ws_server.on("connection")
+        def connected(socket: Any) -> None:
+            socket.on("go", handled.append)
+
+        @worker.ws_server.use("event")
+        async def judge(action: Any) -> None:
+            if action.args[0] == 1:
+                work = asyncio.ensure_future(asyncio.sleep(0))
+                work.cancel()
+                await work
+
+    worker = await start_worker(run)
+    websocket = await worker.socket()
+    await websocket.send(*(frame(event("go", number, number)) for number in range(1, 5)))
+    assert (await websocket.next_json())["error"]["name"] == "InternalServerError"
+    await until(lambda: handled == [2, 3, 4])
+
+
+async def test_events_go_on_behind_a_serial_handler_that_was_cancelled(start_worker: StartWorker) -> None:
+    handled: list[int] = []
+
+    def run(worker: Worker) -> None:
+        @worker.ws_server.on("connection")
+        def connected(socket: Any) -> None:
+            async def go(number: int) -> None:
+                handled.append(number)
+                if number == 1:
+                    work = asyncio.ensure_future(asyncio.sleep(0))
+                    work.cancel()
+                    await work
+
+            socket.on("go", go)
+
+    worker = await start_worker(run, serial=True)
+    websocket = await worker.socket()
+    await websocket.send(*(frame(event("go", number)) for number in range(1, 5)))
+    await until(lambda: handled == [1, 2, 3, 4])

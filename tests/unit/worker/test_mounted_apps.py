@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import json
 from collections.abc import AsyncIterator, Callable
@@ -16,11 +17,14 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
-from support.raw import upgrade
+from support.raw import RawWebSocket, frame, upgrade
 from support.worker import RunningWorker, StartWorker, until
+from websockets.frames import Opcode
 
 from socketcluster_runtime.errors import ControllerError
+from socketcluster_worker import turns
 from socketcluster_worker.api.worker import Worker
+from socketcluster_worker.transport.mounted_websocket import PIECE, MountedWebSocket
 
 CONTROLLERS = Path(__file__).parents[2] / "controllers"
 
@@ -237,3 +241,108 @@ async def test_django_with_channels_is_mounted_as_it_is(django: RunningWorker) -
         assert answered["echo"] == {"a": 1}
         assert expected in (None, answered["session"])
         await websocket.end()
+
+
+# WebSockets: what one client sends there is not to hold others up either, nor to fill the memory.
+
+
+class Taker:
+    """An app that takes messages when the test lets it."""
+
+    def __init__(self) -> None:
+        self.may = asyncio.Event()
+        self.taken: list[Any] = []
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await self.may.wait()
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            self.taken.append(message.get("text", message.get("bytes")))
+
+    def run(self, worker: Worker) -> None:
+        worker.http_server.mount(self.app, "/app")
+
+
+def mounted_websockets() -> list[MountedWebSocket]:
+    return [found for found in gc.get_objects() if isinstance(found, MountedWebSocket) and not found.disconnected]
+
+
+async def open_taker(start_worker: StartWorker, taker: Taker) -> tuple[RawWebSocket, MountedWebSocket]:
+    worker = await start_worker(taker.run)
+    websocket = await worker.websocket("/app/")
+    (mounted,) = mounted_websockets()
+    return websocket, mounted
+
+
+async def test_a_mounted_websocket_is_read_in_turns(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    taker = Taker()
+    taker.may.set()
+    websocket, mounted = await open_taker(start_worker, taker)
+    between = 0
+
+    async def others() -> None:
+        nonlocal between
+        while True:
+            await asyncio.sleep(0)
+            between += mounted._turn_asked
+
+    asking = asyncio.ensure_future(others())
+    await websocket.send(*[frame(b"", Opcode.PING)] * 5_000, frame("end"))
+    await until(lambda: taker.taken == ["end"])
+    asking.cancel()
+    assert between >= 5_000 * 6 // PIECE // 2
+    for _ in range(5_000):
+        assert (await websocket.next()).opcode is Opcode.PONG
+    await websocket.end()
+
+
+async def test_a_mounted_app_that_takes_nothing_holds_its_client_up(start_worker: StartWorker) -> None:
+    taker = Taker()
+    websocket, mounted = await open_taker(start_worker, taker)
+    await websocket.send(*(frame(str(number)) for number in range(3_000)))
+    await until(lambda: mounted._unread)
+    assert mounted.queue.qsize() < PIECE
+    taker.may.set()
+    await until(lambda: len(taker.taken) == 3_000)
+    assert [int(text) for text in taker.taken] == list(range(3_000))
+    await websocket.send(frame("further"))
+    await until(lambda: taker.taken[-1] == "further")
+    await websocket.end()
+
+
+async def test_a_client_that_does_not_take_pongs_is_read_no_further(start_worker: StartWorker) -> None:
+    taker = Taker()
+    taker.may.set()
+    websocket, mounted = await open_taker(start_worker, taker)
+    websocket.client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    pings = frame(b"x" * 125, Opcode.PING) * 1_000
+
+    async def flood() -> None:
+        while True:
+            await websocket.send(pings)
+
+    flooding = asyncio.ensure_future(flood())
+    await until(lambda: not mounted.writable.is_set() and mounted._blocked)
+    assert mounted.transport.get_write_buffer_size() < 1_000_000
+    flooding.cancel()
+    websocket.client.abort()
+    await until(lambda: mounted.disconnected)
+
+
+async def test_fragments_of_nothing_take_no_memory(start_worker: StartWorker) -> None:
+    taker = Taker()
+    taker.may.set()
+    websocket, mounted = await open_taker(start_worker, taker)
+    await websocket.send(frame("a", fin=False), *[frame(b"", Opcode.CONT, fin=False)] * 1_000)
+    await websocket.send(frame(b"b", Opcode.CONT, fin=False), frame(b"", Opcode.PING))
+    assert (await websocket.next()).opcode is Opcode.PONG
+    assert mounted.frames == [b"ab"]
+    await websocket.send(frame(b"c", Opcode.CONT))
+    await until(lambda: taker.taken == ["abc"])
+    await websocket.end()

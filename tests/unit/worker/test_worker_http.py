@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
 from starlette.requests import Request
@@ -12,7 +13,10 @@ from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
 from socketcluster_wire.request_head import RequestHead
+from socketcluster_worker import turns
 from socketcluster_worker.api.worker import Worker
+from socketcluster_worker.connection import Handshake
+from socketcluster_worker.transport.framing import PIECE
 from socketcluster_worker.transport.http import HTTPProtocol
 
 HEALTH = "/socketcluster/health"
@@ -475,3 +479,40 @@ async def test_a_poll_of_a_half_closed_client_is_told_the_end_of_its_connection(
     client = await worker.connect()
     assert (await client.request("GET", target, Cookie=cookie)).status_code == 400
     client.close()
+
+
+async def test_a_body_in_tiny_chunks_is_read_in_turns(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    asked = 0
+    later = turns.later
+
+    def ask(go_on: Callable[[], None]) -> None:
+        nonlocal asked
+        asked += 1
+        later(go_on)
+
+    monkeypatch.setattr(turns, "later", ask)
+
+    def run(worker: Worker) -> None:
+        @worker.http_server.on("req")
+        async def page(request: Request) -> str:
+            return str(len(await request.body()))
+
+    worker = await start_worker(run)
+    client = await worker.connect()
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await client.send(head + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n")
+    assert (await client.answer()).body == b"40000"
+    assert asked >= 40_000 * 6 // PIECE // 2
+    client.close()
+
+
+def test_parameters_and_fields_of_one_name_are_not_copied_for_each_further_one() -> None:
+    many = 30_000
+    fields = [(b"a", b"b")] * many + [(b"Cookie", b"c=1"), (b"cookie", b"d=2")]
+    handshake = Handshake.parse("/?" + "&".join(["a"] * many) + "&b=1&b=2", fields, None, secure=False)
+    assert handshake.query == {"a": "", "b": "2"}
+    assert handshake.query_all == {"a": ("",) * many, "b": ("1", "2")}
+    assert handshake.headers == {"a": ", ".join(["b"] * many), "cookie": "c=1; d=2"}

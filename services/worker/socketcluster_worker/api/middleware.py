@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -84,11 +85,18 @@ class Middleware:
 
         Raises:
             EventError: one of them refuses.
+            RuntimeError: what one of them waited for was cancelled.
         """
         for handler in self.by_stage.get(action.stage, ()):
             result = handler.call((action,))
             if inspect.isawaitable(result):
-                result = await result
+                try:
+                    result = await result
+                except asyncio.CancelledError as error:
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling() or not action.socket.connected:
+                        raise
+                    raise RuntimeError("what the middleware waited for was cancelled") from error  # not who asks it
             if result is False:
                 text = f"the action was blocked by middleware of the stage {action.stage!r}"
                 raise EventError(text, name="SilentMiddlewareBlockedError")

@@ -235,7 +235,7 @@ class Namespace(Emitter):
         if socket.recovered and self.turns.sent > self.turns.heard:
             self._late[socket] = self.turns.sent
         self.sessions.add(socket)
-        self.run_all("connection", (socket,))
+        self.run_all("connection", (socket,), socket)
 
     def disconnected(self, socket: Socket, code: int, reason: str) -> None:
         """Note that a socket is gone; of one that was never let in there is nothing here."""
@@ -249,13 +249,19 @@ class Namespace(Emitter):
         self.exchange.discard_all(socket)
         self.sessions.discard(socket)
         for handler in socket.handlers("disconnect"):
-            self.tasks.run(handler.call, ((code, reason),), "a handler of a socket's 'disconnect'")
-        self.run_all("disconnect", (socket, code, reason))
+            self.run_for(socket, handler.call, ((code, reason),), "a handler of a socket's 'disconnect'")
+        self.run_all("disconnect", (socket, code, reason), socket)
 
-    def run_all(self, event: str, args: tuple[Any, ...]) -> None:
-        """Call every handler of one of the namespace's own events."""
+    def run_all(self, event: str, args: tuple[Any, ...], socket: Socket | None = None) -> None:
+        """Call every handler of one of the namespace's own events; for a socket, they are part of what it has begun."""
         for handler in self.handlers(event):
-            self.tasks.run(handler.call, (args,), f"a handler of {event!r}")
+            self.run_for(socket, handler.call, (args,), f"a handler of {event!r}")
+
+    def run_for(self, socket: Socket | None, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
+        """Call a plain or async function in the background, as a part of what a socket's client has begun."""
+        task = self.tasks.run(function, args, what)
+        if task is not None and socket is not None:
+            socket.begun(task)
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> Task[Any] | None:
         """Call a plain or async function in the background; return its task unless it has ended."""

@@ -263,6 +263,7 @@ class Sessions:
         if not session._sockets:
             attached = self.client.attach(session.id)
             attached.add_done_callback(partial(self._attached, session.id))
+            socket.begun(attached)
         session._sockets[socket] = None
 
     def _attached(self, session_id: str, attached: asyncio.Future[bytes]) -> None:
@@ -277,7 +278,9 @@ class Sessions:
         if socket in session._sockets:
             del session._sockets[socket]
             if not session._sockets:
-                self.tasks.watch(self.client.detach(session.id), "detaching a session")
+                detached = self.client.detach(session.id)
+                self.tasks.watch(detached, "detaching a session")
+                socket.begun(detached)
 
     def emit_elsewhere(self, session: Session, event: str, packed: bytes) -> None:
         """Send an event to the session's sockets on the other workers."""

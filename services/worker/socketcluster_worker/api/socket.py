@@ -116,6 +116,8 @@ class Socket(Emitter):
         self.turn = 0
         """Number of the last broadcast to it that is on its way through the store; 0: none is."""
         self._behind: deque[tuple[int, Callable[[], None]]] | None = None  # what waits for that
+        self.begun: Callable[[asyncio.Future[Any]], None] = _nobody_counts
+        """Is told of what the client's coming, going and tokens have begun and is not done yet. Set by its protocol."""
         self._early: list[tuple[str, tuple[Any, ...]]] | None = None  # emitted before it was let in
         self._peer = peer
         self._ack_timeout = ack_timeout
@@ -419,14 +421,18 @@ class Socket(Emitter):
 
     def _run_all(self, event: str, claims: dict[str, Any]) -> None:
         for handler in self.handlers(event):
-            self.namespace.run(handler.call, ((claims,),), f"a handler of a socket's {event!r}")
-        self.namespace.run_all(event, (self, claims))
+            self.namespace.run_for(self, handler.call, ((claims,),), f"a handler of a socket's {event!r}")
+        self.namespace.run_all(event, (self, claims), self)
 
     def __repr__(self) -> str:
         return f"<Socket {self.id} {self.protocol}{'' if self.connected else ' closed'}>"
 
 
 def _nothing_to_wait_for() -> None:
+    return None
+
+
+def _nobody_counts(_begun: asyncio.Future[Any]) -> None:
     return None
 
 

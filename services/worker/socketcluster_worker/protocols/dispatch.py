@@ -226,9 +226,14 @@ class Dispatch:
                     await turns.next_turn()
                     end = monotonic() + turns.SLICE
         finally:
-            self._waiting = None
-            if self._gate is not None:
-                self._gate.release(self)
+            if self._waiting and self._socket.connected:  # a handler was cancelled, and not the client's events
+                asyncio.get_running_loop().call_soon(self._release)
+            else:
+                for *_, size in self._waiting or ():
+                    self._intake.stop_waiting(size)
+                self._waiting = None
+                if self._gate is not None:
+                    self._gate.release(self)
 
     async def _carry_on(self, action: Action, call_id: CallId | None) -> None:
         """Have an event handled that the middleware let through."""

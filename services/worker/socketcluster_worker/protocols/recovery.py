@@ -91,7 +91,7 @@ class Recovery:
         """Keep the state as it is at the end of this turn of the loop."""
         if self._ticket is not None and not self._saving:
             self._saving = True
-            self._socket.namespace.run(self._save, (self._ticket,), "keeping a client's state")
+            self._socket.namespace.run_for(self._socket, self._save, (self._ticket,), "keeping a client's state")
 
     async def _save(self, ticket: Ticket) -> None:
         await asyncio.sleep(0)
@@ -114,7 +114,7 @@ class Recovery:
         """Drop the state of a client that is not to recover."""
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
-            self._socket.namespace.run(ticket.drop, (), "dropping a client's state")
+            self._socket.namespace.run_for(self._socket, ticket.drop, (), "dropping a client's state")
 
     def leave(self) -> None:
         """Leave the state to the socket that has recovered."""

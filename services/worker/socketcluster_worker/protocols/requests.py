@@ -100,12 +100,14 @@ class Requests:
         if self._namespace.middleware.active(stage):
             is_empty = value is msgspec.UNSET
             action = Action(stage, self._socket, channel=channel, data=None if is_empty else value)
-            asking = self._operate_if_allowed(event, action, begin, is_empty=is_empty)
+            asking = self._operate_if_allowed(event, action, begin, self._intake.size, is_empty=is_empty)
             self._ask(asking, f"middleware of the stage {stage!r}")
         else:
             begin(channel, value)
 
-    async def _operate_if_allowed(self, event: wire.Event, action: Action, begin: Begin, *, is_empty: bool) -> None:
+    async def _operate_if_allowed(
+        self, event: wire.Event, action: Action, begin: Begin, size: int, *, is_empty: bool
+    ) -> None:
         channel = action.channel
         try:
             await self._namespace.middleware.run(action)
@@ -113,6 +115,7 @@ class Requests:
             self._dispatch.raised(error, event.name, event.cid)
         else:
             if self._socket.connected:
+                self._intake.size = size  # others may have come meanwhile
                 begin(channel, msgspec.UNSET if is_empty and action.data is None else action.data)
 
     def _begin(self, event: wire.Event, start: Start, channel: str, value: Any) -> None:

@@ -233,6 +233,7 @@ class SocketClusterPeer:
             ack_timeout=self._context.timing.ack_timeout,
             tokens=self._context.tokens,
         )
+        socket.begun = self._intake.count
         socket.entering = Entering()
         middleware = self._server.middleware
         if middleware.active("handshake") or (claims is not None and middleware.active("authenticate")):

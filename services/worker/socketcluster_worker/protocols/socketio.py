@@ -72,6 +72,8 @@ class SocketIOPeer:
             return
         if packet is None:  # its attachments are still to come
             return
+        if type(message) is bytes:
+            self.intake.size = self._decoder.size
         member = self._members.get(packet.namespace)
         if packet.type is _CONNECT:
             if member is None:
@@ -148,6 +150,7 @@ class Member:
         )
         if handshake.has_session:
             namespace.sessions.shown(session.id)
+        self._socket.begun = peer.intake.count
         self._dispatch = Dispatch(namespace, self._socket, self, peer.intake)
         self.event = self._dispatch.event
         """Takes an event for this namespace: its name, its arguments, and its ack id if it has one."""
@@ -162,7 +165,7 @@ class Member:
     def connect(self, data: dict[str, Any]) -> None:
         """Let the client in, if the middleware does; ``data`` is what its CONNECT packet carries."""
         if self.namespace.middleware.active("handshake") or self._recovery is not None:
-            self.namespace.run(self._judge, (data,), "middleware of the stage 'handshake'")
+            self.namespace.run_for(self._socket, self._judge, (data,), "middleware of the stage 'handshake'")
         else:
             self._connected()
 

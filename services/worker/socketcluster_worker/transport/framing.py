@@ -8,6 +8,8 @@ from socketcluster_wire.request_head import Target, has_request_line
 
 MAX_HEAD_BYTES = 65_536
 """The largest head of a request; a balancer accepts less of the first one."""
+PIECE = 8192
+"""The largest piece of what may be a head, or small chunks of a body: those take a microsecond each."""
 
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
@@ -34,18 +36,18 @@ class Pieces:
     def next(self) -> bytes:
         """Take what is to be parsed next: at most to the end of a head or of a body."""
         unread = self.unread
-        size = len(unread)
         if self.body_left:
-            size = min(size, self.body_left)
+            size = min(len(unread), self.body_left)
             self._tail = b""
         else:
+            size = min(len(unread), PIECE)
             seam = _EMPTY_LINE.search(self._tail + bytes(unread[:2])) if self._tail else None
             if seam is not None:
                 size = seam.end() - len(self._tail)
-            elif (found := _EMPTY_LINE.search(unread)) is not None:
+            elif (found := _EMPTY_LINE.search(unread, 0, size)) is not None:
                 size = found.end()
             ended = seam is not None or found is not None
-            self._tail = b"" if ended else (self._tail + bytes(unread[-2:]))[-2:]
+            self._tail = b"" if ended else (self._tail + bytes(unread[max(0, size - 2) : size]))[-2:]
         piece = bytes(unread[:size])
         del unread[:size]
         return piece

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
+from time import monotonic
 from urllib.parse import unquote
 
 import httptools
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from socketcluster_wire.request_head import Target
+from socketcluster_worker import turns
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.endpoints import Endpoints
 from socketcluster_worker.transport.exchange import Cycle, Flow
@@ -30,8 +32,6 @@ from socketcluster_worker.transport.websocket import end_for_all
 
 HEADER_OVERHEAD = 4
 """What a header field has beside its name and value: a colon, a space, and the line's end."""
-PIECES_A_TURN = 64
-"""Pieces, each of one request at most, that one connection may have parsed before others get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._received = received
         self._pieces = Pieces()  # received, and not yet parsed
         self._line = RequestLine()
-        self._going_on: asyncio.Handle | None = None
+        self._going_on = False  # is there a turn in which parsing goes on?
         self._refused = False
         self._half_closed = False
         self._unparsed_bytes = 0  # parsed, and not yet part of a head or body that is complete
@@ -125,10 +125,10 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._pieces.unread += data
-        if self._going_on is None:
-            self._go_on()
-        else:
+        if self._going_on:
             self._block()
+        else:
+            self._go_on()
 
     def pause_writing(self) -> None:
         """Look from now on whether the client takes anything."""
@@ -142,8 +142,9 @@ class HTTPProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._pieces.unread.clear()
         elif self._pieces.unread:
-            if self._going_on is None:
-                self._going_on = self.loop.call_soon(self._go_on)
+            if not self._going_on:
+                self._going_on = True
+                self.loop.call_soon(self._go_on)
         elif self._half_closed:
             self.transport.close()
 
@@ -160,19 +161,19 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         """Parse what was received, until a request waits for its answer, or others are to have their turn."""
-        self._going_on = None
+        self._going_on = False
         self._unset_keepalive_if_required()
-        pieces = PIECES_A_TURN
+        end = monotonic() + turns.SLICE
         while self._pieces.unread and not self._refused and not self.transport.is_closing():
             if self._complete and self._waits:
                 self._block()
                 return
-            if not pieces:
-                self._block()
-                self._going_on = self.loop.call_soon(self._go_on)
-                return
-            pieces -= 1
             if not self._parse(self._pieces.next()):
+                return
+            if self._pieces.unread and monotonic() >= end:
+                self._block()
+                self._going_on = True
+                turns.later(self._go_on)
                 return
         self.flow.blocked = False
         if self.transport.is_closing() or self._refused:
