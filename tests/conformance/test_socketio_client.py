@@ -79,7 +79,10 @@ def expect_everything(seen: dict[str, Any], how: str) -> None:
 
 
 @pytest.mark.cluster_options("--recovery-window", "30")
-async def test_connection_state_recovery(drive: Callable[..., Awaitable[dict[str, Any]]]) -> None:
+async def test_connection_state_recovery(
+    drive: Callable[..., Awaitable[dict[str, Any]]], cluster: LocalCluster
+) -> None:
+    await cluster.serving_workers(at_least=2)  # one that comes later has not heard what was sent before
     seen = await drive("socketio-recovery.mjs")
     assert seen["fresh"] is False
     assert seen["recovered"] is True

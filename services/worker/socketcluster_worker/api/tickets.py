@@ -40,13 +40,18 @@ _decode_results = msgspec.msgpack.Decoder(tuple[tuple[bool, Any], bool]).decode
 
 
 class Ticket:
-    """One client's ticket, and what the store keeps under it."""
+    """One client's ticket, and what the store keeps under it.
+
+    Args:
+        tickets: those that it is one of.
+        text: of the ticket that its client recovered with; ``None``: a new one is made.
+    """
 
     __slots__ = ("_key", "_seen", "_tickets", "over", "text")
 
-    def __init__(self, tickets: Tickets) -> None:
+    def __init__(self, tickets: Tickets, text: str | None = None) -> None:
         self._tickets = tickets
-        self.text = secrets.token_urlsafe(24)
+        self.text = secrets.token_urlsafe(24) if text is None else text
         """What the client is given: 192 random bits."""
         self._key = _key(self.text)
         self._seen = _digest(pack(None))  # of what the store has, unless another worker took it
@@ -121,9 +126,9 @@ class Tickets:
     def __len__(self) -> int:
         return len(self._due)
 
-    def new(self) -> Ticket:
-        """Make a ticket."""
-        return Ticket(self)
+    def new(self, text: str | None = None) -> Ticket:
+        """Make a ticket, or that one anew from which ``take`` has taken the state."""
+        return Ticket(self, text)
 
     def seconds(self, *, connected: bool) -> float:
         """Return how long a state is kept from now on."""

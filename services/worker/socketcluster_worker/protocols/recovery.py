@@ -2,8 +2,9 @@
 
 https://socket.io/docs/v4/connection-state-recovery. A client is given a ticket (``pid``) and with each event its
 offset; coming back with both, on whatever worker, it gets its id, rooms, data and session again, and what it missed. A
-ticket is used once, and belongs to the cookie of its session if the client keeps one: to whoever has the ticket alone,
-the state is given only if its client had no cookie either.
+ticket's state is given to one connection, whose ticket it is from then on: that it is the same tells the client that it
+has recovered. It belongs to the cookie of its session if the client keeps one: to whoever has the ticket alone, the
+state is given only if its client had no cookie either.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Recovery:
         self._tickets = tickets
         self._start: Position | None = None
         self._ticket: Ticket | None = None
+        self._shown: str | None = None  # the ticket that it recovers with
         self._saving = False
         self._was_connected = False
 
@@ -46,10 +48,11 @@ class Recovery:
             shown = start
         if shown is None or history.since(shown) is None:
             return
-        state = await self._tickets.take(str(pid))
+        text = str(pid)
+        state = await self._tickets.take(text)
         if state is None or not self._belongs(state) or not socket.connected:
             return
-        self._start = shown
+        self._start, self._shown = shown, text
         self._was_connected = state["connected"]
         socket.id, socket.data, socket.recovered = state["id"], state["data"], True
         socket.session = socket.namespace.sessions.get(state["session"])
@@ -77,7 +80,7 @@ class Recovery:
         socket = self._socket
         if not socket.recovered and socket.namespace.history is not None:
             self._start = socket.namespace.history.latest
-        self._ticket = self._tickets.new()
+        self._ticket = self._tickets.new(self._shown)
         socket.is_recoverable = True
         socket.state_changed = self.save
         return self._ticket.text
