@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -55,6 +56,46 @@ async def test_session_data_is_the_same_over_http_and_sockets(cluster: Cluster) 
         assert (await browser.http.get("/get", params={"key": "cart"})).json() == {"value": {"apples": 3}}
     async with cluster.browser() as other, other.raw() as socket:
         assert await socket.call("get", "name") is None
+
+
+async def test_a_login_leaves_the_old_id_worthless_and_a_logout_ends_every_socket(cluster: Cluster) -> None:
+    async with cluster.browser() as browser, cluster.browser() as thief, AsyncExitStack() as stack:
+        before = (await browser.http.get("/who")).json()["session"]
+        thief.http.cookies.update(browser.http.cookies)
+        urls = [await cluster.worker_url(name) for name in await cluster.worker_names()]
+        sockets = [await stack.enter_async_context(browser.raw(url)) for url in urls]
+        assert len({(await socket.call("who"))["worker"] for socket in sockets}) >= 2
+        renewed = (await browser.http.get("/login")).json()["session"]
+        assert renewed != before
+        for socket in sockets:
+            who = await until(partial(socket.call, "who"), lambda who: who["session"] != before)
+            assert who["session"] == renewed
+            assert await socket.call("get", "user") == "ada"
+        for number, socket in enumerate(sockets):
+            await socket.call("tell session", number)
+        for socket in sockets:
+            told = await until(lambda socket=socket: _told(socket), lambda told: len(told) >= len(sockets))  # type: ignore[misc]
+            assert sorted(told) == list(range(len(sockets)))
+
+        for url in urls:
+            async with thief.raw(url) as socket:
+                assert (await socket.call("who"))["session"] not in (before, renewed)
+                assert await socket.call("get", "user") is None
+        token = await sockets[0].call("renew")
+        async with cluster.browser() as other:
+            await other.http.get("/who")
+            assert (await other.http.post("/socketcluster/session", content=token)).status_code == 403
+        assert (await thief.http.post("/socketcluster/session", content="guessed")).status_code == 403
+        token = await sockets[0].call("renew")
+        assert (await browser.http.post("/socketcluster/session", content=token)).status_code == 204
+        assert (await browser.http.get("/who")).json() == (await browser.http.get("/who")).json()
+        assert (await browser.http.get("/get", params={"key": "user"})).json() == {"value": "ada"}
+
+        assert (await browser.http.get("/logout")).text == "ok"
+        for socket in sockets:
+            await socket.closed.wait()
+            assert socket.close_code == 4101
+        assert (await browser.http.get("/get", params={"key": "user"})).json() == {"value": None}
 
 
 async def test_an_emit_to_a_session_reaches_its_sockets_on_every_worker_once(cluster: Cluster) -> None:

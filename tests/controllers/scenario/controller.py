@@ -19,6 +19,13 @@ def run(worker):
             return "ok"
         if request.url.path == "/get":
             return {"value": await request.session.get(request.query_params["key"])}
+        if request.url.path == "/login":
+            await request.session.renew()
+            await request.session.set("user", "ada")
+            return {"session": request.session.id}
+        if request.url.path == "/logout":
+            await request.session.destroy()
+            return "ok"
         if request.url.path == "/echo":
             return (await request.body()) or b"nothing"
         if request.url.path == "/fail":
@@ -60,6 +67,10 @@ def run(worker):
         @socket.on("echo all")
         def echo_all(*args):
             return args
+
+        @socket.on("renew")
+        async def renew():
+            return await session.renew()
 
         @socket.on("set")
         async def set_value(pair):

@@ -137,6 +137,11 @@ async def test_a_login_of_a_socket_gives_a_token_for_the_cookie(workers: Workers
     kept = await told(workers[1], "/", cookie_of(answer))
     assert (kept["id"], kept["user"]) == (socket.session.id, "ada")
     assert (await fetch(token.encode())).status_code == 403  # used
+    old = cookie_of(answer)
+    await websocket.call("login", cid=9)  # for which nobody fetches the cookie
+    token = (await websocket.call("login", cid=8))["data"]
+    kept = await told(workers[1], "/", cookie_of(await fetch(token.encode(), old)))
+    assert kept["id"] == socket.session.id
     token = (await websocket.call("login", cid=8))["data"]
     assert (await fetch(token.encode(), other)).status_code == 403  # of another browser
     assert "set-cookie" not in (await fetch(token.encode())).headers

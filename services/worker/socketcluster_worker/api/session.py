@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import weakref
+from collections import deque
 from contextvars import ContextVar
 from functools import partial
 from hashlib import blake2b
@@ -31,6 +32,8 @@ FETCH_SECONDS = 60.0
 """For so long can a renewed session's cookie be fetched."""
 MAX_TOKEN = 64
 """Characters of what it is fetched with."""
+MAX_FORMER = 8
+"""Ids that a session had, of which its browser may still show one when it fetches the cookie."""
 MAX_OVER = 100_000
 """Ids of renewed and destroyed sessions that a worker remembers; the stores refuse the others, too."""
 WORKER_ID_LENGTH = 8
@@ -67,6 +70,7 @@ class Session(SessionTree):
         """Was it destroyed?"""
         self.has_cookie = False
         """Has its browser shown this worker the session's cookie?"""
+        self._former_ids: deque[str] = deque(maxlen=MAX_FORMER)
         self._sockets: dict[Socket, None] = {}
 
     @property
@@ -116,7 +120,7 @@ class Session(SessionTree):
         self._sessions.client.session_renewed(former, renewed_id)
         request = renewals.get()
         if request is None or request.told:
-            return await self._sessions.offer(former, renewed_id)
+            return await self._sessions.offer([*self._former_ids, former], renewed_id)
         request.sessions.add(self)
         return None
 
@@ -154,6 +158,7 @@ class Session(SessionTree):
 
     def _called(self, session_id: str) -> None:
         """Have another id."""
+        self._former_ids.append(self.id)
         self.id = self._session_id = session_id
 
     def __repr__(self) -> str:
@@ -223,12 +228,12 @@ class Sessions:
             del self._over[next(iter(self._over))]
         return is_news
 
-    async def offer(self, former: str, renewed_id: str) -> str:
+    async def offer(self, former_ids: list[str], renewed_id: str) -> str:
         """Return the token for which ``fetch`` gives a renewed session."""
         token = secrets.token_urlsafe(24)
         key = _key(token)
         steps = [
-            (pb.VERB_SET, (key,), pack((former, renewed_id))),
+            (pb.VERB_SET, (key,), pack((former_ids, renewed_id))),
             (pb.VERB_EXPIRE, (key,), pack(FETCH_SECONDS)),
         ]
         await self.client.call(pb.VERB_TRANSACTION, value=pack(steps), partition=partition_of(key))
@@ -239,12 +244,12 @@ class Sessions:
 
         Args:
             token: what ``renew`` gave.
-            shown: the session whose cookie the browser shows, which must be the one that was renewed, or none.
+            shown: the session whose cookie the browser shows: an id that the renewed one had before, or none.
         """
         if not 0 < len(token) <= MAX_TOKEN:
             return None
         kept = unpack(await self.client.call(pb.VERB_REMOVE, keys=(_key(token),), value=TRUE))
-        if kept is None or shown not in (None, kept[0]):
+        if kept is None or not (shown is None or shown in kept[0]):
             return None
         return str(kept[1])
 
