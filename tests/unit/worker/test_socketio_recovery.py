@@ -376,3 +376,28 @@ def test_the_history_has_a_limit_in_bytes() -> None:
     many = Broadcast(None, frozenset(f"room {number}" for number in range(100_000)))  # type: ignore[arg-type]
     history.append((1, 1102), many, "news", ("x",))
     assert history.size > 10_000_000
+
+
+async def test_a_state_follows_its_session_to_another_id(workers: Workers, probe: Probe) -> None:
+    first = await Client.connect(workers[0])
+    socket = await probe.sockets.get()
+    cookie = first.websocket.response.headers["set-cookie"].partition(";")[0]
+    client = await Client.connect(workers[1], cookie)
+    other = await probe.sockets.get()
+    await kept(workers[1], client, has_cookie=True)
+    former = socket.session.id
+    token = await socket.session.renew()
+    answer = await (await workers[0].connect()).request("POST", "/socketcluster/session", token.encode(), Cookie=cookie)
+    renewed = answer.headers["set-cookie"].partition(";")[0]
+    await until(lambda: other.session.id == socket.session.id != former)
+    await kept(workers[1], client, session=socket.session.id)
+    await client.lose(probe)
+    await kept(workers[1], client, connected=False)
+    refused = await Client.connect(workers[0], cookie, pid=client.pid, offset=client.offset)
+    assert refused.sid != client.sid  # whoever has the old cookie, and the ticket
+    assert (await probe.sockets.get()).session.id not in (former, socket.session.id)
+    back = await Client.connect(workers[0], renewed, pid=client.pid, offset=client.offset)
+    assert back.sid == client.sid
+    assert (await probe.sockets.get()).session is socket.session
+    for one in (first, refused, back):
+        await one.lose(probe)
