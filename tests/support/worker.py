@@ -160,3 +160,13 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         assert self.ends.empty(), "a socket ended twice, or unexpectedly"
+
+
+async def cookie_of(worker: RunningWorker) -> str:
+    """Return the header of a browser that has a session, whose connections are kept."""
+    client = await worker.connect()
+    answer = await client.request("GET", ENGINE + "polling")
+    assert answer.headers["connection"] == "close"  # a balancer is to choose anew, by the cookie
+    assert await client.closed() == b""
+    client.close()
+    return answer.headers["set-cookie"].partition(";")[0]

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 
 import pytest
 from starlette.requests import Request
 from support.raw import ENGINE, HANDSHAKE, RawWebSocket, event, frame, upgrade
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.worker import Probe, RunningWorker, StartWorker, cookie_of, until
 
 from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
 from socketcluster_wire.request_head import RequestHead
-from socketcluster_worker import turns
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Handshake
-from socketcluster_worker.transport.framing import PIECE
-from socketcluster_worker.transport.http import HTTPProtocol
 
 HEALTH = "/socketcluster/health"
-OPENING = f"{ENGINE}?EIO=4&transport=polling"
-
-
-async def cookie_of(worker: RunningWorker) -> str:
-    """Return the header of a browser that has a session, whose connections are kept."""
-    client = await worker.connect()
-    answer = await client.request("GET", OPENING)
-    assert answer.headers["connection"] == "close"  # a balancer is to choose anew, by the cookie
-    assert await client.closed() == b""
-    client.close()
-    return answer.headers["set-cookie"].partition(";")[0]
 
 
 async def test_a_connection_serves_one_request_after_the_other(worker: RunningWorker) -> None:
@@ -87,13 +72,6 @@ async def test_a_whole_head_that_is_too_large_is_refused(worker: RunningWorker) 
     client = await worker.connect()
     answer = await client.request("GET", "/?" + "x" * 66_000)
     assert answer.status_code == 431
-
-
-async def test_fields_behind_a_body_have_the_same_limit(worker: RunningWorker) -> None:
-    client = await worker.connect()
-    await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
-    await client.send(b"X-Filler: %s\r\n" % (b"x" * 1000) * 66)
-    assert b"431" in await client.closed()
 
 
 @pytest.mark.parametrize(
@@ -231,99 +209,6 @@ async def test_an_upgrade_behind_a_request_waits_for_its_answer(start_worker: St
     await websocket.end()
 
 
-class Seen:
-    """A controller that remembers which requests reached its pages, and answers them with their bodies."""
-
-    def __init__(self) -> None:
-        self.paths: list[str] = []
-
-    def run(self, worker: Worker) -> None:
-        @worker.http_server.on("req")
-        async def page(request: Request) -> str:
-            self.paths.append(request.url.path)
-            body = (await request.body()).decode()
-            return f"{request.method} {request.url.path} {request.headers.get('upgrade')} {body}"
-
-
-HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
-CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)
-
-
-@pytest.mark.parametrize("split", [1, 7, 100_000])
-@pytest.mark.parametrize(
-    ("framing", "body"),
-    [(b"Content-Length: %d" % len(HIDDEN), HIDDEN), (b"Transfer-Encoding: chunked", CHUNKS)],
-)
-async def test_a_body_behind_another_upgrade_is_no_request(
-    start_worker: StartWorker, framing: bytes, body: bytes, split: int
-) -> None:
-    seen = Seen()
-    worker = await start_worker(seen.run)
-    cookie = (await cookie_of(worker)).encode()
-    client = await worker.connect()
-    one = b"POST /%%s HTTP/1.1\r\nHost: x\r\nCookie: %s\r\nUpgrade: foo\r\nConnection: Upgrade\r\n%s\r\n\r\n" % (
-        cookie,
-        framing,
-    )
-    seen.paths.clear()
-    data = one % b"a" + body + one % b"b" + body
-    for i in range(0, len(data), split):
-        await client.send(data[i : i + split])
-    for path in "ab":
-        assert (await client.answer()).body == f"POST /{path} foo ".encode() + HIDDEN
-    assert seen.paths == ["/a", "/b"]
-    client.close()
-
-
-@pytest.mark.parametrize("path", ["/socketcluster/", "/mine", "/socket.io/?EIO=4&transport=websocket"])
-@pytest.mark.parametrize(
-    ("framing", "body"),
-    [(f"Content-Length: {len(HIDDEN)}", HIDDEN), ("Transfer-Encoding: chunked", CHUNKS)],
-)
-async def test_a_request_for_a_websocket_has_no_body(
-    start_worker: StartWorker, path: str, framing: str, body: bytes
-) -> None:
-    seen = Seen()
-    worker = await start_worker(seen.run)
-    client = await worker.connect()
-    name, _, value = framing.partition(": ")
-    await client.send(upgrade(path, **{name: value}) + body)
-    assert (await client.answer()).status_code == 400
-    assert await client.closed() == b""
-    assert seen.paths == []
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"GET / HTTP/1.1",
-        b"GET / HTTP/1.1\r\nHost: a\r\nHost: a",
-        b"GET / HTTP/1.0\r\nHost: a\r\nHost: b",
-        b"GET / HTTP/1.1\r\nHost: a/b",
-        b"CONNECT a:80 HTTP/1.1\r\nHost: a:80",
-        b"GET http://u@a/ HTTP/1.1\r\nHost: a b",
-        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
-        b"GET /\xff HTTP/1.1\r\nHost: a",
-        b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked",
-        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked",
-        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked",
-        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c",
-        b"GET / HTTP/1.1\nHost: a\nX-A: b",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX-A : b",
-    ],
-)
-async def test_what_could_be_read_in_two_ways_is_refused(start_worker: StartWorker, head: bytes) -> None:
-    seen = Seen()
-    worker = await start_worker(seen.run)
-    client = await worker.connect()
-    await client.send(head + b"\r\n\r\n" + HIDDEN)
-    assert (await client.answer()).status_code in (400, 501)
-    assert await client.closed() == b""
-    assert seen.paths == []
-
-
 @pytest.mark.parametrize("path", ["/socketcluster/", "/socket.io/?EIO=4&transport=websocket", "/mine"])
 @pytest.mark.parametrize(("version", "status"), [("8", 426), ("", 400)])
 async def test_another_version_of_websocket_is_told_the_right_one(
@@ -350,44 +235,6 @@ async def test_a_target_may_be_a_url(start_worker: StartWorker) -> None:
         client.close()
 
 
-async def test_pipelined_requests_are_not_parsed_before_their_turn(start_worker: StartWorker) -> None:
-    seen = Seen()
-    release = asyncio.Event()
-
-    def run(worker: Worker) -> None:
-        @worker.http_server.on("req")
-        async def page(request: Request) -> str:
-            seen.paths.append(request.url.path)
-            await release.wait()
-            return "x"
-
-    worker = await start_worker(run)
-    cookie = (await cookie_of(worker)).encode()
-    client = await worker.connect()
-    await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: %s\r\n\r\n" % cookie * 500)
-    await until(lambda: seen.paths)
-    connections = [c for c in worker.service._server._state.connections if isinstance(c, HTTPProtocol) and c.cycle]
-    (connection,) = connections
-    await until(lambda: connection.flow.read_paused)
-    assert len(seen.paths) == 1
-    assert not connection.pipeline
-    release.set()
-    for _ in range(500):
-        assert (await client.answer()).body == b"x"
-    assert len(seen.paths) == 500
-    client.close()
-
-
-async def test_nothing_behind_the_last_request_is_served(start_worker: StartWorker) -> None:
-    seen = Seen()
-    worker = await start_worker(seen.run)
-    client = await worker.connect()
-    await client.send(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + HIDDEN)
-    assert (await client.answer()).status_code == 200
-    assert await client.closed() == b""
-    assert seen.paths == ["/a"]
-
-
 @pytest.mark.parametrize("slow", [False, True])
 async def test_a_client_that_ends_its_own_direction_gets_its_answers(start_worker: StartWorker, slow: bool) -> None:
     arrived, release = asyncio.Event(), asyncio.Event()
@@ -410,41 +257,6 @@ async def test_a_client_that_ends_its_own_direction_gets_its_answers(start_worke
     client.writer.write_eof()
     release.set()
     assert [(await client.answer()).body for _ in range(2)] == [b"/a", b"/b"]
-    assert await client.closed() == b""
-
-
-@pytest.mark.parametrize("path", ["/", "/socketcluster/engine/?EIO=4&transport=polling&sid=x"])
-async def test_a_body_that_does_not_come_is_given_up(start_worker: StartWorker, path: str) -> None:
-    worker = await start_worker(Seen().run, handshake_timeout=0.05)
-    client = await worker.connect()
-    await client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab".encode())
-    assert (await client.answer()).status_code in (400, 408)
-    assert await client.closed() == b""
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_over_the_limit_is_refused(start_worker: StartWorker, chunked: bool) -> None:
-    worker = await start_worker(Seen().run, max_request_body=1000)
-    client = await worker.connect()
-    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 2000"
-    await client.send(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
-    await client.send(b"7d0\r\n" * chunked + b"x" * 2000)
-    assert (await client.answer()).status_code == 413
-    assert await client.closed() == b""
-
-
-@pytest.mark.parametrize("framing", ["Content-Length: 2000", "Transfer-Encoding: chunked"])
-async def test_a_request_that_was_answered_before_its_body_came_is_not_answered_twice(
-    start_worker: StartWorker, framing: str
-) -> None:
-    worker = await start_worker(lambda worker: worker.http_server.on("req", lambda _: "at once"))
-    cookie = await cookie_of(worker)
-    client = await worker.connect()
-    await client.send(f"POST / HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n{framing}\r\n\r\n".encode())
-    assert (await client.answer()).body == b"at once"
-    await client.send(b"no chunk\r\n" if "chunked" in framing else b"x" * 2000 + b"no request\r\n\r\n")
-    if "chunked" not in framing:
-        assert (await client.answer()).status_code == 400
     assert await client.closed() == b""
 
 
@@ -478,34 +290,6 @@ async def test_a_poll_of_a_half_closed_client_is_told_the_end_of_its_connection(
     assert await client.closed() == b""
     client = await worker.connect()
     assert (await client.request("GET", target, Cookie=cookie)).status_code == 400
-    client.close()
-
-
-async def test_a_body_in_tiny_chunks_is_read_in_turns(
-    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(turns, "SLICE", 0.0)
-    asked = 0
-    later = turns.later
-
-    def ask(go_on: Callable[[], None]) -> None:
-        nonlocal asked
-        asked += 1
-        later(go_on)
-
-    monkeypatch.setattr(turns, "later", ask)
-
-    def run(worker: Worker) -> None:
-        @worker.http_server.on("req")
-        async def page(request: Request) -> str:
-            return str(len(await request.body()))
-
-    worker = await start_worker(run)
-    client = await worker.connect()
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    await client.send(head + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n")
-    assert (await client.answer()).body == b"40000"
-    assert asked >= 40_000 * 6 // PIECE // 2
     client.close()
 
 
