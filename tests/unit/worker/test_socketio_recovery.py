@@ -262,6 +262,23 @@ async def test_a_client_recovers_again_and_again_with_its_ticket(workers: Worker
         assert (client.sid, client.pid) == (first.sid, first.pid)
 
 
+async def test_a_worker_that_has_not_heard_of_the_recovery_drops_nothing(workers: Workers, probe: Probe) -> None:
+    client = await Client.connect(workers[0])
+    await probe.sockets.get()
+    await kept(workers[0], client)
+    tickets = workers[0].worker.ws_server.tickets
+    assert tickets is not None
+    (ticket,) = tickets._due
+    again = await Client.connect(workers[1], pid=client.pid)
+    await probe.ends.get()
+    await kept(workers[1], again)
+    ticket.over = False  # as it is until it hears
+    await ticket.drop()
+    await kept(workers[1], again)
+    await again.lose(probe)
+    assert (await Client.connect(workers[0], pid=client.pid)).sid == client.sid
+
+
 @pytest.mark.parametrize("end", ["the client leaves", "it is sent away", "it is lost"])
 async def test_what_is_kept_is_dropped(start_worker: StartWorker, probe: Probe, end: str) -> None:
     worker = await start_worker(probe.run, recovery_window=1)

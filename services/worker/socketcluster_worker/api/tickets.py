@@ -36,6 +36,7 @@ be kept whose worker was killed."""
 AT_ONCE = 200
 """States whose expiry is renewed in one turn of the loop."""
 
+_decode_result = msgspec.msgpack.Decoder(tuple[bool, Any]).decode
 _decode_results = msgspec.msgpack.Decoder(tuple[tuple[bool, Any], bool]).decode
 
 
@@ -95,10 +96,10 @@ class Ticket:
         self._tickets.forget(self)
 
     async def drop(self) -> None:
-        """Drop the state: the client was sent away, or went for good."""
+        """Drop the state, unless another worker has it: the client was sent away, or went for good."""
         if not self.over:
             self.leave()
-            await self._tickets.drop(self._key)
+            await self._tickets.drop(self._key, self._seen)
 
     def put_off(self) -> None:
         """Renew the expiry."""
@@ -162,10 +163,13 @@ class Tickets:
         """Have a transaction applied to a state."""
         return self._client.call(pb.VERB_TRANSACTION, value=steps, partition=partition_of(key))
 
-    async def drop(self, key: str) -> None:
-        """Drop a state."""
+    async def drop(self, key: str, seen: bytes) -> None:
+        """Drop a state if it is still the one of that digest: a client that recovers has its own by the same key."""
         try:
-            await self._client.call(pb.VERB_REMOVE, keys=(key,))
+            nothing = pack((seen, None))
+            done, _ = _decode_result(await self._client.call(pb.VERB_UPDATE, keys=(key,), value=nothing))
+            if done:
+                await self._client.call(pb.VERB_REMOVE, keys=(key,))
         except LinkError as error:
             self.failed.add(str(error))
 
