@@ -15,7 +15,7 @@ from socketcluster_worker.api.broadcast import Broadcast
 from socketcluster_worker.api.history import History
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.tickets import AT_ONCE, Ticket, Tickets
-from socketcluster_worker.api.values import pack
+from socketcluster_worker.api.values import pack, unpack
 from socketcluster_worker.errors import EventError
 
 PATH = "/socket.io/?EIO=4&transport=websocket"
@@ -260,6 +260,33 @@ async def test_a_client_recovers_again_and_again_with_its_ticket(workers: Worker
         await kept(workers[0], client, connected=False)
         client = await Client.connect(workers[home], pid=first.pid)
         assert (client.sid, client.pid) == (first.sid, first.pid)
+
+
+async def test_a_worker_waits_until_it_has_heard_what_its_client_has(workers: Workers, probe: Probe) -> None:
+    client = await Client.connect(workers[0])
+    await probe.sockets.get()
+    workers[0].worker.ws_server.emit("news", "heard there")
+    assert await client.next() == ["news", "heard there"]
+    await heard_last(workers, "heard there")
+    await client.lose(probe)
+    await kept(workers[0], client, connected=False)
+    history = workers[1].worker.ws_server.history
+    assert history is not None
+    behind = history._entries.pop()
+    history.latest = (behind.position[0], behind.position[1] - 1)
+    coming = asyncio.create_task(Client.connect(workers[1], pid=client.pid, offset=client.offset))
+    await until(lambda: history._news is not None)
+    history.append(behind.position, behind.choice, *unpack(behind.packed))
+    assert (await coming).sid == client.sid
+
+
+async def test_what_no_worker_has_heard_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socketcluster_worker.api.history.HEAR_TIMEOUT", 0.001)
+    history = History(60)
+    history.begin((7, 3))
+    await history.hear((7, 3))
+    await history.hear((7, 99))
+    await history.hear((8, 99))
 
 
 async def test_a_worker_that_has_not_heard_of_the_recovery_drops_nothing(workers: Workers, probe: Probe) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -26,6 +28,8 @@ ENTRY_BYTES = 500
 """Bytes that one takes beside its event, its arguments and the rooms it is for, more or less."""
 ROOM_BYTES = 150
 """Bytes that a room takes beside its name, more or less."""
+HEAR_TIMEOUT = 1.0
+"""Seconds for which a position that another worker has heard already is waited for."""
 
 
 def write_position(position: Position) -> str:
@@ -83,6 +87,7 @@ class History:
         """Bytes that are kept."""
         self.latest: Position | None = None
         """Where the namespace is now; ``None`` until this worker hears it."""
+        self._news: asyncio.Event | None = None  # is set at the next position, if somebody waits for one
 
     def begin(self, position: Position) -> None:
         """Note where the namespace is when this worker begins to hear it."""
@@ -93,7 +98,7 @@ class History:
         """Keep a broadcast; of a volatile one only that it was there."""
         if self.latest is not None and position != (self.latest[0], self.latest[1] + 1):
             self._clear()  # something was missed here, so nothing before it is of use
-        self.latest = position
+        self._reached(position)
         now = time.monotonic()
         entry = Entry(position, choice, b"" if choice.is_volatile else pack((event, args)), now)
         self._entries.append(entry)
@@ -106,7 +111,15 @@ class History:
     def skip(self, position: Position) -> None:
         """Note that broadcasts were not heard: nothing up to a position is known here."""
         self._clear()
-        self.latest = position
+        self._reached(position)
+
+    async def hear(self, position: Position) -> None:
+        """Wait a moment for a position that is to come: the worker that a client comes from may be ahead."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEAR_TIMEOUT):
+                while self.latest is not None and self.latest[0] == position[0] and self.latest < position:
+                    self._news = self._news or asyncio.Event()
+                    await self._news.wait()
 
     def since(self, position: Position) -> list[Entry] | None:
         """Return what came after a position, or ``None`` if that is not known any more."""
@@ -117,6 +130,12 @@ class History:
         if position[1] < self._entries[0].position[1] - 1 or position > self._entries[-1].position:
             return None
         return [entry for entry in self._entries if entry.position > position and not entry.choice.is_volatile]
+
+    def _reached(self, position: Position) -> None:
+        self.latest = position
+        if self._news is not None:
+            self._news.set()
+            self._news = None
 
     def _clear(self) -> None:
         self._entries.clear()

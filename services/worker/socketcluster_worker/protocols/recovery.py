@@ -46,7 +46,10 @@ class Recovery:
         shown = read_position(offset)
         if shown is None or (start is not None and shown < start):  # what came before was never its own
             shown = start
-        if shown is None or history.since(shown) is None:
+        if shown is None:
+            return
+        await history.hear(shown)
+        if history.since(shown) is None:
             return
         text = str(pid)
         state = await self._tickets.take(text)
