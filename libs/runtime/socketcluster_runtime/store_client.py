@@ -239,9 +239,16 @@ class StoreClient:
         return self.call(store_pb2.VERB_SESSION_DETACH, session_id=session_id)
 
     def session_renewed(self, session_id: str, renewed_id: str) -> None:
-        """Note that a session has another id, of the same partition; more than once is as good."""
-        self._routes[partition_of(session_id)].session_renewed(session_id, renewed_id)
+        """Note that a session has another id, of the same partition; more than once is as good.
+
+        The store is told anew if there are sockets of it here: it gave the new id to whoever had the old one then, and
+        knows of none that came or went while the news was on its way.
+        """
+        is_here = self._routes[partition_of(session_id)].session_renewed(session_id, renewed_id)
         self._on_session_renewed(session_id, renewed_id)
+        if is_here is not None:
+            told = self.attach(renewed_id) if is_here else self.detach(renewed_id)
+            told.add_done_callback(lambda done: done.cancelled() or done.exception())  # each new owner is told, too
 
     def subscribe(self, channel: str) -> asyncio.Future[bytes]:
         """Get a channel's messages, on every later link too, until ``unsubscribe``.
@@ -483,5 +490,5 @@ def _attached(route: Route, session_id: str, answer: asyncio.Future[bytes]) -> N
     error = answer.exception()
     if error is None:
         route.attached(session_id, answer.result())
-    elif isinstance(error, SessionOverError):
+    elif isinstance(error, SessionOverError) and not route.is_renewing(session_id):
         route.sessions.pop(session_id, None)

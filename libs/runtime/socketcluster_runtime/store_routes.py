@@ -8,6 +8,7 @@ there is no owner to send it to. What was in flight goes back among the parked, 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -27,6 +28,7 @@ CHECKED_AT_ONCE = 1000
 """Session ids that one operation asks for."""
 
 _ATTACH = store_pb2.VERB_SESSION_ATTACH
+_RENEW = store_pb2.VERB_SESSION_RENEW
 _CHECK = store_pb2.VERB_SESSION_CHECK
 _SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
 _WATCH = store_pb2.VERB_WATCH
@@ -197,12 +199,18 @@ class Route:
         if result.error is None:
             heard(result.value)
         elif result.error.code == store_pb2.Error.CODE_SESSION_OVER:
-            self.sessions.pop(operation.session_id, None)
-            self._on_over(operation.session_id)
+            if not self.is_renewing(operation.session_id):
+                self.sessions.pop(operation.session_id, None)
+                self._on_over(operation.session_id)
         elif result.error.code != store_pb2.Error.CODE_NOT_OWNER:
             log.error("a session or channel could not be taken up again", error=result.error.message)
         elif self.sent_epoch == self.epoch:
             self.lost(link)
+
+    def is_renewing(self, session_id: str) -> bool:
+        """Is a session being renewed from here? A former owner may have done so, and the answer will say."""
+        waiting = itertools.chain(self.in_flight.values(), self.parked.values())
+        return any(each.operation.verb == _RENEW and each.operation.session_id == session_id for each in waiting)
 
     def release(self) -> None:
         """Send what waits for an owner, if there is one now."""
@@ -291,10 +299,13 @@ class Route:
         if state & _HERE:
             self.sessions[session_id] = _HERE
 
-    def session_renewed(self, session_id: str, renewed_id: str) -> None:
-        """Note that a session has another id."""
-        if (state := self.sessions.pop(session_id, None)) is not None:
-            self.sessions[renewed_id] = state
+    def session_renewed(self, session_id: str, renewed_id: str) -> bool | None:
+        """Note that a session has another id; return whether there are sockets of it, ``None``: it is not known."""
+        state = self.sessions.pop(session_id, None)
+        if state is None:
+            return None
+        state = self.sessions[renewed_id] = self.sessions.get(renewed_id, 0) | state
+        return bool(state & _HERE)
 
     def subscribed(self, channel: str, operation_id: int, position: bytes) -> None:
         """Take the store's answer to a subscription."""

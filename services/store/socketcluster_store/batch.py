@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from socketcluster_runtime.messages import Operation
 from socketcluster_store.engines.base import Command, Outcome
+from socketcluster_store.errors import EngineError
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.watchers import Key
+
+Answers = Sequence[Outcome] | EngineError
+"""What became of a batch's commands, or why nothing did."""
 
 
 class Batch(NamedTuple):
@@ -31,3 +36,5 @@ class Batch(NamedTuple):
     """Is what the commands change told to watchers?"""
     deadlines: bool
     """May the time change at which a session, key chain or watch is due?"""
+    behind: Sequence[tuple[int, asyncio.Future[None]]] = ()
+    """The operations that a renewal or end of their session refuses which the engine is still at, and its end."""

@@ -17,12 +17,12 @@ from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store import channels, session_operations
 from socketcluster_store.alarm import Alarm
 from socketcluster_store.applied import Applied
-from socketcluster_store.batch import Batch
+from socketcluster_store.batch import Answers, Batch
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
 from socketcluster_store.checks import MAX_ID_BYTES, Checks
 from socketcluster_store.clock import clock
-from socketcluster_store.edits import FALSE, TRUE
+from socketcluster_store.edits import TRUE
 from socketcluster_store.engines.base import (
     CHANGES,
     END_SESSION,
@@ -37,6 +37,7 @@ from socketcluster_store.engines.base import (
 from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal, SessionOverError
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.repeats import NOT_OWNED, Repeats, in_turn
+from socketcluster_store.session_operations import CHANGES_SESSION
 from socketcluster_store.sessions import Sessions
 from socketcluster_store.verbs import BEGIN_SESSION, WRITES
 from socketcluster_store.watchers import Key, Watchers
@@ -99,6 +100,7 @@ class Partition:
         self._timer_at = 0.0
         self._ending: asyncio.Task[None] | None = None
         self._ends_sessions = True
+        self._changes = session_operations.Changes()
 
     async def load(self) -> None:
         """Take over the sessions that the partition remembers; call it once, first."""
@@ -197,7 +199,7 @@ class Partition:
         self, link: WorkerLink, operations: Sequence[Operation], applied: Applied
     ) -> list[Outcome] | Awaitable[list[Outcome]]:
         batch = self._prepare(link, operations, applied)
-        answers: list[Outcome] | EngineError = []
+        answers: Answers = []
         if batch.commands:
             try:
                 applying = self._engine.apply_now(batch.commands)
@@ -207,17 +209,22 @@ class Partition:
                 if not isinstance(applying, list):
                     return self._complete_later(batch, applied, applying)
                 answers = applying
+        if batch.behind:
+            return self._complete_later(batch, applied, None, answers)
         return self._complete(batch, applied, answers)
 
     async def _complete_later(
-        self, batch: Batch, applied: Applied, applying: Awaitable[list[Outcome]]
+        self, batch: Batch, applied: Applied, applying: Awaitable[list[Outcome]] | None, answers: Answers = ()
     ) -> list[Outcome]:
-        answers: list[Outcome] | EngineError
         try:
-            answers = await applying
-        except EngineError as error:
-            answers = error
-        return self._complete(batch, applied, answers)
+            try:
+                answers = answers if applying is None else await applying
+            except EngineError as error:
+                answers = error
+            await session_operations.settle(batch, self._sessions)
+            return self._complete(batch, applied, answers)
+        finally:
+            self._changes.end(batch)
 
     def _prepare(self, link: WorkerLink, operations: Sequence[Operation], applied: Applied) -> Batch:
         """Return what the engine is to do for operations, and note what they do to sessions and watchers."""
@@ -230,6 +237,7 @@ class Partition:
         last: Operation | None = None
         over = self._sessions.over
         watches: list[tuple[int, Key]] = []
+        behind: list[tuple[int, asyncio.Future[None]]] = []
         now = clock()
         for place, operation in enumerate(operations):
             outcomes.append(b"")
@@ -237,6 +245,7 @@ class Partition:
             session_id = operation.session_id
             try:
                 if session_id in over and verb != _DETACH:
+                    behind += self._changes.ahead(place, session_id)
                     raise SessionOverError("the session was renewed or ended: nothing has its id")
                 if verb == _EMIT:
                     self._checks.emit(operation)
@@ -272,22 +281,17 @@ class Partition:
                             place = -1
                             commands.append(Command(PUT_RECORD, owner, (), record))
                 elif verb in (_ATTACH, _DETACH):
-                    if not owner:
-                        raise InvalidError("no session is named")
-                    if verb == _ATTACH:
-                        outcomes[place] = TRUE if session_id in self._sessions else FALSE
-                        record = self._sessions.attach(session_id, link)
-                    else:
-                        record = self._sessions.detach(session_id, link, now)
-                        touched.discard(session_id)
+                    outcomes[place], record = session_operations.hold(link, operation, self._sessions, now)
+                    touched.discard(session_id)
                     if record is None:
                         continue
                     places.append(-1)
                     commands.append(Command(PUT_RECORD, owner, (), record))
                     continue
-                elif verb in session_operations.CHANGES_SESSION:
+                elif verb in CHANGES_SESSION:
                     last = operation
                     changing = session_operations.change(operation, self._sessions, self._checks, now)
+                    self._changes.begin(session_id)
                     commands += changing
                     places += [place, *[-1] * (len(changing) - 1)]
                     messages.append((place, operation))
@@ -317,10 +321,13 @@ class Partition:
         tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
         if tells:
             commands.append(Command(CHANGES, b""))
-        return Batch(link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines)
+        return Batch(
+            link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines, behind
+        )
 
-    def _complete(self, batch: Batch, applied: Applied, answers: list[Outcome] | EngineError) -> list[Outcome]:
+    def _complete(self, batch: Batch, applied: Applied, answers: Answers) -> list[Outcome]:
         """Take what became of a batch's commands, tell whom it concerns, and return what became of its operations."""
+        self._changes.end(batch)  # whoever waits for that goes on when this has been told
         outcomes = batch.outcomes
         last = batch.last
         if isinstance(answers, FencedError):
@@ -328,9 +335,7 @@ class Partition:
             return [NOT_OWNED] * len(outcomes)
         if isinstance(answers, EngineError):
             log.error("a batch could not be applied", partition=self.number, error=str(answers))
-            for place, operation in batch.messages:
-                if operation.verb == session_operations.RENEW and isinstance(outcomes[place], bytes):
-                    self._sessions.renewal_failed(operation.session_id, operation.name, batch.now)
+            session_operations.failed(batch, self._sessions)
             outcomes = [InternalError(str(answers))] * len(outcomes)
             for _place, key in batch.watches:
                 self._watchers.refused(batch.link, key)
@@ -353,7 +358,7 @@ class Partition:
                 session_operations.emit(batch.link, operation, self._sessions)
             elif not isinstance(outcome, bytes):
                 continue
-            elif operation.verb in session_operations.CHANGES_SESSION:
+            elif operation.verb in CHANGES_SESSION:
                 self._tell_workers([session_operations.changed(operation)])
             else:
                 outcomes[place] = self._channels.finish(operation, outcome, batch.now)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.messages import Operation
+from socketcluster_store.batch import Batch
 from socketcluster_store.checks import Checks
+from socketcluster_store.edits import FALSE, TRUE
 from socketcluster_store.engines.base import END_SESSION, PUT_RECORD, RENEW_SESSION, Command
-from socketcluster_store.errors import InvalidError
+from socketcluster_store.errors import InternalError, InvalidError
 from socketcluster_store.links import WorkerLink, pack_event
 from socketcluster_store.sessions import Sessions
 
@@ -20,6 +23,39 @@ CHANGES_SESSION = frozenset((RENEW, store_pb2.VERB_SESSION_END))
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_ids = msgspec.msgpack.Decoder(list[str]).decode
+
+
+class Changes:
+    """The renewals and ends that the engine is at: their sessions are over already, and nobody was told yet."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, asyncio.Future[None]] = {}
+
+    def begin(self, session_id: str) -> None:
+        """Note that the engine is to renew or end a session."""
+        self._ends[session_id] = asyncio.get_running_loop().create_future()
+
+    def ahead(self, place: int, session_id: str) -> list[tuple[int, asyncio.Future[None]]]:
+        """Return what the operation at a place of a batch has to wait for: what is done when all is told."""
+        end = self._ends.get(session_id)
+        return [] if end is None else [(place, end)]
+
+    def end(self, batch: Batch) -> None:
+        """Note that what a batch changes is kept and told, or has failed."""
+        for _place, operation in batch.messages:
+            if operation.verb in CHANGES_SESSION and (end := self._ends.pop(operation.session_id, None)) is not None:
+                end.set_result(None)
+
+
+async def settle(batch: Batch, sessions: Sessions) -> None:
+    """Wait until all were told that what a batch refuses is over, but for what it ends itself."""
+    own = {operation.session_id for _place, operation in batch.messages if operation.verb in CHANGES_SESSION}
+    for place, end in batch.behind:
+        session_id = batch.operations[place].session_id
+        if session_id not in own:
+            await asyncio.wait((end,))
+        if session_id not in sessions.over:
+            batch.outcomes[place] = InternalError("the session could not be renewed")
 
 
 def change(operation: Operation, sessions: Sessions, checks: Checks, now: float) -> list[Command]:
@@ -41,6 +77,27 @@ def change(operation: Operation, sessions: Sessions, checks: Checks, now: float)
     records = sessions.renew(session_id, renewed_id, now)
     moving = Command(RENEW_SESSION, owner, (), renewed_id.encode())
     return [moving, *(Command(PUT_RECORD, changed.encode(), (), record) for changed, record in records)]
+
+
+def hold(link: WorkerLink, operation: Operation, sessions: Sessions, now: float) -> tuple[bytes, bytes | None]:
+    """Let a link hold a session or let go of it; return the outcome, and the record if it changed.
+
+    Raises:
+        InvalidError: no session is named.
+    """
+    session_id = operation.session_id
+    if not session_id:
+        raise InvalidError("no session is named")
+    if operation.verb == store_pb2.VERB_SESSION_DETACH:
+        return b"", sessions.detach(session_id, link, now)
+    return TRUE if session_id in sessions else FALSE, sessions.attach(session_id, link)
+
+
+def failed(batch: Batch, sessions: Sessions) -> None:
+    """Undo the renewals of a batch that could not be kept."""
+    for place, operation in batch.messages:
+        if operation.verb == RENEW and isinstance(batch.outcomes[place], bytes):
+            sessions.renewal_failed(operation.session_id, operation.name, batch.now)
 
 
 def changed(operation: Operation) -> store_pb2.Event:

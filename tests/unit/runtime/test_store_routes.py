@@ -9,8 +9,12 @@ from collections.abc import Iterator
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.link import StoreLink
-from socketcluster_runtime.messages import Operation
+from socketcluster_runtime.messages import Error, Operation, Result
+from socketcluster_runtime.routing import partition_of
+from socketcluster_runtime.store_client import StoreClient
 from socketcluster_runtime.store_routes import Pending, Route
+
+ATTACH = store_pb2.VERB_SESSION_ATTACH
 
 
 class Nobody:
@@ -65,6 +69,50 @@ async def test_what_waits_on_the_link_to_a_former_owner_is_not_sent_before_other
     route.lost(second)
     route.announced(first, 3)  # the partition comes back
     assert sent(first) == [1, 2, 3]
+
+
+async def test_a_store_is_told_who_has_a_renewed_session() -> None:
+    """It gave the new id to who had the old one: not to whom that was on its way to, but to whom it was given back."""
+    client = StoreClient(
+        ["somewhere:1"],
+        worker_id="worker01",
+        app_name="socketcluster",
+        secret="a secret of the tests",
+        on_session_message=lambda *_: None,
+        on_session_destroyed=lambda _: None,
+        on_channel_message=lambda *_: None,
+    )
+    came, come, left, gone, *unknown = [f"s{n}" for n in range(1000) if partition_of(f"s{n}") == 0][:6]
+    answers = [client.attach(came), client.attach(left), client.detach(left)]
+    for old, new in ((came, come), (left, gone), unknown):
+        client.session_renewed(old, new)
+        client.session_renewed(old, new)  # the one who renewed it hears of it twice
+    route = client._routes[0]
+    operations = [(each.operation.verb, each.operation.session_id) for each in route.parked.values()]
+    assert operations[3:] == [(ATTACH, come), (store_pb2.VERB_SESSION_DETACH, gone)]
+    assert route.attached_sessions() == [come]
+    await client.close()
+    assert len(await asyncio.gather(*answers, return_exceptions=True)) == 3
+
+
+async def test_a_renewal_that_a_store_did_before_it_died_is_no_end() -> None:
+    """The next one refuses the old id, which is attached there first, and then answers the renewal."""
+    over: list[str] = []
+    renewing: dict[int, Route] = {}
+    route = Route(0, itertools.count(100), renewing, lambda _: None, over.append)
+    first, second = make_link(), make_link()
+    route.announced(first, 1)
+    route.attach("renewed")
+    route.attach("ended")
+    route.dispatch(Pending(Operation(1, store_pb2.VERB_SESSION_RENEW, session_id="renewed"), pending(1).future, 0.0))
+    route.announced(second, 2)
+    refused = [operation.id for operation in second._gather() if operation.verb == ATTACH]
+    assert len(refused) == 2
+    for operation_id in refused:
+        route.renewed(second, Result(operation_id, error=Error(store_pb2.Error.CODE_SESSION_OVER, "over")))
+    assert over == ["ended"]
+    assert route.session_renewed("renewed", "new")
+    assert route.attached_sessions() == ["new"]
 
 
 async def test_each_operation_says_how_far_behind_the_first_unanswered_one_is() -> None:

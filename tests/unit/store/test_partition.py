@@ -53,6 +53,7 @@ class SlowEngine:
         self.go = asyncio.Event()
         self.go.set()
         self.error: EngineError | None = None
+        self.later_error: EngineError | None = None
         self.asked: list[list[tuple[int, bytes]]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -66,6 +67,8 @@ class SlowEngine:
 
     async def _later(self, batch: Sequence[Command]) -> list[Outcome]:
         await self.go.wait()
+        if self.later_error is not None:
+            raise self.later_error
         return await self._real.apply(batch)
 
 
@@ -253,6 +256,39 @@ async def test_a_renewal_that_could_not_be_kept_is_none(
     assert await apply(partition, attached, put(4, 4), get(5), get_renewed(6)) == [b"", encode(4), encode(None)]
     assert attached.sessions == {SESSION}
     assert partition._sessions.over == {}
+
+
+@pytest.mark.parametrize("verb", [RENEW, END])
+@pytest.mark.parametrize("error", [None, EngineError("the disk is full")])
+async def test_nobody_is_refused_before_he_was_told_why(
+    partition: Partition,
+    attached: WorkerLink,
+    engine: SlowEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: Any,
+    error: EngineError | None,
+) -> None:
+    """A worker whose operation is refused sends it again if it knows the new id; else it ends the session there."""
+    told: list[Any] = []
+    monkeypatch.setattr(partition, "_tell_workers", told.extend)
+    engine.go.clear()
+    changing = asyncio.create_task(
+        apply(partition, attached, Operation(3, verb, session_id=SESSION, name=RENEWED, partition=NUMBER))
+    )
+    await asyncio.sleep(0)
+    engine.later_error = error
+    other = WorkerLink("other", "incarnation 2", 1 << 20)
+    refused = asyncio.create_task(
+        apply(partition, other, Operation(1, ATTACH, session_id=SESSION, partition=NUMBER), put(2, 1), get(3, "else"))
+    )
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not refused.done()
+    engine.go.set()
+    await changing
+    kept = error is None or verb == END
+    assert {type(each) for each in await refused} == {SessionOverError if kept else InternalError}
+    assert len(told) == (error is None)
 
 
 async def test_the_next_owner_knows_what_was_renewed(
