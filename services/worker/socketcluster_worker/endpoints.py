@@ -159,7 +159,7 @@ class Endpoints:
             return
         session = self._worker.ws_server.sessions.get(cookie.session_id)
         told = SessionScope(scope, session)
-        changed = Renewals()
+        changed = Renewals(session)
         renewals.set(changed)  # for this request's task, and what that starts
         response = SessionResponse(cookie, session, told, send, changed)
         try:

@@ -173,8 +173,10 @@ class SessionResponse:
 
     def _to_set(self) -> str | None:
         session_id = self._session.id
-        if self._session in self._renewals.sessions:
-            return self._cookie.expired() if self._session.is_over else self._cookie.written(session_id)
+        if self._renewals.changed:
+            if self._session.is_over:
+                return self._cookie.expired()
+            return self._cookie.written(session_id) if session_id == self._renewals.session_id else None
         if self.is_own or session_id != self._cookie.session_id:  # or it was renewed for another client
             return None
         return self._cookie.to_set(session_id)

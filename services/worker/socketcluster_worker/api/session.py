@@ -40,15 +40,27 @@ WORKER_ID_LENGTH = 8
 
 
 class Renewals:
-    """The sessions that the handling of one HTTP request has renewed or destroyed, for its response to tell.
+    """What the handling of one HTTP request has done to its session, for its response to tell.
 
     Another request of the session gets no new cookie: it may be another client's, who knows the old id.
+
+    Args:
+        session: the request's.
     """
 
-    def __init__(self) -> None:
-        self.sessions: set[Session] = set()
+    def __init__(self, session: Session) -> None:
+        self._session = weakref.ref(session)  # what the request starts may live longer, and has this all the time
+        self.session_id = session.id
+        """The id that the request brought, or gave the session: with another one it is not the request's any more."""
+        self.changed = False
+        """Was the session renewed or destroyed?"""
         self.told = False
         """Has the response begun? Then it can tell nothing more."""
+
+    def concern(self, session: Session) -> bool:
+        """Can the response tell of what becomes of a session?"""
+        own = self._session()
+        return not self.told and own is not None and session.id == own.id
 
 
 renewals: ContextVar[Renewals | None] = ContextVar("renewals", default=None)
@@ -68,9 +80,13 @@ class Session(SessionTree):
         self._sessions = sessions
         self.is_over = False
         """Was it destroyed?"""
+        self.renewing = 0
+        """How many renewals wait for the store here?"""
         self.has_cookie = False
         """Has its browser shown this worker the session's cookie?"""
         self._former_ids: deque[str] = deque(maxlen=MAX_FORMER)
+        self._same: weakref.WeakSet[Session] = weakref.WeakSet()  # other objects that this one took the place of
+        self._successor: Session | None = None  # what took the place of this one, and lives as long
         self._sockets: dict[Socket, None] = {}
 
     @property
@@ -97,31 +113,42 @@ class Session(SessionTree):
         or read it before, gets a session without anything. Watches of the session's data end.
 
         Returns:
-            While an HTTP request is handled, before its response begins, ``None``: that carries the new cookie.
+            While a request of the session is handled, before its response begins, ``None``: that has the new cookie.
             Otherwise a token, for the client that has logged in and for nobody else: its page posts it to
             ``/socketcluster/session``, once, within 60 s, and gets the cookie. Without that the browser has a new
             session when it comes back.
 
         Raises:
-            SessionOverError: it was destroyed. StoreUnavailableError: no store answered in time; it may be renewed.
+            SessionOverError: it was destroyed, or renewed elsewhere while the HTTP request was handled: that may be
+                another client's, who knows the id that it brought. StoreUnavailableError: no store answered in time;
+                it may be renewed.
 
         Complexity: the size of the session's data, in one step of the store.
         """
+        request = renewals.get()
+        if request is not None and not request.concern(self):
+            request = None
         while True:
             former = self.id
+            if request is not None and former != request.session_id:
+                raise SessionOverError("the session was renewed while the request was handled", operation="renew")
             renewed_id = _another_id(former)
+            self.renewing += 1
             try:
                 await self._sessions.client.call(pb.VERB_SESSION_RENEW, session_id=former, name=renewed_id)
             except SessionOverError:
                 if self.id == former:
+                    self._sessions.ended(former)
                     raise
             else:
                 break
+            finally:
+                self.renewing -= 1
         self._sessions.client.session_renewed(former, renewed_id)
-        request = renewals.get()
         if request is None or request.told:
             return await self._sessions.offer([*self._former_ids, former], renewed_id)
-        request.sessions.add(self)
+        request.session_id = renewed_id
+        request.changed = True
         return None
 
     async def destroy(self) -> None:
@@ -144,8 +171,16 @@ class Session(SessionTree):
             self._sessions.ended(self.id)
             self.is_over = True
         request = renewals.get()
-        if request is not None:
-            request.sessions.add(self)
+        if request is not None and request.concern(self):
+            request.changed = True
+
+    async def _ask(self, verb: pb.Verb.ValueType, **arguments: Any) -> bytes:
+        """Send an operation; a session whose end was not heard of here has ended then, and its cookie is worthless."""
+        try:
+            return await super()._ask(verb, **arguments)
+        except SessionOverError:
+            self._sessions.ended(self.id)
+            raise
 
     def _deliver(self, event: str, args: tuple[Any, ...]) -> None:
         """Send an event to the session's sockets on this worker."""
@@ -160,6 +195,22 @@ class Session(SessionTree):
         """Have another id."""
         self._former_ids.append(self.id)
         self.id = self._session_id = session_id
+        for each in self._same:
+            each._called(session_id)
+
+    def _give_way(self, successor: Session) -> None:
+        """Be another object's session from now on, for whoever holds this one."""
+        successor._sockets.update(self._sockets)
+        successor.has_cookie = successor.has_cookie or self.has_cookie
+        successor._same.add(self)
+        self._sockets = successor._sockets
+        self._successor = successor
+
+    def _over(self) -> None:
+        """Note that it was destroyed."""
+        self.is_over = True
+        for each in self._same:
+            each._over()
 
     def __repr__(self) -> str:
         return f"<Session {self.id[:12]}… {len(self._sockets)} sockets here>"
@@ -203,9 +254,7 @@ class Sessions:
         session._called(renewed_id)
         current = self._known.setdefault(renewed_id, session)
         if current is not session:  # a request with the new cookie was faster than the news
-            current._sockets.update(session._sockets)
-            session._sockets.clear()
-            current.has_cookie = current.has_cookie or session.has_cookie
+            session._give_way(current)
         for socket in tuple(current._sockets):
             socket.session = current
             if socket.state_changed is not None:
@@ -217,7 +266,7 @@ class Sessions:
         self._note_over(session_id)
         session = self._known.get(session_id)
         if session is not None:
-            session.is_over = True
+            session._over()
             for socket in session.sockets:
                 socket.disconnect(CloseCode.SESSION_OVER, "the session is over")
 
@@ -267,13 +316,14 @@ class Sessions:
         session = socket.session = self.get(socket.session.id)
         if not session._sockets:
             attached = self.client.attach(session.id)
-            attached.add_done_callback(partial(self._attached, session.id))
+            attached.add_done_callback(partial(self._attached, session, session.id))
             socket.begun(attached)
         session._sockets[socket] = None
 
-    def _attached(self, session_id: str, attached: asyncio.Future[bytes]) -> None:
+    def _attached(self, session: Session, session_id: str, attached: asyncio.Future[bytes]) -> None:
         if not attached.cancelled() and isinstance(attached.exception(), SessionOverError):
-            self.ended(session_id)  # unless it was renewed since, and has another id
+            if not session.renewing:  # else the answer to that says what it is
+                self.ended(session_id)  # unless it was renewed since, and has another id
         else:
             self.tasks.watch(attached, "attaching a session")
 
