@@ -128,6 +128,7 @@ async def test_whoever_holds_a_session_that_came_twice_has_the_one_with_the_sock
     websocket, socket = await tab(workers[0], probe, old)
     there, remote = await tab(workers[1], probe, old)
     held = remote.session
+    assert await held.get("k") is None  # the store knows of its socket by now
     server = workers[1].worker.ws_server
     late: list[tuple[str, str]] = []
     told = server.session_renewed
