@@ -152,3 +152,24 @@ async def test_whoever_holds_a_session_that_came_twice_has_the_one_with_the_sock
         assert (await each.next_close())[0] == 4101
         await probe.ends.get()
     assert held.is_over
+
+
+async def test_transactions_follow_a_session_that_is_renewed(workers: Workers, probe: Probe) -> None:
+    """In whatever state the renewal finds them: begun, on their way, and on another worker."""
+    old = cookie_of(await request(workers[0], "/"))
+    websocket, socket = await tab(workers[0], probe, old)
+    there, remote = await tab(workers[1], probe, old)
+    assert await remote.session.get("log") is None
+    async with remote.session.transaction() as transaction:
+        transaction.add("log", "begun")
+        before = socket.session.id
+        await socket.session.renew()
+        await until(lambda: remote.session.id != before)
+    for number in range(10):
+        renewing = asyncio.create_task(socket.session.renew())
+        for session in (remote.session, socket.session):
+            async with session.transaction() as transaction:
+                transaction.add("log", number)
+        await renewing
+    assert await socket.session.get("log") == ["begun", *(number for number in range(10) for _ in range(2))]
+    await end(probe, websocket, there)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,7 +11,6 @@ from socketcluster_runtime import packing
 from socketcluster_runtime.errors import CrossPartitionError, InvalidOperationError
 from socketcluster_runtime.operations import operation_name
 from socketcluster_runtime.routing import partition_of
-from socketcluster_runtime.store_client import StoreClient
 from socketcluster_worker.api.values import FALSE, TRUE, Keys, chain_of, pack
 
 MAX_STEPS = 1000
@@ -39,9 +39,9 @@ class Transaction:
         results: after the block, what each operation returned, in their order.
     """
 
-    def __init__(self, client: StoreClient, session_id: str) -> None:
+    def __init__(self, ask: Callable[..., Awaitable[bytes]], session_id: str) -> None:
         self.results: list[Any] = []
-        self._client = client
+        self._ask = ask  # which follows a session that is renewed meanwhile
         self._session_id = session_id
         self._steps: list[tuple[int, list[str], bytes]] = []
         self._first: str | None = None
@@ -150,7 +150,5 @@ class Transaction:
         if not self._steps:
             return
         partition = partition_of(self._session_id or self._first or "")
-        answer = await self._client.call(
-            pb.VERB_TRANSACTION, session_id=self._session_id, value=pack(self._steps), partition=partition
-        )
+        answer = await self._ask(pb.VERB_TRANSACTION, value=pack(self._steps), partition=partition)
         self.results = _decode_results(answer)

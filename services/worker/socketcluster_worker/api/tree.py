@@ -265,7 +265,7 @@ class Tree:
 
         Complexity: that of its operations, in one round trip.
         """
-        return Transaction(self._client, self._session_id)
+        return Transaction(self._ask, self._session_id)
 
     def watch(self, keys: Keys = (), *, max_waiting: int = MAX_WAITING) -> Watch:
         """Return an async iterator of the changes at a key chain and below, whichever worker makes them.
@@ -298,7 +298,10 @@ class Tree:
         return Watch(self._watches, (self._session_id, tuple(chain)), max_waiting)
 
     def _call(self, verb: pb.Verb.ValueType, keys: Keys, value: bytes = b"") -> Awaitable[bytes]:
-        return self._client.call(verb, session_id=self._session_id, keys=chain_of(keys), value=value)
+        return self._ask(verb, keys=chain_of(keys), value=value)
+
+    def _ask(self, verb: pb.Verb.ValueType, **arguments: Any) -> Awaitable[bytes]:
+        return self._client.call(verb, session_id=self._session_id, **arguments)
 
 
 class SessionTree(Tree):
