@@ -79,7 +79,7 @@ async def test_a_login_that_waits_for_another_one_gets_no_cookie_of_that(workers
     assert socket.session.id != before
     await attacker.send(b"mallory")
     answer = await attacker.answer()
-    assert answer.status_code == 500
+    assert answer.status_code == 409
     assert "set-cookie" not in answer.headers
     kept = json.loads((await request(workers[0], "/", new)).body or b"")
     assert kept == {"id": socket.session.id, "user": "ada", "token": None}
@@ -114,7 +114,7 @@ async def test_a_worker_that_does_not_remember_serves_the_old_cookie_again(worke
     sessions = workers[1].worker.ws_server.sessions
     await until(lambda: sessions.is_over(json.loads(first.body)["id"]))
     sessions._over.clear()
-    assert (await request(workers[1], "/", cookie_of(first))).status_code == 500
+    assert (await request(workers[1], "/", cookie_of(first))).status_code == 409
     answer = await request(workers[1], "/", cookie_of(first))
     assert json.loads(answer.body)["user"] is None
     assert cookie_of(answer) != cookie_of(first)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from socketcluster_runtime.errors import SessionOverError
 from socketcluster_worker.api.events import Emitter, Handler
 
 
@@ -81,6 +82,8 @@ async def _answer(handler: Handler, request: Request) -> Response | None:
             result = await result
     except HTTPException as error:
         return _refusal(error)
+    except SessionOverError:  # another login or logout of the same browser was faster
+        return PlainTextResponse("the session is over\n", 409, {"cache-control": "no-store"})
     if result is None or isinstance(result, Response):
         return result
     if isinstance(result, str):
