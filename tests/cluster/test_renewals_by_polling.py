@@ -25,7 +25,7 @@ async def test_a_polling_connection_goes_on_with_the_old_cookie(cluster: Cluster
             urls = [await cluster.worker_url(name) for name in await cluster.worker_names()]
             for url in urls:  # the next requests of the same connection go by another way
                 async with cluster.browser() as direct:
-                    direct.http.base_url = url  # type: ignore[assignment]
+                    direct.http.base_url = url
                     direct.http.cookies.update(old.http.cookies)
                     away = PollingSocket(direct)
                     away.sid = polling.sid

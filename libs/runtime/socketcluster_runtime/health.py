@@ -18,7 +18,7 @@ from socketcluster_runtime.errors import SettingsError
 if TYPE_CHECKING:
     from socketcluster_runtime.rpc_tls import RpcTls
 
-TIMEOUT = 3.0
+TIMEOUT = 10.0
 """Seconds that a service has to answer."""
 
 
