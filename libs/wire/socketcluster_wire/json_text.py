@@ -14,6 +14,9 @@ MAX_DEPTH = 128
 """Arrays and objects in each other in one text. What is accepted goes on to others, each of which adds levels of its
 own and reads it deeper in its calls, where a decoder's limit is another: so this one is far below them."""
 
+SHALLOW = 2 * MAX_DEPTH
+"""Characters of a text that cannot be nested deeper than ``MAX_DEPTH``, as nearly every one is."""
+
 _CONTAINERS = (list, dict)
 _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_SURROGATE = re.compile(rf"((?:{_HIGH}{_LOW}|\\[^u]|\\u(?!{_HIGH[3:]}|{_LOW[3:]}))++)|{_HIGH}|{_LOW}")
@@ -25,8 +28,8 @@ def replace_lone_surrogates(text: str) -> str:
 
 
 def may_nest_deeply(text: str) -> bool:
-    """Tell whether a text may be nested deeper than ``MAX_DEPTH``; of most its length alone says that it is not."""
-    return len(text) > 2 * MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH
+    """Tell whether a text may be nested deeper than ``MAX_DEPTH``; one of up to ``SHALLOW`` characters is not."""
+    return text.count("[") + text.count("{") > MAX_DEPTH
 
 
 def nest_deeper(values: Iterable[Any], most: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from socketcluster_wire.errors import MalformedMessageError
-from socketcluster_wire.json_text import MAX_DEPTH, may_nest_deeply, nest_deeper, replace_lone_surrogates
+from socketcluster_wire.json_text import MAX_DEPTH, SHALLOW, may_nest_deeply, nest_deeper, replace_lone_surrogates
 
 PING = PONG = ""
 PING_V1, PONG_V1 = "#1", "#2"
@@ -157,7 +157,7 @@ def decode(text: str) -> list[Message]:
         got = _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         got = _decode_replacing(text)
-    if may_nest_deeply(text):
+    if len(text) > SHALLOW and may_nest_deeply(text):
         _check_depth(got)
     if isinstance(got, list):
         if len(got) > MAX_BATCH:

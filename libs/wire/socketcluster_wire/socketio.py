@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from socketcluster_wire.errors import MalformedPacketError, PacketTooLargeError
-from socketcluster_wire.json_text import MAX_DEPTH, may_nest_deeply, nest_deeper, replace_lone_surrogates
+from socketcluster_wire.json_text import MAX_DEPTH, SHALLOW, may_nest_deeply, nest_deeper, replace_lone_surrogates
 
 REVISION = 5
 ROOT = "/"
@@ -162,7 +162,7 @@ def short_event(text: str) -> tuple[str, tuple[Any, ...], int | None] | None:
         Its name, its arguments, and its ack id if it has one; ``None`` is no answer, the message is for
         :meth:`Decoder.receive` then.
     """
-    if text[:1] != "2" or may_nest_deeply(text):
+    if text[:1] != "2" or (len(text) > SHALLOW and may_nest_deeply(text)):
         return None
     start = text.find("[", 1, _DIGITS + 1)
     if start < 1:
@@ -214,7 +214,7 @@ def _payload(kind: PacketType, text: str) -> Any:
         data = _load(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         data = _load_replacing(text)
-    if may_nest_deeply(text) and nest_deeper((data,), MAX_DEPTH):
+    if len(text) > SHALLOW and may_nest_deeply(text) and nest_deeper((data,), MAX_DEPTH):
         raise MalformedPacketError(f"JSON nested deeper than {MAX_DEPTH}")
     if kind is _EVENT and not (data and _is_event_name(data[0])):
         raise MalformedPacketError("an event without a name, or of a reserved one")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 from socketcluster_wire import socketcluster
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.broadcast import Broadcast, Emission
-from socketcluster_worker.api.events import Emitter, F, Serial, check_emitted
+from socketcluster_worker.api.events import RESERVED, Emitter, F, Serial, check_emitted
 from socketcluster_worker.connection import Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import (
     CallTimeoutError,
@@ -180,7 +180,8 @@ class Socket(Emitter):
             ReservedEventError: the event's name is one of a protocol's own: ``connect``, ``disconnect``, ``#publish``,
                 say.
         """
-        check_emitted(event)
+        if event in RESERVED:
+            check_emitted(event)
         if not self.connected:
             return
         if not self.is_in:

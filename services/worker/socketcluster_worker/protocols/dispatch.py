@@ -269,8 +269,10 @@ class Dispatch:
         for handler in self._socket.handlers(CATCH_ALL) if CATCH_ALL in self._handlers else ():
             self._call(handler, (name, *args), CATCH_ALL)
         if call_id is None:
-            for handler in handlers:
-                self._call(handler, args, name)
+            for handler in handlers:  # as in _call, and a call less
+                task = self._run(handler.call, (args,), f"a handler of {name!r}")
+                if task is not None:
+                    self._is_under_way(task)
         elif handlers:
             self._procedure(handlers[0], args, name, call_id)
             if len(handlers) > 1:

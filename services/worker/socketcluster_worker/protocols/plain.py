@@ -17,6 +17,7 @@ from socketcluster_worker.protocols.dispatch import Dispatch
 from socketcluster_worker.protocols.intake import Intake
 
 MESSAGE = "message"
+_CARRIED = (str, bytes, bytearray, memoryview)
 
 
 class PlainPeer:
@@ -84,7 +85,7 @@ class PlainPeer:
         if event != MESSAGE:
             return
         for data in args:
-            if not isinstance(data, str | bytes | bytearray | memoryview):  # all of them are sent, or none
+            if not isinstance(data, _CARRIED):  # all of them are sent, or none
                 raise NotSerializableError(f"a message is a text or bytes, not {type(data).__name__}")
         for data in args:
             if isinstance(data, str):

@@ -7,7 +7,6 @@ version 1 is in ``socketcluster_v1``.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from dataclasses import replace
 from functools import partial
@@ -109,14 +108,15 @@ class SocketClusterPeer:
         except MalformedMessageError as error:
             self.close(CloseCode.INVALID_DATA, f"message format was incorrect: {error}")
             return
-        self._intake.size = len(message) // (len(messages) or 1)
-        end = monotonic() + turns.SLICE if len(messages) > 1 else math.inf
+        several = len(messages) > 1
+        self._intake.size = len(message) // len(messages) if several else len(message)
+        end = monotonic() + turns.SLICE if several else 0.0
         for one in messages:
             if isinstance(one, wire.Response):
                 self._answered(one)
             elif self._dispatch is not None:
                 self._event(self._dispatch, one)
-                if end < math.inf and monotonic() >= end:
+                if several and monotonic() >= end:
                     self._rest()
             elif not self._early(one):
                 return
