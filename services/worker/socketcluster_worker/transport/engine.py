@@ -79,7 +79,7 @@ class EngineSession:
         self._posted: Iterator[Packet] | None = None  # what a request brought and waits for the client's next turn
         self._post_taken: asyncio.Future[bool] | None = None
         self._holds = 0  # how many want nothing more from the client for now
-        self._heard = False  # a pong since the last ping?
+        self._heard_at = 0.0  # when a pong came since the last ping; 0: none did
         self.cut_off: Callable[[], object] | None = None
         """Stops the reading of a request with packets; called when the connection ends."""
         self._heartbeat = self._loop.call_later(options.heartbeat_interval, self._ping)
@@ -315,7 +315,7 @@ class EngineSession:
             case PacketType.MESSAGE:
                 self.receiver.on_message(packet.data)
             case PacketType.PONG:
-                self._heard = True
+                self._heard_at = self._loop.time()
             case PacketType.CLOSE:
                 self._closed_by_client()
             case PacketType.PING:
@@ -331,7 +331,7 @@ class EngineSession:
             self.websocket.close(CloseCode.NORMAL, "closed by the client")
 
     def _ping(self) -> None:
-        self._heard = False
+        self._heard_at = 0.0
         self._heartbeat = self._loop.call_later(self._options.heartbeat_timeout, self._pong_due)
         if self.websocket is not None:
             self.websocket.send_text(b"2", "disconnect")
@@ -339,8 +339,8 @@ class EngineSession:
             self._enqueue(Packet(PacketType.PING), "disconnect")
 
     def _pong_due(self) -> None:
-        if self._heard:
-            rest = self._options.heartbeat_interval - self._options.heartbeat_timeout
+        if self._heard_at:  # from then on the interval counts, as in the reference
+            rest = self._heard_at + self._options.heartbeat_interval - self._loop.time()
             self._heartbeat = self._loop.call_later(max(rest, 0), self._ping)
         elif self.held and (self.websocket is not None or self._poll is not None):  # it is there, but not read from
             self._ping()
