@@ -15,18 +15,16 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store import channels, session_operations
-from socketcluster_store.alarm import Alarm
 from socketcluster_store.applied import Applied
 from socketcluster_store.batch import Answers, Batch
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
 from socketcluster_store.checks import MAX_ID_BYTES, Checks
 from socketcluster_store.clock import clock
+from socketcluster_store.deadlines import Deadlines
 from socketcluster_store.edits import TRUE
 from socketcluster_store.engines.base import (
     CHANGES,
-    END_SESSION,
-    EXPIRE_DUE,
     PUT_RECORD,
     READS,
     WATCHED,
@@ -41,17 +39,12 @@ from socketcluster_store.session_operations import CHANGES_SESSION
 from socketcluster_store.sessions import Sessions
 from socketcluster_store.verbs import BEGIN_SESSION, WRITES
 from socketcluster_store.watchers import Key, Watchers
-from socketcluster_store.watches import Change
 
 log = get_logger(__name__)
 
 EXPIRY_GRACE = 2.0
 """Seconds from a partition's opening in which no session ends: twice a worker's longest pause between two attempts to
 link, so that the workers hear of the sessions that end."""
-RETRY_PAUSE = 1.0
-"""Seconds until it is tried again to end sessions that the engine could not remove."""
-ENDED_AT_ONCE = 128
-"""Sessions that are ended in one batch; operations come between two batches."""
 
 _GET = store_pb2.VERB_GET
 _SET = store_pb2.VERB_SET
@@ -62,7 +55,6 @@ _DETACH = store_pb2.VERB_SESSION_DETACH
 _EMIT = store_pb2.VERB_SESSION_EMIT
 _PUBLISH = store_pb2.VERB_CHANNEL_PUBLISH
 _CHECK = store_pb2.VERB_SESSION_CHECK
-_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 _decode_watched = msgspec.msgpack.Decoder(list[tuple[bytes, tuple[str, ...]]]).decode
 
 
@@ -87,19 +79,15 @@ class Partition:
         self._sessions = Sessions(session_timeout)
         self._channels: Channels[WorkerLink] = Channels(channel_rules, message_id_window, engine.apply, clock)
         self._watchers = Watchers()
-        self._expiry = Alarm(self._expire_due)
-        self._watch_end = Alarm(self._forget_watches)
+        self._deadlines = Deadlines(
+            engine, self._sessions, self._watchers, tell_workers=tell_workers, on_fenced=on_fenced, turns=turns
+        )
         self._checks = Checks(engine.number, max_value_bytes)
         self._tell_workers = tell_workers
         self._on_fenced = on_fenced
-        self._turns = turns
         self._repeats = Repeats()
         self._applying = 0
         self._idle = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._ending: asyncio.Task[None] | None = None
-        self._ends_sessions = True
         self._changes = session_operations.Changes()
 
     async def load(self) -> None:
@@ -109,11 +97,8 @@ class Partition:
         (watched,) = await self._engine.apply([Command(WATCHED, b"")])
         if isinstance(watched, bytes):
             self._watchers.load(_decode_watched(watched), now)
-        due = self._engine.next_expiry()
-        if due is not None and due <= now:
-            await self._expire_due()
         self._repeats.load(await self._engine.applied())
-        self._arm()
+        await self._deadlines.load(now)
         await self._channels.load()
 
     @property
@@ -339,7 +324,7 @@ class Partition:
             outcomes = [InternalError(str(answers))] * len(outcomes)
             for _place, key in batch.watches:
                 self._watchers.refused(batch.link, key)
-            self._arm()
+            self._deadlines.arm()
             return outcomes
         if batch.commands:
             for place, answer in zip(batch.places, answers, strict=False):  # CHANGES has no place
@@ -349,9 +334,9 @@ class Partition:
                 if not isinstance(outcomes[place], bytes):
                     self._watchers.refused(batch.link, key)
             if batch.tells:
-                self._tell(answers[-1], batch.link)
+                self._deadlines.tell(answers[-1], batch.link)
             if batch.deadlines:
-                self._arm()
+                self._deadlines.arm()
         for place, operation in batch.messages:
             outcome = outcomes[place]
             if operation.verb == _EMIT:
@@ -378,7 +363,7 @@ class Partition:
             record = self._sessions.release(session_id, link, now)
             if record is not None:
                 commands.append(Command(PUT_RECORD, session_id.encode(), (), record))
-        self._arm()
+        self._deadlines.arm()
         if commands:
             await self._engine.apply(commands)
 
@@ -391,28 +376,15 @@ class Partition:
     def unwatch(self, link: WorkerLink) -> None:
         """Remove a link that has ended from the key chains that it watches."""
         self._watchers.remove(link, clock())
-        self._watch_end.set(self._watchers.next())
+        self._deadlines.arm_watches()
 
     async def sync(self) -> None:
         """Force what was applied to the disk."""
         await self._engine.sync()
 
-    def end_no_more(self) -> None:
-        """Leave the sessions whose end comes from now on to the partition's next owner."""
-        self._ends_sessions = False
-        self._expiry.off()
-        self._watch_end.off()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     async def close(self) -> None:
         """Give the partition up, once what is under way is applied; what it holds is on the disk then."""
-        self.end_no_more()
-        if self._ending is not None:
-            await asyncio.wait({self._ending})
-        await self._expiry.close()
-        await self._watch_end.close()
+        await self._deadlines.close()
         while self._applying:
             self._idle.clear()
             await self._idle.wait()
@@ -423,77 +395,3 @@ class Partition:
                 await self._channels.close()
         finally:
             await self._engine.close()
-
-    def _arm(self) -> None:
-        """Have the timers fire when the next session, key chain or watch is due."""
-        self._expiry.set(self._engine.next_expiry())
-        if self._watchers:
-            self._watch_end.set(self._watchers.next())
-        deadline = self._sessions.next_deadline()
-        if deadline is None or self._ending is not None or not self._ends_sessions:
-            return
-        if self._timer is not None:
-            if self._timer_at <= deadline:
-                return
-            self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - clock()), self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._ending = asyncio.create_task(self._end_due())
-
-    def _tell(self, changes: Outcome, link: WorkerLink | None) -> None:
-        if isinstance(changes, bytes):
-            self._watchers.tell(_decode_changes(changes), link, clock())
-
-    async def _expire_due(self) -> None:
-        """Remove the values whose time has come; the alarm's."""
-        try:
-            async with self._turns:
-                await asyncio.sleep(0)
-                expired, changes = await self._engine.apply([Command(EXPIRE_DUE, b""), Command(CHANGES, b"")])
-        except EngineError as error:
-            log.error("values could not be expired", partition=self.number, error=str(error))
-            self._expiry.set(clock() + RETRY_PAUSE)
-            return
-        if isinstance(expired, Refusal):
-            log.error("a value could not be expired", partition=self.number, error=str(expired))
-        self._tell(changes, None)
-        self._expiry.set(self._engine.next_expiry())
-
-    async def _forget_watches(self) -> None:
-        """Count no longer what nobody has watched for a while; the alarm's."""
-        forgotten = self._watchers.due(clock())
-        if forgotten:
-            try:
-                commands = [Command(_UNWATCH, session_id, chain) for session_id, chain in forgotten]
-                *_done, changes = await self._engine.apply([*commands, Command(CHANGES, b"")])
-                self._tell(changes, None)
-            except EngineError as error:
-                log.error("watches could not be ended", partition=self.number, error=str(error))
-                self._watchers.load(forgotten, clock())
-        self._watch_end.set(self._watchers.next())
-
-    async def _end_due(self) -> None:
-        ended: list[str] = []
-        try:
-            async with self._turns:
-                await asyncio.sleep(0)  # else all partitions would have their turns before any operation
-                ended = self._sessions.due(clock(), ENDED_AT_ONCE)
-                if ended:
-                    commands = [Command(END_SESSION, session_id.encode()) for session_id in ended]
-                    answers = await self._engine.apply([*commands, Command(CHANGES, b"")])
-                    self._tell(answers[-1], None)
-                    over = self._sessions.over
-                    self._tell_workers(session_operations.ended(each for each in ended if each not in over))
-                    for session_id in ended:
-                        over.pop(session_id, None)
-        except FencedError:
-            self._on_fenced(self.number)
-        except EngineError as error:
-            log.error("sessions could not be ended", partition=self.number, error=str(error))
-            self._sessions.postpone(ended, clock() + RETRY_PAUSE)
-        finally:
-            self._ending = None
-            self._arm()

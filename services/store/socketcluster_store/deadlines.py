@@ -1,0 +1,161 @@
+"""What ends with time in a partition: sessions, values, and watches that nobody comes back for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.logging import get_logger
+from socketcluster_store import session_operations
+from socketcluster_store.alarm import Alarm
+from socketcluster_store.clock import clock
+from socketcluster_store.engines.base import CHANGES, END_SESSION, EXPIRE_DUE, Command, EnginePartition, Outcome
+from socketcluster_store.errors import EngineError, FencedError, Refusal
+from socketcluster_store.links import WorkerLink
+from socketcluster_store.sessions import Sessions
+from socketcluster_store.watchers import Watchers
+from socketcluster_store.watches import Change
+
+log = get_logger(__name__)
+
+RETRY_PAUSE = 1.0
+"""Seconds until it is tried again to end sessions that the engine could not remove."""
+ENDED_AT_ONCE = 128
+"""Sessions that are ended in one batch; operations come between two batches."""
+
+_UNWATCH = store_pb2.VERB_UNWATCH
+_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
+
+
+class Deadlines:
+    """Ends what is due; whoever does takes one of the ``turns``."""
+
+    def __init__(
+        self,
+        engine: EnginePartition,
+        sessions: Sessions,
+        watchers: Watchers,
+        *,
+        tell_workers: Callable[[Iterable[store_pb2.Event]], None],
+        on_fenced: Callable[[int], None],
+        turns: asyncio.Semaphore,
+    ) -> None:
+        self._number = engine.number
+        self._engine = engine
+        self._sessions = sessions
+        self._watchers = watchers
+        self._tell_workers = tell_workers
+        self._on_fenced = on_fenced
+        self._turns = turns
+        self._expiry = Alarm(self._expire_due)
+        self._watch_end = Alarm(self._forget_watches)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._ending: asyncio.Task[None] | None = None
+        self._ends_sessions = True
+
+    async def load(self, now: float) -> None:
+        """Remove what became due while nobody owned the partition, and keep the time from now on."""
+        due = self._engine.next_expiry()
+        if due is not None and due <= now:
+            await self._expire_due()
+        self.arm()
+
+    def arm(self) -> None:
+        """Have the timers fire when the next session, key chain or watch is due."""
+        self._expiry.set(self._engine.next_expiry())
+        if self._watchers:
+            self.arm_watches()
+        deadline = self._sessions.next_deadline()
+        if deadline is None or self._ending is not None or not self._ends_sessions:
+            return
+        if self._timer is not None:
+            if self._timer_at <= deadline:
+                return
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - clock()), self._on_timer)
+
+    def arm_watches(self) -> None:
+        """Have the timer fire when the next watch is due."""
+        self._watch_end.set(self._watchers.next())
+
+    def off(self) -> None:
+        """Leave what is due from now on to the partition's next owner."""
+        self._ends_sessions = False
+        self._expiry.off()
+        self._watch_end.off()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def close(self) -> None:
+        """Do the same, and return when nothing is being ended any more."""
+        self.off()
+        if self._ending is not None:
+            await asyncio.wait({self._ending})
+        await self._expiry.close()
+        await self._watch_end.close()
+
+    def tell(self, changes: Outcome, link: WorkerLink | None) -> None:
+        """Tell watchers what ``CHANGES`` returned; what began and stopped in between concerns ``link``."""
+        if isinstance(changes, bytes):
+            self._watchers.tell(_decode_changes(changes), link, clock())
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._ending = asyncio.create_task(self._end_due())
+
+    async def _expire_due(self) -> None:
+        """Remove the values whose time has come; the alarm's."""
+        try:
+            async with self._turns:
+                await asyncio.sleep(0)
+                expired, changes = await self._engine.apply([Command(EXPIRE_DUE, b""), Command(CHANGES, b"")])
+        except EngineError as error:
+            log.error("values could not be expired", partition=self._number, error=str(error))
+            self._expiry.set(clock() + RETRY_PAUSE)
+            return
+        if isinstance(expired, Refusal):
+            log.error("a value could not be expired", partition=self._number, error=str(expired))
+        self.tell(changes, None)
+        self._expiry.set(self._engine.next_expiry())
+
+    async def _forget_watches(self) -> None:
+        """Count no longer what nobody has watched for a while; the alarm's."""
+        forgotten = self._watchers.due(clock())
+        if forgotten:
+            try:
+                commands = [Command(_UNWATCH, session_id, chain) for session_id, chain in forgotten]
+                *_done, changes = await self._engine.apply([*commands, Command(CHANGES, b"")])
+                self.tell(changes, None)
+            except EngineError as error:
+                log.error("watches could not be ended", partition=self._number, error=str(error))
+                self._watchers.load(forgotten, clock())
+        self.arm_watches()
+
+    async def _end_due(self) -> None:
+        ended: list[str] = []
+        try:
+            async with self._turns:
+                await asyncio.sleep(0)  # else all partitions would have their turns before any operation
+                ended = self._sessions.due(clock(), ENDED_AT_ONCE)
+                if ended:
+                    commands = [Command(END_SESSION, session_id.encode()) for session_id in ended]
+                    answers = await self._engine.apply([*commands, Command(CHANGES, b"")])
+                    self.tell(answers[-1], None)
+                    over = self._sessions.over
+                    self._tell_workers(session_operations.ended(each for each in ended if each not in over))
+                    for session_id in ended:
+                        over.pop(session_id, None)
+        except FencedError:
+            self._on_fenced(self._number)
+        except EngineError as error:
+            log.error("sessions could not be ended", partition=self._number, error=str(error))
+            self._sessions.postpone(ended, clock() + RETRY_PAUSE)
+        finally:
+            self._ending = None
+            self.arm()
