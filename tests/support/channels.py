@@ -13,7 +13,7 @@ from socketcluster_runtime.messages import Operation
 from socketcluster_store.channel_rules import ChannelRules, parse_rule
 from socketcluster_store.channels import HISTORY, PUBLISH, Channels
 from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines.base import Command, Engine, EnginePartition
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import Refusal
@@ -45,16 +45,13 @@ class Bench:
         self.engine = engine
         self.rules = RULES
         self.now = 1_700_000_000.0
-        self.apply: Callable[[list[Command]], Any] = engine.apply
+        self.apply: Callable[[Any], Any] = engine.apply
+        self.sync = engine.sync
         self.start()
 
     def start(self) -> None:
         """Begin with what the engine remembers alone."""
-        self.channels: Channels[Listener] = Channels(self.rules, ID_WINDOW, self._apply, lambda: self.now)
-
-    async def _apply(self, batch: Any) -> list[Outcome]:
-        outcomes: list[Outcome] = await self.apply(batch)
-        return outcomes
+        self.channels: Channels[Listener] = Channels(self.rules, ID_WINDOW, self, lambda: self.now)
 
     async def do(self, listener: Listener, *operations: Operation) -> list[Any]:
         """Carry out a batch; return the decoded answers."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -73,6 +73,16 @@ class Subscriber(Protocol):
         """Send a packed event."""
 
 
+class Kept(Protocol):
+    """What keeps the channels: a partition of an engine."""
+
+    async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        """Apply a batch."""
+
+    async def sync(self) -> None:
+        """Force what was applied to the disk."""
+
+
 S = TypeVar("S", bound=Subscriber)
 
 
@@ -114,7 +124,7 @@ class Channels(Generic[S]):
     Args:
         rules: which channels have a history.
         id_window: seconds for which ids of messages are remembered.
-        apply: applies a batch to the partition.
+        kept: keeps them.
         clock: tells the time.
     """
 
@@ -122,12 +132,12 @@ class Channels(Generic[S]):
         self,
         rules: ChannelRules,
         id_window: float,
-        apply: Callable[[Sequence[Command]], Awaitable[list[Outcome]]],
+        kept: Kept,
         clock: Callable[[], float],
     ) -> None:
         self._rules = rules
         self._id_window = id_window
-        self._apply = apply
+        self._kept = kept
         self._clock = clock
         self._channels: dict[str, _Channel[S]] = {}
         # Without subscribers and history, by the hash of the name: since when, in that order, epoch and offset
@@ -148,7 +158,8 @@ class Channels(Generic[S]):
             EngineError: the engine failed.
         """
         opening = Opening(boot_id(), self._next_epoch(self._clock()))
-        await self._apply([channel_command(OPEN_CHANNELS, "", opening)])
+        await self._kept.apply([channel_command(OPEN_CHANNELS, "", opening)])
+        await self._kept.sync()  # else a power cut leaves that the channels were closed, and offsets are given again
         await self._expire_due()
 
     async def close(self) -> None:
@@ -162,7 +173,7 @@ class Channels(Generic[S]):
             self._timer.cancel()
         if self._expiring is not None:
             await asyncio.wait({self._expiring})
-        await self._apply([channel_command(CLOSE_CHANNELS, "")])
+        await self._kept.apply([channel_command(CLOSE_CHANNELS, "")])
 
     def prepare(self, subscriber: S, operation: Operation, now: float) -> Command | None:
         """Begin an operation; return what the engine is to do for it.
@@ -333,7 +344,7 @@ class Channels(Generic[S]):
             self._done_expiring(self._clock() + RETRY_PAUSE)
 
     async def _expire_due(self) -> None:
-        (outcome,) = await self._apply([channel_command(EXPIRE_CHANNELS, "", self._clock())])
+        (outcome,) = await self._kept.apply([channel_command(EXPIRE_CHANNELS, "", self._clock())])
         if not isinstance(outcome, bytes):
             raise outcome
         self._done_expiring(read_deadline(outcome))

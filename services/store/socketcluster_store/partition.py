@@ -77,7 +77,7 @@ class Partition:
         self.epoch = engine.epoch
         self._engine = engine
         self._sessions = Sessions(session_timeout)
-        self._channels: Channels[WorkerLink] = Channels(channel_rules, message_id_window, engine.apply, clock)
+        self._channels: Channels[WorkerLink] = Channels(channel_rules, message_id_window, engine, clock)
         self._watchers = Watchers()
         self._deadlines = Deadlines(
             engine, self._sessions, self._watchers, tell_workers=tell_workers, on_fenced=on_fenced, turns=turns

@@ -184,31 +184,6 @@ async def test_messages_that_came_after_a_long_pause_are_removed_in_time(bench: 
     assert not [key for key in await bench.keys() if key.startswith(b"ch")]
 
 
-async def test_offsets_that_a_power_cut_may_have_taken_are_not_given_twice(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "boot_id"
-    monkeypatch.setattr(channels_module, "BOOT_ID", file)
-    file.write_bytes(b"first\n")
-    await bench.channels.load()
-    before = await bench.publish("kept", "a")
-    bench.start()
-    await bench.channels.load()  # killed
-    assert (await bench.publish("kept", "b"))["epoch"] == before["epoch"]
-    bench.start()
-    file.write_bytes(b"second\n")
-    await bench.channels.load()  # killed with the machine
-    after = await bench.publish("kept", "c")
-    assert (after["offset"], after["epoch"] > before["epoch"]) == (3, True)
-    answer = await bench.history("kept", epoch=before["epoch"], offset=2)
-    assert (values(answer), answer["known"]) == (["a", "b", "c"], False)
-    await bench.channels.close()
-    bench.start()
-    file.write_bytes(b"third\n")
-    await bench.channels.load()  # stopped well before
-    assert (await bench.publish("kept", "d"))["epoch"] == after["epoch"]
-
-
 async def test_a_history_is_bounded_in_number_bytes_and_age(bench: Bench) -> None:
     for number in range(8):
         await bench.publish("kept", number)
@@ -456,7 +431,7 @@ async def test_many_old_messages_are_removed_in_several_batches(bench: Bench) ->
 async def test_what_is_too_old_goes_by_itself(bench: Bench) -> None:
     await bench.channels.close()
     rules = ChannelRules([parse_rule("*: 10, 0.05")])
-    bench.channels = Channels(rules, ID_WINDOW, bench._apply, time.time)
+    bench.channels = Channels(rules, ID_WINDOW, bench, time.time)
     bench.now = time.time()
     await bench.publish("c", 1)
     while any(key.startswith(b"ch") for key in await bench.keys()):  # noqa: ASYNC110  # nothing tells

@@ -136,10 +136,8 @@ async def test_answers_between_events_are_put_together_once() -> None:
 
 
 async def test_what_is_taken_from_the_front_is_found_past_nothing() -> None:
-    async def apply(_batch: Any) -> Any:
-        return []
-
-    channels: Channels[Any] = Channels(ChannelRules(()), 300, apply, lambda: 0.0)
+    kept: Any = None
+    channels: Channels[Any] = Channels(ChannelRules(()), 300, kept, lambda: 0.0)
     # the first key of a dict is found past all that were taken away before it; no count shows that
     assert isinstance(channels._ids, OrderedDict)
     assert isinstance(channels._idle, OrderedDict)
