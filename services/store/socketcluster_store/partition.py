@@ -158,6 +158,7 @@ class Partition:
                 commands.append(Command(verb, owner, operation.keys))
             elif verb == _SET and may_set and (not owner or self._sessions.attached(session_id)):
                 last = operation
+                highest = operation.id
                 commands.append(Command(verb, owner, operation.keys, operation.value))
             else:
                 return None

@@ -17,12 +17,13 @@ from socketcluster_runtime.messages import Operation
 from socketcluster_store.applied import NOT_REMEMBERED, Applied, is_remembered, read_records, results_of
 from socketcluster_store.clock import clock
 from socketcluster_store.engines.base import Command, Outcome
-from socketcluster_store.errors import NotOwnerError
+from socketcluster_store.errors import InvalidError, NotOwnerError
 
 KEPT_SECONDS = 900
 """For how long a process that writes nothing is remembered; longer than the longest ``store_timeout`` of a worker."""
 
 NOT_OWNED = NotOwnerError("this store does not own the partition")
+OUT_OF_ORDER = InvalidError("the ids of a worker's operations on a partition must rise")
 
 CarryOut = Callable[[Sequence[Operation], Applied], list[Outcome] | Awaitable[list[Outcome]]]
 """Carries operations out, and has ``Applied`` learn of them; what is to be awaited is awaited at once."""
@@ -63,23 +64,26 @@ class Repeats:
     ) -> list[Outcome]:
         async with _turn(applied):
             highest = applied.highest
-            fresh = [
-                operation
-                for operation in operations
-                if (operation.id > highest or operation.verb in NOT_REMEMBERED)
-                and (operation.epoch == epoch or not operation.epoch)
-            ]
-            carried_out = carry_out(fresh, applied)
-            done = iter(carried_out if isinstance(carried_out, list) else await carried_out)
-            outcomes: list[Outcome] = []
+            last = 0
+            fresh: list[Operation] = []
+            known: list[Outcome | None] = []
             for operation in operations:
                 if operation.epoch not in (epoch, 0):
-                    outcomes.append(NOT_OWNED)
-                elif operation.id <= highest and is_remembered(operation):
-                    outcomes.append(applied.answer(operation))
-                else:
-                    outcomes.append(next(done))
-            return outcomes
+                    known.append(NOT_OWNED)
+                    continue
+                if is_remembered(operation):
+                    if operation.id <= last:  # neither applied before, nor to be taken for it
+                        known.append(OUT_OF_ORDER)
+                        continue
+                    last = operation.id
+                    if last <= highest:
+                        known.append(applied.answer(operation))
+                        continue
+                known.append(None)
+                fresh.append(operation)
+            carried_out = carry_out(fresh, applied)
+            done = iter(carried_out if isinstance(carried_out, list) else await carried_out)
+            return [next(done) if outcome is None else outcome for outcome in known]
 
     def commands(
         self,
@@ -126,9 +130,14 @@ async def _turn(applied: Applied) -> AsyncIterator[None]:
 
 
 def _all_fresh(operations: Sequence[Operation], highest: int, epoch: int) -> bool:
+    """Are all of them new, and are their ids in order?"""
     for operation in operations:
-        if operation.epoch not in (epoch, 0) or (operation.id <= highest and operation.verb not in NOT_REMEMBERED):
+        if operation.epoch not in (epoch, 0):
             return False
+        if operation.verb not in NOT_REMEMBERED:
+            if operation.id <= highest:
+                return False
+            highest = operation.id
     return True
 
 

@@ -1,0 +1,104 @@
+"""Operations whose ids do not rise: refused, never applied out of order, never taken for applied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.messages import Operation
+from socketcluster_runtime.routing import partition_of
+from socketcluster_store.channel_rules import ChannelRules
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.base import Outcome
+from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.errors import InvalidError
+from socketcluster_store.links import WorkerLink
+from socketcluster_store.partition import Partition
+from socketcluster_store.repeats import NOT_OWNED
+
+ADD, GET, SET = store_pb2.VERB_ADD, store_pb2.VERB_GET, store_pb2.VERB_SET
+encode = msgspec.msgpack.encode
+NUMBER = partition_of("s")
+
+
+@pytest.fixture
+async def partition(tmp_path: Path) -> AsyncIterator[Partition]:
+    opened = Partition(
+        await MemoryEngine(tmp_path, Documents(1 << 20)).open(NUMBER),
+        session_timeout=1200,
+        max_value_bytes=1 << 20,
+        channel_rules=ChannelRules(()),
+        message_id_window=300,
+        tell_workers=lambda _: None,
+        on_fenced=lambda _: None,
+        turns=asyncio.Semaphore(1),
+    )
+    await opened.load()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def link() -> WorkerLink:
+    return WorkerLink("worker", "incarnation", 1 << 20)
+
+
+async def apply(partition: Partition, link: WorkerLink, operations: Sequence[Operation]) -> list[Outcome]:
+    outcomes = partition.apply(link, operations)
+    return outcomes if isinstance(outcomes, list) else await outcomes
+
+
+def write(operation_id: int, epoch: int, verb: int = ADD) -> Operation:
+    keys = ("list",) if verb == ADD else ("key",)
+    value = b"" if verb == GET else encode(operation_id)
+    return Operation(operation_id, verb, "s", keys, value=value, partition=NUMBER, epoch=epoch, behind=operation_id - 1)
+
+
+async def stored(partition: Partition, link: WorkerLink, key: str = "list") -> object:
+    (value,) = await apply(partition, link, [Operation(1, GET, session_id="s", keys=(key,), partition=NUMBER)])
+    assert isinstance(value, bytes)
+    return msgspec.msgpack.decode(value)
+
+
+@pytest.mark.parametrize("verb", [ADD, SET])
+async def test_ids_that_do_not_rise_within_a_request_are_refused(
+    partition: Partition, link: WorkerLink, verb: int
+) -> None:
+    epoch = partition.epoch
+    await apply(partition, link, [Operation(1, store_pb2.VERB_SESSION_ATTACH, session_id="s"), write(2, epoch, verb)])
+    outcomes = await apply(partition, link, [write(number, epoch, verb) for number in (4, 3, 4, 5)])
+    assert [isinstance(outcome, InvalidError) for outcome in outcomes] == [False, True, True, False]
+    assert await stored(partition, link, "list" if verb == ADD else "key") == ([2, 4, 5] if verb == ADD else 5)
+    again = await apply(partition, link, [write(number, epoch, verb) for number in (4, 5, 6)])
+    assert again == ([encode(1), encode(2), encode(3)] if verb == ADD else [b""] * 3)
+
+
+async def test_repeats_that_do_not_rise_are_refused_as_well(partition: Partition, link: WorkerLink) -> None:
+    epoch = partition.epoch
+    await apply(partition, link, [write(number, epoch) for number in (2, 3)])
+    outcomes = await apply(partition, link, [write(number, epoch) for number in (3, 2, 4)])
+    assert outcomes[0] == encode(1)
+    assert isinstance(outcomes[1], InvalidError)
+    assert outcomes[2] == encode(2)
+
+
+async def test_sendings_of_an_earlier_epoch_do_not_count(partition: Partition, link: WorkerLink) -> None:
+    """They may stand in the request before those of the present one."""
+    epoch = partition.epoch
+    operations = [write(1, epoch + 1), write(2, epoch + 1), write(1, epoch), write(2, epoch), write(3, epoch, GET)]
+    outcomes = await apply(partition, link, operations)
+    assert outcomes[:2] == [NOT_OWNED] * 2
+    assert outcomes[2:4] == [encode(0), encode(1)]
+    assert await stored(partition, link) == [1, 2]
+
+
+async def test_reads_may_come_again_in_any_order(partition: Partition, link: WorkerLink) -> None:
+    epoch = partition.epoch
+    await apply(partition, link, [Operation(1, store_pb2.VERB_SESSION_ATTACH, session_id="s"), write(5, epoch, SET)])
+    outcomes = await apply(partition, link, [write(4, epoch, GET), write(6, epoch, SET), write(3, epoch, GET)])
+    assert outcomes == [encode(5), b"", encode(6)]
