@@ -58,6 +58,8 @@ class StoreLink:
         self.address = address
         self.linked = False
         """Has the present stream brought a reply?"""
+        self.stale: dict[int, int] = {}
+        """By the id of an operation that was taken back after it was sent, how many answers to it are still to come."""
         self._opening = opening
         self._credentials = rpc.credentials(secret)
         self._owner = owner
@@ -90,6 +92,27 @@ class StoreLink:
         if self._outbox:
             for operation_id in ids:
                 self._outbox.pop(operation_id, None)
+
+    def take_back(self, ids: Iterable[int]) -> None:
+        """Do not send these operations, if they still wait; those that were sent will be sent again, here or elsewhere.
+
+        A store answers the sendings of an operation in their order, so that many answers to it are not meant for the
+        next sending here, whatever they say.
+        """
+        for operation_id in ids:
+            if self._outbox.pop(operation_id, None) is None:
+                self.stale[operation_id] = self.stale.get(operation_id, 0) + 1
+
+    def is_stale(self, operation_id: int) -> bool:
+        """Is this answer to an operation one to a sending that was taken back? Call it once an answer."""
+        count = self.stale.get(operation_id)
+        if count is None:
+            return False
+        if count > 1:
+            self.stale[operation_id] = count - 1
+        else:
+            del self.stale[operation_id]
+        return True
 
     @property
     def waiting(self) -> int:

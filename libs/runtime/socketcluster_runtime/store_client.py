@@ -32,7 +32,7 @@ from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.rpc_tls import RpcTls
 from socketcluster_runtime.store_links import StoreLinks
-from socketcluster_runtime.store_routes import Pending, Route, partition_for
+from socketcluster_runtime.store_routes import Pending, Route, clock, partition_for
 from socketcluster_runtime.worker_directory import WorkerDirectory
 
 log = get_logger(__name__)
@@ -212,12 +212,12 @@ class StoreClient:
             future.set_exception(_partition_unavailable(operation, reason))
             return future
         else:
-            deadline = asyncio.get_running_loop().time() + self._timeout
+            deadline = clock() + self._timeout
             pending = Pending(operation, future, deadline)
             self._pending[operation.id] = pending
             self._pending_bytes += size
             if self._timer is None:
-                self._arm(deadline)
+                self._arm(pending)
             route.dispatch(pending)
             return future
         text = f"{described(operation)}: {why}"
@@ -313,7 +313,8 @@ class StoreClient:
             self.workers.told(link, reply.directory)
         if results := reply.results:
             for result in decode_results(results):
-                self._answered(link, result)
+                if not link.stale or not link.is_stale(result.id):
+                    self._answered(link, result)
         for event in reply.events:
             try:
                 self._on_event(event)
@@ -324,12 +325,14 @@ class StoreClient:
         """Take back what is in flight on a link."""
         for route in self._routes:
             route.broken(link)
+        link.stale.clear()  # no answer comes any more
         self.workers.broken(link)
         self._note_readiness()
 
     # Ownership
 
     def _announced(self, link: StoreLink, announcement: store_pb2.Announcement) -> None:
+        self._fail_overdue()  # they must not be sent again, and the timer is late if the machine slept
         epochs = {ownership.partition: ownership.epoch for ownership in announcement.partitions}
         reasons = {broken.partition: broken.reason for broken in announcement.broken}
         for number, route in enumerate(self._routes):
@@ -368,11 +371,11 @@ class StoreClient:
         if pending is None:
             if (renewing := self._renewing.get(result.id)) is not None:
                 renewing.renewed(link, result)
-                self._after_answer(renewing)
+                self._note_lost(renewing)
             return  # or it timed out
         route = self._routes[pending.operation.partition]
         if route.sent_to is not link or route.in_flight.pop(result.id, None) is None:
-            return  # it is on its way to another store
+            return  # it waits to be sent to another store
         if result.error is None:
             self._forget(pending)
             if pending.operation.verb == _SUBSCRIBE:
@@ -381,15 +384,13 @@ class StoreClient:
                 pending.future.set_result(result.value)
         elif result.error.code == store_pb2.Error.CODE_NOT_OWNER:
             route.not_owned(link, pending)
+            self._note_lost(route)
         else:
             self._fail(pending, error_of(pending.operation, result.error))
-        if route.parked or route.renew:
-            self._after_answer(route)
 
-    def _after_answer(self, route: Route) -> None:
+    def _note_lost(self, route: Route) -> None:
         if route.owner is None and not self._refuse_parked(route):
             self._ready.clear()
-        route.release()
 
     def _on_event(self, event: store_pb2.Event) -> None:
         kind = event.WhichOneof("kind")
@@ -442,19 +443,19 @@ class StoreClient:
         if not pending.future.done():
             pending.future.set_exception(error)
 
-    def _arm(self, deadline: float) -> None:
-        self._timer = asyncio.get_running_loop().call_at(deadline, self._on_timer)
+    def _arm(self, pending: Pending) -> None:
+        self._timer = asyncio.get_running_loop().call_later(pending.deadline - clock(), self._on_timer)
 
     def _on_timer(self) -> None:
-        """Fail what is overdue; deadlines rise with the order of calls, so the first are the earliest."""
         self._timer = None
-        now = asyncio.get_running_loop().time()
-        overdue = []
-        for pending in self._pending.values():
-            if pending.deadline > now:
-                self._arm(pending.deadline)
-                break
-            overdue.append(pending)
+        self._fail_overdue()
+        if self._pending:
+            self._arm(next(iter(self._pending.values())))
+
+    def _fail_overdue(self) -> None:
+        """Fail what is overdue; deadlines rise with the order of calls, so the first are the earliest."""
+        now = clock()
+        overdue = list(itertools.takewhile(lambda pending: pending.deadline <= now, self._pending.values()))
         if not overdue:
             return
         ids = {pending.operation.id for pending in overdue}

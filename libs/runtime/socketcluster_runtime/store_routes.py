@@ -2,13 +2,16 @@
 
 Operations of one partition reach its owner in the order in which they were called, whatever happens to owners and
 links: an operation is *in flight* from when it is sent until it is answered or its link breaks, and *parked* while
-there is no owner to send it to. What was in flight goes back among the parked, and is sent again with the same id.
+there is no owner to send it to. When another owner is announced, or the same one with another epoch, what is in flight
+is taken back: withdrawn from the link that has not sent it yet, and its answer ignored if it was sent. Then it is sent
+again with the same id, as an operation of its own: what a link was given is never changed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -45,6 +48,11 @@ _decode_exists = msgspec.msgpack.Decoder(bool).decode
 read_position = msgspec.msgpack.Decoder(ChannelPosition).decode
 """Reads the result of a subscription."""
 _decode_ids = msgspec.msgpack.Decoder(list[str]).decode
+_replace = msgspec.structs.replace
+
+clock = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Tells deadlines, in seconds: a clock that goes on while the machine is suspended, unlike the event loop's. Stores
+forget what they have applied after a while, so an operation that slept for long must not be sent again."""
 
 # What a worker has to do with a session
 _HERE = 1  # there are sockets of it
@@ -58,11 +66,14 @@ class Sender(Protocol):
         """Send an operation, after those before it."""
 
     def forget(self, ids: Iterable[int]) -> None:
-        """Do not send these operations, if they still wait."""
+        """Do not send these operations, if they still wait; nobody wants their answers."""
+
+    def take_back(self, ids: Iterable[int]) -> None:
+        """Do not send these operations, if they still wait, or ignore their answers: they will be sent again."""
 
 
 class Pending:
-    """An operation that has no answer yet."""
+    """An operation that has no answer yet, and the time of ``clock`` at which nobody waits for one any more."""
 
     __slots__ = ("deadline", "future", "operation")
 
@@ -92,8 +103,6 @@ class Route:
         "owner",
         "parked",
         "refusals",
-        "renew",
-        "sent_epoch",
         "sent_to",
         "sessions",
         "watches",
@@ -119,11 +128,10 @@ class Route:
         self.number = number
         self.owner: Sender | None = None
         self.epoch = 0  # of the owner, or of the last one
-        self.renew = False  # has the owner still to be told what is attached and subscribed?
-        self.sent_to: Sender | None = None
-        self.sent_epoch = 0
+        self.sent_to: Sender | None = None  # the owner, or the last one as long as it may answer what it was sent
         self.refusals: dict[Sender, str] = {}  # the links to stores that are to own the partition and cannot, and why
-        # On sent_to, in the order of their ids; a dict's first key is found past all that were taken away before it
+        # On sent_to with this epoch, in the order of their ids; a dict's first key is found past all that were taken
+        # away before it
         self.in_flight: OrderedDict[int, Pending] = OrderedDict()
         self.parked: dict[int, Pending] = {}
         self.sessions: dict[str, int] = {}
@@ -138,15 +146,24 @@ class Route:
     # Ownership
 
     def announced(self, link: Sender, epoch: int) -> None:
-        """Take ``link`` for the way to the owner, unless a later one is known."""
+        """Take ``link`` for the way to the owner, unless a later one is known, and send it all that has no answer.
+
+        What was sent before was meant for a former epoch, even if the link is the same: what was not applied by now
+        never will be, and the answers may not come.
+        """
         if self.owner is not None and epoch <= self.epoch:
             return
-        self.owner = link
-        self.epoch = epoch
-        self.renew = True
-        if self.sent_to is not link:  # the former owner can apply nothing any more, and its answers may never come
+        if self.sent_to is not None:
+            self.sent_to.take_back(self.in_flight)
             self._take_back()
-        self.release()
+        self.owner = self.sent_to = link
+        self.epoch = epoch
+        for operation, heard in self._renewals():
+            self._send_own(operation, heard)
+        parked = sorted(self.parked.items())
+        self.parked.clear()
+        for _id, pending in parked:
+            self._send(pending)
 
     def lost(self, link: Sender) -> None:
         """Note that the store behind ``link`` does not own the partition, if it was the owner."""
@@ -163,29 +180,19 @@ class Route:
         self.lost(link)
         self.refusals.pop(link, None)
         if self.sent_to is link:
+            link.forget(self.in_flight)
             self._take_back()
-            self.release()
 
     def not_owned(self, link: Sender, pending: Pending) -> None:
         """Keep an operation that the store refused for the owner."""
-        if self.sent_epoch == self.epoch:  # else the answer is older than the announcement
-            self.lost(link)
+        self.lost(link)
         self._park(pending)
-
-    @property
-    def _clear(self) -> bool:
-        """May operations be sent to the owner without overtaking others?"""
-        if self.owner is None:
-            return False
-        return not (self.in_flight or self._unanswered) or (
-            self.sent_to is self.owner and self.sent_epoch == self.epoch
-        )
 
     # Operations on their way
 
     def dispatch(self, pending: Pending) -> None:
         """Send an operation, or park it."""
-        if not self.parked and not self.renew and self._clear:
+        if self.owner is not None:  # then nothing is parked, and what is in flight was sent to it with its epoch
             self._send(pending)
         else:
             self.parked[pending.operation.id] = pending
@@ -204,27 +211,13 @@ class Route:
                 self._on_over(operation.session_id)
         elif result.error.code != store_pb2.Error.CODE_NOT_OWNER:
             log.error("a session or channel could not be taken up again", error=result.error.message)
-        elif self.sent_epoch == self.epoch:
+        else:
             self.lost(link)
 
     def is_renewing(self, session_id: str) -> bool:
         """Is a session being renewed from here? A former owner may have done so, and the answer will say."""
         waiting = itertools.chain(self.in_flight.values(), self.parked.values())
         return any(each.operation.verb == _RENEW and each.operation.session_id == session_id for each in waiting)
-
-    def release(self) -> None:
-        """Send what waits for an owner, if there is one now."""
-        if not self._clear:
-            return
-        if self.renew:
-            self.renew = False
-            for operation, heard in self._renewals():
-                self._send_own(operation, heard)
-        if self.parked:
-            parked = sorted(self.parked.items())
-            self.parked.clear()
-            for _id, pending in parked:
-                self._send(pending)
 
     def forget(self, operation_id: int) -> None:
         """Forget an operation that nobody waits for any more."""
@@ -233,10 +226,9 @@ class Route:
 
     def _send(self, pending: Pending) -> None:
         owner = self.owner
-        assert owner is not None  # noqa: S101  # the route is clear
-        operation = pending.operation
-        self.sent_to = owner
-        self.sent_epoch = operation.epoch = self.epoch
+        assert owner is not None  # noqa: S101  # the callers have looked
+        operation = pending.operation  # no link has it yet: it is new, or a copy
+        operation.epoch = self.epoch
         in_flight = self.in_flight
         if in_flight:
             operation.behind = operation.id - next(iter(in_flight))
@@ -245,29 +237,29 @@ class Route:
 
     def _send_own(self, operation: Operation, heard: Callable[[bytes], None]) -> None:
         owner = self.owner
-        assert owner is not None  # noqa: S101  # the route is clear
+        assert owner is not None  # noqa: S101  # the caller has set it
         operation.partition = self.number
-        self.sent_to = owner
-        self.sent_epoch = operation.epoch = self.epoch
+        operation.epoch = self.epoch
         self._unanswered[operation.id] = operation, heard
         self._renewing[operation.id] = self
         owner.send(operation)
 
     def _take_back(self) -> None:
-        in_flight, self.in_flight = self.in_flight, OrderedDict()
+        """Have nothing in flight any more; the link knows it of the operations that may be sent on it again."""
         sent_to, self.sent_to = self.sent_to, None
-        if sent_to is not None:  # else they would stand before others there, should the partition come back to it
-            sent_to.forget(in_flight)
-            sent_to.forget(self._unanswered)
+        if sent_to is not None:
+            sent_to.forget(self._unanswered)  # their ids are not used again: a late answer finds nothing
         for operation_id in self._unanswered:
             del self._renewing[operation_id]
         self._unanswered.clear()
+        in_flight, self.in_flight = self.in_flight, OrderedDict()
         for pending in in_flight.values():
             self._park(pending)
 
     def _park(self, pending: Pending) -> None:
-        pending.operation.behind = 0
-        self.parked[pending.operation.id] = pending
+        """Have an operation wait that was sent; the link may still hold it, so it is another one that will be sent."""
+        operation = pending.operation = _replace(pending.operation, behind=0)
+        self.parked[operation.id] = pending
 
     # What the owner is to know
 

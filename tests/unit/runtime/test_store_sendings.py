@@ -1,0 +1,230 @@
+"""Operations that are sent more than once: none is changed, and each answer counts for its own sending."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from support.store_links import HandLink, make_client
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.errors import StoreUnavailableError
+from socketcluster_runtime.messages import Error, Operation, Result
+from socketcluster_runtime.routing import partition_of
+from socketcluster_runtime.store_client import StoreClient
+from socketcluster_runtime.store_routes import clock
+
+ADD, GET = store_pb2.VERB_ADD, store_pb2.VERB_GET
+PARTITION = partition_of("s")
+encode = msgspec.msgpack.encode
+
+
+def add(client: StoreClient, value: object = 1) -> asyncio.Future[bytes]:
+    return client.call(ADD, session_id="s", keys=["list"], value=encode(value))
+
+
+def refused(operations: list[Operation]) -> list[Result]:
+    return [
+        Result(operation.id, error=Error(store_pb2.Error.CODE_NOT_OWNER, "not this store")) for operation in operations
+    ]
+
+
+def answers(operations: list[Operation], value: object) -> list[Result]:
+    return [Result(operation.id, encode(value)) for operation in operations]
+
+
+def epochs(operations: list[Operation]) -> list[tuple[int, int]]:
+    return [(operation.id, operation.epoch) for operation in operations]
+
+
+@pytest.fixture
+async def client() -> StoreClient:
+    return make_client()
+
+
+async def test_an_operation_that_a_link_has_is_not_changed(client: StoreClient) -> None:
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 3)
+    add(client), add(client)
+    held = list(first._outbox.values())
+    seen = [msgspec.structs.replace(operation) for operation in held]
+    second.announce(PARTITION, 4)
+    again = list(second._outbox.values())
+    assert held == seen  # though the link may have none of them any more
+    assert epochs(again) == [(1, 4), (2, 4)]
+    second.announce(PARTITION, 5)
+    assert epochs(again) == [(1, 4), (2, 4)]
+    assert [operation.behind for operation in second.write()] == [0, 1]
+
+
+async def test_what_waits_on_a_link_is_withdrawn_when_its_store_has_another_epoch(client: StoreClient) -> None:
+    link = HandLink(client)
+    link.announce(PARTITION, 3)
+    add(client), add(client), add(client)
+    assert epochs(link.write(1)) == [(1, 3)]
+    link.announce(PARTITION, 4)
+    assert epochs(link.write()) == [(1, 4), (2, 4), (3, 4)]
+
+
+async def test_a_refusal_of_an_earlier_sending_does_not_make_the_owner_unknown(client: StoreClient) -> None:
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 3)
+    call = add(client)
+    early = first.write()
+    second.announce(PARTITION, 4)
+    second.announce(PARTITION, None)
+    first.announce(PARTITION, 5)
+    first.answer(refused(early))
+    assert client._routes[PARTITION].owner is first
+    first.answer(answers(first.write(), True))
+    assert await call == encode(True)
+    assert not first.stale
+
+
+async def test_a_result_of_an_earlier_sending_is_ignored_and_asked_for_again(client: StoreClient) -> None:
+    """Both sendings are answered by what the store remembers; that the first one counts is not to be relied on."""
+    link = HandLink(client)
+    link.announce(PARTITION, 3)
+    call = client.call(GET, session_id="s", keys=["list"])
+    early = link.write()
+    link.announce(PARTITION, 4)
+    link.announce(PARTITION, 5)
+    assert epochs(link.write()) == [(1, 5)]
+    link.answer(answers(early, "old"))
+    assert not call.done()
+    link.answer(answers(early, "new"))
+    assert await call == encode("new")
+
+
+async def test_each_sending_has_an_answer_of_its_own(client: StoreClient) -> None:
+    link = HandLink(client)
+    call = add(client)
+    for epoch in range(3, 7):
+        link.announce(PARTITION, epoch)
+        assert epochs(link.write()) == [(1, epoch)]
+    for _ in range(3):
+        link.answer([Result(1, error=Error(store_pb2.Error.CODE_NOT_OWNER, "not yet"))])
+    assert client._routes[PARTITION].owner is link
+    assert not link.stale
+    link.answer([Result(1, encode(True))])
+    assert await call == encode(True)
+
+
+async def test_answers_end_with_their_stream(client: StoreClient) -> None:
+    link = HandLink(client)
+    link.announce(PARTITION, 3)
+    call = add(client)
+    link.write()
+    link.announce(PARTITION, 4)
+    link.write()
+    link.break_()
+    link.announce(PARTITION, 4)  # the first stream's answers never came
+    link.answer(answers(link.write(), True))
+    assert await call == encode(True)
+
+
+async def test_a_refusal_of_the_present_sending_makes_the_owner_unknown(client: StoreClient) -> None:
+    link = HandLink(client)
+    link.announce(PARTITION, 3)
+    call = add(client)
+    link.answer(refused(link.write()))
+    later = add(client)
+    assert client._routes[PARTITION].owner is None
+    assert link.waiting == 0
+    link.announce(PARTITION, 4)
+    written = link.write()
+    assert epochs(written) == [(1, 4), (2, 4)]
+    link.answer(answers(written, True))
+    assert [await call, await later] == [encode(True)] * 2
+
+
+async def test_attachments_are_told_anew_and_their_late_answers_ignored(client: StoreClient) -> None:
+    link = HandLink(client)
+    link.announce(PARTITION, 3)
+    client.attach("s")
+    link.answer(answers(link.write(), True))
+    await asyncio.sleep(0)
+    link.announce(PARTITION, 4)
+    (early,) = link.write()
+    link.announce(PARTITION, 5)
+    (late,) = link.write()
+    link.answer(refused([early]))
+    assert client._routes[PARTITION].owner is link
+    assert late.id != early.id
+    link.answer(refused([late]))
+    assert client._routes[PARTITION].owner is None
+
+
+async def test_what_was_sent_by_an_earlier_epoch_holds_nothing_up() -> None:
+    """Neither by having no answer, nor by being overdue."""
+    client = make_client(timeout=0.02)
+    link = HandLink(client)
+    link.announce(PARTITION, 3)
+    sent = add(client)
+    link.write()
+    link.announce(PARTITION, None)
+    parked = add(client)
+    link.announce(PARTITION, 5)
+    written = link.write()
+    assert epochs(written) == [(1, 5), (2, 5)]
+    for overdue in (sent, parked):
+        with pytest.raises(StoreUnavailableError):
+            await overdue
+    call = add(client)
+    written += link.write()
+    assert epochs(written[2:]) == [(3, 5)]
+    link.answer(refused([Operation(1)]))  # the first sending's
+    link.answer(answers(written, True))
+    assert await call == encode(True)
+    assert not link.stale
+
+
+async def test_what_is_overdue_while_it_waits_for_an_owner_holds_nothing_up() -> None:
+    client = make_client(timeout=0.02)
+    link = HandLink(client)
+    with pytest.raises(StoreUnavailableError):
+        await add(client)
+    link.announce(PARTITION, 3)
+    call = add(client)
+    link.answer(answers(link.write(), True))
+    assert await call == encode(True)
+
+
+async def test_what_slept_with_the_machine_is_not_sent_again(
+    client: StoreClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop's clock stood still meanwhile, and stores may have forgotten what they applied."""
+    slept = 0.0
+    monkeypatch.setattr("socketcluster_runtime.store_client.clock", lambda: clock() + slept)
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 3)
+    early = add(client)
+    first.write()
+    slept = 9.0
+    late = add(client)
+    first.write()
+    slept = 12.0
+    second.announce(PARTITION, 4)
+    with pytest.raises(StoreUnavailableError, match="within 10 s"):
+        await early
+    assert epochs(second.write()) == [(2, 4)]
+    late.cancel()
+    await client.close()
+
+
+async def test_an_operation_of_a_stream_that_broke_is_overdue_by_the_clock_that_goes_on(
+    client: StoreClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = 0.0
+    monkeypatch.setattr("socketcluster_runtime.store_client.clock", lambda: clock() + slept)
+    link = HandLink(client)
+    link.announce(PARTITION, 3)
+    call = add(client)
+    link.write()
+    link.break_()
+    slept = 3600.0
+    link.announce(PARTITION, 3)
+    assert link.waiting == 0
+    with pytest.raises(StoreUnavailableError):
+        await call
