@@ -19,10 +19,21 @@ REPLY_BYTES = 4 * 1024 * 1024
 _ITEM_BYTES = 32
 """What an event or a result costs beside its value."""
 
+_ENDINGS = frozenset(("session_destroyed", "session_renewed"))
+
 _State = store_pb2.Announcement | store_pb2.Directory
 """What takes the place of what a worker was told before."""
 _Item = list[Result] | _State | bytes
 """What waits to be sent: results, what is owned, which workers there are, or an event that ``pack_event`` made."""
+
+
+class Ending(bytes):
+    """An event that ``pack_event`` made of a session's end or renewal.
+
+    A worker takes the results of a reply before its events. The answer to an attachment that came after the end says
+    that the session is new: if the worker took it first, it would tell of an end that it did not hear of, and then of
+    this one. So results that are queued after such an event go into a later reply.
+    """
 
 
 class WorkerLink:
@@ -48,6 +59,7 @@ class WorkerLink:
         self._answer_bytes = 0  # of the answers among it
         self._items: deque[_Item] = deque()
         self._only_events = True  # is there nothing else among the items?
+        self._endings = False  # may there be an Ending among them?
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._farewell: tuple[grpc.StatusCode, str] | None = None
@@ -63,6 +75,8 @@ class WorkerLink:
             return
         if not self._items:
             self._wake.set()
+        if type(event) is Ending:
+            self._endings = True
         self._items.append(event)
         self._bytes += len(event) + _ITEM_BYTES
         self._limit_events()
@@ -151,19 +165,25 @@ class WorkerLink:
     def _gather(self) -> tuple[bytes, int, int]:
         """Take what fits one reply, in order; return its bytes, how much counts for it, and for its answers."""
         items = self._items
-        if self._bytes <= REPLY_BYTES:
+        if self._bytes <= REPLY_BYTES and not self._endings:
             self._items = deque()
             size, answer_size = self._bytes, self._answer_bytes
         else:
             waiting, items = items, deque()
             size = answer_size = 0
+            ended = False
             while waiting and size <= REPLY_BYTES:
-                item = waiting.popleft()
+                item = waiting[0]
+                is_answer = isinstance(item, list)
+                if is_answer and ended:
+                    break
+                ended = ended or type(item) is Ending
                 item_size = _size(item)
                 size += item_size
-                if isinstance(item, list):
+                if is_answer:
                     answer_size += item_size
-                items.append(item)
+                items.append(waiting.popleft())
+            self._endings = self._endings and bool(waiting)
         if self._only_events:
             return b"".join(items), size, 0  # type: ignore[arg-type]
         self._only_events = not self._items
@@ -187,7 +207,8 @@ class WorkerLink:
 
 def pack_event(event: store_pb2.Event) -> bytes:
     """Return the bytes of a ``LinkReply`` with that one event: made once, however many links it goes to."""
-    return store_pb2.LinkReply(events=[event]).SerializeToString()
+    packed = store_pb2.LinkReply(events=[event]).SerializeToString()
+    return Ending(packed) if event.WhichOneof("kind") in _ENDINGS else packed
 
 
 def _size(item: _Item) -> int:
