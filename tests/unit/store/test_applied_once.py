@@ -1,0 +1,245 @@
+"""A worker's operations between two stores that take a partition from each other, break and hang at every point.
+
+The client, its links, the partition and the links' store ends are the real ones; only streams, which the test moves on
+bit by bit, and the moves of the partition are the test's. Whatever happens: what is acknowledged was applied once, in
+the order of the calls, its answer is its own, and all is answered once an owner answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.store_links import HandLink, make_client
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime import store_client
+from socketcluster_runtime.errors import StoreUnavailableError
+from socketcluster_runtime.messages import Operation
+from socketcluster_runtime.routing import partition_of
+from socketcluster_runtime.store_client import StoreClient
+from socketcluster_runtime.store_routes import clock
+from socketcluster_store.channel_rules import ChannelRules
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.base import EnginePartition, Outcome
+from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.links import WorkerLink
+from socketcluster_store.partition import Partition
+from socketcluster_store.repeats import NOT_OWNED
+from socketcluster_store.service import _portions, _results
+
+ADD, GET = store_pb2.VERB_ADD, store_pb2.VERB_GET
+KEY = "list"
+PARTITION = partition_of(KEY)
+encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
+
+
+class Data:
+    """The partition's data, whoever has it."""
+
+    def __init__(self, engine: EnginePartition) -> None:
+        self._engine = engine
+        self.epoch = 2
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def open(self) -> Partition:
+        self.epoch += 1
+        partition = Partition(
+            self,  # type: ignore[arg-type]
+            session_timeout=1200,
+            max_value_bytes=1 << 20,
+            channel_rules=ChannelRules(()),
+            message_id_window=300,
+            tell_workers=lambda _: None,
+            on_fenced=lambda _: None,
+            turns=asyncio.Semaphore(1),
+        )
+        await partition.load()
+        return partition
+
+
+class Store:
+    """A store, and the streams between it and the worker, one after the other."""
+
+    def __init__(self, client: StoreClient, name: str) -> None:
+        self.link = HandLink(client, name)
+        self.partition: Partition | None = None
+        self.link_up()
+
+    def link_up(self) -> None:
+        """Have the worker link."""
+        self.end = WorkerLink("worker01", "incarnation", 1 << 20)
+        self.requests: deque[list[Operation]] = deque()  # on their way to the store
+        self.replies: deque[bytes] = deque()  # on their way to the worker
+        self.announce()
+
+    def announce(self) -> None:
+        owned = [] if self.partition is None else [(PARTITION, self.partition.epoch)]
+        self.end.announce(
+            store_pb2.Announcement(
+                store_id=self.link.address,
+                partitions=[store_pb2.Ownership(partition=number, epoch=epoch) for number, epoch in owned],
+            )
+        )
+
+    def write(self, count: int) -> None:
+        """Have the worker write some of what waits for the store."""
+        if self.link.waiting:
+            self.requests.append(self.link.write(count))
+
+    async def read(self) -> None:
+        """Have the store carry a request out."""
+        if self.requests:
+            for some in _portions(self.requests.popleft(), 2):
+                self.end.answer(_results(some, await self._apply(some)))
+
+    async def _apply(self, operations: list[Operation]) -> list[Outcome]:
+        if self.partition is None:
+            return [NOT_OWNED] * len(operations)
+        outcomes = self.partition.apply(self.end, operations)
+        return outcomes if isinstance(outcomes, list) else await outcomes
+
+    def send(self) -> None:
+        """Have the store write what waits for the worker."""
+        if self.end._items:
+            reply, size, answer_size = self.end._gather()
+            self.end._bytes -= size
+            self.end._answer_bytes -= answer_size
+            self.replies.append(reply)
+
+    def deliver(self) -> None:
+        """Have the worker get a reply."""
+        if self.replies:
+            self.link.reply(self.replies.popleft())
+
+    async def break_(self, read: int) -> None:
+        """Break the stream, after the store has read some more of it; the worker links again."""
+        for _ in range(read):
+            await self.read()
+        self.link.break_()
+        self.link_up()
+
+
+class World:
+    """Everything, and what is expected of it."""
+
+    def __init__(self, engine: EnginePartition) -> None:
+        self.client = make_client()
+        self.stores = [Store(self.client, "a:1"), Store(self.client, "b:1")]
+        self.data = Data(engine)
+        self.slept = 0.0
+        self.adds: list[asyncio.Future[bytes]] = []
+        self.reads: list[tuple[asyncio.Future[bytes], int]] = []
+
+    def add(self) -> None:
+        self.adds.append(self.client.call(ADD, keys=[KEY], value=encode(len(self.adds))))
+
+    def read(self) -> None:
+        acknowledged = sum(add.done() and not add.exception() for add in self.adds)
+        self.reads.append((self.client.call(GET, keys=[KEY]), acknowledged))
+
+    async def move(self, place: int, former_hangs: bool) -> None:
+        """Give the partition to a store, which may have had it before; one that hangs does not say that it lost it."""
+        for store in self.stores:
+            if store.partition is not None:
+                store.partition = None
+                if not former_hangs:
+                    store.announce()
+        self.stores[place].partition = await self.data.open()
+        self.stores[place].announce()
+
+    async def do(self, step: tuple[str, int, int]) -> None:
+        action, place, number = step
+        store = self.stores[place]
+        match action:
+            case "add":
+                self.add()
+            case "get":
+                self.read()
+            case "write":
+                store.write(number + 1)
+            case "read":
+                await store.read()
+            case "reply":
+                store.send()
+                for _ in range(number):
+                    store.deliver()
+            case "move":
+                await self.move(place, former_hangs=number == 0)
+            case "break":
+                await store.break_(number)
+            case "sleep":
+                self.slept += 4.0 * number
+                if place:
+                    self.client._on_timer()
+
+    async def settle(self, place: int) -> None:
+        """Have a store own the partition and answer everything."""
+        await self.move(place, former_hangs=False)
+        while any(each.link.waiting or each.requests or each.end._items or each.replies for each in self.stores):
+            for each in self.stores:
+                each.write(1_000_000)
+                await each.read()
+                each.send()
+                each.deliver()
+
+    async def check(self, place: int) -> None:
+        owner = self.stores[place]
+        route = self.client._routes[PARTITION]
+        assert route.owner is owner.link
+        assert not route.parked
+        assert not route.in_flight
+        assert not any(store.link.stale for store in self.stores)
+        assert owner.partition is not None
+        (found,) = await owner._apply([Operation(1 << 40, GET, keys=(KEY,), partition=PARTITION)])
+        assert isinstance(found, bytes)
+        stored = decode(found) if found != encode(None) else []
+        assert stored == sorted(set(stored))
+        for token, add in enumerate(self.adds):
+            assert add.done()
+            if (error := add.exception()) is None:
+                assert stored[decode(add.result())] == token
+            else:
+                assert isinstance(error, StoreUnavailableError)
+                assert self.slept
+        for read, acknowledged in self.reads:
+            assert read.done()
+            if read.exception() is None:
+                seen = decode(read.result()) or []
+                assert seen == stored[: len(seen)]
+                assert len(seen) >= acknowledged
+
+
+ACTIONS = ["add"] * 5 + ["get"] + ["write"] * 4 + ["read"] * 4 + ["reply"] * 5 + ["move"] * 3 + ["break", "sleep"]
+STEPS = st.lists(
+    st.tuples(st.sampled_from(ACTIONS), st.integers(0, 1), st.integers(0, 3)), min_size=20, max_size=80
+)  # fmt: skip
+
+
+async def play(steps: list[tuple[str, int, int]], last: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        engine = await MemoryEngine(Path(folder), Documents(1 << 20)).open(PARTITION)
+        world = World(engine)
+        monkeypatch.setattr(store_client, "clock", lambda: clock() + world.slept)
+        for step in steps:
+            await world.do(step)
+        await world.settle(last)
+        await world.check(last)
+        await world.client.close()
+        await engine.close()
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(STEPS, st.integers(0, 1))
+def test_what_is_acknowledged_was_applied_once_in_order(steps: list[tuple[str, int, int]], last: int) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        asyncio.run(play(steps, last, monkeypatch))
