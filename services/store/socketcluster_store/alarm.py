@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from socketcluster_store.clock import clock
-
-LONGEST_WAIT = 3600.0
-"""Seconds after which the time is looked at again: the event loop's clock and the store's may drift apart."""
+LONGEST_WAIT = 60.0
+"""Seconds after which the time is looked at again: while the machine is suspended the event loop's clock stands still,
+and the partition's goes on."""
 
 
 class Alarm:
     """Calls a coroutine function at the earliest time that was set; never twice at once."""
 
-    def __init__(self, ring: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, ring: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
         """Prepare an alarm; ``ring`` must not raise, and sets the alarm anew if it is to ring again."""
         self._ring = ring
+        self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
         self._at = 0.0
         self._wanted: float | None = None  # what was set while it rang
@@ -24,7 +24,7 @@ class Alarm:
         self._off = False
 
     def set(self, at: float | None) -> None:
-        """Have it ring at a time (seconds since the Unix epoch) unless it rings earlier; ``None`` changes nothing."""
+        """Have it ring at a time of the clock unless it rings earlier; ``None`` changes nothing."""
         if at is None or self._off:
             return
         if self._ringing is not None:
@@ -35,7 +35,7 @@ class Alarm:
                 return
             self._timer.cancel()
         self._at = at
-        delay = min(max(0.0, at - clock()), LONGEST_WAIT)
+        delay = min(max(0.0, at - self._clock()), LONGEST_WAIT)
         self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
 
     def off(self) -> None:
@@ -53,7 +53,7 @@ class Alarm:
 
     def _on_timer(self) -> None:
         self._timer = None
-        if clock() < self._at:  # after the longest wait, or a timer that was a little early
+        if self._clock() < self._at:  # after the longest wait, or a timer that was a little early
             self.set(self._at)
         else:
             self._ringing = asyncio.create_task(self._run())

@@ -295,6 +295,12 @@ def read_records(records: Iterable[tuple[bytes, bytes]]) -> dict[str, Applied]:
     return {process.decode(): Applied(process, *_decode(record), pages.get(process, ())) for process, record in firsts}
 
 
+def newest(kv: KeyValue) -> float:
+    """Return a time that the last write of any process had not passed; 0 if nothing is known."""
+    records = (record for key, record in kv.scan(PREFIX) if not key.startswith(_PAGE_PREFIX))
+    return max((_decode(record)[1] + 1.0 for record in records), default=0.0)  # a fraction was left out
+
+
 def is_remembered(operation: Operation) -> bool:
     """Is an operation to be carried out once, however often it comes?"""
     return operation.verb not in NOT_REMEMBERED

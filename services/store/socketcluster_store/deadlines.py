@@ -11,8 +11,15 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store import session_operations
 from socketcluster_store.alarm import Alarm
-from socketcluster_store.clock import clock
-from socketcluster_store.engines.base import CHANGES, END_SESSION, EXPIRE_DUE, Command, EnginePartition, Outcome
+from socketcluster_store.engines.base import (
+    CHANGES,
+    END_SESSION,
+    EXPIRE_DUE,
+    NOTE_TIME,
+    Command,
+    EnginePartition,
+    Outcome,
+)
 from socketcluster_store.errors import EngineError, FencedError, Refusal
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.sessions import Sessions
@@ -25,6 +32,8 @@ RETRY_PAUSE = 1.0
 """Seconds until it is tried again to end sessions that the engine could not remove."""
 ENDED_AT_ONCE = 128
 """Sessions that are ended in one batch; operations come between two batches."""
+NOTED_EVERY = 3600.0
+"""Seconds between two notes of the partition's time; each write is one, too."""
 
 _UNWATCH = store_pb2.VERB_UNWATCH
 _decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
@@ -50,18 +59,19 @@ class Deadlines:
         self._tell_workers = tell_workers
         self._on_fenced = on_fenced
         self._turns = turns
-        self._expiry = Alarm(self._expire_due)
-        self._watch_end = Alarm(self._forget_watches)
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._ending: asyncio.Task[None] | None = None
-        self._ends_sessions = True
+        self._clock = engine.clock
+        self._session_end = Alarm(self._end_due, engine.clock)
+        self._expiry = Alarm(self._expire_due, engine.clock)
+        self._watch_end = Alarm(self._forget_watches, engine.clock)
+        self._noting = Alarm(self._note_time, engine.clock)
+        self._alarms = (self._session_end, self._expiry, self._watch_end, self._noting)
 
     async def load(self, now: float) -> None:
         """Remove what became due while nobody owned the partition, and keep the time from now on."""
         due = self._engine.next_expiry()
         if due is not None and due <= now:
             await self._expire_due()
+        self._noting.set(now + NOTED_EVERY)
         self.arm()
 
     def arm(self) -> None:
@@ -69,15 +79,7 @@ class Deadlines:
         self._expiry.set(self._engine.next_expiry())
         if self._watchers:
             self.arm_watches()
-        deadline = self._sessions.next_deadline()
-        if deadline is None or self._ending is not None or not self._ends_sessions:
-            return
-        if self._timer is not None:
-            if self._timer_at <= deadline:
-                return
-            self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - clock()), self._on_timer)
+        self._session_end.set(self._sessions.next_deadline())
 
     def arm_watches(self) -> None:
         """Have the timer fire when the next watch is due."""
@@ -85,29 +87,19 @@ class Deadlines:
 
     def off(self) -> None:
         """Leave what is due from now on to the partition's next owner."""
-        self._ends_sessions = False
-        self._expiry.off()
-        self._watch_end.off()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for alarm in self._alarms:
+            alarm.off()
 
     async def close(self) -> None:
         """Do the same, and return when nothing is being ended any more."""
         self.off()
-        if self._ending is not None:
-            await asyncio.wait({self._ending})
-        await self._expiry.close()
-        await self._watch_end.close()
+        for alarm in self._alarms:
+            await alarm.close()
 
     def tell(self, changes: Outcome, link: WorkerLink | None) -> None:
         """Tell watchers what ``CHANGES`` returned; what began and stopped in between concerns ``link``."""
         if isinstance(changes, bytes):
-            self._watchers.tell(_decode_changes(changes), link, clock())
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._ending = asyncio.create_task(self._end_due())
+            self._watchers.tell(_decode_changes(changes), link, self._clock())
 
     async def _expire_due(self) -> None:
         """Remove the values whose time has come; the alarm's."""
@@ -117,7 +109,7 @@ class Deadlines:
                 expired, changes = await self._engine.apply([Command(EXPIRE_DUE, b""), Command(CHANGES, b"")])
         except EngineError as error:
             log.error("values could not be expired", partition=self._number, error=str(error))
-            self._expiry.set(clock() + RETRY_PAUSE)
+            self._expiry.set(self._clock() + RETRY_PAUSE)
             return
         if isinstance(expired, Refusal):
             log.error("a value could not be expired", partition=self._number, error=str(expired))
@@ -126,7 +118,7 @@ class Deadlines:
 
     async def _forget_watches(self) -> None:
         """Count no longer what nobody has watched for a while; the alarm's."""
-        forgotten = self._watchers.due(clock())
+        forgotten = self._watchers.due(self._clock())
         if forgotten:
             try:
                 commands = [Command(_UNWATCH, session_id, chain) for session_id, chain in forgotten]
@@ -134,15 +126,16 @@ class Deadlines:
                 self.tell(changes, None)
             except EngineError as error:
                 log.error("watches could not be ended", partition=self._number, error=str(error))
-                self._watchers.load(forgotten, clock())
+                self._watchers.load(forgotten, self._clock())
         self.arm_watches()
 
     async def _end_due(self) -> None:
+        """End the sessions whose time has come; the alarm's."""
         ended: list[str] = []
         try:
             async with self._turns:
                 await asyncio.sleep(0)  # else all partitions would have their turns before any operation
-                ended = self._sessions.due(clock(), ENDED_AT_ONCE)
+                ended = self._sessions.due(self._clock(), ENDED_AT_ONCE)
                 if ended:
                     commands = [Command(END_SESSION, session_id.encode()) for session_id in ended]
                     answers = await self._engine.apply([*commands, Command(CHANGES, b"")])
@@ -155,7 +148,14 @@ class Deadlines:
             self._on_fenced(self._number)
         except EngineError as error:
             log.error("sessions could not be ended", partition=self._number, error=str(error))
-            self._sessions.postpone(ended, clock() + RETRY_PAUSE)
+            self._sessions.postpone(ended, self._clock() + RETRY_PAUSE)
         finally:
-            self._ending = None
             self.arm()
+
+    async def _note_time(self) -> None:
+        """Keep the partition's time for an owner on another machine, or after its next boot; the alarm's."""
+        try:
+            await self._engine.apply([Command(NOTE_TIME, b"")])
+        except EngineError as error:
+            log.error("the time could not be noted", partition=self._number, error=str(error))
+        self._noting.set(self._clock() + NOTED_EVERY)

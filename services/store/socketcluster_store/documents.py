@@ -6,6 +6,7 @@ A record holds one top-level key of one tree, so that setting a key does not rew
     r <session id>                                               the session's record, see ``sessions``
     x ...                                                        when a key chain expires, see ``expiries``
     w ...                                                        that a key chain is watched, see ``watches``
+    t                                                            the partition's time, see ``clock``
 
 What stands below a top-level key is inside its value, see ``chains``. Top-level keys that begin with a NUL are the
 services' own: GET_ALL, REMOVE_ALL, COUNT and watchers of a whole tree pass over them.
@@ -32,16 +33,18 @@ from socketcluster_store.chains import (
     walk,
     wrong_type,
 )
-from socketcluster_store.clock import clock
+from socketcluster_store.clock import PartitionClock, clock
 from socketcluster_store.edits import FALSE, NIL, TRUE, Edit
 from socketcluster_store.engines.base import (
     CHANGES,
     END_SESSION,
     EXPIRE_DUE,
     FORGET,
+    NOTE_TIME,
     PUT_RECORD,
     REMEMBER,
     RENEW_SESSION,
+    TAKE_TIME_OVER,
     WATCHED,
     Command,
     KeyValue,
@@ -63,6 +66,8 @@ EXPIRED_AT_ONCE = 128
 
 MAX_TAG_BYTES = 64
 """Bytes of what a watch's first change repeats."""
+
+_TIME_KEY = b"t"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -103,6 +108,7 @@ class Trees:
         self.number = number
         self.common = common
         self.sizes = SessionSizes(common.max_session_bytes)
+        self.clock = PartitionClock(common.clock)
         self.expiries = Expiries()
         self.watches = Watches()
         self._loaded = False
@@ -135,6 +141,8 @@ class Trees:
             WATCHED: self._watched,
             **channel_log.VERBS,
             FORGET: applied.forget,
+            TAKE_TIME_OVER: self._take_time_over,
+            NOTE_TIME: self._note_time,
         }
 
     def apply(self, kv: KeyValue, batch: Sequence[Command]) -> list[Outcome]:
@@ -167,7 +175,7 @@ class Trees:
         self.sizes.clear()
 
     def next_expiry(self) -> float | None:
-        """Return when EXPIRE_DUE is to be applied, in seconds since the Unix epoch."""
+        """Return when EXPIRE_DUE is to be applied, by the partition's clock."""
         return self.expiries.next()
 
     # Reading
@@ -335,7 +343,7 @@ class Trees:
         if self._exists(kv, command) == FALSE:
             return FALSE
         session_id = command.session_id
-        deadline = self.common.clock() + seconds
+        deadline = self.clock() + seconds
         key, record = self.expiries.record(session_id, command, deadline)
         self._put(kv, command, key, record, 0)
         self.expiries.set(session_id, tuple(command.keys), deadline)
@@ -348,10 +356,10 @@ class Trees:
     def _get_expiry(self, _kv: KeyValue, command: Command) -> bytes:
         record_key(command.session_id, command.keys, command)
         deadline = self.expiries.get(command.session_id, tuple(command.keys))
-        return NIL if deadline is None else _encode(max(0.0, deadline - self.common.clock()))
+        return NIL if deadline is None else _encode(max(0.0, deadline - self.clock()))
 
     def _expire_due(self, kv: KeyValue, _command: Command) -> bytes:
-        now = self.common.clock()
+        now = self.clock()
         for _ in range(EXPIRED_AT_ONCE):
             due = self.expiries.due(now)
             if due is None:
@@ -429,6 +437,16 @@ class Trees:
         self.sizes.forget(new)
         if self.watches.any:
             self.watches.ended(kv, old)
+        return b""
+
+    # Time
+
+    def _take_time_over(self, kv: KeyValue, command: Command) -> bytes:
+        self.clock.take_over(kv.get(_TIME_KEY), lambda: applied.newest(kv))
+        return self._note_time(kv, command)
+
+    def _note_time(self, kv: KeyValue, _command: Command) -> bytes:
+        kv.put(_TIME_KEY, self.clock.record())
         return b""
 
     def _too_large(self, command: Command, size: int) -> TooLargeError:

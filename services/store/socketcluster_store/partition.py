@@ -20,13 +20,14 @@ from socketcluster_store.batch import Answers, Batch
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
 from socketcluster_store.checks import MAX_ID_BYTES, Checks
-from socketcluster_store.clock import clock
 from socketcluster_store.deadlines import Deadlines
 from socketcluster_store.edits import TRUE
 from socketcluster_store.engines.base import (
     CHANGES,
+    NOTE_TIME,
     PUT_RECORD,
     READS,
+    TAKE_TIME_OVER,
     WATCHED,
     Command,
     EnginePartition,
@@ -76,8 +77,9 @@ class Partition:
         self.number = engine.number
         self.epoch = engine.epoch
         self._engine = engine
+        self._clock = engine.clock
         self._sessions = Sessions(session_timeout)
-        self._channels: Channels[WorkerLink] = Channels(channel_rules, message_id_window, engine, clock)
+        self._channels: Channels[WorkerLink] = Channels(channel_rules, message_id_window, engine, engine.clock)
         self._watchers = Watchers()
         self._deadlines = Deadlines(
             engine, self._sessions, self._watchers, tell_workers=tell_workers, on_fenced=on_fenced, turns=turns
@@ -85,16 +87,16 @@ class Partition:
         self._checks = Checks(engine.number, max_value_bytes)
         self._tell_workers = tell_workers
         self._on_fenced = on_fenced
-        self._repeats = Repeats()
+        self._repeats = Repeats(engine.clock)
         self._applying = 0
         self._idle = asyncio.Event()
         self._changes = session_operations.Changes()
 
     async def load(self) -> None:
         """Take over the sessions that the partition remembers; call it once, first."""
-        now = clock()
+        _done, watched = await self._engine.apply([Command(TAKE_TIME_OVER, b""), Command(WATCHED, b"")])
+        now = self._clock()
         self._sessions.load(await self._engine.records(), now, earliest=now + EXPIRY_GRACE)
-        (watched,) = await self._engine.apply([Command(WATCHED, b"")])
         if isinstance(watched, bytes):
             self._watchers.load(_decode_watched(watched), now)
         self._repeats.load(await self._engine.applied())
@@ -164,7 +166,7 @@ class Partition:
                 return None
         now = 0.0
         if last is not None:
-            now = clock()
+            now = self._clock()
             commands.append(
                 applied.command(last, [], lambda: [each.id if each.verb == _SET else 0 for each in operations], now)
             )
@@ -224,7 +226,7 @@ class Partition:
         over = self._sessions.over
         watches: list[tuple[int, Key]] = []
         behind: list[tuple[int, asyncio.Future[None]]] = []
-        now = clock()
+        now = self._clock()
         for place, operation in enumerate(operations):
             outcomes.append(b"")
             verb = operation.verb
@@ -358,7 +360,7 @@ class Partition:
         Raises:
             EngineError: it could not be remembered; it holds as long as this process lives.
         """
-        now = clock()
+        now = self._clock()
         commands = []
         for session_id in session_ids:
             record = self._sessions.release(session_id, link, now)
@@ -370,13 +372,13 @@ class Partition:
 
     def unsubscribe(self, link: WorkerLink, names: Iterable[str]) -> None:
         """Remove a link from channels."""
-        now = clock()
+        now = self._clock()
         for name in names:
             self._channels.unsubscribe(name, link, now)
 
     def unwatch(self, link: WorkerLink) -> None:
         """Remove a link that has ended from the key chains that it watches."""
-        self._watchers.remove(link, clock())
+        self._watchers.remove(link, self._clock())
         self._deadlines.arm_watches()
 
     async def sync(self) -> None:
@@ -392,6 +394,8 @@ class Partition:
         self._sessions.forget_holders()
         self._channels.forget_subscribers()
         try:
+            with contextlib.suppress(EngineError):  # what keeps it from being noted is told by what follows
+                await self._engine.apply([Command(NOTE_TIME, b"")])
             with contextlib.suppress(FencedError):
                 await self._channels.close()
         finally:

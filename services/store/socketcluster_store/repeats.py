@@ -15,7 +15,6 @@ from functools import partial
 
 from socketcluster_runtime.messages import Operation
 from socketcluster_store.applied import NOT_REMEMBERED, Applied, is_remembered, read_records, results_of
-from socketcluster_store.clock import clock
 from socketcluster_store.engines.base import Command, Outcome
 from socketcluster_store.errors import InvalidError, NotOwnerError
 
@@ -32,8 +31,10 @@ CarryOut = Callable[[Sequence[Operation], Applied], list[Outcome] | Awaitable[li
 class Repeats:
     """What a partition remembers of the processes that write to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Remember nothing yet; ``clock`` tells the partition's time."""
         self._processes: dict[str, Applied] = {}
+        self._clock = clock
 
     def load(self, records: Iterable[tuple[bytes, bytes]]) -> None:
         """Take over what is in the partition's records."""
@@ -53,7 +54,7 @@ class Repeats:
         """
         applied = self._processes.get(process)
         if applied is None:
-            applied = self._processes[process] = Applied(process.encode(), at=clock())
+            applied = self._processes[process] = Applied(process.encode(), at=self._clock())
         if applied.busy or not _all_fresh(operations, applied.highest, epoch):
             return self._sift_later(applied, epoch, operations, carry_out)
         outcomes = carry_out(operations, applied)

@@ -46,6 +46,10 @@ CLOSE_CHANNELS = -104
 """Command: note that it does no more, and that a sync follows."""
 EXPIRE_CHANNELS = -102
 """Command: remove from histories what is too old, as much as one batch bears, and return when to do so next."""
+TAKE_TIME_OVER = -301
+"""Command: have the partition's clock go on from where the former owner's was, and note the time."""
+NOTE_TIME = -302
+"""Command: keep the partition's time for the next owner."""
 REMEMBER = -201
 """Command, the last of its batch: remember which operations of a worker's process were applied; see ``applied``."""
 FORGET = -202
@@ -80,6 +84,8 @@ class EnginePartition(abc.ABC):
     """Which one, from 0."""
     epoch: int
     """Of this opening."""
+    clock: Callable[[], float]
+    """Tells the partition's time, in seconds; right once ``TAKE_TIME_OVER`` was applied."""
 
     @abc.abstractmethod
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
@@ -99,7 +105,7 @@ class EnginePartition(abc.ABC):
 
     @abc.abstractmethod
     def next_expiry(self) -> float | None:
-        """Return when ``EXPIRE_DUE`` is to be applied next (seconds since the Unix epoch); each batch may change it."""
+        """Return when ``EXPIRE_DUE`` is to be applied next, by ``clock``; each batch may change it."""
 
     @abc.abstractmethod
     async def records(self) -> list[tuple[str, bytes]]:

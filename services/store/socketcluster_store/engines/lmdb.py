@@ -110,6 +110,7 @@ class LmdbPartition(EnginePartition):
         self._journal = opened.journal
         self._claim = claim
         self._trees = trees
+        self.clock = trees.clock
         self._checkpoints = checkpoints
         self._sync_each_commit = sync_each_commit
         self._reader = files.Reader(opened.environment)

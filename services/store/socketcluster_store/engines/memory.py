@@ -52,6 +52,7 @@ class MemoryPartition(EnginePartition):
         self.epoch = time.time_ns() // 1_000_000
         self._kv = SortedMap()
         self._trees = trees
+        self.clock = trees.clock
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         return self.apply_now(batch)

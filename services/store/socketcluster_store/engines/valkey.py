@@ -207,6 +207,7 @@ class ValkeyPartition(EnginePartition):
         self.epoch = epoch
         self._kv = _Draft(values)
         self._trees = trees
+        self.clock = trees.clock
         self._call = call
         self._on_closed = on_closed
         self._batch = 0
