@@ -47,6 +47,7 @@ class Bench:
         self.now = 1_700_000_000.0
         self.apply: Callable[[Any], Any] = engine.apply
         self.sync = engine.sync
+        self.life = engine.life
         self.start()
 
     def start(self) -> None:

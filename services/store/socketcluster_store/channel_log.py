@@ -11,10 +11,11 @@ whatever happens to the store, and offsets go on where they ended. Keys, ``#`` b
     c i <#channel> <#id>            an id that was published: its number, time, epoch and offset
     c j <number>                    #channel and #id of the ids, in the order in which they came
     c w                             the first and the next number of those
-    c b                             the boot of the machine in which the partition was opened last, or ``_CLEAN``
+    c b                             what names the time in which the partition was opened last, or ``_CLEAN``
 
-A power cut may take what was not synced with it, unless ``fsync`` is ``always``, and offsets would be given twice. So
-every channel gets a new epoch when the machine was started anew and the store before had no time to sync.
+A power cut may take what was not synced with it, and a failover of Valkey what had not arrived, and offsets would be
+given twice. So every channel gets a new epoch unless this is the time, by ``EnginePartition.life``, in which the store
+before opened the partition, or that one had the time to sync.
 
 Nothing is held in memory, and time alone costs nothing: a channel has one entry in the queue of ``c x`` however often
 it is published to, which is moved on when its turn comes. An age is exact all the same, because what is too old is left
@@ -75,8 +76,8 @@ _encode = msgspec.msgpack.Encoder().encode
 class Opening(NamedTuple):
     """The detail of the command OPEN_CHANNELS."""
 
-    boot_id: bytes
-    """Names the time since the machine was started; empty: it is not known."""
+    life: bytes
+    """Names the time in which nothing can be lost: see ``EnginePartition``; empty: it is not known."""
     epoch: int
     """Of every channel at least, if offsets may have been lost."""
 
@@ -169,12 +170,12 @@ def _open(kv: KeyValue, command: Command) -> bytes:
     opening = command.detail
     assert isinstance(opening, Opening)  # noqa: S101
     before = kv.get(b"cb")
-    if before not in (None, _CLEAN, opening.boot_id):
+    if before not in (None, _CLEAN) and (before != opening.life or not before):
         for key, raw in list(kv.scan(b"cm")):
             meta = _Meta(*_META.unpack(raw))
             meta.epoch = max(opening.epoch, meta.epoch + 1)
             kv.put(key, meta.pack())
-    kv.put(b"cb", opening.boot_id)
+    kv.put(b"cb", opening.life)
     if kv.get(b"cn") is None and (count := sum(1 for _ in kv.scan(b"cm"))):  # an earlier version did not count
         _count(kv, channels=count)
     return b""

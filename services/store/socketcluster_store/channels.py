@@ -76,6 +76,9 @@ class Subscriber(Protocol):
 class Kept(Protocol):
     """What keeps the channels: a partition of an engine."""
 
+    life: bytes | None
+    """See ``EnginePartition``."""
+
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         """Apply a batch."""
 
@@ -157,7 +160,8 @@ class Channels(Generic[S]):
         Raises:
             EngineError: the engine failed.
         """
-        opening = Opening(boot_id(), self._next_epoch(self._clock()))
+        life = self._kept.life
+        opening = Opening(boot_id() if life is None else life, self._next_epoch(self._clock()))
         await self._kept.apply([channel_command(OPEN_CHANNELS, "", opening)])
         await self._kept.sync()  # else a power cut leaves that the channels were closed, and offsets are given again
         await self._expire_due()
@@ -173,7 +177,8 @@ class Channels(Generic[S]):
             self._timer.cancel()
         if self._expiring is not None:
             await asyncio.wait({self._expiring})
-        await self._kept.apply([channel_command(CLOSE_CHANNELS, "")])
+        if self._kept.life is None:
+            await self._kept.apply([channel_command(CLOSE_CHANNELS, "")])
 
     def prepare(self, subscriber: S, operation: Operation, now: float) -> Command | None:
         """Begin an operation; return what the engine is to do for it.

@@ -86,6 +86,10 @@ class EnginePartition(abc.ABC):
     """Of this opening."""
     clock: Callable[[], float]
     """Tells the partition's time, in seconds; right once ``TAKE_TIME_OVER`` was applied."""
+    life: bytes | None = None
+    """Names the time in which nothing can be lost that was applied: an opening that has the same name as one before has
+    all that was applied since that one. Empty: nobody knows. ``None``: that time ends with the machine's boot, if what
+    was applied was not synced."""
 
     @abc.abstractmethod
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from socketcluster_runtime.logging import get_logger
@@ -62,7 +62,9 @@ class ValkeyEngine(Engine):
         self._open_ones: dict[int, ValkeyPartition | None] = {}  # None: it is being opened
         self._locked_since: dict[int, float] = {}
         self._members: ValkeyMembership | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[object]] = set()
+        self._checking: asyncio.Future[object] | None = None
+        servers.on_break = self._check_unsure
 
     async def connect(self) -> None:
         await self._servers.connect()
@@ -99,7 +101,10 @@ class ValkeyEngine(Engine):
         self._open_ones[number] = None
         partition = None
         try:
-            reply, detail = await self._servers.call(key, scripts.OPEN, self._store_id, holder, replicas=self._replicas)
+            breaks = self._servers.breaks
+            reply, detail, *since = await self._servers.call(
+                key, scripts.OPEN, self._store_id, holder, replicas=self._replicas
+            )
             if reply == b"LOCKED":
                 self._ask(number, detail.decode())
                 raise PartitionLockedError(f"another store owns partition {number:02}", detail.decode())
@@ -107,10 +112,13 @@ class ValkeyEngine(Engine):
             partition = ValkeyPartition(
                 number,
                 int(detail),
+                since[0],
                 await self._load(key, int(detail)),
                 self._trees.partition(number),
                 self._call_of(key, int(detail)),
                 self._closed,
+                lambda: self._servers.breaks,
+                breaks,
             )
         finally:
             if partition is None:
@@ -176,16 +184,29 @@ class ValkeyEngine(Engine):
         except EngineError as error:
             log.info("a partition that was not open could not be freed", partition=number, error=str(error))
 
+    def _check_unsure(self) -> None:
+        if self._checking is None or self._checking.done():
+            self._checking = self._run(self._confirm_all())
+
+    async def _confirm_all(self) -> None:
+        """Have it noted that the servers still have everything, which may be others now."""
+        breaks = -1
+        while breaks != self._servers.breaks:
+            breaks = self._servers.breaks
+            unsure = [each for each in self._open_ones.values() if each is not None and each.unsure]
+            await asyncio.gather(*(partition.check() for partition in unsure))
+
     def _check_all(self) -> None:
         """Find out what was taken from this store while it gave no sign of life."""
         for partition in list(self._open_ones.values()):
             if partition is not None:
                 self._run(partition.check())
 
-    def _run(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+    def _run(self, work: Awaitable[object]) -> asyncio.Future[object]:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 _Call = Callable[..., Any]
@@ -198,18 +219,24 @@ class ValkeyPartition(EnginePartition):
         self,
         number: int,
         epoch: int,
+        life: bytes,
         values: SortedMap,
         trees: documents.Trees,
         call: _Call,
         on_closed: Callable[[ValkeyPartition], None],
+        breaks: Callable[[], int],
+        breaks_before: int,
     ) -> None:
         self.number = number
         self.epoch = epoch
+        self.life = life
         self._kv = _Draft(values)
         self._trees = trees
         self.clock = trees.clock
         self._call = call
         self._on_closed = on_closed
+        self._breaks = breaks
+        self._breaks_seen = breaks_before  # when the server was known to have everything
         self._batch = 0
         self._waiting: deque[tuple[Sequence[Command], asyncio.Future[list[Outcome]]]] = deque()
         self._sender: asyncio.Task[None] | None = None
@@ -239,6 +266,11 @@ class ValkeyPartition(EnginePartition):
     def fenced(self) -> bool:
         return self._lost is not None
 
+    @property
+    def unsure(self) -> bool:
+        """Is it yet to be noted that the server has everything? Since a connection was made it may be another one."""
+        return self._lost is None and self._breaks_seen != self._breaks()
+
     async def sync(self) -> None:
         """Have nothing to do: Valkey forces to the disk what it is told to."""
 
@@ -257,7 +289,7 @@ class ValkeyPartition(EnginePartition):
         lost, self._lost = self._lost, FencedError(f"partition {self.number} is closed")
         try:
             if lost is None:
-                await self._call(scripts.RELEASE)
+                await self._call(scripts.CONFIRM, self._batch, 1)
         except EngineError as error:  # the next owner takes it, or this store opens it again
             log.error("a partition could not be released", partition=self.number, error=str(error))
         finally:
@@ -291,6 +323,8 @@ class ValkeyPartition(EnginePartition):
                 for _, future in self._waiting:
                     _fail(future, self._lost)
                 self._waiting.clear()
+            elif self.unsure:
+                await self._confirm()
         self._sender = None
 
     async def _write(self) -> None:
@@ -320,6 +354,16 @@ class ValkeyPartition(EnginePartition):
         if status != b"DONE":
             self._lose(f"Valkey lost batches: it has {detail[0].decode()} of {self._batch}")
         self._batch = number
+
+    async def _confirm(self) -> None:
+        """Have it noted that the server has everything, if that is so, for whoever opens the partition next."""
+        breaks = self._breaks()
+        try:
+            await self._call(scripts.CONFIRM, self._batch, 0)
+        except EngineError as error:
+            log.info("it could not be noted what a server has", partition=self.number, error=str(error))
+        else:
+            self._breaks_seen = breaks
 
     def _lose(self, why: str) -> None:
         self._lost = FencedError(f"partition {self.number} is this store's no longer: {why}")

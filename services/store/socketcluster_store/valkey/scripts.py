@@ -6,7 +6,13 @@ a ``KeyValue`` does::
     \0o    the id of the store that owns the partition; empty: nobody
     \0e    the epoch of its opening
     \0b    the number of the last batch of that opening that wrote something
+    \0l    the life of the server that had every batch when that was looked at last; empty: some were lost
+    \0s    since which opening, named by its epoch, no batch can have been lost
     ...    the keys and values
+
+The *life* of a server is its process and the history of its data, ``master_replid``. Both are others after a start, and
+the latter is after a replica became a primary: what was acknowledged may be lost then, and only then. Whether it is,
+only the store knows that had it acknowledged; as long as that one lives, the number of its last batch tells.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import sha1
 
-OWN_FIELDS = (b"\0o", b"\0e", b"\0b")
+OWN_FIELDS = (b"\0o", b"\0e", b"\0b", b"\0l", b"\0s")
 
 
 @dataclass(frozen=True)
@@ -38,29 +44,47 @@ def stores_key(app_name: str) -> bytes:
     return f"socketcluster:{{{app_name}:stores}}".encode()
 
 
-# Arguments: the store's id, the id of the store that it may be taken from or an empty text.
+# Returns the server's life; empty: it may not be known.
+_LIFE = """
+local function life()
+  local info = redis.pcall('INFO', 'server', 'replication')
+  if type(info) ~= 'string' then return '' end
+  local process, history = string.match(info, 'run_id:(%w+)'), string.match(info, 'master_replid:(%w+)')
+  return process and history and process .. history or ''
+end
+"""
+
+# Arguments: the store's id, the id of the store that it may be taken from or an empty text. Returns the epoch, and
+# since which opening nothing can have been lost.
 # The epoch is no lower than the server's time in milliseconds, so that it rises even after the data was lost.
 OPEN = Script(
-    """
+    _LIFE
+    + """
 local owner = redis.call('HGET', KEYS[1], '\\0o')
 if owner and owner ~= '' and owner ~= ARGV[1] and owner ~= ARGV[2] then return {'LOCKED', owner} end
 local now = redis.call('TIME')
 local epoch = math.max(tonumber(redis.call('HGET', KEYS[1], '\\0e') or '0') + 1,
                        tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000))
 epoch = string.format('%.0f', epoch)
-redis.call('HSET', KEYS[1], '\\0o', ARGV[1], '\\0e', epoch, '\\0b', '0')
-return {'OPEN', epoch}
+local before = redis.call('HMGET', KEYS[1], '\\0l', '\\0s')
+local now_life, since = life(), before[2]
+if now_life == '' or before[1] ~= now_life then since = epoch end
+redis.call('HSET', KEYS[1], '\\0o', ARGV[1], '\\0e', epoch, '\\0b', '0', '\\0l', now_life, '\\0s', since)
+return {'OPEN', epoch, since}
 """
 )
 
 # Arguments: store id, epoch, the number of the batch, how many of the rest are keys and values, those, keys to remove.
 # A batch without either has the number of the last one. All is looked at before anything is written: a script that
-# fails in the middle is not undone.
+# fails in the middle is not undone. Who is ahead of the server had batches acknowledged that are lost; a call that
+# comes late is behind it.
 APPLY = Script(
     """
 local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
 if own[1] ~= ARGV[1] or own[2] ~= ARGV[2] then return {'FENCED', own[1] or ''} end
 local last, number = tonumber(own[3]), tonumber(ARGV[3])
+local acknowledged = #ARGV == 4 and number or number - 1
+if last < acknowledged then redis.call('HSET', KEYS[1], '\\0l', '') end
 if #ARGV == 4 then
   if last == number then return {'DONE'} end
   return {'LOST', own[3]}
@@ -92,11 +116,16 @@ return {found[1], found[2], redis.call('HLEN', KEYS[1])}
 """
 )
 
-# Arguments: store id, epoch.
-RELEASE = Script(
-    """
-local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e')
-if own[1] == ARGV[1] and own[2] == ARGV[2] then redis.call('HSET', KEYS[1], '\\0o', '') end
+# Arguments: store id, epoch, the number of the last batch, whether (1) the partition is to be free then. If the server
+# has all batches, nothing was lost up to its present life.
+CONFIRM = Script(
+    _LIFE
+    + """
+local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
+if own[1] ~= ARGV[1] or own[2] ~= ARGV[2] then return 0 end
+local last, number = tonumber(own[3]), tonumber(ARGV[3])
+if last <= number then redis.call('HSET', KEYS[1], '\\0l', last == number and life() or '') end
+if ARGV[4] == '1' then redis.call('HSET', KEYS[1], '\\0o', '') end
 return 0
 """
 )

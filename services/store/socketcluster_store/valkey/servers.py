@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,11 @@ class _Call:
 class _Server:
     """One server. Calls that are made while all connections are at work travel together on the next that is free."""
 
-    def __init__(self, options: dict[str, Any], timeout: float) -> None:
+    def __init__(self, options: dict[str, Any], timeout: float, on_connect: Callable[[Any], Awaitable[None]]) -> None:
         self.client = Redis(
             connection_pool=ConnectionPool(
                 **{"socket_timeout": timeout, "socket_connect_timeout": timeout, **options},
+                redis_connect_func=on_connect,
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
                 decode_responses=False,
@@ -160,6 +162,10 @@ class Servers:
         self._slots: list[_Address | None] | None = None  # of a Cluster
         self._single: _Server | None = None
         self._finding: asyncio.Task[None] | None = None
+        self.breaks = 0
+        """Rises when a connection is made, or a call tried again: a server may be another since, or have less."""
+        self.on_break: Callable[[], None] = lambda: None
+        """Called when a connection was made."""
 
     async def connect(self) -> None:
         """Find the servers.
@@ -216,6 +222,7 @@ class Servers:
                 unsure = unsure or not isinstance(error, ResponseError)
             except ResponseError as error:
                 raise self._refused(error, unsure) from None
+            self.breaks += 1
             self.forget_slots()
             await asyncio.sleep(min(pause, max(0, deadline - loop.time())))
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -247,10 +254,17 @@ class Servers:
         for server in [*self._servers.values(), *([self._single] if self._single else [])]:
             await server.close()
 
+    async def _connected(self, connection: Any) -> None:
+        await connection.on_connect()
+        self.breaks += 1
+        self.on_break()
+
     def _server(self, address: _Address) -> _Server:
         if address not in self._servers:
             host, port = address
-            self._servers[address] = _Server({**self._common, "host": host, "port": port}, self._timeout)
+            self._servers[address] = _Server(
+                {**self._common, "host": host, "port": port}, self._timeout, self._connected
+            )
         return self._servers[address]
 
     async def _server_of(self, key: bytes) -> _Server:
@@ -272,7 +286,7 @@ class Servers:
         """Ask the servers that are known, one after the other, who has what."""
         failure: Exception = BrokenError("no server is known")
         for options in [*({"host": host, "port": port} | self._common for host, port in self._servers), *self._options]:
-            server = _Server(options, self._timeout)
+            server = _Server(options, self._timeout, self._connected)
             try:
                 info = await server.client.info("server")
                 major = int(str(info["redis_version"]).partition(".")[0])
