@@ -72,6 +72,7 @@ class Claims:
     def __init__(self, folder: Path, store_id: str) -> None:
         self._folder = folder
         self._store_id = store_id
+        self._kept = False  # the names of the folders above
 
     def claim(self, number: int) -> Claim:
         """Claim a partition that nobody owns.
@@ -129,7 +130,20 @@ class Claims:
             generations = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
             if not generations:
                 (path / "1").mkdir(FOLDER_MODE)
+            self._keep(path)
             yield path, max(generations, default=1)
+
+    def _keep(self, path: Path) -> None:
+        """Force the names that lead to a partition to the disk: who made them may have died before it did so."""
+        sync_folder(path)
+        sync_folder(self._folder)
+        if not self._kept:
+            app, data = self._folder.parents[:2]
+            sync_folder(app)
+            for folder in (data, data.parent):
+                with contextlib.suppress(OSError):  # somebody else's, or another file system
+                    sync_folder(folder)
+            self._kept = True
 
     def _own(self, folder: Path) -> Claim:
         make_private(folder, FOLDER_MODE)

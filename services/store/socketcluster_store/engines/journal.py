@@ -11,7 +11,8 @@ the generation that it has (``applied``)::
 A record is written by memory copy, its length and CRC last: it counts from then on, whatever becomes of this process,
 because the pages are the kernel's. Its CRC goes on from the record before it, and the first record's from the random
 ``seed``, so what an earlier generation left in the file is never taken for a record, nor is anything after a torn one.
-``previous`` is the last CRC of the generation before: a segment counts only if that one is whole.
+``previous`` is the last CRC of the generation before: a segment counts only if that one is whole. LMDB remembers that
+CRC too, so the first segment after it is compared as well.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from zlib import crc32
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.private_files import FILE_MODE, make_private
 from socketcluster_store.errors import EngineError
-from socketcluster_store.files import sync_folder
 
 log = get_logger(__name__)
 
@@ -129,6 +129,24 @@ class Segment:
                 self._end = start + length
         return True
 
+    def rewrite(self) -> None:
+        """Write what was replayed once more: what is in the memory of the kernel need not be on the disk.
+
+        A process that was killed did not sync it, or the disk refused it, and the kernel takes such a page for written.
+        """
+        self._map[: self._end] = self._map[: self._end]
+        self.dirty = True
+
+    def blank(self) -> None:
+        """Make what the file has count no more, also after a power cut.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        self._map[: len(_MAGIC)] = _BLANK
+        self.generation = 0
+        os.fdatasync(self.descriptor)
+
     def close(self) -> None:
         """Close the file."""
         self._map.close()
@@ -146,39 +164,55 @@ class Journal:
             EngineError: one is damaged.
         """
         self._capacity = size - _FIRST - 12
-        fresh = not (folder / _NAMES[1]).exists()
         first = Segment(folder / _NAMES[0], size)
         try:
             self._segments = [first, Segment(folder / _NAMES[1], size)]
-            if fresh:
-                sync_folder(folder)
         except BaseException:
             first.close()
             raise
         self._take_records(first)
 
-    def replay(self, applied: int) -> list[Writes]:
+    def replay(self, applied: int, previous: int | None = None) -> list[Writes]:
         """Return what was written after the generation ``applied``, up to the first record that is torn; go on there.
 
-        It is apart for each segment, of which there are one or two; the last one takes records now.
+        It is apart for each segment, of which there are one or two; the last one takes records now. A segment that does
+        not go on from the one before it is of a past that did not happen. It is blanked, on the disk, before anything
+        else is written: the one before it goes on now, and what follows that has the number of the one left out.
+
+        Args:
+            applied: LMDB has everything up to this generation.
+            previous: its last CRC, if LMDB knows it.
+
+        Raises:
+            OSError: the disk failed.
+            EngineError: LMDB has less than it had when the journal was written.
         """
+        for segment in self._segments:
+            if segment.generation > applied + 2:  # which is begun when LMDB has all but the one before it
+                raise EngineError(
+                    f"{segment.path} has generation {segment.generation}, but data.mdb, which is older, ends with"
+                    f" {applied}: put files of the same time there"
+                )
         found: list[Writes] = []
         whole = True
         for segment in sorted(self._segments, key=lambda segment: segment.generation):
             if segment.generation <= applied:
                 continue
-            follows = not found or (whole and self._active.crc == segment.previous)
+            follows = whole and previous in (segment.previous, None)
             if segment.generation != applied + 1 + len(found) or not follows:
                 log.warning("a journal does not go on from the one before it and is left out", path=str(segment.path))
-                break
+                segment.blank()
+                continue
             writes: Writes = {}
             whole = segment.replay(writes)
             if not whole:
                 log.warning("a journal ends in a torn record", path=str(segment.path))
+            segment.rewrite()
             found.append(writes)
+            previous = segment.crc
             self._take_records(segment)
         if not found:
-            self._active.begin(applied + 1, 0)
+            self._active.begin(applied + 1, previous or 0)
             found.append({})
         return found
 
@@ -186,6 +220,16 @@ class Journal:
     def generation(self) -> int:
         """Of the segment that takes records."""
         return self._active.generation
+
+    @property
+    def previous(self) -> int:
+        """The last CRC of the generation before."""
+        return self._active.previous
+
+    @property
+    def crc(self) -> int:
+        """The last CRC of this generation so far."""
+        return self._active.crc
 
     def turn(self) -> None:
         """Let the other segment, which is in LMDB, take the records."""

@@ -328,7 +328,7 @@ class LmdbPartition(EnginePartition):
             self._checkpointing = None
 
     async def _commit(self, writes: Writes) -> None:
-        writes[files.APPLIED_KEY] = files.number(self._journal.generation - 1)
+        writes |= files.applied_writes(self._journal.generation - 1, self._journal.previous)
         while True:
             self._claim.check()
             try:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import lmdb
 
-from socketcluster_runtime.private_files import FILE_MODE, make_private
+from socketcluster_runtime.private_files import FILE_MODE, FOLDER_MODE, make_private
 from socketcluster_store.engines import journal
 from socketcluster_store.engines.journal import Journal, Writes
 from socketcluster_store.errors import EngineError
+from socketcluster_store.files import sync_folder
 
 MAP_BYTES = 16 * 1024**3
 """Address space of a partition, doubled when it is full; the file grows with its data."""
@@ -21,8 +23,10 @@ SLICE_WRITES = 256
 SLICE_BYTES = 256 * 1024
 """What is put into LMDB in one go: operations come between two slices."""
 
-APPLIED_KEY = b"j"
+_APPLIED_KEY = b"j"
 """The generation of the journal up to which LMDB has everything."""
+_PREVIOUS_KEY = b"p"
+"""That generation, and its last CRC; what knows of no CRC leaves an older one."""
 _EPOCH_KEY = b"e"
 _DATA = "data.mdb"
 
@@ -90,6 +94,7 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
         EngineError: one of them is damaged.
     """
     with contextlib.ExitStack() as undo:
+        _make(path)
         environment = lmdb.open(
             str(path),
             map_size=MAP_BYTES,
@@ -107,8 +112,8 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
         undo.callback(opened.close)
         with environment.begin() as transaction:
             former = transaction.get(_EPOCH_KEY)
-            applied = int.from_bytes(bytes(transaction.get(APPLIED_KEY) or b""), "big")
-        written = opened.replay(applied)
+            applied, crc = _applied(transaction)
+        written = opened.replay(applied, crc)
         for some in written:
             former = some.get(_EPOCH_KEY, former)
         epoch = int.from_bytes(bytes(former or b""), "big") + 1
@@ -117,13 +122,43 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
             written[-1] |= record
         else:  # it was killed with a full journal: LMDB takes everything
             everything = {key: value for some in written for key, value in some.items()} | record
-            everything[APPLIED_KEY] = number(opened.generation)
+            everything |= applied_writes(opened.generation, opened.crc)
             _commit_at_once(environment, everything)
             opened.turn()
             written = [{}]
+        environment.sync(True)
         opened.sync()
+        sync_folder(path)
         undo.pop_all()
     return Opened(environment, opened, written, epoch)
+
+
+def _make(path: Path) -> None:
+    """Make an environment where there is none: whole or not at all, whatever becomes of the machine meanwhile."""
+    if (path / _DATA).exists():
+        return
+    draft = path / "draft"
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that died
+    draft.mkdir(FOLDER_MODE)
+    with lmdb.open(str(draft), mode=FILE_MODE, max_dbs=0, lock=False):
+        pass
+    with (draft / _DATA).open("rb") as file:
+        os.fsync(file.fileno())
+    (draft / _DATA).rename(path / _DATA)
+    draft.rmdir()
+
+
+def applied_writes(generation: int, crc: int) -> Writes:
+    """Return what says that LMDB has everything up to a generation, which ends with a CRC."""
+    return {_APPLIED_KEY: number(generation), _PREVIOUS_KEY: number(generation) + crc.to_bytes(4, "big")}
+
+
+def _applied(transaction: lmdb.Transaction) -> tuple[int, int | None]:
+    """Return the generation up to which LMDB has everything, and its last CRC, if that is known."""
+    applied = bytes(transaction.get(_APPLIED_KEY) or b"")
+    previous = bytes(transaction.get(_PREVIOUS_KEY) or b"")
+    known = applied and previous[:-4] == applied
+    return int.from_bytes(applied, "big"), int.from_bytes(previous[-4:], "big") if known else None
 
 
 def _commit_at_once(environment: lmdb.Environment, writes: Writes) -> None:
