@@ -2,6 +2,9 @@
 
 Offsets are consecutive within an epoch, so a feed knows what it misses. It asks the history for that, holds what comes
 meanwhile, and tells of a gap what the history no longer has.
+
+Only the words of the owner that has the subscription count. What a former one said may come late: on its own link after
+the present owner's first words, or on the same link before the subscription's answer.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ MAX_HELD_BYTES = 16 * 1024 * 1024
 """What is held while the history is asked; more than that is dropped, and asked of the history in its turn."""
 RETRY_PAUSE = 1.0
 """Seconds until a history is asked again that did not answer."""
+_LEFT_EPOCHS = 8
+"""Former epochs of a channel that a feed remembers, so that it does not go back to one."""
 _MESSAGE_BYTES = 200
 """What a held message takes beside its value."""
 
@@ -53,6 +58,15 @@ class Gap:
         if self.seen.epoch not in (0, self.now.epoch) or self.now.offset < self.seen.offset:
             return None
         return range(self.seen.offset + 1, self.now.offset + 1)
+
+
+class _Held(NamedTuple):
+    """A message that waits for those before it."""
+
+    value: bytes
+    offset: int
+    epoch: int
+    link: object
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
@@ -93,8 +107,8 @@ class ChannelFeed:
     """
 
     __slots__ = (
-        "_again", "_ask", "_channel", "_deliver", "_epoch", "_held", "_held_bytes", "_missed", "_offset", "_task",
-        "opening",
+        "_again", "_ask", "_channel", "_deliver", "_epoch", "_goal", "_held", "_held_bytes", "_left", "_link",
+        "_missed", "_offset", "_task", "opening",
     )  # fmt: skip
 
     def __init__(
@@ -106,48 +120,60 @@ class ChannelFeed:
         self._missed = missed
         self._epoch = -1  # the position; -1: none yet
         self._offset = 0
-        self._held: list[tuple[bytes, int, int]] | None = []  # None: messages go on at once
+        self._left: tuple[int, ...] = ()  # the epochs before this one
+        self._link: object = None  # on which the subscription is open
+        self._held: list[_Held] | None = []  # None: messages go on at once
         self._held_bytes = 0
+        self._goal: Position | None = None  # where the channel is known to be, though what lies before is not here
         self._again = False  # is the history to be asked once more?
         self._task: asyncio.Task[None] | None = None
         self.opening: int | None = None
         """The operation that subscribes, as long as it has no answer; what comes meanwhile is held."""
 
-    def take(self, value: bytes, offset: int, epoch: int) -> None:
-        """Take a message that the store sent."""
+    def take(self, value: bytes, offset: int, epoch: int, link: object = None) -> None:
+        """Take a message that a store sent on a link."""
         if self._held is not None:
-            self._hold(value, offset, epoch)
+            self._hold(_Held(value, offset, epoch, link))
+        elif link is not self._link or epoch in self._left:
+            return  # a former owner's
         elif epoch == self._epoch and offset == self._offset + 1:
             self._pass_on(value, offset, epoch)
         elif self._is_far(offset, epoch):
             self._held = []
-            self._hold(value, offset, epoch)
+            self._hold(_Held(value, offset, epoch, link))
             self._catch_up()
         elif epoch != self._epoch:
+            self._enter(epoch, 0)
             self._pass_on(value, offset, epoch)
 
     def reopen(self, operation: int) -> None:
-        """Note that the store is told anew of the subscription, because the link is another."""
+        """Note that the store is told anew of the subscription, because the link or the owner is another."""
         self.opening = operation
         self._held = []  # what was held for the old one counts as missed
         self._held_bytes = 0
 
-    def opened(self, position: ChannelPosition) -> None:
-        """Learn where the channel was when the store took the subscription."""
+    def opened(self, position: ChannelPosition, link: object = None) -> None:
+        """Learn where the channel was when the store took the subscription, and on which link it tells what comes.
+
+        Of what came before, only the words of that owner count.
+        """
         self.opening = None
-        if self._epoch < 0:
-            self._epoch, self._offset = position.epoch, position.offset
-            self._release()
-        elif self._task is not None:
+        self._link = link
+        self._goal = Position(position.epoch, position.offset)
+        self._sort_out(position.epoch)
+        if self._task is not None:
             self._again = True
+        elif self._epoch < 0:
+            self._enter(position.epoch, position.offset)
+            self._go_on()
         elif position.offset == self._offset and self._epoch in (0, position.epoch):
             self._epoch = position.epoch
-            self._release()
+            self._go_on()
         elif position.first <= position.offset:
             self._catch_up()
         else:  # nothing is kept, there is no need to ask
             self._skip(Position(position.epoch, position.offset))
-            self._release()
+            self._go_on()
 
     async def start(self, since: Position) -> None:
         """Deliver what came after a position, then what comes; return when it is all delivered up to now."""
@@ -175,20 +201,52 @@ class ChannelFeed:
         return offset > self._offset + 1 if epoch == self._epoch else offset != 1
 
     def _pass_on(self, value: bytes, offset: int, epoch: int) -> None:
-        self._epoch = epoch
         self._offset = offset
         try:
             self._deliver(self._channel, value, offset, epoch)
         except Exception:
             log.exception("a channel's message could not be handled", channel=self._channel)
 
-    def _hold(self, value: bytes, offset: int, epoch: int) -> None:
+    def _enter(self, epoch: int, offset: int) -> None:
+        """Be at a position; an epoch that is left so is never entered again, unless the owner says so itself."""
+        if epoch != self._epoch:
+            if self._epoch > 0:
+                self._left = (*self._left[1 - _LEFT_EPOCHS :], self._epoch)
+            if epoch in self._left:
+                self._left = tuple(left for left in self._left if left != epoch)
+            self._epoch = epoch
+        self._offset = offset
+
+    def _hold(self, message: _Held) -> None:
         assert self._held is not None  # noqa: S101
-        self._held.append((value, offset, epoch))
+        value, offset, epoch, link = message
+        if self.opening is None and (link is not self._link or epoch in self._left):
+            return
+        self._held.append(message)
         self._held_bytes += len(value) + _MESSAGE_BYTES
         if self._held_bytes > MAX_HELD_BYTES:
-            self._held.clear()  # the next message shows the hole
+            self._held.clear()
             self._held_bytes = 0
+            self._goal = Position(epoch, offset)
+            self._again = True  # nothing else shows that hole before the next message
+
+    def _sort_out(self, epoch: int) -> None:
+        """Drop what is held of former owners: on another link, or of another epoch than the present one's answer."""
+        held, self._held, self._held_bytes = self._held or (), [], 0
+        for message in held:
+            if message.link is not self._link:
+                continue
+            if message.epoch == epoch or (not epoch and message.epoch not in (self._epoch, *self._left)):
+                self._hold(message)
+            elif message.epoch not in (self._epoch, *self._left):
+                self._again = True  # unless a new epoch has begun meanwhile: the history will tell
+
+    def _go_on(self) -> None:
+        """Go on with what was held, or with the history if that is not all."""
+        if self._again:
+            self._catch_up()
+        else:
+            self._release()
 
     def _release(self) -> None:
         held, self._held, self._held_bytes = self._held, None, 0
@@ -198,13 +256,20 @@ class ChannelFeed:
     def _skip(self, now: Position) -> None:
         """Go on at a later position, or one of another epoch."""
         gap = Gap(self._channel, self.position, now)
-        self._epoch, self._offset = now
+        self._enter(now.epoch, now.offset)
         if gap.missing is None or gap.missing:
             self._missed(gap)
 
     def _catch_up(self) -> None:
         if self._task is None:
             self._task = asyncio.create_task(self._ask_history(), name=f"history of {self._channel}")
+
+    @property
+    def _next(self) -> Position | None:
+        """Where the first message is that is held and counts."""
+        if not self._held or self.opening is not None:  # it may be a former owner's
+            return None
+        return Position(self._held[0].epoch, self._held[0].offset)
 
     async def _ask_history(self) -> None:
         while True:
@@ -216,33 +281,43 @@ class ChannelFeed:
                 await asyncio.sleep(RETRY_PAUSE)
                 continue
             except LinkError as error:
+                if self._again:  # the one that was asked may not be the owner any more
+                    continue
                 log.error("a channel's history cannot be read", channel=self._channel, error=str(error))
-                if self._held:
-                    _value, offset, epoch = self._held[0]
-                    self._skip(Position(epoch, offset - 1))
+                self._give_up()
                 break
+            if not self._again:
+                self._goal = Position(page.epoch, page.offset)
             before = self.position
             if not self._use(page) or self._again:
                 continue
-            if not self._held or not self._is_far(*self._held[0][1:]):
+            following = self._next
+            if following is None or not self._is_far(following.offset, following.epoch):
                 break
             if self.position == before:  # the history does not know either
-                _value, offset, epoch = self._held[0]
-                self._skip(Position(epoch, offset - 1))
+                self._skip(Position(following.epoch, following.offset - 1))
                 break
         self._task = None
-        self._release()
+        if self.opening is None:  # else the answer to the subscription tells what is missing, and what counts
+            self._release()
+
+    def _give_up(self) -> None:
+        """Tell of a gap what the history cannot be asked for."""
+        following = self._next
+        if following is not None:
+            self._skip(Position(following.epoch, following.offset - 1))
+        elif self.opening is None and self._goal is not None and self._goal != self.position:
+            self._skip(self._goal)
 
     def _use(self, page: HistoryPage) -> bool:
         """Deliver a page; return whether it is the last."""
         until = page.start
-        if self._held and page.known:
-            _value, offset, epoch = self._held[0]
-            if epoch == page.epoch and self._offset < offset < until:
-                until = offset  # it is here, though it is not kept there
+        following = self._next
+        if page.known and following is not None and following.epoch == page.epoch and following.offset > self._offset:
+            until = min(until, following.offset)  # it is here, even if it is not kept there
         if not page.known or until > self._offset + 1:
             self._skip(Position(page.epoch, until - 1))
-        self._epoch = page.epoch
+        self._enter(page.epoch, self._offset)
         if until < page.start:
             return True
         for offset, value in enumerate(page.messages, page.start):

@@ -317,7 +317,7 @@ class StoreClient:
                     self._answered(link, result)
         for event in reply.events:
             try:
-                self._on_event(event)
+                self._on_event(link, event)
             except Exception:
                 log.exception("an event of the store could not be handled", kind=event.WhichOneof("kind"))
 
@@ -392,13 +392,13 @@ class StoreClient:
         if route.owner is None and not self._refuse_parked(route):
             self._ready.clear()
 
-    def _on_event(self, event: store_pb2.Event) -> None:
+    def _on_event(self, link: StoreLink, event: store_pb2.Event) -> None:
         kind = event.WhichOneof("kind")
         if kind == "channel_message":
             message = event.channel_message
             feed = self._feeds.get(message.channel)
             if feed is not None:  # else it was on its way while the subscription ended
-                feed.take(message.value, message.offset, message.epoch)
+                feed.take(message.value, message.offset, message.epoch, link)
         elif kind == "session_message":
             emit = event.session_message
             if self._is_new(emit):

@@ -302,8 +302,8 @@ class Route:
     def subscribed(self, channel: str, operation_id: int, position: bytes) -> None:
         """Take the store's answer to a subscription."""
         feed = self.channels.get(channel)
-        if feed is not None and feed.opening == operation_id:  # else another one has followed
-            feed.opened(read_position(position))
+        if feed is not None and feed.opening is not None and feed.opening <= operation_id:  # else another has followed
+            feed.opened(read_position(position), self.sent_to)
 
     def _renewals(self) -> Iterator[Own]:
         """Make the operations that tell a new owner what is attached and subscribed, and ask for what may be gone."""

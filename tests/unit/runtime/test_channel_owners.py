@@ -1,0 +1,106 @@
+"""Which words of which owner count, when a channel's partition goes from one to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from support.hand_fed import HandFed
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.messages import Operation
+from socketcluster_runtime.routing import partition_of
+
+NEWS = partition_of("news")
+
+
+class Head:
+    """Where a channel without a history is, as its owner says."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.offset = 0
+
+    def answer(self, operation: Operation) -> Any:
+        head = {"epoch": self.epoch, "offset": self.offset, "first": self.offset + 1}
+        if operation.verb == store_pb2.VERB_CHANNEL_HISTORY:
+            asked = msgspec.msgpack.decode(operation.value)
+            known = asked["epoch"] in (0, self.epoch) and asked["offset"] <= self.offset
+            return head | {"start": self.offset + 1, "known": known, "messages": []}
+        return head if operation.verb == store_pb2.VERB_CHANNEL_SUBSCRIBE else None
+
+
+async def subscribed(fed: HandFed, link: Any, answer: Callable[[Operation], Any]) -> None:
+    fed.announce(link, NEWS, 3)
+    future = fed.client.subscribe("news")
+    await fed.serve(link, answer)
+    await future
+
+
+async def test_what_a_former_owner_said_and_its_link_brings_late_does_not_count() -> None:
+    fed = HandFed()
+    first, second = fed.link(), fed.link()
+    old, new = Head(1000), Head(2000)
+    await subscribed(fed, first, old.answer)
+    fed.tell(first, "news", "a1", 1, 1000)
+    fed.announce(second, NEWS, 4)
+    fed.tell(first, "news", "a2", 2, 1000)  # before the subscription is answered
+    await fed.serve(second, new.answer)
+    for offset in (1, 2, 3):
+        new.offset = offset
+        fed.tell(second, "news", f"b{offset}", offset, 2000)
+        fed.tell(first, "news", f"a{offset + 2}", offset + 2, 1000)  # after it
+        await fed.serve(second, new.answer)
+    assert fed.messages == [("a1", 1, 1000), ("b1", 1, 2000), ("b2", 2, 2000), ("b3", 3, 2000)]
+    assert [(tuple(gap.seen), tuple(gap.now)) for gap in fed.gaps] == [((1000, 1), (2000, 0))]
+
+
+async def test_what_an_owner_said_before_it_lost_and_got_back_a_partition_does_not_count() -> None:
+    fed = HandFed()
+    link = fed.link()
+    old, new = Head(1000), Head(2000)
+    await subscribed(fed, link, old.answer)
+    fed.tell(link, "news", "a1", 1, 1000)
+    fed.announce(link, NEWS, 0)
+    fed.announce(link, NEWS, 5)
+    fed.tell(link, "news", "a2", 2, 1000)  # its reply had the announcement too, which counts first
+    new.offset = 1
+    await fed.serve(link, new.answer)
+    fed.tell(link, "news", "a3", 3, 1000)
+    fed.tell(link, "news", "b2", 2, 2000)
+    await fed.serve(link, new.answer)
+    assert fed.messages == [("a1", 1, 1000), ("b2", 2, 2000)]
+    assert [(tuple(gap.seen), tuple(gap.now)) for gap in fed.gaps] == [((1000, 1), (2000, 1))]
+
+
+async def test_a_late_answer_to_an_earlier_sending_opens_nothing() -> None:
+    fed = HandFed()
+    first, second = fed.link(), fed.link()
+    fed.announce(first, NEWS, 3)
+    future = fed.client.subscribe("news")
+    (asked,) = first._gather()
+    fed.announce(second, NEWS, 4)
+    fed.answer(first, *fed.results([asked], Head(1000).answer))
+    fed.tell(first, "news", "a1", 1, 1000)
+    assert not future.done()
+    await fed.serve(second, Head(2000).answer)
+    await future
+    fed.tell(second, "news", "b1", 1, 2000)
+    assert fed.messages == [("b1", 1, 2000)]
+    assert fed.gaps == []
+
+
+async def test_a_subscription_is_open_when_any_subscriber_had_an_answer() -> None:
+    """The first one's is given up, but not that of the second, which came meanwhile."""
+    fed = HandFed()
+    link = fed.link()
+    fed.announce(link, NEWS, 3)
+    first, second = fed.client.subscribe("news"), fed.client.subscribe("news")
+    asked, again = link._gather()
+    fed.client._fail(fed.client._pending[asked.id], TimeoutError("as the timer does"))  # type: ignore[arg-type]
+    assert isinstance(first.exception(), TimeoutError)
+    fed.answer(link, *fed.results([again], Head(1000).answer))
+    await second
+    fed.tell(link, "news", "a1", 1, 1000)
+    assert fed.messages == [("a1", 1, 1000)]
