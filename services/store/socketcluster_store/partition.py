@@ -385,6 +385,15 @@ class Partition:
         """Force what was applied to the disk."""
         await self._engine.sync()
 
+    async def abandon(self) -> None:
+        """Let go of a partition that could not be loaded.
+
+        Raises:
+            EngineError: the engine failed once more.
+        """
+        await self._deadlines.close()
+        await self._engine.close()
+
     async def close(self) -> None:
         """Give the partition up, once what is under way is applied; what it holds is on the disk then."""
         await self._deadlines.close()
