@@ -19,7 +19,7 @@ ALONE := tests/conformance/test_autobahn.py
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test lint types format proto proto-check clean fuzz conformance bench-store bench-attack bench-balancer
+.PHONY: help install run up down test lint types format proto proto-check clean fuzz history conformance bench-store bench-attack bench-balancer
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ test: install ## Lint, types, and every test that this machine allows; CI=true: 
 
 conformance: install ## The conformance tests with all cases of the Autobahn suite, twice those with compression (25 minutes)
 	@AUTOBAHN_ALL=1 $(BIN)/pytest tests/conformance
+
+history: install ## Look for what the store loses or doubles under faults (SEED= SEEDS= SECONDS= ENGINE=)
+	@GRPC_VERBOSITY=NONE GRPC_ENABLE_FORK_SUPPORT=0 PYTHONPATH=tests $(BIN)/python -m history \
+	  $(or $(SEED),$$RANDOM) $(or $(SECONDS),60) $(or $(ENGINE),lmdb) $(or $(SEEDS),1)
 
 lint: install proto-check ## Check style, and that the committed gRPC stubs are fresh
 	@$(BIN)/ruff check --quiet .

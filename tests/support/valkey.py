@@ -96,9 +96,9 @@ class Server:
 class Cluster:
     """A Cluster of three servers, and of one replica for each if asked for."""
 
-    def __init__(self, folder: Path, *, replicas: bool = False) -> None:
+    def __init__(self, folder: Path, *more: str, replicas: bool = False) -> None:
         # A busy machine's servers are silent for a while; only what is to fail over has to be missed soon.
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000" if replicas else "15000")
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000" if replicas else "15000", *more)
         self.primaries = [Server(folder / f"primary{number}", *options) for number in range(3)]
         self.replicas = [Server(folder / f"replica{number}", *options) for number in range(3)] if replicas else []
 
@@ -127,12 +127,33 @@ class Cluster:
 
     def until_failed_over(self, number: int) -> None:
         """Return when a replica has taken over from a primary."""
-        _until(lambda: _role(self.replicas[number]) == b"master")
+        self.until_primary(self.replicas[number])
+
+    def until_primary(self, server: Server) -> None:
+        """Return when a server is a primary."""
+        _until(lambda: _role(server) == b"master")
+
+    def pair(self, number: int) -> tuple[Server, Server]:
+        """Return which of two is the primary by now, and the other one; they run."""
+        pair = self.primaries[number], self.replicas[number]
+        return pair if _role(pair[0]) == b"master" else (pair[1], pair[0])
+
+    def fail_over(self, number: int) -> None:
+        """Have a primary and its replica change places, which loses nothing, and return when they have."""
+        _primary, replica = self.pair(number)
+        replica.ask("CLUSTER", "FAILOVER")
+        _until(lambda: _role(replica) == b"master")
+
+    def until_whole(self) -> None:
+        """Return when each primary has its replica again."""
+        _until(lambda: all(_synced(self.pair(number)[1]) for number in range(3)))
+        _until(lambda: all(_info(server, "cluster_state") == "ok" for server in [*self.primaries, *self.replicas]))
 
     def clear(self) -> None:
         """Remove all that is stored."""
-        for server in self.primaries:
-            server.clear()
+        for server in [*self.primaries, *self.replicas]:
+            if _role(server) == b"master":
+                server.clear()
 
     def end(self) -> None:
         """End it."""
@@ -161,7 +182,10 @@ def _synced(replica: Server) -> bool:
 
 
 def _role(server: Server) -> object:
-    reply = server.ask("ROLE")
+    try:
+        reply = server.ask("ROLE")
+    except RedisError:  # it is not there yet
+        return None
     return reply[0] if isinstance(reply, list) else reply
 
 
