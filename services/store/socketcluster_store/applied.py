@@ -95,7 +95,7 @@ class Applied:
 
     __slots__ = (
         "_command_ids", "_free", "_ids", "_last", "_now", "_pages", "_recent", "_refused", "_results", "_size",
-        "_whole", "_written", "at", "busy", "highest", "lock", "process",
+        "_whole", "_written", "at", "before", "busy", "highest", "lock", "process", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +109,10 @@ class Applied:
         self.process = process
         self.highest = highest
         """Of the operations that change something, the last one's id."""
+        self.stream = 0
+        """The one of its streams that sent something last; see ``begin``."""
+        self.before = highest
+        """``highest`` when that stream began."""
         self.at = at
         self.busy = 0
         """How many batches hold the lock, or wait for it."""
@@ -128,6 +132,12 @@ class Applied:
         self._command_ids: Callable[[], Sequence[int]] = tuple
         self._now = at
         self._written: _Written | None = None
+
+    def begin(self, stream: int) -> None:
+        """Note which stream it is whose operations are applied next: on each, every operation comes once, in order."""
+        if self.stream != stream:
+            self.stream = stream
+            self.before = self.highest
 
     def answer(self, operation: Operation) -> Outcome:
         """Return what became of an operation that was applied before."""

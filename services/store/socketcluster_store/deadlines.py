@@ -108,7 +108,7 @@ class Deadlines:
                 await asyncio.sleep(0)
                 expired, changes = await self._engine.apply([Command(EXPIRE_DUE, b""), Command(CHANGES, b"")])
         except EngineError as error:
-            log.error("values could not be expired", partition=self._number, error=str(error))
+            self._failed("values could not be expired", error)
             self._expiry.set(self._clock() + RETRY_PAUSE)
             return
         if isinstance(expired, Refusal):
@@ -125,7 +125,7 @@ class Deadlines:
                 *_done, changes = await self._engine.apply([*commands, Command(CHANGES, b"")])
                 self.tell(changes, None)
             except EngineError as error:
-                log.error("watches could not be ended", partition=self._number, error=str(error))
+                self._failed("watches could not be ended", error)
                 self._watchers.load(forgotten, self._clock())
         self.arm_watches()
 
@@ -144,10 +144,8 @@ class Deadlines:
                     self._tell_workers(session_operations.ended(each for each in ended if each not in over))
                     for session_id in ended:
                         over.pop(session_id, None)
-        except FencedError:
-            self._on_fenced(self._number)
         except EngineError as error:
-            log.error("sessions could not be ended", partition=self._number, error=str(error))
+            self._failed("sessions could not be ended", error)
             self._sessions.postpone(ended, self._clock() + RETRY_PAUSE)
         finally:
             self.arm()
@@ -157,5 +155,11 @@ class Deadlines:
         try:
             await self._engine.apply([Command(NOTE_TIME, b"")])
         except EngineError as error:
-            log.error("the time could not be noted", partition=self._number, error=str(error))
+            self._failed("the time could not be noted", error)
         self._noting.set(self._clock() + NOTED_EVERY)
+
+    def _failed(self, what: str, error: EngineError) -> None:
+        if isinstance(error, FencedError):
+            self._on_fenced(self._number)
+        else:
+            log.error(what, partition=self._number, error=str(error))

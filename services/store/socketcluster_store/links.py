@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
@@ -19,6 +20,7 @@ REPLY_BYTES = 4 * 1024 * 1024
 _ITEM_BYTES = 32
 """What an event or a result costs beside its value."""
 
+_streams = itertools.count(1)
 _ENDINGS = frozenset(("session_destroyed", "session_renewed"))
 
 _State = store_pb2.Announcement | store_pb2.Directory
@@ -48,6 +50,8 @@ class WorkerLink:
         """Where other workers reach this one."""
         self.process = f"{worker_id}/{incarnation}"
         """Which process of the worker it is."""
+        self.stream = next(_streams)
+        """Which of this store's streams it is."""
         self.applying = False
         """Are operations of it being applied? That is not to be broken off."""
         self.sessions: set[str] = set()

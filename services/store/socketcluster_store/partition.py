@@ -118,7 +118,7 @@ class Partition:
         answered = self._apply_plain(link, operations)
         if answered is not None:
             return answered
-        outcomes = self._repeats.sift(link.process, self.epoch, operations, partial(self._carry_out, link))
+        outcomes = self._repeats.sift(link.process, link.stream, self.epoch, operations, partial(self._carry_out, link))
         return outcomes if isinstance(outcomes, list) else self._finished(outcomes)
 
     async def _finished(self, outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
@@ -138,7 +138,7 @@ class Partition:
         ``None``: there is something else, and nothing was done, or nothing that is not to be done once more.
         """
         applied = self._repeats.idle(link.process)
-        if applied is None:
+        if applied is None or applied.stream != link.stream:
             return None
         highest, epoch, may_set = applied.highest, self.epoch, applied.highest and not self._watchers
         over = self._sessions.over
@@ -384,6 +384,15 @@ class Partition:
     async def sync(self) -> None:
         """Force what was applied to the disk."""
         await self._engine.sync()
+
+    async def abandon(self) -> None:
+        """Let go of a partition that could not be loaded.
+
+        Raises:
+            EngineError: the engine failed once more.
+        """
+        await self._deadlines.close()
+        await self._engine.close()
 
     async def close(self) -> None:
         """Give the partition up, once what is under way is applied; what it holds is on the disk then."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store.engines.base import Engine, EnginePartition
-from socketcluster_store.errors import EngineError, PartitionLockedError, UnreachableError
+from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnreachableError
 from socketcluster_store.membership import HEARTBEAT, Membership
 from socketcluster_store.partition import Partition
 from socketcluster_store.rendezvous import share_of
@@ -23,6 +23,8 @@ BROKEN_PAUSE = 5.0
 """Seconds between two attempts to open a partition that cannot be opened."""
 MOVED_AT_ONCE = 8
 """Partitions that are given up together: the others go on meanwhile."""
+_OTHERS = (PartitionLockedError, FencedError)
+"""What says that another store has a partition, or took it while it was opened here."""
 SYNC_INTERVAL = 1.0
 """Seconds between two syncs, with ``fsync=everysec``."""
 
@@ -121,7 +123,8 @@ class Partitions:
                 try:
                     await partition.sync()
                 except EngineError as error:
-                    log.error("a partition could not be synced", error=str(error))
+                    if not partition.fenced:  # else it was taken over, and need not be synced any more
+                        log.error("a partition could not be synced", error=str(error))
 
     def fenced(self, number: int) -> None:
         """Own a partition no longer: it was taken over while this store hung."""
@@ -168,7 +171,7 @@ class Partitions:
 
     async def _close(self, group: list[Partition]) -> None:
         for outcome in await asyncio.gather(*(partition.close() for partition in group), return_exceptions=True):
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, FencedError):
                 log.error("a partition could not be closed", error=str(outcome))
 
     async def _open_missing(self) -> bool:
@@ -180,11 +183,11 @@ class Partitions:
         broken = 0
         for number, outcome in zip(tried, outcomes, strict=True):
             self._broken_until.pop(number, None)
-            if outcome is None or isinstance(outcome, PartitionLockedError):
+            if outcome is None or isinstance(outcome, _OTHERS):
                 self._note_broken(number, None)
             if outcome is None:
                 self._waiting_since.pop(number, None)
-            elif not isinstance(outcome, PartitionLockedError):
+            elif not isinstance(outcome, _OTHERS):
                 if not isinstance(outcome, EngineError):
                     raise outcome
                 broken += 1
@@ -207,6 +210,13 @@ class Partitions:
         self._announce_soon()
 
     async def _open(self, number: int) -> None:
+        """Open and load a partition.
+
+        Raises:
+            PartitionLockedError: another store has it.
+            FencedError: another store took it meanwhile, because this one hung, and is opening it.
+            EngineError: it cannot be opened or read.
+        """
         try:
             opened = await self._engine.open(number)
         except PartitionLockedError as error:
@@ -217,7 +227,13 @@ class Partitions:
         try:
             await partition.load()
         except BaseException as error:
-            await opened.close()
+            fenced = opened.fenced
+            try:
+                await partition.abandon()
+            except EngineError as closing:
+                log.warning("a partition could not be closed", partition=number, error=str(closing))
+            if fenced and isinstance(error, Exception):  # whatever the error was: the data was taken away meanwhile
+                raise FencedError(f"partition {number} was taken over while it was opened") from error
             if isinstance(error, EngineError) or not isinstance(error, Exception):
                 raise
             log.exception("a partition cannot be loaded", partition=number)

@@ -46,24 +46,33 @@ class Repeats:
         return None if applied is None or applied.busy else applied
 
     def sift(
-        self, process: str, epoch: int, operations: Sequence[Operation], carry_out: CarryOut
+        self, process: str, stream: int, epoch: int, operations: Sequence[Operation], carry_out: CarryOut
     ) -> list[Outcome] | Awaitable[list[Outcome]]:
         """Have those operations carried out that are new and meant for this owner; return what became of each.
 
         Where something has to be waited for, that is to be awaited at once.
+
+        Args:
+            process: which sent them.
+            stream: on which of its streams; each one begins after the last operation of those before it.
+            epoch: of the partition.
+            operations: in the order in which they came.
+            carry_out: does it.
         """
         applied = self._processes.get(process)
         if applied is None:
             applied = self._processes[process] = Applied(process.encode(), at=self._clock())
         if applied.busy or not _all_fresh(operations, applied.highest, epoch):
-            return self._sift_later(applied, epoch, operations, carry_out)
+            return self._sift_later(applied, stream, epoch, operations, carry_out)
+        applied.begin(stream)
         outcomes = carry_out(operations, applied)
         return outcomes if isinstance(outcomes, list) else in_turn(applied, outcomes)
 
     async def _sift_later(
-        self, applied: Applied, epoch: int, operations: Sequence[Operation], carry_out: CarryOut
+        self, applied: Applied, stream: int, epoch: int, operations: Sequence[Operation], carry_out: CarryOut
     ) -> list[Outcome]:
         async with _turn(applied):
+            applied.begin(stream)
             highest = applied.highest
             last = 0
             fresh: list[Operation] = []
@@ -73,8 +82,8 @@ class Repeats:
                     known.append(NOT_OWNED)
                     continue
                 if is_remembered(operation):
-                    if operation.id <= last:  # neither applied before, nor to be taken for it
-                        known.append(OUT_OF_ORDER)
+                    if operation.id <= last or (operation.epoch and applied.before < operation.id <= highest):
+                        known.append(OUT_OF_ORDER)  # a later one came before it here: it is not known to be applied
                         continue
                     last = operation.id
                     if last <= highest:

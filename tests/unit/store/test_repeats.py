@@ -43,9 +43,14 @@ async def partition(tmp_path: Path) -> AsyncIterator[Partition]:
     await opened.close()
 
 
+def relink() -> WorkerLink:
+    """Return another link of the same process."""
+    return WorkerLink("worker", "incarnation", 1 << 20)
+
+
 @pytest.fixture
 async def link() -> WorkerLink:
-    return WorkerLink("worker", "incarnation", 1 << 20)
+    return relink()
 
 
 async def apply(partition: Partition, link: WorkerLink, operations: Sequence[Operation]) -> list[Outcome]:
@@ -74,17 +79,33 @@ async def test_ids_that_do_not_rise_within_a_request_are_refused(
     outcomes = await apply(partition, link, [write(number, epoch, verb) for number in (4, 3, 4, 5)])
     assert [isinstance(outcome, InvalidError) for outcome in outcomes] == [False, True, True, False]
     assert await stored(partition, link, "list" if verb == ADD else "key") == ([2, 4, 5] if verb == ADD else 5)
-    again = await apply(partition, link, [write(number, epoch, verb) for number in (4, 5, 6)])
+    again = await apply(partition, relink(), [write(number, epoch, verb) for number in (4, 5, 6)])
     assert again == ([encode(1), encode(2), encode(3)] if verb == ADD else [b""] * 3)
 
 
 async def test_repeats_that_do_not_rise_are_refused_as_well(partition: Partition, link: WorkerLink) -> None:
     epoch = partition.epoch
     await apply(partition, link, [write(number, epoch) for number in (2, 3)])
-    outcomes = await apply(partition, link, [write(number, epoch) for number in (3, 2, 4)])
+    outcomes = await apply(partition, relink(), [write(number, epoch) for number in (3, 2, 4)])
     assert outcomes[0] == encode(1)
     assert isinstance(outcomes[1], InvalidError)
     assert outcomes[2] == encode(2)
+
+
+@pytest.mark.parametrize("verb", [ADD, SET])
+async def test_ids_that_do_not_rise_on_a_stream_are_refused(partition: Partition, link: WorkerLink, verb: int) -> None:
+    """A long request is applied in portions, and an operation may be overtaken by one of another request."""
+    epoch = partition.epoch
+    await apply(partition, link, [Operation(1, store_pb2.VERB_SESSION_ATTACH, session_id="s"), write(2, epoch, verb)])
+    link = relink()
+    assert await apply(partition, link, [write(4, epoch, verb)]) == [encode(1) if verb == ADD else b""]
+    (outcome,) = await apply(partition, link, [write(3, epoch, verb)])
+    assert isinstance(outcome, InvalidError)
+    for again in (4, 2):
+        (outcome,) = await apply(partition, link, [write(again, epoch, verb)])
+        assert isinstance(outcome, InvalidError) == (again == 4)
+    assert await stored(partition, link, "list" if verb == ADD else "key") == ([2, 4] if verb == ADD else 4)
+    assert await apply(partition, relink(), [write(4, epoch, verb)]) == [encode(1) if verb == ADD else b""]
 
 
 async def test_sendings_of_an_earlier_epoch_do_not_count(partition: Partition, link: WorkerLink) -> None:

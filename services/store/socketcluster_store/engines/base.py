@@ -146,6 +146,7 @@ class Engine(abc.ABC):
 
         Raises:
             PartitionLockedError: another process has it open.
+            FencedError: another process took it while it was opened.
             EngineError: it cannot be opened.
         """
 
@@ -159,6 +160,7 @@ class Engine(abc.ABC):
 
         Raises:
             PartitionLockedError: another process than that has it open.
+            FencedError: another process took it while it was opened.
             EngineError: it cannot be opened.
         """
 

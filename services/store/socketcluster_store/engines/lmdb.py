@@ -77,7 +77,12 @@ class LmdbEngine(Engine):
             try:
                 return claimed, files.open_files(claimed.folder, self._segment_bytes)
             except BaseException as error:
+                fenced = claimed.fenced
                 claimed.release()
+                if fenced and isinstance(error, Exception):  # the files were taken away meanwhile
+                    raise FencedError(
+                        f"partition {number} in {claimed.folder} was taken over: this store hung"
+                    ) from error
                 if isinstance(error, lmdb.Error | OSError | EngineError):
                     raise EngineError(f"cannot open partition {number} in {claimed.folder}: {error}") from None
                 raise

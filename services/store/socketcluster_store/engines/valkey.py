@@ -137,7 +137,7 @@ class ValkeyEngine(Engine):
                     key, scripts.LOAD, self._store_id, epoch, cursor, LOADED_AT_ONCE
                 )
                 if cursor == b"FENCED":
-                    raise EngineError(f"{key.decode()} was taken over while it was read")
+                    raise FencedError(f"{key.decode()} was taken over while it was read")
                 values.update(zip(found[::2], found[1::2], strict=True))
                 if cursor == b"0":
                     break
