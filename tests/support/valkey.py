@@ -199,10 +199,17 @@ def _until(true: Callable[[], bool]) -> None:
 
 @contextlib.asynccontextmanager
 async def valkey_engine(
-    server: Server | Cluster, trees: Documents, *, app_name: str = "", store_id: str = "one-1", timeout: float = 5
+    server: Server | Cluster,
+    trees: Documents,
+    *,
+    app_name: str = "",
+    store_id: str = "one-1",
+    timeout: float = 5,
+    replicas: int = 0,
 ) -> AsyncIterator[ValkeyEngine]:
     """An engine that is connected, of an application of its own if none is named."""
-    engine = ValkeyEngine(Servers(server.url, timeout), trees, app_name=app_name or token_hex(8), store_id=store_id)
+    servers = Servers(server.url, timeout)
+    engine = ValkeyEngine(servers, trees, app_name=app_name or token_hex(8), store_id=store_id, replicas=replicas)
     await engine.connect()
     try:
         yield engine

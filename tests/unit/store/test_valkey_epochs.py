@@ -79,7 +79,7 @@ def servers(tmp_path: Path) -> Any:
 @pytest.fixture
 def pair(servers: Callable[..., Server]) -> tuple[Server, Server]:
     """A primary and its replica."""
-    primary = servers()
+    primary = servers("--repl-diskless-sync-delay", "0")
     replica = servers("--replicaof", f"127.0.0.1 {primary.port}")
     primary.ask("WAIT", 1, 0)
     return primary, replica

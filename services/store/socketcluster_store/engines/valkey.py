@@ -150,7 +150,9 @@ class ValkeyEngine(Engine):
 
     def _call_of(self, key: bytes, epoch: int) -> _Call:
         async def call(script: scripts.Script, *args: Any) -> Any:
-            replicas = self._replicas if script is scripts.APPLY and len(args) > 2 else 0
+            replicas = self._replicas if script is scripts.APPLY else 0
+            if replicas and len(args) == 2:  # a read: a server that is cut off does not know who took its place
+                args = args[0], -1
             return await self._servers.call(key, script, self._store_id, epoch, *args, replicas=replicas)
 
         return call

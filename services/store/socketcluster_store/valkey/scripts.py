@@ -75,9 +75,9 @@ return {'OPEN', epoch, since}
 )
 
 # Arguments: store id, epoch, the number of the batch, how many of the rest are keys and values, those, keys to remove.
-# A batch without either has the number of the last one. All is looked at before anything is written: a script that
-# fails in the middle is not undone. Who is ahead of the server had batches acknowledged that are lost; a call that
-# comes late is behind it.
+# A batch without either has the number of the last one; with -1 for how many, something is written nevertheless, so
+# that replicas confirm it. All is looked at before anything is written: a script that fails in the middle is not
+# undone. Who is ahead of the server had batches acknowledged that are lost; a call that comes late is behind it.
 APPLY = Script(
     """
 local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
@@ -86,8 +86,9 @@ local last, number = tonumber(own[3]), tonumber(ARGV[3])
 local acknowledged = #ARGV == 4 and number or number - 1
 if last < acknowledged then redis.call('HSET', KEYS[1], '\\0l', '') end
 if #ARGV == 4 then
-  if last == number then return {'DONE'} end
-  return {'LOST', own[3]}
+  if last ~= number then return {'LOST', own[3]} end
+  if ARGV[4] == '-1' then redis.call('HSET', KEYS[1], '\\0b', ARGV[3]) end
+  return {'DONE'}
 end
 if last == number then
   redis.call('HSET', KEYS[1], '\\0b', ARGV[3])

@@ -1,0 +1,109 @@
+"""What the engine valkey promises with ``valkey_wait_replicas``, and a primary that is cut off from all others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import msgspec
+import pytest
+from support.valkey import Server, valkey_engine
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.base import Command, EnginePartition
+from socketcluster_store.engines.valkey import ValkeyEngine
+from socketcluster_store.errors import FencedError
+
+pytestmark = pytest.mark.valkey
+
+NUMBER = 7
+encode = msgspec.msgpack.encode
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    """A primary and its replica."""
+    primary = Server(tmp_path / "primary", "--repl-diskless-sync-delay", "0")
+    replica = Server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}")
+    for server in (primary, replica):
+        server.start()
+    primary.ask("WAIT", 1, 0)
+    yield primary, replica
+    for server in (primary, replica):
+        server.end()
+
+
+@pytest.fixture
+async def stores() -> AsyncIterator[Any]:
+    """Makes engines of one application whose batches a replica must have."""
+    app_name = token_hex(8)
+    async with AsyncExitStack() as stack:
+
+        async def make(store_id: str, server: Server, replicas: int) -> ValkeyEngine:
+            trees = Documents(1 << 20)
+            engine = valkey_engine(server, trees, app_name=app_name, store_id=store_id, timeout=1.5, replicas=replicas)
+            return await stack.enter_async_context(engine)
+
+        yield make
+
+
+def setting(value: Any) -> Command:
+    return Command(store_pb2.VERB_SET, b"s", ["a"], encode(value))
+
+
+GETTING = Command(store_pb2.VERB_GET, b"s", ["a"])
+
+
+async def get(partition: EnginePartition) -> Any:
+    (outcome,) = await partition.apply([GETTING])
+    assert isinstance(outcome, bytes)
+    return msgspec.msgpack.decode(outcome)
+
+
+async def test_a_primary_that_is_cut_off_answers_no_reads_of_what_its_replica_has_changed(
+    pair: tuple[Server, Server], stores: Any
+) -> None:
+    primary, replica = pair
+    cut_off = await (await stores("one-1", primary, 1)).open(NUMBER)
+    await cut_off.apply([setting("before")])
+    assert await get(cut_off) == "before"
+    replica.ask("REPLICAOF", "NO", "ONE")  # the majority elected it
+    taken = await (await stores("two-2", replica, 0)).take(NUMBER, "one-1")
+    await taken.apply([setting("after")])
+    with pytest.raises(FencedError, match="did not answer"):
+        await get(cut_off)
+    assert await get(taken) == "after"
+    await taken.close()
+    await cut_off.close()
+
+
+async def test_a_read_does_not_show_what_no_replica_has(pair: tuple[Server, Server], stores: Any) -> None:
+    primary, replica = pair
+    partition = await (await stores("one-1", primary, 1)).open(NUMBER)
+    await partition.apply([setting("before")])
+    replica.ask("REPLICAOF", "NO", "ONE")
+    writing = asyncio.create_task(partition.apply([setting("after")]))
+    await asyncio.sleep(0)
+    reading = asyncio.create_task(get(partition))
+    for task in (writing, reading):
+        with pytest.raises(FencedError):
+            await task
+    await partition.close()
+
+
+async def test_what_is_removed_is_confirmed_as_what_is_set(pair: tuple[Server, Server], stores: Any) -> None:
+    primary, replica = pair
+    partition = await (await stores("one-1", primary, 1)).open(NUMBER)
+    await partition.apply([setting("value")])
+    await partition.apply([Command(store_pb2.VERB_REMOVE, b"s", ["a"])])
+    assert await get(partition) is None
+    replica.ask("REPLICAOF", "NO", "ONE")
+    assert await (await stores("two-2", replica, 0)).take(NUMBER, "one-1")
+    with pytest.raises(FencedError):
+        await partition.apply([Command(store_pb2.VERB_REMOVE, b"s", ["a"])])
+    await partition.close()
