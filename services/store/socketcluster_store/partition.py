@@ -197,6 +197,8 @@ class Partition:
                 if not isinstance(applying, list):
                     return self._complete_later(batch, applied, applying)
                 answers = applying
+        elif (settling := self._engine.settling()) is not None:  # what is known of sessions may not be on the disk
+            return self._complete_later(batch, applied, settling)
         if batch.behind:
             return self._complete_later(batch, applied, None, answers)
         return self._complete(batch, applied, answers)

@@ -150,17 +150,19 @@ class LmdbPartition(EnginePartition):
             self._written += 1
             if self._timer is None:
                 self._timer = self._arm(CHECKPOINT_AFTER)
-            if self._sync_each_commit:
-                return self._synced_outcomes(outcomes)
+        if self._sync_each_commit and self._written != self._synced:  # reads may be of what is not on the disk yet
+            return self._synced_outcomes(outcomes)
         self._claim.check()
         return outcomes
+
+    def settling(self) -> Awaitable[list[Outcome]] | None:
+        if self._waiting:
+            return self._apply_later([], None)
+        return self._synced_outcomes([]) if self._sync_each_commit and self._written != self._synced else None
 
     async def _apply_later(self, batch: Sequence[Command], done: tuple[list[Outcome], bytes] | None) -> list[Outcome]:
         outcomes = await self._apply_in_turn(batch, done)
         self._claim.check()
-        self._written += 1
-        if self._timer is None:
-            self._timer = self._arm(CHECKPOINT_AFTER)
         return await self._synced_outcomes(outcomes) if self._sync_each_commit else outcomes
 
     async def _synced_outcomes(self, outcomes: list[Outcome]) -> list[Outcome]:
@@ -246,6 +248,9 @@ class LmdbPartition(EnginePartition):
                 try:
                     if record:
                         await self._write(record)
+                        self._written += 1
+                        if self._timer is None:
+                            self._timer = self._arm(CHECKPOINT_AFTER)
                 except BaseException:
                     self._forget_batch()
                     raise
