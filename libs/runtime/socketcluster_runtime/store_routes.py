@@ -91,6 +91,7 @@ class Route:
     """The operations of one partition, and what its owner is to know of this worker."""
 
     __slots__ = (
+        "_claims",
         "_ids",
         "_on_gone",
         "_on_over",
@@ -128,6 +129,7 @@ class Route:
         self.number = number
         self.owner: Sender | None = None
         self.epoch = 0  # of the owner, or of the last one
+        self._claims: dict[Sender, int] = {}  # the links to stores that say they are the owner, with which epochs
         self.sent_to: Sender | None = None  # the owner, or the last one as long as it may answer what it was sent
         self.refusals: dict[Sender, str] = {}  # the links to stores that are to own the partition and cannot, and why
         # On sent_to with this epoch, in the order of their ids; a dict's first key is found past all that were taken
@@ -146,12 +148,28 @@ class Route:
     # Ownership
 
     def announced(self, link: Sender, epoch: int) -> None:
-        """Take ``link`` for the way to the owner, unless a later one is known, and send it all that has no answer.
+        """Note that the store behind ``link`` says that it owns the partition, with that epoch."""
+        self._claims[link] = epoch
+        self._choose_owner()
+
+    def lost(self, link: Sender) -> None:
+        """Note that the store behind ``link`` does not own the partition."""
+        if self._claims.pop(link, None) is not None:
+            self._choose_owner()
+
+    def _choose_owner(self) -> None:
+        """Take the store that says so with the highest epoch for the owner, and send it all that has no answer.
+
+        Another one may be heard of too late, or hang. If it was not right to prefer it, it will refuse what it is sent,
+        and the next one has its turn without having to say it again.
 
         What was sent before was meant for a former epoch, even if the link is the same: what was not applied by now
         never will be, and the answers may not come.
         """
-        if self.owner is not None and epoch <= self.epoch:
+        link = max(self._claims, key=self._claims.__getitem__, default=None)
+        epoch = 0 if link is None else self._claims[link]
+        if link is None or (link is self.owner and epoch == self.epoch):
+            self.owner = link
             return
         if self.sent_to is not None:
             self.sent_to.take_back(self.in_flight)
@@ -165,11 +183,6 @@ class Route:
         for _id, pending in parked:
             self._send(pending)
 
-    def lost(self, link: Sender) -> None:
-        """Note that the store behind ``link`` does not own the partition, if it was the owner."""
-        if self.owner is link:
-            self.owner = None
-
     @property
     def unavailable(self) -> str:
         """Why the partition cannot have an owner now; empty: it has one, or may have one soon."""
@@ -177,16 +190,16 @@ class Route:
 
     def broken(self, link: Sender) -> None:
         """Take back what was sent on a link that is no more."""
-        self.lost(link)
         self.refusals.pop(link, None)
         if self.sent_to is link:
             link.forget(self.in_flight)
             self._take_back()
+        self.lost(link)
 
     def not_owned(self, link: Sender, pending: Pending) -> None:
         """Keep an operation that the store refused for the owner."""
-        self.lost(link)
         self._park(pending)
+        self.lost(link)
 
     # Operations on their way
 

@@ -139,6 +139,52 @@ async def test_a_refusal_of_the_present_sending_makes_the_owner_unknown(client: 
     assert [await call, await later] == [encode(True)] * 2
 
 
+async def test_a_store_that_spoke_before_need_not_speak_again_when_the_owner_is_lost(client: StoreClient) -> None:
+    """Its epoch may be the lower one: where an engine lost everything, epochs are as good as the clock."""
+    first, second, third = (HandLink(client, name) for name in ("a:1", "b:1", "c:1"))
+    first.announce(PARTITION, 7)
+    second.announce(PARTITION, 6)
+    call = add(client)
+    assert second.waiting == 0
+    first.answer(refused(first.write()))
+    assert epochs(second.write()) == [(1, 6)]
+    third.announce(PARTITION, 8)
+    assert epochs(third.write()) == [(1, 8)]
+    third.break_()
+    assert epochs(second.write()) == [(1, 6)]
+    second.answer(refused([Operation(1)]))  # the first sending's
+    assert client._routes[PARTITION].owner is second
+    second.announce(PARTITION, None)
+    assert client._routes[PARTITION].owner is None
+    first.announce(PARTITION, 3)
+    first.answer(answers(first.write(), True))
+    assert await call == encode(True)
+
+
+async def test_a_store_s_last_word_counts_though_its_epoch_is_lower(client: StoreClient) -> None:
+    link = HandLink(client)
+    link.announce(PARTITION, 7)
+    call = add(client)
+    link.announce(PARTITION, 5)
+    assert epochs(link.write()) == [(1, 5)]
+    link.answer(answers([Operation(1)], True))
+    assert await call == encode(True)
+
+
+async def test_refusals_after_which_another_store_is_asked_are_answers_of_that_link(client: StoreClient) -> None:
+    """The first one in a reply has the others taken back, whose refusals follow it there."""
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 7)
+    second.announce(PARTITION, 6)
+    calls = [add(client), add(client), add(client)]
+    first.answer(refused(first.write()))
+    assert not first.stale
+    written = second.write()
+    assert epochs(written) == [(1, 6), (2, 6), (3, 6)]
+    second.answer(answers(written, True))
+    assert [await call for call in calls] == [encode(True)] * 3
+
+
 async def test_attachments_are_told_anew_and_their_late_answers_ignored(client: StoreClient) -> None:
     link = HandLink(client)
     link.announce(PARTITION, 3)

@@ -8,6 +8,7 @@ the order of the calls, its answer is its own, and all is answered once an owner
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -46,13 +47,16 @@ class Data:
 
     def __init__(self, engine: EnginePartition) -> None:
         self._engine = engine
-        self.epoch = 2
+        self.epoch = 0
+        self._epochs = itertools.count(1000)
+        self._low = itertools.count(999, -1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    async def open(self) -> Partition:
-        self.epoch += 1
+    async def open(self, low: bool) -> Partition:
+        """Open the partition with another epoch, as a rule a higher one."""
+        self.epoch = next(self._low if low else self._epochs)
         partition = Partition(
             self,  # type: ignore[arg-type]
             session_timeout=1200,
@@ -147,14 +151,14 @@ class World:
         acknowledged = sum(add.done() and not add.exception() for add in self.adds)
         self.reads.append((self.client.call(GET, keys=[KEY]), acknowledged))
 
-    async def move(self, place: int, former_hangs: bool) -> None:
+    async def move(self, place: int, former_hangs: bool = False, low: bool = False) -> None:
         """Give the partition to a store, which may have had it before; one that hangs does not say that it lost it."""
         for store in self.stores:
             if store.partition is not None:
                 store.partition = None
                 if not former_hangs:
                     store.announce()
-        self.stores[place].partition = await self.data.open()
+        self.stores[place].partition = await self.data.open(low)
         self.stores[place].announce()
 
     async def do(self, step: tuple[str, int, int]) -> None:
@@ -174,7 +178,7 @@ class World:
                 for _ in range(number):
                     store.deliver()
             case "move":
-                await self.move(place, former_hangs=number == 0)
+                await self.move(place, former_hangs=number == 0, low=number == 3)
             case "break":
                 await store.break_(number)
             case "sleep":
@@ -182,9 +186,9 @@ class World:
                 if place:
                     self.client._on_timer()
 
-    async def settle(self, place: int) -> None:
+    async def settle(self, place: int, low: bool) -> None:
         """Have a store own the partition and answer everything."""
-        await self.move(place, former_hangs=False)
+        await self.move(place, low=low)
         while any(each.link.waiting or each.requests or each.end._items or each.replies for each in self.stores):
             for each in self.stores:
                 each.write(1_000_000)
@@ -225,21 +229,23 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-async def play(steps: list[tuple[str, int, int]], last: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def play(steps: list[tuple[str, int, int]], last: int, low: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = await MemoryEngine(Path(folder), Documents(1 << 20)).open(PARTITION)
         world = World(engine)
         monkeypatch.setattr(store_client, "clock", lambda: clock() + world.slept)
         for step in steps:
             await world.do(step)
-        await world.settle(last)
+        await world.settle(last, low)
         await world.check(last)
         await world.client.close()
         await engine.close()
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
-@given(STEPS, st.integers(0, 1))
-def test_what_is_acknowledged_was_applied_once_in_order(steps: list[tuple[str, int, int]], last: int) -> None:
+@given(STEPS, st.integers(0, 1), st.booleans())
+def test_what_is_acknowledged_was_applied_once_in_order(
+    steps: list[tuple[str, int, int]], last: int, low: bool
+) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        asyncio.run(play(steps, last, monkeypatch))
+        asyncio.run(play(steps, last, low, monkeypatch))
