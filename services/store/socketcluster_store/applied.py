@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -94,8 +94,8 @@ class Applied:
     """What is known of one process of a worker; what ``REMEMBER`` writes is noted here once it is committed."""
 
     __slots__ = (
-        "_command_ids", "_free", "_ids", "_last", "_now", "_pages", "_recent", "_refused", "_results", "_size",
-        "_whole", "_written", "at", "before", "busy", "highest", "lock", "process", "stream",
+        "_command_ids", "_free", "_ids", "_last", "_now", "_overtaken", "_pages", "_recent", "_refused", "_results",
+        "_size", "_whole", "_written", "at", "before", "busy", "highest", "lock", "process", "refused", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +118,9 @@ class Applied:
         """How many batches hold the lock, or wait for it."""
         self.lock = asyncio.Lock()
         """Held while its operations are applied: those of an earlier link of the process may still be under way."""
+        self.refused: OrderedDict[int, Result] = OrderedDict()
+        """Of the operations after ``highest``, those that were refused. One that comes again is carried out; once a
+        later one is applied, it is not to be taken for applied: its refusal becomes a result like others then."""
         self._pages = deque(_Page(slot, results) for slot, results in sorted(pages, key=lambda page: page[1][-1][0]))
         self._size = sum(page.size for page in self._pages)
         self._whole = deque(page for page in self._pages if page.size)  # those that have their results
@@ -129,6 +132,7 @@ class Applied:
         # Of the batch under way
         self._last = Operation()
         self._refused: list[Result] = []
+        self._overtaken: list[Result] = []
         self._command_ids: Callable[[], Sequence[int]] = tuple
         self._now = at
         self._written: _Written | None = None
@@ -149,7 +153,8 @@ class Applied:
     def command(self, last: Operation, refused: list[Result], ids: Callable[[], Sequence[int]], now: float) -> Command:
         """Return the command that ends a batch, see ``Repeats.commands``; the next one comes after ``settle``."""
         self._last = last
-        self._refused = refused
+        self._overtaken = self._overtaken_by(last) if self.refused else []
+        self._refused = refused + self._overtaken
         self._command_ids = ids
         self._now = now
         self._written = None
@@ -164,8 +169,26 @@ class Applied:
         self.highest = self._last.id
         self.at = self._now
         new = results_of(operations, outcomes) if any(outcomes) else []
+        if self._overtaken:
+            new = sorted(new + self._overtaken)
+            for result in self._overtaken:
+                del self.refused[result[0]]
         if new or self._ids:
             self._take(new)
+
+    def note_refused(self, operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
+        """Note what was refused of a batch of which nothing was applied."""
+        refused = self.refused
+        for operation, outcome in zip(operations, outcomes, strict=True):
+            if isinstance(outcome, Refusal) and is_remembered(operation):
+                refused[operation.id] = _result(operation.id, outcome)
+                while (oldest := next(iter(refused))) < operation.id - operation.behind:  # the worker has the answer
+                    del refused[oldest]
+
+    def try_again(self, operations: Sequence[Operation]) -> None:
+        """Note that operations are carried out again, if they were refused."""
+        for operation in operations:
+            self.refused.pop(operation.id, None)
 
     def write(self, kv: KeyValue, batch: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
         """Carry the last ``command`` out, after the commands of its batch that have ``outcomes``."""
@@ -181,6 +204,12 @@ class Applied:
             elif done:
                 self._written = _Written(done)
         kv.put(PREFIX + self.process, _encode((self._last.id, int(self._now), results)))
+
+    def _overtaken_by(self, last: Operation) -> list[Result]:
+        """Return what was refused before ``last``, if the worker may not know."""
+        for operation_id in [each for each in self.refused if each < self._answered]:
+            del self.refused[operation_id]
+        return [result for result in self.refused.values() if result[0] < last.id]
 
     @property
     def _answered(self) -> int:

@@ -38,3 +38,5 @@ class Batch(NamedTuple):
     """May the time change at which a session, key chain or watch is due?"""
     behind: Sequence[tuple[int, asyncio.Future[None]]] = ()
     """The operations that a renewal or end of their session refuses which the engine is still at, and its end."""
+    refused: bool = False
+    """Was an operation refused that would have changed something?"""

@@ -15,7 +15,7 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store import channels, session_operations
-from socketcluster_store.applied import Applied
+from socketcluster_store.applied import NOT_REMEMBERED, Applied
 from socketcluster_store.batch import Answers, Batch
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
@@ -140,7 +140,8 @@ class Partition:
         applied = self._repeats.idle(link.process)
         if applied is None or applied.stream != link.stream:
             return None
-        highest, epoch, may_set = applied.highest, self.epoch, applied.highest and not self._watchers
+        highest, epoch = applied.highest, self.epoch
+        may_set = highest and not (self._watchers or applied.refused)
         over = self._sessions.over
         commands: list[Command] = []
         last: Operation | None = None
@@ -225,6 +226,7 @@ class Partition:
         touched: set[str] = set()
         plain = 0  # commands that no deadline hangs on
         last: Operation | None = None
+        refused = False
         over = self._sessions.over
         watches: list[tuple[int, Key]] = []
         behind: list[tuple[int, asyncio.Future[None]]] = []
@@ -303,6 +305,9 @@ class Partition:
                 places.append(place)
             except Refusal as refusal:
                 outcomes[place] = refusal
+                if verb not in NOT_REMEMBERED:
+                    refused = True
+                    last = last and operation  # up to which everything is remembered
         deadlines = plain < len(commands)
         if last is not None:
             remembering = self._repeats.commands(applied, last, operations, outcomes, places, now)
@@ -312,8 +317,9 @@ class Partition:
         if tells:
             commands.append(Command(CHANGES, b""))
         return Batch(
-            link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines, behind
-        )
+            link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines, behind,
+            refused,
+        )  # fmt: skip
 
     def _complete(self, batch: Batch, applied: Applied, answers: Answers) -> list[Outcome]:
         """Take what became of a batch's commands, tell whom it concerns, and return what became of its operations."""
@@ -327,6 +333,7 @@ class Partition:
             log.error("a batch could not be applied", partition=self.number, error=str(answers))
             session_operations.failed(batch, self._sessions)
             outcomes = [InternalError(str(answers))] * len(outcomes)
+            applied.note_refused(batch.operations, outcomes)
             for _place, key in batch.watches:
                 self._watchers.refused(batch.link, key)
             self._deadlines.arm()
@@ -354,6 +361,8 @@ class Partition:
                 outcomes[place] = self._channels.finish(operation, outcome, batch.now)
         if last is not None:
             applied.settle(batch.operations, outcomes)
+        elif batch.refused:
+            applied.note_refused(batch.operations, outcomes)
         return outcomes
 
     async def release(self, link: WorkerLink, session_ids: Iterable[str]) -> None:

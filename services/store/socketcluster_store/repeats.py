@@ -115,6 +115,8 @@ class Repeats:
             now: seconds since the Unix epoch.
         """
         refused = results_of(operations, outcomes) if any(outcomes) else []
+        if applied.refused:
+            applied.try_again(operations)
         ending = applied.command(last, refused, partial(_ids, operations, places), now)
         if applied.highest:
             return [ending]
