@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import random
 from collections import OrderedDict
@@ -170,6 +169,11 @@ class StoreLink:
                     self._owner.on_reply(self, reply)
             except aio.AioRpcError as error:
                 return error.code()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                return grpc.StatusCode.INTERNAL  # the writer has ended the call
             return cast(grpc.StatusCode, await call.code())
         finally:
             if writer is not None:
@@ -195,13 +199,18 @@ class StoreLink:
 
     async def _write(self, call: Any) -> None:
         """Send what there is to send; when the stream breaks, its reader learns why."""
-        with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):
+        try:
             await call.write(store_pb2.LinkRequest(open=self._opening))
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._outbox:
                     await call.write(store_pb2.LinkRequest(operations=encode_operations(self._gather())))
+        except (aio.AioRpcError, asyncio.InvalidStateError):
+            pass
+        except Exception:  # else the link would be one that hears and does not speak
+            log.exception("operations could not be sent", store=self.address)
+            call.cancel()
 
     def _gather(self) -> list[Operation]:
         """Take what fits one request, in order."""

@@ -280,7 +280,7 @@ class StoreClient:
         The first one on each link has no operation, says where the watch begins, and has ``tag`` as its value.
         """
         future = self.call(store_pb2.VERB_WATCH, session_id=session_id, keys=keys, value=tag)
-        if (route := self._route_of(session_id or next(iter(keys), ""))) is not None:
+        if not future.done() and (route := self._route_of(session_id or next(iter(keys), ""))) is not None:
             route.watches[session_id, keys] = tag
         return future
 

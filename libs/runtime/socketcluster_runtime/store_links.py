@@ -74,7 +74,12 @@ class StoreLinks:
             if self._links[host].linked:  # it may only be on its way out: it is looked at again
                 self._hosts[name].add(host)
             else:
-                self._spawn(asyncio.create_task(self._links.pop(host).close()))
+                self._spawn(asyncio.create_task(self._drop(self._links.pop(host))))
+
+    async def _drop(self, link: StoreLink) -> None:
+        await link.close()
+        if link.linked:  # in the very turn in which its host was found to be gone: it may be taken for an owner's
+            self._owner.on_broken(link)
 
     def _spawn(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
