@@ -151,7 +151,7 @@ class Applied:
         return refusal_of(code, result.decode(), name) if code else result
 
     def command(self, last: Operation, refused: list[Result], ids: Callable[[], Sequence[int]], now: float) -> Command:
-        """Return the command that ends a batch, see ``Repeats.commands``; the next one comes after ``settle``."""
+        """Return the command that ends a batch, see ``Repeats.command``; the next one comes after ``settle``."""
         self._last = last
         self._overtaken = self._overtaken_by(last) if self.refused else []
         self._refused = refused + self._overtaken

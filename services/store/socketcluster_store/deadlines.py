@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -32,6 +32,8 @@ RETRY_PAUSE = 1.0
 """Seconds until it is tried again to end sessions that the engine could not remove."""
 ENDED_AT_ONCE = 128
 """Sessions that are ended in one batch; operations come between two batches."""
+UPKEEP_EVERY = 300.0
+"""Seconds between two looks at what is to be forgotten or noted."""
 NOTED_EVERY = 3600.0
 """Seconds between two notes of the partition's time; each write is one, too."""
 
@@ -51,7 +53,9 @@ class Deadlines:
         tell_workers: Callable[[Iterable[store_pb2.Event]], None],
         on_fenced: Callable[[int], None],
         turns: asyncio.Semaphore,
+        forget: Callable[[], Awaitable[None]],
     ) -> None:
+        """Prepare it; ``forget`` forgets processes of workers that are long gone."""
         self._number = engine.number
         self._engine = engine
         self._sessions = sessions
@@ -59,19 +63,22 @@ class Deadlines:
         self._tell_workers = tell_workers
         self._on_fenced = on_fenced
         self._turns = turns
+        self._forget = forget
         self._clock = engine.clock
         self._session_end = Alarm(self._end_due, engine.clock)
         self._expiry = Alarm(self._expire_due, engine.clock)
         self._watch_end = Alarm(self._forget_watches, engine.clock)
-        self._noting = Alarm(self._note_time, engine.clock)
-        self._alarms = (self._session_end, self._expiry, self._watch_end, self._noting)
+        self._upkeep = Alarm(self._keep_up, engine.clock)
+        self._noted = 0.0
+        self._alarms = (self._session_end, self._expiry, self._watch_end, self._upkeep)
 
     async def load(self, now: float) -> None:
         """Remove what became due while nobody owned the partition, and keep the time from now on."""
         due = self._engine.next_expiry()
         if due is not None and due <= now:
             await self._expire_due()
-        self._noting.set(now + NOTED_EVERY)
+        self._noted = now
+        self._upkeep.set(now + UPKEEP_EVERY)
         self.arm()
 
     def arm(self) -> None:
@@ -150,13 +157,23 @@ class Deadlines:
         finally:
             self.arm()
 
+    async def _keep_up(self) -> None:
+        """Forget processes that are gone, and note the time; the alarm's."""
+        try:
+            await self._forget()
+        except EngineError as error:
+            self._failed("processes could not be forgotten", error)
+        if self._clock() >= self._noted + NOTED_EVERY:
+            await self._note_time()
+        self._upkeep.set(self._clock() + UPKEEP_EVERY)
+
     async def _note_time(self) -> None:
-        """Keep the partition's time for an owner on another machine, or after its next boot; the alarm's."""
+        """Keep the partition's time for an owner on another machine, or after the next boot."""
         try:
             await self._engine.apply([Command(NOTE_TIME, b"")])
+            self._noted = self._clock()
         except EngineError as error:
             self._failed("the time could not be noted", error)
-        self._noting.set(self._clock() + NOTED_EVERY)
 
     def _failed(self, what: str, error: EngineError) -> None:
         if isinstance(error, FencedError):

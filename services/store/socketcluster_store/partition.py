@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
 from zlib import crc32
 
@@ -73,7 +73,9 @@ class Partition:
         tell_workers: Callable[[Iterable[store_pb2.Event]], None],
         on_fenced: Callable[[int], None],
         turns: asyncio.Semaphore,
+        linked: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        """Prepare it; ``linked`` returns the processes of workers that have a stream to this store."""
         self.number = engine.number
         self.epoch = engine.epoch
         self._engine = engine
@@ -81,13 +83,19 @@ class Partition:
         self._sessions = Sessions(session_timeout)
         self._channels: Channels[WorkerLink] = Channels(channel_rules, message_id_window, engine, engine.clock)
         self._watchers = Watchers()
+        self._repeats = Repeats(engine.clock)
         self._deadlines = Deadlines(
-            engine, self._sessions, self._watchers, tell_workers=tell_workers, on_fenced=on_fenced, turns=turns
+            engine,
+            self._sessions,
+            self._watchers,
+            tell_workers=tell_workers,
+            on_fenced=on_fenced,
+            turns=turns,
+            forget=lambda: self._repeats.forget(linked(), engine.apply),
         )
         self._checks = Checks(engine.number, max_value_bytes)
         self._tell_workers = tell_workers
         self._on_fenced = on_fenced
-        self._repeats = Repeats(engine.clock)
         self._applying = 0
         self._idle = asyncio.Event()
         self._changes = session_operations.Changes()
@@ -310,9 +318,8 @@ class Partition:
                     last = last and operation  # up to which everything is remembered
         deadlines = plain < len(commands)
         if last is not None:
-            remembering = self._repeats.commands(applied, last, operations, outcomes, places, now)
-            commands += remembering
-            places += [-1] * len(remembering)
+            commands.append(self._repeats.command(applied, last, operations, outcomes, places, now))
+            places.append(-1)
         tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
         if tells:
             commands.append(Command(CHANGES, b""))

@@ -10,8 +10,9 @@ A result that is missing there was empty. Reads leave no trace: they are carried
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
+from itertools import islice
 
 from socketcluster_runtime.messages import Operation
 from socketcluster_store.applied import NOT_REMEMBERED, Applied, is_remembered, read_records, results_of
@@ -19,7 +20,10 @@ from socketcluster_store.engines.base import Command, Outcome
 from socketcluster_store.errors import InvalidError, NotOwnerError
 
 KEPT_SECONDS = 900
-"""For how long a process that writes nothing is remembered; longer than the longest ``store_timeout`` of a worker."""
+"""For how long a process that writes nothing and has no link is remembered, at least; longer than the longest
+``store_timeout`` of a worker, who sends nothing again after that."""
+FORGOTTEN_AT_ONCE = 100
+"""Processes that are forgotten in one batch."""
 
 NOT_OWNED = NotOwnerError("this store does not own the partition")
 OUT_OF_ORDER = InvalidError("the ids of a worker's operations on a partition must rise")
@@ -95,7 +99,35 @@ class Repeats:
             done = iter(carried_out if isinstance(carried_out, list) else await carried_out)
             return [next(done) if outcome is None else outcome for outcome in known]
 
-    def commands(
+    async def forget(
+        self, linked: Collection[str], apply: Callable[[Sequence[Command]], Awaitable[list[Outcome]]]
+    ) -> None:
+        """Forget processes that have written nothing for long; the rest of many when it is called next.
+
+        Args:
+            linked: those that have a stream to this store.
+            apply: applies a batch to the partition.
+
+        Raises:
+            EngineError: they could not be forgotten.
+        """
+        before = self._clock() - KEPT_SECONDS
+        gone = {
+            name: each
+            for name, each in self._processes.items()
+            if each.at < before and not each.busy and name not in linked
+        }
+        some = dict(islice(gone.items(), FORGOTTEN_AT_ONCE))
+        async with contextlib.AsyncExitStack() as turns:
+            for each in some.values():
+                await turns.enter_async_context(_turn(each))
+            if forgetting := [each.forgetting() for each in some.values() if each.highest]:
+                await apply(forgetting)
+            for name, each in some.items():
+                if each.busy == 1:  # else it has come meanwhile, and writes its record anew
+                    del self._processes[name]
+
+    def command(
         self,
         applied: Applied,
         last: Operation,
@@ -103,8 +135,8 @@ class Repeats:
         outcomes: Sequence[Outcome],
         places: Sequence[int],
         now: float,
-    ) -> list[Command]:
-        """Return the commands that end a batch, so that it is known to be applied.
+    ) -> Command:
+        """Return the command that ends a batch, so that it is known to be applied.
 
         Args:
             applied: of the process that sent it.
@@ -117,12 +149,7 @@ class Repeats:
         refused = results_of(operations, outcomes) if any(outcomes) else []
         if applied.refused:
             applied.try_again(operations)
-        ending = applied.command(last, refused, partial(_ids, operations, places), now)
-        if applied.highest:
-            return [ending]
-        # a process that is new here takes the place of those that are long gone
-        gone = [name for name, each in self._processes.items() if each.at < now - KEPT_SECONDS]
-        return [*(self._processes.pop(name).forgetting() for name in gone), ending]
+        return applied.command(last, refused, partial(_ids, operations, places), now)
 
 
 async def in_turn(applied: Applied, outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:

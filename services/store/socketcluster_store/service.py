@@ -247,6 +247,7 @@ class StoreService:
             tell_workers=self._links.tell,
             on_fenced=self.partitions.fenced,
             turns=self._turns,
+            linked=lambda: {link.process for link in self._links},
         )
 
     def _announce(self) -> None:

@@ -281,6 +281,7 @@ async def test_the_time_is_noted_now_and_then(
     owners: Owners, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadlines, "NOTED_EVERY", 0.0)
+    monkeypatch.setattr(deadlines, "UPKEEP_EVERY", 0.0)
     await owners.next()
     machine.run(3600)
     reached = owners.now
