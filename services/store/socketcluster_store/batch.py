@@ -40,3 +40,5 @@ class Batch(NamedTuple):
     """The operations that a renewal or end of their session refuses which the engine is still at, and its end."""
     refused: bool = False
     """Was an operation refused that would have changed something?"""
+    begun: Sequence[str] = ()
+    """The sessions that begin."""

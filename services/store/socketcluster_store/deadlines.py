@@ -1,4 +1,7 @@
-"""What ends with time in a partition: sessions, values, and watches that nobody comes back for."""
+"""What ends with time in a partition: sessions, values, and watches that nobody comes back for.
+
+And what is tried again after a while: to write the records of sessions that the engine refused.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +68,14 @@ class Deadlines:
         self._turns = turns
         self._forget = forget
         self._clock = engine.clock
+        self._records_failed = False
         self._session_end = Alarm(self._end_due, engine.clock)
         self._expiry = Alarm(self._expire_due, engine.clock)
         self._watch_end = Alarm(self._forget_watches, engine.clock)
         self._upkeep = Alarm(self._keep_up, engine.clock)
         self._noted = 0.0
-        self._alarms = (self._session_end, self._expiry, self._watch_end, self._upkeep)
+        self._recording = Alarm(self.write_records, engine.clock)
+        self._alarms = (self._session_end, self._expiry, self._watch_end, self._upkeep, self._recording)
 
     async def load(self, now: float) -> None:
         """Remove what became due while nobody owned the partition, and keep the time from now on."""
@@ -87,6 +92,8 @@ class Deadlines:
         if self._watchers:
             self.arm_watches()
         self._session_end.set(self._sessions.next_deadline())
+        if self._sessions.unwritten:
+            self._recording.set(self._clock() + RETRY_PAUSE)
 
     def arm_watches(self) -> None:
         """Have the timer fire when the next watch is due."""
@@ -154,6 +161,7 @@ class Deadlines:
         except EngineError as error:
             self._failed("sessions could not be ended", error)
             self._sessions.postpone(ended, self._clock() + RETRY_PAUSE)
+            self._sessions.refused(ended)
         finally:
             self.arm()
 
@@ -166,6 +174,25 @@ class Deadlines:
         if self._clock() >= self._noted + NOTED_EVERY:
             await self._note_time()
         self._upkeep.set(self._clock() + UPKEEP_EVERY)
+
+    async def write_records(self) -> None:
+        """Write the records of sessions that the engine refused when they changed; an alarm's, too."""
+        while self._sessions.unwritten:
+            session_ids, commands = session_operations.unwritten(self._sessions, ENDED_AT_ONCE)
+            if not commands:
+                continue
+            try:
+                *_done, changes = await self._engine.apply([*commands, Command(CHANGES, b"")])
+            except EngineError as error:
+                if not self._records_failed or isinstance(error, FencedError):  # else it is told already
+                    self._failed("who has which sessions could not be written", error)
+                self._records_failed = True
+                self._sessions.refused(session_ids)
+                self._recording.set(self._clock() + RETRY_PAUSE)
+                return
+            self._records_failed = False
+            self.tell(changes, None)
+            self._tell_workers(session_operations.written(session_ids, self._sessions))
 
     async def _note_time(self) -> None:
         """Keep the partition's time for an owner on another machine, or after the next boot."""

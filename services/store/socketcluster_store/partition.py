@@ -21,7 +21,7 @@ from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
 from socketcluster_store.checks import MAX_ID_BYTES, Checks
 from socketcluster_store.deadlines import Deadlines
-from socketcluster_store.edits import TRUE
+from socketcluster_store.edits import FALSE, TRUE
 from socketcluster_store.engines.base import (
     CHANGES,
     NOTE_TIME,
@@ -53,6 +53,7 @@ _WATCH = store_pb2.VERB_WATCH
 _UNWATCH = store_pb2.VERB_UNWATCH
 _ATTACH = store_pb2.VERB_SESSION_ATTACH
 _DETACH = store_pb2.VERB_SESSION_DETACH
+_END = store_pb2.VERB_SESSION_END
 _EMIT = store_pb2.VERB_SESSION_EMIT
 _PUBLISH = store_pb2.VERB_CHANNEL_PUBLISH
 _CHECK = store_pb2.VERB_SESSION_CHECK
@@ -96,6 +97,7 @@ class Partition:
         self._checks = Checks(engine.number, max_value_bytes)
         self._tell_workers = tell_workers
         self._on_fenced = on_fenced
+        self._is_lost = False
         self._applying = 0
         self._idle = asyncio.Event()
         self._changes = session_operations.Changes()
@@ -195,6 +197,8 @@ class Partition:
     def _carry_out(
         self, link: WorkerLink, operations: Sequence[Operation], applied: Applied
     ) -> list[Outcome] | Awaitable[list[Outcome]]:
+        if self._is_lost:  # it waited for its turn
+            return [NOT_OWNED] * len(operations)
         batch = self._prepare(link, operations, applied)
         answers: Answers = []
         if batch.commands:
@@ -238,13 +242,18 @@ class Partition:
         over = self._sessions.over
         watches: list[tuple[int, Key]] = []
         behind: list[tuple[int, asyncio.Future[None]]] = []
+        begun: list[str] = []
         now = self._clock()
         for place, operation in enumerate(operations):
             outcomes.append(b"")
             verb = operation.verb
             session_id = operation.session_id
             try:
-                if session_id in over and verb != _DETACH:
+                if (
+                    session_id in over
+                    and verb != _DETACH
+                    and not (verb == _END and session_id in self._sessions.unended)
+                ):
                     behind += self._changes.ahead(place, session_id)
                     raise SessionOverError("the session was renewed or ended: nothing has its id")
                 if verb == _EMIT:
@@ -275,6 +284,8 @@ class Partition:
                     commands.append(Command(verb, owner, operation.keys, operation.value, operation.name))
                     if owner and session_id not in touched and (verb in BEGIN_SESSION or session_id in self._sessions):
                         touched.add(session_id)
+                        if session_id not in self._sessions:
+                            begun.append(session_id)
                         record = self._sessions.touch(session_id, now)
                         if record is not None:
                             places.append(place)
@@ -283,6 +294,8 @@ class Partition:
                 elif verb in (_ATTACH, _DETACH):
                     outcomes[place], record = session_operations.hold(link, operation, self._sessions, now)
                     touched.discard(session_id)
+                    if outcomes[place] == FALSE:
+                        begun.append(session_id)
                     if record is None:
                         continue
                     places.append(-1)
@@ -325,7 +338,7 @@ class Partition:
             commands.append(Command(CHANGES, b""))
         return Batch(
             link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines, behind,
-            refused,
+            refused, begun,
         )  # fmt: skip
 
     def _complete(self, batch: Batch, applied: Applied, answers: Answers) -> list[Outcome]:
@@ -363,7 +376,7 @@ class Partition:
             elif not isinstance(outcome, bytes):
                 continue
             elif operation.verb in CHANGES_SESSION:
-                self._tell_workers([session_operations.changed(operation)])
+                self._tell_workers([session_operations.changed(operation, self._sessions)])
             else:
                 outcomes[place] = self._channels.finish(operation, outcome, batch.now)
         if last is not None:
@@ -373,20 +386,13 @@ class Partition:
         return outcomes
 
     async def release(self, link: WorkerLink, session_ids: Iterable[str]) -> None:
-        """Detach what a lost link still holds.
-
-        Raises:
-            EngineError: it could not be remembered; it holds as long as this process lives.
-        """
+        """Detach what a lost link still holds."""
         now = self._clock()
-        commands = []
         for session_id in session_ids:
-            record = self._sessions.release(session_id, link, now)
-            if record is not None:
-                commands.append(Command(PUT_RECORD, session_id.encode(), (), record))
+            if self._sessions.release(session_id, link, now) is not None:
+                self._sessions.refused([session_id])
+        await self._deadlines.write_records()
         self._deadlines.arm()
-        if commands:
-            await self._engine.apply(commands)
 
     def unsubscribe(self, link: WorkerLink, names: Iterable[str]) -> None:
         """Remove a link from channels."""
@@ -403,6 +409,20 @@ class Partition:
         """Force what was applied to the disk."""
         await self._engine.sync()
 
+    def lose(self) -> None:
+        """Know that another store owns the partition: nothing is carried out any more, and ``close`` is to follow.
+
+        Links are forgotten at once: this store may open the partition again before all that is under way has ended, and
+        what they hold then is not this object's.
+        """
+        self._forget_links()
+        self._is_lost = True
+
+    def _forget_links(self) -> None:
+        if not self._is_lost:
+            self._sessions.forget_holders()
+            self._channels.forget_subscribers()
+
     async def abandon(self) -> None:
         """Let go of a partition that could not be loaded.
 
@@ -418,8 +438,9 @@ class Partition:
         while self._applying:
             self._idle.clear()
             await self._idle.wait()
-        self._sessions.forget_holders()
-        self._channels.forget_subscribers()
+        self._forget_links()
+        if not self._is_lost:
+            await self._deadlines.write_records()
         try:
             with contextlib.suppress(EngineError):  # what keeps it from being noted is told by what follows
                 await self._engine.apply([Command(NOTE_TIME, b"")])

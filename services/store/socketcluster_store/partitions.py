@@ -127,9 +127,14 @@ class Partitions:
                         log.error("a partition could not be synced", error=str(error))
 
     def fenced(self, number: int) -> None:
-        """Own a partition no longer: it was taken over while this store hung."""
-        partition = self.owned.pop(number, None)
-        if partition is not None:
+        """Own a partition no longer: it was taken over while this store hung.
+
+        What is told of one that this store has lost and opened again meanwhile is no news.
+        """
+        partition = self.owned.get(number)
+        if partition is not None and partition.fenced:
+            del self.owned[number]
+            partition.lose()
             self._fenced += 1
             self._announce_soon()
             task = asyncio.create_task(self._close([partition]))

@@ -19,7 +19,6 @@ from socketcluster_runtime.messages import Error, Operation, Result, decode_oper
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.engines.base import Engine, EnginePartition, Outcome
-from socketcluster_store.errors import EngineError
 from socketcluster_store.links import Links, WorkerLink
 from socketcluster_store.partition import Partition
 from socketcluster_store.partitions import Partitions
@@ -232,10 +231,7 @@ class StoreService:
     async def _release(self, link: WorkerLink) -> None:
         for number, session_ids in _by_partition(link.sessions).items():
             if (partition := self.partitions.owned.get(number)) is not None:
-                try:
-                    await partition.release(link, session_ids)
-                except EngineError as error:
-                    log.error("the end of attachments could not be remembered", partition=number, error=str(error))
+                await partition.release(link, session_ids)
 
     def _make_partition(self, engine_partition: EnginePartition) -> Partition:
         return Partition(

@@ -90,19 +90,51 @@ def hold(link: WorkerLink, operation: Operation, sessions: Sessions, now: float)
         raise InvalidError("no session is named")
     if operation.verb == store_pb2.VERB_SESSION_DETACH:
         return b"", sessions.detach(session_id, link, now)
-    return TRUE if session_id in sessions else FALSE, sessions.attach(session_id, link)
+    existed = sessions.existed(session_id)
+    return TRUE if existed else FALSE, sessions.attach(session_id, link)
+
+
+def unwritten(sessions: Sessions, at_most: int) -> tuple[list[str], list[Command]]:
+    """Return the sessions of which something is unwritten, and the commands that write it."""
+    commands: list[Command] = []
+    records = sessions.take_unwritten(at_most)
+    for session_id, record in records:
+        if session_id in sessions.unended:
+            commands.append(Command(END_SESSION, session_id.encode()))
+        commands.append(Command(PUT_RECORD, session_id.encode(), (), record))
+    return [session_id for session_id, _record in records], commands
+
+
+def written(session_ids: Iterable[str], sessions: Sessions) -> list[store_pb2.Event]:
+    """Return what every worker is told of sessions when what was unwritten is kept: their ends, that were refused."""
+    late = [session_id for session_id in session_ids if session_id in sessions.unended]
+    sessions.unended.difference_update(late)
+    return [
+        store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=session_id, on_purpose=True))
+        for session_id in late
+    ]
 
 
 def failed(batch: Batch, sessions: Sessions) -> None:
-    """Undo the renewals of a batch that could not be kept."""
-    for place, operation in batch.messages:
-        if operation.verb == RENEW and isinstance(batch.outcomes[place], bytes):
+    """Undo the renewals of a batch that could not be kept, and remember the ends and records that are unwritten.
+
+    Who holds a session stays as the workers said: what is refused here they say again.
+    """
+    for place, operation in reversed(batch.messages):
+        if not isinstance(batch.outcomes[place], bytes):
+            continue
+        if operation.verb == RENEW:
             sessions.renewal_failed(operation.session_id, operation.name, batch.now)
+        elif operation.verb == store_pb2.VERB_SESSION_END:
+            sessions.end_failed(operation.session_id)
+    unwritten = [command.session_id.decode() for command in batch.commands if command.verb == PUT_RECORD]
+    sessions.refused(unwritten, batch.begun)
 
 
-def changed(operation: Operation) -> store_pb2.Event:
-    """Return what every worker is told after ``change``."""
+def changed(operation: Operation, sessions: Sessions) -> store_pb2.Event:
+    """Return what every worker is told after ``change``, which is kept."""
     session_id = operation.session_id
+    sessions.kept(session_id)
     if operation.verb == RENEW:
         return store_pb2.Event(
             session_renewed=store_pb2.SessionRenewed(session_id=session_id, renewed_id=operation.name)

@@ -4,6 +4,9 @@ A session is *attached* while at least one link holds it; it cannot end then. Wi
 a deadline. Its record says which, so that a restarted store knows: a detached session keeps its deadline, an attached
 one gets a full timeout, within which its workers come back.
 
+The engine may refuse a record. Memory counts then, which says what the workers have: the record is *unwritten*, and
+goes with whatever concerns the session next, or by itself as soon as the engine takes it.
+
 An id whose session was renewed, or ended on purpose, is *over* for as long as a session without sockets is kept: who
 has it still is refused, so that nothing is put where nobody looks for it.
 """
@@ -11,6 +14,7 @@ has it still is refused, so that nothing is put where nobody looks for it.
 from __future__ import annotations
 
 import heapq
+import itertools
 import struct
 from collections.abc import Collection, Iterable
 from typing import Protocol
@@ -41,6 +45,12 @@ class Sessions:
         self._deadlines: dict[str, float] = {}  # detached sessions
         self.over: dict[str, float] = {}
         """The ids that nothing has any more, and until when that is remembered."""
+        self.unwritten: dict[str, None] = {}
+        """The sessions whose records say something else than what is here."""
+        self._begun: set[str] = set()  # sessions that began with what was refused: who attaches one is told so again
+        self.unended: set[str] = set()
+        """The ids that are over, though the engine has refused to end their sessions so far."""
+        self._moving: dict[str, str] = {}  # the new ids of renewed sessions, until the engine has kept that
         self._heap: list[tuple[float, str]] = []
         self._queued: dict[str, float] = {}  # the earliest time at which the heap has a session
 
@@ -70,24 +80,35 @@ class Sessions:
     def attach(self, session_id: str, holder: Holder) -> bytes | None:
         """Let a link hold a session, in the place of an earlier link of its worker; return the record if it changed."""
         holder.sessions.add(session_id)
+        self._begun.discard(session_id)
         holders = self._holders.get(session_id)
         if holders is not None:
             self._holders[session_id] = (*_others(holders, holder.worker_id), holder)
-            return None
+            return self._owed(session_id)
         self._holders[session_id] = (holder,)
         self._deadlines.pop(session_id, None)
+        self.unwritten.pop(session_id, None)
         return ATTACHED
+
+    def existed(self, session_id: str) -> bool:
+        """Was a session there before it is attached? One that began with what was refused was not."""
+        return session_id in self and session_id not in self._begun
 
     def detach(self, session_id: str, holder: Holder, now: float) -> bytes | None:
         """Let a link's worker no longer hold a session; return the record if it changed."""
         holder.sessions.discard(session_id)
+        if session_id in self._moving:  # it may get its old id back
+            renewed_id = self._moving[session_id]
+            if self.detach(renewed_id, holder, now) is not None:
+                self.unwritten[renewed_id] = None
+            return None
         holders = self._holders.get(session_id)
         if holders is None:
-            return None
+            return self._owed(session_id)
         others = _others(holders, holder.worker_id)
         if others:
             self._holders[session_id] = others
-            return None
+            return self._owed(session_id)
         del self._holders[session_id]
         return self._start_timeout(session_id, now)
 
@@ -98,7 +119,12 @@ class Sessions:
         return self.detach(session_id, holder, now)
 
     def renew(self, session_id: str, renewed_id: str, now: float) -> list[tuple[str, bytes]]:
-        """Give a session another id, its holders too; return the records that changed."""
+        """Give a session another id, its holders too; return the records that changed. ``kept`` or undoing follows."""
+        records = self._move(session_id, renewed_id, now)
+        self._moving[session_id] = renewed_id
+        return records
+
+    def _move(self, session_id: str, renewed_id: str, now: float) -> list[tuple[str, bytes]]:
         records = [(session_id, b"")]
         holders = self._holders.pop(session_id, None)
         if holders is not None:
@@ -115,16 +141,26 @@ class Sessions:
 
     def renewal_failed(self, session_id: str, renewed_id: str, now: float) -> None:
         """Undo what ``renew`` did: its records could not be kept."""
-        del self.over[session_id]
-        self.renew(renewed_id, session_id, now)
+        self._moving.pop(session_id, None)
+        self.over.pop(session_id, None)
+        self._move(renewed_id, session_id, now)
         del self.over[renewed_id]
 
     def end(self, session_id: str, now: float) -> bytes:
-        """End a session, whoever holds it; return the record."""
+        """End a session, whoever holds it; return the record. ``kept`` or ``end_failed`` follows."""
         for holder in self._holders.pop(session_id, ()):
             holder.sessions.discard(session_id)
         self._deadlines.pop(session_id, None)
         return self._set_over(session_id, now)
+
+    def end_failed(self, session_id: str) -> None:
+        """Note that the engine refused an end: the session is over nevertheless, and is to be ended there yet."""
+        self.unended.add(session_id)
+
+    def kept(self, session_id: str) -> None:
+        """Note that the engine has kept what ``renew`` or ``end`` did."""
+        self._moving.pop(session_id, None)
+        self.unended.discard(session_id)
 
     def _set_over(self, session_id: str, now: float) -> bytes:
         deadline = self.over[session_id] = now + self._timeout
@@ -142,8 +178,43 @@ class Sessions:
     def touch(self, session_id: str, now: float) -> bytes | None:
         """Note a write to a session; return the record if it changed."""
         if session_id in self._holders:
-            return None
+            return self._owed(session_id)
         return self._start_timeout(session_id, now)
+
+    # Records that were refused
+
+    def refused(self, session_ids: Iterable[str], begun: Iterable[str] = ()) -> None:
+        """Note that records could not be written, and which sessions began with what they were to tell."""
+        self.unwritten.update((each, None) for each in session_ids if each in self or each in self.over)
+        self._begun.update(session_id for session_id in begun if session_id in self)
+
+    def take_unwritten(self, at_most: int) -> list[tuple[str, bytes]]:
+        """Return records that are to be written, and count on it that they are; ``refused`` tells of others."""
+        records = []
+        for session_id in list(itertools.islice(self.unwritten, at_most)):
+            del self.unwritten[session_id]
+            record = self._record(session_id)
+            if record is not None:  # else it has ended, and its record with it
+                records.append((session_id, record))
+        return records
+
+    def _owed(self, session_id: str) -> bytes | None:
+        """Return the record of a session if it is unwritten, and that is all that is to be done."""
+        if session_id not in self.unwritten or session_id in self.unended:
+            return None
+        del self.unwritten[session_id]
+        return self._record(session_id)
+
+    def _record(self, session_id: str) -> bytes | None:
+        if session_id in self._holders:
+            return ATTACHED
+        if session_id in self._deadlines:
+            return _DETACHED.pack(0, self._deadlines[session_id])
+        if session_id in self.over:
+            return _OVER + _DETACHED.pack(0, self.over[session_id])[1:]
+        return None
+
+    # Ends
 
     def next_deadline(self) -> float | None:
         """Return when ``due`` is to be called next."""
@@ -167,6 +238,8 @@ class Sessions:
                 self._queue(session_id, deadline)
             else:
                 self._deadlines.pop(session_id, None)
+                self._begun.discard(session_id)
+                self.unended.discard(session_id)
                 ended.append(session_id)
         return ended
 
@@ -179,6 +252,7 @@ class Sessions:
     def _start_timeout(self, session_id: str, now: float) -> bytes:
         deadline = now + self._timeout
         self._set_deadline(session_id, deadline)
+        self.unwritten.pop(session_id, None)
         return _DETACHED.pack(0, deadline)
 
     def _set_deadline(self, session_id: str, deadline: float) -> None:
