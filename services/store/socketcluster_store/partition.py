@@ -199,19 +199,19 @@ class Partition:
     ) -> list[Outcome] | Awaitable[list[Outcome]]:
         if self._is_lost:  # it waited for its turn
             return [NOT_OWNED] * len(operations)
+        if not operations:
+            return []
         batch = self._prepare(link, operations, applied)
         answers: Answers = []
-        if batch.commands:
-            try:
-                applying = self._engine.apply_now(batch.commands)
-            except EngineError as error:
-                answers = error
-            else:
-                if not isinstance(applying, list):
-                    return self._complete_later(batch, applied, applying)
-                answers = applying
-        elif (settling := self._engine.settling()) is not None:  # what is known of sessions may not be on the disk
-            return self._complete_later(batch, applied, settling)
+        try:
+            # what is answered from memory asks the engine, too: the partition may be another's, or a write not settled
+            applying = self._engine.apply_now(batch.commands)
+        except EngineError as error:
+            answers = error
+        else:
+            if not isinstance(applying, list):
+                return self._complete_later(batch, applied, applying)
+            answers = applying
         if batch.behind:
             return self._complete_later(batch, applied, None, answers)
         return self._complete(batch, applied, answers)

@@ -107,13 +107,6 @@ class EnginePartition(abc.ABC):
         """
         return self.apply(batch)
 
-    def settling(self) -> Awaitable[list[Outcome]] | None:
-        """Return what waits until all that was applied may be told of, and raises what ``apply`` raises, or ``None``.
-
-        It is for what is answered from memory: ``apply`` answers nothing, reads included, that may yet be lost.
-        """
-        return None
-
     @abc.abstractmethod
     def next_expiry(self) -> float | None:
         """Return when ``EXPIRE_DUE`` is to be applied next, by ``clock``; each batch may change it."""

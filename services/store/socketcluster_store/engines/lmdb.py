@@ -155,11 +155,6 @@ class LmdbPartition(EnginePartition):
         self._claim.check()
         return outcomes
 
-    def settling(self) -> Awaitable[list[Outcome]] | None:
-        if self._waiting:
-            return self._apply_later([], None)
-        return self._synced_outcomes([]) if self._sync_each_commit and self._written != self._synced else None
-
     async def _apply_later(self, batch: Sequence[Command], done: tuple[list[Outcome], bytes] | None) -> list[Outcome]:
         outcomes = await self._apply_in_turn(batch, done)
         self._claim.check()
