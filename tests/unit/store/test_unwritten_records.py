@@ -57,7 +57,7 @@ class Store:
         self._last_id = 0
 
     def _apply_now(self, batch: Sequence[Command]) -> Any:
-        if self.full:
+        if self.full and batch:
             raise EngineError("the disk is full")
         return self._apply(batch)
 
