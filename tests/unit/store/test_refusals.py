@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.valkey import Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.messages import Operation
@@ -99,7 +100,7 @@ class Kept(EnginePartition):
         """Have nothing to do."""
 
 
-async def own(engine: EnginePartition) -> Partition:
+async def take_over(engine: EnginePartition) -> Partition:
     partition = Partition(
         engine,
         session_timeout=1200,
@@ -126,7 +127,7 @@ class Worker:
     async def owned(self) -> None:
         """Have a new owner, which knows what the engine has."""
         self.engine = Kept(self.engine.values)
-        self.partition = await own(self.engine)
+        self.partition = await take_over(self.engine)
         self.link = WorkerLink("worker", "incarnation", 1 << 20)
 
     async def left(self) -> None:
@@ -260,7 +261,7 @@ async def test_a_full_disk_refuses_once_and_for_all(tmp_path: Path, monkeypatch:
     link = WorkerLink("w", "1", 1 << 20)
 
     async def load() -> Partition:
-        return await own(await LmdbEngine(tmp_path, Documents(1 << 20), segment_bytes=8192).open(NUMBER))
+        return await take_over(await LmdbEngine(tmp_path, Documents(1 << 20), segment_bytes=8192).open(NUMBER))
 
     async def do(partition: Partition, number: int, verb: int, key: str, value: Any = None) -> Outcome:
         operation = Operation(
@@ -286,6 +287,24 @@ async def test_a_full_disk_refuses_once_and_for_all(tmp_path: Path, monkeypatch:
         await partition.close()
         partition = await load()
     await partition.close()
+
+
+@pytest.mark.valkey
+async def test_what_valkey_refuses_for_lack_of_memory_is_so_once_and_for_all(own: Server) -> None:
+    async with valkey_engine(own, Documents(1 << 20)) as engine:
+        worker = Worker(Kept({}))
+        worker.link = WorkerLink("worker", "incarnation", 1 << 20)
+        worker.partition = await take_over(await engine.open(NUMBER))
+        assert await worker.do(ADD) == encode(0)
+        own.ask("CONFIG", "SET", "maxmemory", 1)
+        assert isinstance(await worker.do(ADD, lost=True), InternalError)
+        own.ask("CONFIG", "SET", "maxmemory", 0)
+        assert await worker.do(ADD) == encode(1)
+        await worker.partition.close()
+        worker.partition = await take_over(await engine.open(NUMBER))
+        (outcome,) = await worker.again()
+        assert getattr(outcome, "code", 0) == InternalError.code
+        await worker.partition.close()
 
 
 # Any order of refusals, lost answers, breaks and owners.

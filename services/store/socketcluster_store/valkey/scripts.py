@@ -133,6 +133,7 @@ return 0
 
 # A sign of life. The hash has, for each store, the server's time of its last sign, and in its own fields:
 #   \\0last   when any store gave one; \\0since   from when silence counts: later than any pause of the server.
+# Where the server's clock goes back, as it is set or another server takes over, silence counts from then on.
 # Arguments: store id, milliseconds after which a pause of all is the server's, those after which a silent store is
 # forgotten. Returns how long this store was silent (-1: it is new), and of each other store its id, for how long it is
 # silent, and how many connections listen to its own channel: none when its process is no more.
@@ -144,12 +145,17 @@ local found = redis.call('HGETALL', KEYS[1])
 local beats = {}
 for i = 1, #found, 2 do beats[found[i]] = tonumber(found[i + 1]) end
 local since = beats['\\0since'] or now
-if now - (beats['\\0last'] or 0) > tonumber(ARGV[2]) then since = now end
+local pause = now - (beats['\\0last'] or 0)
+if pause < 0 or pause > tonumber(ARGV[2]) then since = now end
 local stamp = string.format('%.0f', now)
 redis.call('HSET', KEYS[1], ARGV[1], stamp, '\\0last', stamp, '\\0since', string.format('%.0f', since))
 local reply = {beats[ARGV[1]] and math.max(0, now - beats[ARGV[1]]) or -1}
 for id, beat in pairs(beats) do
   if string.byte(id) ~= 0 and id ~= ARGV[1] then
+    if beat > now then
+      beat = now
+      redis.call('HSET', KEYS[1], id, stamp)
+    end
     if now - math.max(beat, since) > tonumber(ARGV[3]) then
       redis.call('HDEL', KEYS[1], id)
     else

@@ -1,0 +1,63 @@
+"""Stores whose Valkey has its clock set: who lives is not taken for silent, and who is silent is missed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from support.valkey import Server, valkey_engine
+
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.valkey import ValkeyEngine
+from socketcluster_store.valkey import scripts
+
+pytestmark = pytest.mark.valkey
+
+HOUR = 3_600_000
+
+
+class Stores:
+    """The signs of life of an application's stores, as the server has them."""
+
+    def __init__(self, server: Server, engine: ValkeyEngine) -> None:
+        self._server = server
+        self._engine = engine
+        self._key = scripts.stores_key(engine._app_name)
+
+    async def beat(self, store: str) -> tuple[int, dict[str, int]]:
+        """Give a sign of life; return how long the store was silent, and how long the others are (milliseconds)."""
+        silent, *others = await self._engine._servers.call(self._key, scripts.BEAT, store, 1000, 600_000)
+        return silent, {name.decode(): age for name, age, _listeners in others}
+
+    def set_clock(self, ahead: int) -> None:
+        """Have all that was noted be of a server whose clock was ahead by milliseconds."""
+        noted = self._server.ask("HGETALL", self._key)
+        assert isinstance(noted, dict)
+        for name, at in noted.items():
+            self._server.ask("HSET", self._key, name, int(at) + ahead)
+
+
+@pytest.fixture
+async def stores(valkey: Server) -> AsyncIterator[Stores]:
+    async with valkey_engine(valkey, Documents(1 << 20)) as engine:
+        made = Stores(valkey, engine)
+        await made.beat("one")
+        await made.beat("two")
+        yield made
+
+
+async def test_a_store_that_falls_silent_is_missed_although_the_clock_went_back(stores: Stores) -> None:
+    stores.set_clock(HOUR)
+    silent, others = await stores.beat("one")
+    assert (silent, others) == (0, {"two": 0})
+    began = time.monotonic()
+    while not (await stores.beat("one"))[1]["two"]:
+        assert time.monotonic() - began < 30
+
+
+async def test_nobody_is_silent_because_the_clock_went_forward(stores: Stores) -> None:
+    stores.set_clock(-HOUR // 10)
+    silent, others = await stores.beat("one")
+    assert (silent >= HOUR // 10, others) == (True, {"two": 0})
+    assert (await stores.beat("two"))[1].keys() == {"one"}
