@@ -10,7 +10,7 @@ from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import StoreUnavailableError
-from socketcluster_runtime.messages import Error, Operation, Result
+from socketcluster_runtime.messages import Error, Operation, Result, encode_results
 from socketcluster_runtime.routing import partition_of
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_runtime.store_routes import clock
@@ -95,6 +95,23 @@ async def test_a_result_of_an_earlier_sending_is_ignored_and_asked_for_again(cli
     assert not call.done()
     link.answer(answers(early, "new"))
     assert await call == encode("new")
+
+
+async def test_results_that_share_a_reply_with_an_announcement_are_of_earlier_sendings(client: StoreClient) -> None:
+    """Whether the store announced or answered first: it has not read what the announcement has had sent again."""
+    link = HandLink(client)
+    link.announce(PARTITION, 3)
+    calls = [add(client), add(client)]
+    early = link.write()
+    announcement = store_pb2.Announcement(partitions=[store_pb2.Ownership(partition=PARTITION, epoch=4)])
+    results = encode_results([*answers(early[:1], True), *refused(early[1:])])
+    link.reply(store_pb2.LinkReply(announcement=announcement, results=results).SerializeToString())
+    assert client._routes[PARTITION].owner is link
+    written = link.write()
+    assert epochs(written) == [(1, 4), (2, 4)]
+    link.answer(answers(written, True))
+    assert [await call for call in calls] == [encode(True)] * 2
+    assert not link.stale
 
 
 async def test_each_sending_has_an_answer_of_its_own(client: StoreClient) -> None:
