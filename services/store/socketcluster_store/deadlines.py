@@ -56,9 +56,9 @@ class Deadlines:
         tell_workers: Callable[[Iterable[store_pb2.Event]], None],
         on_fenced: Callable[[int], None],
         turns: asyncio.Semaphore,
-        forget: Callable[[], Awaitable[None]],
+        forget: Callable[[], Awaitable[bool]],
     ) -> None:
-        """Prepare it; ``forget`` forgets processes of workers that are long gone."""
+        """Prepare it; ``forget`` forgets some processes that are long gone, and returns whether there are more."""
         self._number = engine.number
         self._engine = engine
         self._sessions = sessions
@@ -168,7 +168,10 @@ class Deadlines:
     async def _keep_up(self) -> None:
         """Forget processes that are gone, and note the time; the alarm's."""
         try:
-            await self._forget()
+            more = True
+            while more:
+                more = await self._forget()
+                await asyncio.sleep(0)  # operations come in between
         except EngineError as error:
             self._failed("processes could not be forgotten", error)
         if self._clock() >= self._noted + NOTED_EVERY:

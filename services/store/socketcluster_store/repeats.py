@@ -101,8 +101,8 @@ class Repeats:
 
     async def forget(
         self, linked: Collection[str], apply: Callable[[Sequence[Command]], Awaitable[list[Outcome]]]
-    ) -> None:
-        """Forget processes that have written nothing for long; the rest of many when it is called next.
+    ) -> bool:
+        """Forget processes that have written nothing for long, some of many; return whether there are more.
 
         Args:
             linked: those that have a stream to this store.
@@ -126,6 +126,7 @@ class Repeats:
             for name, each in some.items():
                 if each.busy == 1:  # else it has come meanwhile, and writes its record anew
                     del self._processes[name]
+        return len(gone) > len(some)
 
     def command(
         self,

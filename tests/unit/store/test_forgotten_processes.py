@@ -40,6 +40,7 @@ class Waiting:
         self.go = asyncio.Event()
         self.go.set()
         self.error: EngineError | None = None
+        self.sizes: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -49,6 +50,7 @@ class Waiting:
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         await self.go.wait()
+        self.sizes.append(len(batch))
         if self.error is not None:
             raise self.error
         return await self._real.apply(batch)
@@ -148,15 +150,15 @@ async def test_a_record_of_which_nothing_can_come_goes_though_nobody_writes(stor
     assert (await store.processes(), store.known) == (set(), set())
 
 
-async def test_many_go_a_few_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_go_a_few_in_a_batch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repeats_module, "FORGOTTEN_AT_ONCE", 2)
-    for name in ("one", "two", "six"):
+    for name in ("one", "two", "six", "ten", "fox"):
         await store.add(name, 1)
+    store.engine.sizes.clear()
     store.clock.now += KEPT_SECONDS + 1
     await store.keep_up()
-    assert (await store.processes(), store.known) == ({"six"}, {"six"})
-    await store.keep_up()
     assert (await store.processes(), store.known) == (set(), set())
+    assert store.engine.sizes == [2, 2, 1]
 
 
 async def test_what_comes_while_its_record_goes_waits_and_is_remembered(store: Store) -> None:
