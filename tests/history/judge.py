@@ -6,25 +6,37 @@ without an answer was carried out once at most, whenever.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 from history.channels import judge_channels
 from history.record import Call, History, Outcome, Violation
-from history.sessions import judge_expiries, judge_sessions
+from history.sessions import judge_expiries, judge_left_sessions, judge_sessions
+
+OPEN = (Outcome.UNKNOWN, Outcome.CONFUSED)
 
 
 def judge(history: History) -> list[Violation]:
     """Return all that is wrong."""
     rules: list[Callable[[History], Iterator[Violation]]] = [
+        judge_answers,
         judge_lists,
         judge_counters,
         judge_registers,
         judge_channels,
         judge_sessions,
+        judge_left_sessions,
         judge_expiries,
     ]
     return [violation for rule in rules for violation in rule(history)]
+
+
+def judge_answers(history: History) -> Iterator[Violation]:
+    """Who calls gets the answer to what was called."""
+    for call in history.calls:
+        if call.outcome is Outcome.CONFUSED:
+            yield Violation("answer", call.key, "that is no answer to such a call", (call,))
 
 
 def judge_lists(history: History) -> Iterator[Violation]:
@@ -87,13 +99,13 @@ def judge_counters(history: History) -> Iterator[Violation]:
     """
     counts = history.by_key("count")
     for key, updates in history.by_key("update").items():
-        if history.lost_since(updates[0].begun, float("inf")):
+        if history.lost_since(updates[0].begun, math.inf):
             continue  # the same number may have been made once more
         made: dict[int, Call] = {}
         for update in updates:
             if update.done and update.answer and (other := made.setdefault(update.given, update)) is not update:
                 yield Violation("counter", key, f"two succeeded from {update.given}", (other, update))
-        maybe = {update.given: update for update in updates if update.outcome is Outcome.UNKNOWN}
+        maybe = {update.given: update for update in updates if update.outcome in OPEN}
         reads = sorted((read for read in counts.get(key, ()) if read.done), key=lambda read: read.ended)
         for read in reads:
             unmade = [number for number in range(read.answer) if number not in made and number not in maybe]

@@ -121,8 +121,8 @@ def _terminate(chance: random.Random) -> Step:
 
 def _hang(chance: random.Random) -> Step:
     """Around the time after which a store counts as hung, often with much that waits for it."""
-    of_timeout = chance.choice((chance.uniform(0.7, 1.0), chance.uniform(1.0, 1.6), chance.uniform(1.2, 2.5), 4.0))
-    writes = chance.choice((0, 100, 300, 600))
+    of_timeout = chance.choice((chance.uniform(0.7, 1.0), chance.uniform(1.1, 1.6), chance.uniform(1.1, 1.6), 4.0))
+    writes = chance.choice((0, 100, 300, 600, 800))
     return Step(0, "hang", _store(chance), lasting=HANG_TIMEOUT * of_timeout, amount=writes)
 
 

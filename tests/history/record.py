@@ -24,6 +24,8 @@ class Outcome(enum.StrEnum):
     """It was told that nothing was done."""
     UNKNOWN = "unknown"
     """It has no answer, or one that leaves it open."""
+    CONFUSED = "confused"
+    """It has an answer that is none to such a call."""
 
 
 @dataclass(slots=True)

@@ -24,8 +24,8 @@ from history.clients import (
 from history.faults import Faults
 from history.judge import judge
 from history.plan import Plan
-from history.record import Call, Ended, History, Message, Missed, Violation, worker_of
-from history.sessions import LONG
+from history.record import Call, History, Message, Missed, Violation
+from history.sessions import judge_left_sessions
 from history.stores import Stores
 from history.workers import CHANNELS, Worker
 
@@ -129,7 +129,7 @@ async def _look(
             done += await _all(worker, [*reads[:: max(1, len(reads) // 100)], *marks])
         deadline = time.monotonic() + LONGEST_WAIT
         while not _is_quiet(history) and time.monotonic() < deadline:  # noqa: ASYNC110  # nothing tells
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
     finally:
         await reader.close()
     return (Violation("end", call.key, "it is not served", (call,)) for call in done if not call.done)
@@ -149,23 +149,13 @@ async def _all(worker: Worker, calls: Sequence[Callable[[Worker], Awaitable[Call
 def _is_quiet(history: History) -> bool:
     """Has every worker heard of the last messages, and of the end of what it left?"""
     where: dict[tuple[str, str], int] = {}
-    ended: set[tuple[str, str]] = set()
     for told in history.told:
         if isinstance(told, Message | Missed):
             where[told.worker, told.key] = told.place[1] if isinstance(told, Message) else told.now[1]
-        elif isinstance(told, Ended):
-            ended.add((told.worker, told.key))
-    for call in history.calls:
-        if not call.done:
-            continue
-        if call.what == "publish" and call.client.endswith("/end"):
-            if any(where.get((each, call.key), 0) < call.answer[1] for each in history.alive):
-                return False
-        elif call.what == "leave" and history.session_timeout < LONG:
-            worker = worker_of(call.client)
-            if worker in history.alive and (worker, call.key) not in ended:
-                return False
-    return True
+    last = [call for call in history.calls if call.what == "publish" and call.client.endswith("/end") and call.done]
+    if any(where.get((worker, call.key), 0) < call.answer[1] for call in last for worker in history.alive):
+        return False
+    return next(judge_left_sessions(history), None) is None
 
 
 async def _tell_progress(history: History, note: Callable[[str], None]) -> None:

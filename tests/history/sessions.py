@@ -6,6 +6,7 @@ with it, 0: nothing is there.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -23,7 +24,7 @@ def judge_sessions(history: History) -> Iterator[Violation]:
         if isinstance(told, Ended):
             ends[told.key].append(told)
     for session, calls in history.by_key("hold", "leave", "put", "get").items():
-        if history.lost_since(calls[0].begun, float("inf")):
+        if history.lost_since(calls[0].begun, math.inf):
             continue
         ended = ends.pop(session, [])
         touches = [call for call in calls if call.what != "get"]
@@ -36,9 +37,8 @@ def judge_sessions(history: History) -> Iterator[Violation]:
 
 def _ends(history: History, session: str, touches: Sequence[Call], ended: Sequence[Ended]) -> Iterator[Violation]:
     least = history.session_timeout - history.early
-    for before, after in pairwise(touches):
-        if after.ended - before.begun >= least:
-            return  # it may have ended in between, and begun anew
+    if _may_have_ended(history, touches):
+        return
     heard: dict[str, Ended] = {}
     for end in ended:
         if end.worker in heard:
@@ -47,11 +47,24 @@ def _ends(history: History, session: str, touches: Sequence[Call], ended: Sequen
         early = [call for call in touches if call.ended < end.at < call.begun + least and call.done]
         if early:
             yield Violation("session", session, f"it ended before {least:g} s", (early[-1], end))
-    last = touches[-1]
-    if history.session_timeout < LONG and last.what == "leave" and last.done:
-        worker = worker_of(last.client)
-        if worker in history.alive and worker not in heard:
+
+
+def judge_left_sessions(history: History) -> Iterator[Violation]:
+    """Who let go of a session is told of its end; a history waits for that if sessions are short."""
+    heard = {(told.key, told.worker) for told in history.told if isinstance(told, Ended)}
+    for session, calls in history.by_key("hold", "leave", "put").items():
+        last, worker = calls[-1], worker_of(calls[-1].client)
+        if history.session_timeout >= LONG or last.what != "leave" or not last.done or worker not in history.alive:
+            continue
+        lossy = history.lost_since(calls[0].begun, math.inf)
+        if (session, worker) not in heard and not lossy and not _may_have_ended(history, calls):
             yield Violation("session", session, f"{worker} was never told of its end", (last,))
+
+
+def _may_have_ended(history: History, touches: Sequence[Call]) -> bool:
+    """May a session have ended between what was done to it, and begun anew?"""
+    least = history.session_timeout - history.early
+    return any(after.ended - before.begun >= least for before, after in pairwise(touches))
 
 
 def _data(history: History, session: str, calls: Sequence[Call]) -> Iterator[Violation]:

@@ -23,6 +23,8 @@ TESTS = Path(__file__).parents[1]
 HANG_TIMEOUT = 1.0
 """Seconds; the shortest that a store allows."""
 VALKEY_TIMEOUT = 1.0
+MEMORY, MEMORY_NEEDED = Path("/dev/shm"), 4 << 30  # noqa: S108  # the folder in it has a name of its own
+"""Where Valkey's data is, if there is so much room."""
 RESTART_PAUSE = 0.5
 """Seconds after which a store that ended by itself is started again, as a launcher does."""
 DISK = "1500m"
@@ -191,16 +193,25 @@ class Stores:
         if isinstance(self.valkey, Cluster):
             options["valkey_wait_replicas"] = str(setting.replicas)
         environment = {f"SOCKETCLUSTER_{name.upper()}": value for name, value in options.items()}
-        return environment | {"PYTHONPATH": str(TESTS), "NOTIFY_SOCKET": f"{self._folder}/nobody"}
+        path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+        return environment | {"PYTHONPATH": path, "NOTIFY_SOCKET": f"{self._folder}/nobody"}
 
     async def _start_valkey(self, stack: contextlib.AsyncExitStack) -> None:
-        folder = self._folder / "valkey"
+        folder = self._memory(stack) / "valkey"
         if self.setting.engine == "valkey":
             self.valkey = Server(folder, "--appendfsync", "always")
         else:
             self.valkey = Cluster(folder, "--appendfsync", "always", replicas=True)
         stack.callback(self.valkey.end)
         await asyncio.to_thread(self.valkey.start)
+
+    def _memory(self, stack: contextlib.AsyncExitStack) -> Path:
+        """Return a folder in which syncs cost nothing: each write is synced there, as a kill must not lose any."""
+        if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_NEEDED:
+            return self._folder
+        folder = Path(tempfile.mkdtemp(prefix="sc", dir=MEMORY))
+        stack.callback(shutil.rmtree, folder)
+        return folder
 
     async def _end(self) -> None:
         for name in NAMES:

@@ -72,6 +72,12 @@ def made() -> Made:
     return Made()
 
 
+def test_an_answer_is_one_to_its_call(made: Made) -> None:
+    made.call("update", 0, outcome=Outcome.CONFUSED)
+    made.call("count", answer=1)
+    assert made.wrong() == ["that is no answer to such a call"]
+
+
 # Lists
 
 

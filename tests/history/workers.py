@@ -128,7 +128,7 @@ class Worker:
         given: Any,
         verb: store_pb2.Verb.ValueType,
         *,
-        read: Callable[[Any], Any] = lambda _answer: None,
+        read: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> Call:
         """Call the stores, and note what becomes of it.
@@ -139,7 +139,7 @@ class Worker:
             key: a key or channel.
             given: what the record is to have of the value.
             verb: the operation.
-            read: makes of the decoded result what the record is to have of it.
+            read: makes of the decoded result what the record is to have of it; ``None``: nothing.
             options: of the operation, as ``StoreClient.call`` takes them; without a ``name`` the key is its key chain.
         """
         if "name" not in options and "keys" not in options:
@@ -148,7 +148,7 @@ class Worker:
         return await self.settled(call, self.client.call(verb, **options), read)
 
     async def settled(
-        self, call: Call, answer: asyncio.Future[bytes], read: Callable[[Any], Any] = lambda _answer: None
+        self, call: Call, answer: asyncio.Future[bytes], read: Callable[[Any], Any] | None = None
     ) -> Call:
         """Note what becomes of a call."""
         outcome, found, error = Outcome.DONE, b"", ""
@@ -161,8 +161,11 @@ class Worker:
         except LinkError as failure:
             outcome, error = Outcome.UNKNOWN, f"{type(failure).__name__} {failure}"[:120]
         call.ended = asyncio.get_running_loop().time()
-        if outcome is Outcome.DONE:
-            call.answer = read(decode(found) if found else None)
+        if outcome is Outcome.DONE and read is not None:
+            try:
+                call.answer = read(decode(found))
+            except Exception as confusion:
+                outcome, error = Outcome.CONFUSED, f"{found[:20]!r}: {confusion!r}"
         call.outcome, call.error = outcome, error
         return call
 
