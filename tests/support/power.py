@@ -19,7 +19,7 @@ import lmdb
 import pytest
 
 from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.journal import Writes
+from socketcluster_store.engines.journal import Segment, Writes
 
 PAGE = 4096
 _META_PAGES = 2
@@ -32,13 +32,16 @@ class Power:
     Args:
         root: where the files are.
         chance: chooses.
+        failing: how many of the syncs fail. The kernel takes the pages that it could not write for written then.
     """
 
-    def __init__(self, root: Path, chance: random.Random) -> None:
+    def __init__(self, root: Path, chance: random.Random, failing: float = 0.0) -> None:
         self.root = root
         self.off: Path | None = None
         """What the disk had when the power was cut."""
         self._chance = chance
+        self._failing = failing
+        self._clean: dict[int, bytes] = {}  # what the kernel takes for written, and is not
         self._cut_in = chance.randrange(2, 80)
         self._contents: dict[int, bytes] = {}
         self._names: dict[int, dict[str, int]] = {}
@@ -52,10 +55,13 @@ class Power:
         """See what is synced; threads do their work at once, so that the same seed does the same."""
         commit = partition_files.commit
 
-        def committed(environment: lmdb.Environment, transaction: lmdb.Transaction, writes: Writes) -> None:
+        def committed(environment: lmdb.Environment, data: int, transaction: lmdb.Transaction, writes: Writes) -> None:
             path = Path(environment.path()) / "data.mdb"
             self._step()
-            commit(environment, transaction, writes)
+            if self._chance.random() < self._failing:
+                transaction.abort()
+                raise lmdb.Error("Input/output error")
+            commit(environment, data, transaction, writes)
             inode = path.stat().st_ino
             if self.off is None and self._chance.random() < 0.2:  # some pages are written, and no commit yet
                 old = self._contents[inode]
@@ -70,6 +76,13 @@ class Power:
                 await asyncio.sleep(0)
             return call(*arguments)
 
+        rewrite = Segment.rewrite
+
+        def rewritten(segment: Segment) -> None:
+            rewrite(segment)
+            self._clean.pop(os.fstat(segment.descriptor).st_ino, None)
+
+        patch.setattr(Segment, "rewrite", rewritten)
         patch.setattr(os, "fsync", self._sync)
         patch.setattr(os, "fdatasync", self._sync)
         patch.setattr(partition_files, "commit", committed)
@@ -96,11 +109,12 @@ class Power:
         """Return the machine with all that it has in its memory, and another process."""
         root = self.root.with_name(f"{self.root.name}k")
         shutil.copytree(self.root, root)
-        power = Power(root, self._chance)
+        power = Power(root, self._chance, self._failing)
         for path in (self.root, *self.root.rglob("*")):
             if path.is_file():
                 copied = root / path.relative_to(self.root)
                 power._contents[copied.stat().st_ino] = self._contents.get(path.stat().st_ino, b"")
+                power._clean[copied.stat().st_ino] = self._clean.get(path.stat().st_ino, b"")
             else:
                 known = self._names.get(path.stat().st_ino, {})
                 copied = root / path.relative_to(self.root)
@@ -117,7 +131,16 @@ class Power:
                 self._names[status.st_ino] = {entry.name: entry.inode() for entry in entries}
         else:
             with Path(f"/proc/self/fd/{descriptor}").open("rb") as file:
-                self._contents[status.st_ino] = file.read()
+                live = file.read()
+            if self._chance.random() < self._failing:
+                self._clean[status.st_ino] = live
+                raise OSError(5, "Input/output error")
+            old, clean = self._contents.get(status.st_ino, b""), self._clean.get(status.st_ino, b"")
+            self._contents[status.st_ino] = b"".join(
+                (old if page == clean[start : start + PAGE] else live)[start : start + PAGE]
+                for start in range(0, len(live), PAGE)
+                if (page := live[start : start + PAGE])
+            )
         self._step()
 
     def _step(self) -> None:

@@ -12,6 +12,10 @@ copied into the next generation, and that one is used from then on. The former o
 memory that both share, after each commit and before anybody hears of it. If there is no mark, the commit came before
 the copy and is in it; if there is one, nothing is answered. At most one commit can follow the mark, in a file that
 nobody reads any more.
+
+A lock says something only of the file that is locked. Who removes or replaces ``owner.lock``, or the folder, lets
+another process claim what is there then. So whoever gets a lock makes sure that the file still has its name, and an
+owner looks now and then whether its own still has.
 """
 
 from __future__ import annotations
@@ -24,9 +28,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.private_files import FILE_MODE, FOLDER_MODE, make_folder, make_private
 from socketcluster_store.errors import FencedError, PartitionLockedError
 from socketcluster_store.files import sync_folder
+
+log = get_logger(__name__)
 
 _LIVE = b"\0"
 _FENCED = b"\1"
@@ -39,12 +46,22 @@ class Claim:
         self.folder = folder
         """Where the data is."""
         self._lock = lock
-        self._mark = mmap.mmap(lock, 1, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._map = mmap.mmap(lock, 1, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._mark: mmap.mmap | bytes = self._map
+        self._why = "this store hung"
 
     @property
     def fenced(self) -> bool:
-        """Was the partition taken from this process?"""
+        """Was the partition taken from this process, or given up? This looks at the file as well."""
+        if not self._mark[0] and not _is_at(self._lock, self.folder / "owner.lock"):
+            self.give_up("its owner.lock was removed or replaced")
         return self._mark[0] != 0
+
+    def give_up(self, why: str) -> None:
+        """Have it be as if the partition had been taken from this process: nothing more is answered."""
+        if not self._mark[0]:
+            log.error("a partition is given up", path=str(self.folder), reason=why)
+            self._mark, self._why = _FENCED, why
 
     def check(self) -> None:
         """Make sure that the data is still this process's: before a commit, and after it before it is answered.
@@ -53,11 +70,12 @@ class Claim:
             FencedError: it is not.
         """
         if self._mark[0]:
-            raise FencedError(f"{self.folder} was taken over: this store hung")
+            raise FencedError(f"{self.folder} is this store's no longer: {self._why}")
 
     def release(self) -> None:
         """Let another process claim the partition."""
-        self._mark.close()
+        self._mark = _FENCED
+        self._map.close()
         os.close(self._lock)
 
 
@@ -81,8 +99,16 @@ class Claims:
             PartitionLockedError: another process owns or claims it.
             OSError: the folder cannot be used.
         """
-        with self._claiming(number) as (path, generation):
-            return self._own(path / str(generation))
+        with self._claiming(number) as (path, generations, _guard):
+            claim = self._own(path / str(generations[-1]))
+            try:
+                self._keep(path)
+            except BaseException:
+                claim.release()
+                raise
+            for left in generations[:-1]:  # by a taker that died
+                shutil.rmtree(path / str(left), ignore_errors=True)
+            return claim
 
     def take(self, number: int, holder: str, copy: Callable[[Path, Path], object]) -> Claim:
         """Claim a partition, even from a process that hangs; it may take as long as the data needs to be copied.
@@ -97,8 +123,8 @@ class Claims:
             PartitionLockedError: another store than ``holder`` owns or claims it.
             OSError: the folder cannot be used.
         """
-        with self._claiming(number) as (path, generation):
-            former = path / str(generation)
+        with self._claiming(number) as (path, generations, guard):
+            former = path / str(generations[-1])
             try:
                 return self._own(former)
             except PartitionLockedError as error:
@@ -111,27 +137,32 @@ class Claims:
             draft.mkdir(FOLDER_MODE)
             copy(former, draft)
             claim = self._own(draft)
-            claim.folder = path / str(generation + 1)
-            sync_folder(draft)
-            draft.rename(claim.folder)
-            sync_folder(path)
+            try:
+                claim.folder = path / str(generations[-1] + 1)
+                sync_folder(draft)
+                _check_name(guard, path / "claim.lock")  # else somebody else may have made a draft there
+                draft.rename(claim.folder)
+                self._keep(path)
+            except BaseException:
+                claim.release()
+                raise
             shutil.rmtree(former, ignore_errors=True)
             return claim
 
     @contextlib.contextmanager
-    def _claiming(self, number: int) -> Iterator[tuple[Path, int]]:
-        """Keep others from claiming the partition; yield its folder and its present generation."""
+    def _claiming(self, number: int) -> Iterator[tuple[Path, list[int], int]]:
+        """Keep others from claiming the partition; yield its folder, its generations, and the lock."""
         path = self._folder / f"{number:02}"
         make_folder(self._folder)
         make_folder(path)
         with _descriptor(path / "claim.lock") as guard:
             if not _try_lock(guard):
                 raise PartitionLockedError(f"another store claims {path}", "")
-            generations = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
+            _check_name(guard, path / "claim.lock")
+            generations = sorted(int(entry.name) for entry in path.iterdir() if entry.name.isdecimal())
             if not generations:
                 (path / "1").mkdir(FOLDER_MODE)
-            self._keep(path)
-            yield path, max(generations, default=1)
+            yield path, generations or [1], guard
 
     def _keep(self, path: Path) -> None:
         """Force the names that lead to a partition to the disk: who made them may have died before it did so."""
@@ -151,6 +182,7 @@ class Claims:
         try:
             if not _try_lock(lock):
                 raise PartitionLockedError(f"another store owns {folder}", os.pread(lock, 1024, 1).decode())
+            _check_name(lock, folder / "owner.lock")
             os.ftruncate(lock, 0)
             os.pwrite(lock, _LIVE + self._store_id.encode(), 0)
             return Claim(folder, lock)
@@ -172,6 +204,26 @@ def _open(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     make_private(path)
     return descriptor
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Has an open file this name still?"""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+    except OSError:  # nobody knows
+        return True
+
+
+def _check_name(descriptor: int, path: Path) -> None:
+    """Make sure that what was locked is what others would lock.
+
+    Raises:
+        PartitionLockedError: it is not; somebody else may have locked it.
+    """
+    if not _is_at(descriptor, path):
+        raise PartitionLockedError(f"{path} was removed or replaced", "")
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from pathlib import Path
@@ -23,9 +24,9 @@ from socketcluster_store.engines.base import Command, EnginePartition
 from socketcluster_store.engines.journal import Journal
 from socketcluster_store.engines.journal import encode as encode_writes
 from socketcluster_store.engines.lmdb import LmdbEngine
-from socketcluster_store.errors import EngineError
+from socketcluster_store.errors import EngineError, FencedError
 
-SEEDS = int(os.environ.get("PAGE_MIX_SEEDS", "60"))
+SEEDS = int(os.environ.get("PAGE_MIX_SEEDS", "25"))
 LIVES = 8
 SEGMENT_BYTES = 4 * 4096
 KEYS = [f"k{number}" for number in range(30)]
@@ -53,6 +54,19 @@ class Past:
         self.batches.append(batch)
         return batch
 
+    def keep(self, batch: Batch) -> None:
+        """Note that a batch is to be found, and those before it."""
+        self.kept = max(self.kept, self._place(batch) + 1)
+
+    def refuse(self, batch: Batch) -> None:
+        """Forget a batch that was refused."""
+        place = self._place(batch)
+        del self.batches[place]
+        self.kept -= place < self.kept
+
+    def _place(self, batch: Batch) -> int:
+        return next(place for place, each in enumerate(self.batches) if each is batch)
+
     def found(self, state: dict[str, str], written: int) -> None:
         """Go on from the state that was found; it has to be that after some batch, ``written`` or later."""
         after: list[dict[str, str]] = [{}]
@@ -73,63 +87,97 @@ async def state_of(partition: EnginePartition) -> dict[str, str]:
 
 
 async def write(partition: EnginePartition, power: Power, past: Past, chance: random.Random, *, always: bool) -> None:
-    """Apply a batch; note that it is to be kept if that was acknowledged before the power was cut."""
+    """Apply a batch; note that it is to be kept if that was acknowledged before the power was cut.
+
+    Raises:
+        FencedError: the partition was given up, and the batch may be there.
+    """
     batch = past.next(chance)
-    number = len(past.batches)
-    await partition.apply(
-        [
-            Command(store_pb2.VERB_REMOVE, b"s", [key])
-            if value is None
-            else Command(store_pb2.VERB_SET, b"s", [key], encode(value))
-            for key, value in batch.items()
-        ]
-    )
-    if always and power.off is None:
-        past.kept = max(past.kept, number)
+    commands = [
+        Command(store_pb2.VERB_REMOVE, b"s", [key])
+        if value is None
+        else Command(store_pb2.VERB_SET, b"s", [key], encode(value))
+        for key, value in batch.items()
+    ]
+    try:
+        await partition.apply(commands)
+    except FencedError:
+        raise
+    except EngineError:
+        past.refuse(batch)
+    else:
+        if always and power.off is None:
+            past.keep(batch)
 
 
 async def live(partition: EnginePartition, power: Power, past: Past, chance: random.Random, *, always: bool) -> None:
-    """Write until the power is cut, or for a while."""
+    """Write until the power is cut, or for a while.
+
+    Raises:
+        FencedError: the partition was given up.
+    """
     for _ in range(chance.choice((5, 20, 60))):
-        together = chance.choice((1, 1, 4))
-        await asyncio.gather(*(write(partition, power, past, chance, always=always) for _ in range(together)))
+        writes = [write(partition, power, past, chance, always=always) for _ in range(chance.choice((1, 1, 4)))]
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
         if chance.random() < 0.3:
             power.write_back()
         if not always and chance.random() < 0.05:
-            number = len(past.batches)
-            await partition.sync()
-            if power.off is None:
-                past.kept = max(past.kept, number)
+            last = past.batches[-1:]
+            with contextlib.suppress(EngineError):
+                await partition.sync()
+                if power.off is None and last:
+                    past.keep(last[0])
         if power.off is not None:
             return
 
 
+async def opened(power: Power, *, always: bool) -> EnginePartition:
+    """Open the partition, at last."""
+    folder = power.root / "app" / "partitions"
+    engine = LmdbEngine(folder, Documents(1 << 20), sync_each_commit=always, segment_bytes=SEGMENT_BYTES)
+    while True:
+        with contextlib.suppress(EngineError):
+            return await engine.open(0)
+
+
+@pytest.mark.parametrize("failing", [0.0, 0.1], ids=["sound", "failing"])
 @pytest.mark.parametrize("fsync", ["always", "now and then"])
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_what_is_found_is_a_past_that_happened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, fsync: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, fsync: str, failing: float
 ) -> None:
-    chance = random.Random(f"{seed} {fsync}")
+    chance = random.Random(f"{seed} {fsync} {failing}")
     always = fsync == "always"
     past = Past()
     (tmp_path / "r").mkdir()
-    power = Power(tmp_path / "r", chance)
+    power = Power(tmp_path / "r", chance, failing)
     epoch = written = 0
     for _ in range(LIVES):
         with monkeypatch.context() as patch:
             power.install(patch)
-            folder = power.root / "app" / "partitions"
-            engine = LmdbEngine(folder, Documents(1 << 20), sync_each_commit=always, segment_bytes=SEGMENT_BYTES)
-            partition = await engine.open(0)
+            partition = await opened(power, always=always)
+            given_up = False
             if power.off is None:
                 assert partition.epoch > epoch
                 epoch = partition.epoch
                 past.found(await state_of(partition), written)
-                await live(partition, power, past, chance, always=always)
+                try:
+                    await live(partition, power, past, chance, always=always)
+                except FencedError:
+                    given_up = True
             killed = power.off is None and chance.random() < 0.3
-            successor = power.kill() if killed else Power(power.cut(), chance)
-            written = len(past.batches) if killed else 0
-            await partition.close()
+            written = len(past.batches) if killed and not given_up else 0
+            if killed:
+                successor = power.kill()
+            elif given_up and power.off is None:
+                successor = power
+            else:
+                successor = Power(power.cut(), chance, failing)
+            with contextlib.suppress(EngineError):
+                await partition.close()
         power = successor
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from socketcluster_store.engines import partition_files as files
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
 from socketcluster_store.engines.journal import Writes
 from socketcluster_store.engines.overlay import Overlay
-from socketcluster_store.errors import EngineError, FencedError
+from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError
 from socketcluster_store.folder_membership import FolderMembership
 from socketcluster_store.membership import Membership
 
@@ -83,6 +84,8 @@ class LmdbEngine(Engine):
                     raise FencedError(
                         f"partition {number} in {claimed.folder} was taken over: this store hung"
                     ) from error
+                if isinstance(error, PartitionLockedError):
+                    raise
                 if isinstance(error, lmdb.Error | OSError | EngineError):
                     raise EngineError(f"cannot open partition {number} in {claimed.folder}: {error}") from None
                 raise
@@ -112,6 +115,7 @@ class LmdbPartition(EnginePartition):
         self.epoch = opened.epoch
         self._path = claim.folder
         self._environment = opened.environment
+        self._data = opened.data
         self._journal = opened.journal
         self._claim = claim
         self._trees = trees
@@ -127,6 +131,10 @@ class LmdbPartition(EnginePartition):
         self._syncing = asyncio.Lock()
         self._written = 0
         self._synced = 0
+        self._applied = opened.journal.generation - len(
+            opened.written
+        )  # the generation up to which LMDB has everything
+        self._distrusted = False
         self._checkpointing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = self._arm(CHECKPOINT_AFTER)
         self._failure: EngineError | None = None  # of the last checkpoint
@@ -184,26 +192,59 @@ class LmdbPartition(EnginePartition):
             if self._synced >= written:
                 return
             mark = self._written
-            try:
-                await asyncio.to_thread(self._journal.sync)
-            except OSError as error:
-                raise self._error("cannot be synced", error) from error
+            if not self._distrusted:
+                try:
+                    await asyncio.to_thread(self._journal.sync)
+                except OSError as error:
+                    log.error("a journal could not be synced", error=str(self._error("cannot be synced", error)))
+                    self._distrusted = True
+            if self._distrusted:
+                await self._replace_journal()
             self._synced = mark
 
-    async def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._checkpointing is not None:
-            await asyncio.wait({self._checkpointing})
-            if self._timer is not None:
-                self._timer.cancel()
+    async def _replace_journal(self) -> None:
+        """Have LMDB take what the journal has.
+
+        A sync that failed is not to be tried again: the kernel takes the pages that it could not write for written, so
+        the next one succeeds. What is written into a segment that is begun anew depends on none of them.
+
+        Raises:
+            FencedError: it is no use, and nothing can be acknowledged; an opening will tell what is on the disk.
+            EngineError: it is no use.
+        """
+        last = self._journal.generation
         try:
-            await self.sync()
+            while self._applied < last:
+                if not self._overlay.frozen:
+                    self._start_checkpoint()
+                await self._wait_for_checkpoint()
+        except EngineError as error:
+            if self._sync_each_commit:
+                self._claim.give_up(f"neither its journal nor LMDB can be written: {error}")
+                self._claim.check()
+            raise
+        self._distrusted = False
+
+    async def close(self) -> None:
+        await self._rest()
+        try:
+            with contextlib.suppress(FencedError):
+                await self.sync()
         finally:
+            await self._rest()
             self._reader.close()
             self._journal.close()
             self._environment.close()
+            os.close(self._data)
             self._claim.release()
+
+    async def _rest(self) -> None:
+        """Wait for the checkpoint under way, and begin none by the clock."""
+        if self._checkpointing is not None:
+            await asyncio.wait({self._checkpointing})
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _error(self, what: str, error: Exception) -> EngineError:
         with contextlib.suppress(OSError):  # LMDB calls a full disk an input/output error, too
@@ -312,6 +353,9 @@ class LmdbPartition(EnginePartition):
             self._failure = error
         except Exception as error:
             self._failure = self._error("cannot be written", error)
+            if isinstance(error, lmdb.Error) and files.is_lost(self._environment):
+                self._claim.give_up(f"LMDB is to be opened again: {error}")
+                self._failure = FencedError(str(self._failure))
             self._retry_at = asyncio.get_running_loop().time() + RETRY_PAUSE
             log.error(
                 "a checkpoint failed",
@@ -324,6 +368,7 @@ class LmdbPartition(EnginePartition):
             self._timer = self._arm(RETRY_PAUSE)
         else:
             self._failure = None
+            self._applied = self._journal.generation - 1
             self._reader.close()
             self._reader.open()
             self._overlay.thaw()
@@ -345,7 +390,7 @@ class LmdbPartition(EnginePartition):
                 except BaseException:
                     transaction.abort()
                     raise
-                await asyncio.to_thread(files.commit, self._environment, transaction, writes)
+                await asyncio.to_thread(files.commit, self._environment, self._data, transaction, writes)
                 return
             except lmdb.MapFullError:
                 self._reader.close()

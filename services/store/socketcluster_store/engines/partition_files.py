@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ import lmdb
 from socketcluster_runtime.private_files import FILE_MODE, FOLDER_MODE, make_private
 from socketcluster_store.engines import journal
 from socketcluster_store.engines.journal import Journal, Writes
-from socketcluster_store.errors import EngineError
+from socketcluster_store.errors import EngineError, PartitionLockedError
 from socketcluster_store.files import sync_folder
 
 MAP_BYTES = 16 * 1024**3
@@ -35,6 +36,8 @@ class Opened(NamedTuple):
     """What was opened."""
 
     environment: lmdb.Environment
+    data: int
+    """A descriptor of LMDB's file, locked: whatever becomes of its name, nobody else writes to it."""
     journal: Journal
     written: list[Writes]
     """What only the journal has: apart for each of its segments."""
@@ -91,10 +94,19 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
 
     Raises:
         lmdb.Error, OSError: they cannot be opened.
+        PartitionLockedError: another process has them open, whatever became of its claim.
         EngineError: one of them is damaged.
     """
     with contextlib.ExitStack() as undo:
         _make(path)
+        data = os.open(path / _DATA, os.O_RDWR | os.O_CLOEXEC)
+        undo.callback(os.close, data)
+        try:
+            fcntl.flock(data, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PartitionLockedError(
+                f"another store has {path / _DATA} open, although the owner.lock beside it is not locked", ""
+            ) from None
         environment = lmdb.open(
             str(path),
             map_size=MAP_BYTES,
@@ -123,14 +135,14 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
         else:  # it was killed with a full journal: LMDB takes everything
             everything = {key: value for some in written for key, value in some.items()} | record
             everything |= applied_writes(opened.generation, opened.crc)
-            _commit_at_once(environment, everything)
+            _commit_at_once(environment, data, everything)
             opened.turn()
             written = [{}]
         environment.sync(True)
         opened.sync()
         sync_folder(path)
         undo.pop_all()
-    return Opened(environment, opened, written, epoch)
+    return Opened(environment, data, opened, written, epoch)
 
 
 def _make(path: Path) -> None:
@@ -161,7 +173,7 @@ def _applied(transaction: lmdb.Transaction) -> tuple[int, int | None]:
     return int.from_bytes(applied, "big"), int.from_bytes(previous[-4:], "big") if known else None
 
 
-def _commit_at_once(environment: lmdb.Environment, writes: Writes) -> None:
+def _commit_at_once(environment: lmdb.Environment, data: int, writes: Writes) -> None:
     while True:
         try:
             transaction = environment.begin(write=True)
@@ -170,13 +182,13 @@ def _commit_at_once(environment: lmdb.Environment, writes: Writes) -> None:
             except BaseException:
                 transaction.abort()
                 raise
-            commit(environment, transaction, writes)
+            commit(environment, data, transaction, writes)
             return
         except lmdb.MapFullError:
             grow(environment)
 
 
-def commit(environment: lmdb.Environment, transaction: lmdb.Transaction, writes: Writes) -> None:
+def commit(environment: lmdb.Environment, data: int, transaction: lmdb.Transaction, writes: Writes) -> None:
     """Commit, and sync; the file has all pages then, so that one that was cut short can be told: see ``_check_length``.
 
     LMDB writes no page that it took from the end of the file and freed in the same transaction. So the file is made
@@ -185,20 +197,28 @@ def commit(environment: lmdb.Environment, transaction: lmdb.Transaction, writes:
     page = environment.stat()["psize"]
     volume = sum(len(key) + len(value or b"") for key, value in writes.items())
     try:
-        _lengthen(environment, _length(environment) * 2 + (8 * (volume // page) + 1024) * page)
+        _lengthen(data, _length(environment) * 2 + (8 * (volume // page) + 1024) * page)
     except OSError:
         transaction.abort()
         raise
     transaction.commit()
-    with contextlib.suppress(FileNotFoundError):
-        os.truncate(_data_of(environment), _length(environment))
+    os.ftruncate(data, _length(environment))
 
 
-def _lengthen(environment: lmdb.Environment, size: int) -> None:
-    path = _data_of(environment)
-    with contextlib.suppress(FileNotFoundError):  # whoever took the partition over has removed it: the claim says so
-        if path.stat().st_size < size:
-            os.truncate(path, size)
+def is_lost(environment: lmdb.Environment) -> bool:
+    """Can nothing more be written until it is opened again, because the last page of a commit could not be?"""
+    try:
+        environment.begin(write=True).abort()
+    except lmdb.PanicError:
+        return True
+    except lmdb.Error:
+        return False
+    return False
+
+
+def _lengthen(data: int, size: int) -> None:
+    if os.fstat(data).st_size < size:
+        os.ftruncate(data, size)
 
 
 def _length(environment: lmdb.Environment) -> int:

@@ -1,0 +1,107 @@
+"""Locks whose files are removed or replaced by hand, and takers that die or fail on the way."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support import store_writer
+from support.store_writer import consistent, put
+
+from socketcluster_store import claims
+from socketcluster_store.claims import Claims
+from socketcluster_store.errors import FencedError, PartitionLockedError
+from socketcluster_store.files import sync_folder
+
+
+async def test_an_owner_whose_lock_was_removed_keeps_others_out_until_it_gives_up(tmp_path: Path) -> None:
+    first = await store_writer.engine(tmp_path, store_id="first").open(0)
+    await put(first, 1)
+    (tmp_path / "00" / "1" / "owner.lock").unlink()
+    second = store_writer.engine(tmp_path, store_id="second")
+    with pytest.raises(PartitionLockedError, match=r"data\.mdb open, although the owner\.lock beside it is not locked"):
+        await second.open(0)
+    await put(first, 2)  # nobody else writes there
+    assert first.fenced  # the store looks four times a second
+    with pytest.raises(FencedError, match=r"owner\.lock was removed or replaced"):
+        await put(first, 3)
+    await first.close()
+    opened = await second.open(0)
+    assert await consistent(opened) == 2
+    await opened.close()
+
+
+async def test_an_owner_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_path: Path) -> None:
+    first = await store_writer.engine(tmp_path).open(0)
+    for number in range(1, 300):
+        await put(first, number)
+    folder = tmp_path / "00" / "1"
+    folder.rename(tmp_path / "aside")
+    shutil.copytree(tmp_path / "aside", folder)
+    before = (folder / "data.mdb").read_bytes()
+    for number in range(300, 600):  # it checkpoints on, in its own files
+        await put(first, number)
+    assert (folder / "data.mdb").read_bytes() == before
+    second = await store_writer.engine(tmp_path).open(0)
+    found = await consistent(second)
+    assert found == 299
+    assert first.fenced
+    await first.close()
+    assert not second.fenced
+    await put(second, found + 1)
+    assert await consistent(second) == found + 1
+    await second.close()
+
+
+def test_a_lock_that_has_no_name_any_more_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Claims(tmp_path, "one").claim(3).release()
+    lock = claims._try_lock
+
+    def lock_what_is_removed(descriptor: int) -> bool:
+        Path(f"/proc/self/fd/{descriptor}").readlink().unlink()
+        return lock(descriptor)
+
+    monkeypatch.setattr(claims, "_try_lock", lock_what_is_removed)
+    with pytest.raises(PartitionLockedError, match=r"claim\.lock was removed or replaced"):
+        Claims(tmp_path, "two").claim(3)
+    monkeypatch.undo()
+    Claims(tmp_path, "two").claim(3).release()
+
+
+def test_a_taker_whose_lock_was_removed_takes_nothing(tmp_path: Path) -> None:
+    hung = Claims(tmp_path, "hung").claim(3)
+    taker = Claims(tmp_path, "taker")
+    with pytest.raises(PartitionLockedError, match=r"claim\.lock was removed or replaced"):
+        taker.take(3, "hung", lambda former, _: (former.parent / "claim.lock").unlink())
+    assert not (tmp_path / "03" / "2").exists()
+    assert hung.fenced
+    taken = taker.take(3, "hung", lambda _former, _new: None)
+    assert taken.folder == tmp_path / "03" / "2"
+    hung.release()
+    taken.release()
+
+
+def test_a_taker_that_fails_at_the_end_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hung = Claims(tmp_path, "hung").claim(3)
+    (hung.folder / "data").write_text("old")
+
+    def copy(former: Path, new: Path) -> None:
+        (new / "data").write_bytes((former / "data").read_bytes())
+
+    def fail(folder: Path) -> None:
+        if (tmp_path / "03" / "2").exists():
+            raise OSError(5, "Input/output error")
+        sync_folder(folder)
+
+    monkeypatch.setattr(claims, "sync_folder", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        Claims(tmp_path, "taker").take(3, "hung", copy)
+    monkeypatch.undo()
+    assert (hung.folder / "data").exists()
+    claim = Claims(tmp_path, "another").claim(3)  # what was copied is whole, and counts
+    assert claim.folder == tmp_path / "03" / "2"
+    assert (claim.folder / "data").read_text() == "old"
+    assert not hung.folder.exists()
+    claim.release()
+    hung.release()
