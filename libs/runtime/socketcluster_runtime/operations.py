@@ -7,6 +7,7 @@ from socketcluster_runtime.errors import (
     ChainTooDeepError,
     InvalidOperationError,
     OperationError,
+    PartitionUnavailableError,
     ProcedureError,
     ResultLostError,
     SessionOverError,
@@ -48,3 +49,14 @@ def error_of(operation: Operation, error: Error) -> OperationError:
     if error.code == store_pb2.Error.CODE_PROCEDURE_FAILED:
         return ProcedureError(error.message, name=error.name, operation=name, keys=operation.keys)
     return _ERRORS.get(error.code, OperationError)(error.message, operation=name, keys=operation.keys)
+
+
+def partition_unavailable(operation: Operation, reason: str) -> PartitionUnavailableError:
+    """Return the exception for an operation on a partition that no store can open."""
+    text = (
+        f"{described(operation)}: partition {operation.partition} is unavailable: {reason}. Mend what this says, or put"
+        " a copy of the partition's folder there: the store tries again every few seconds. All other partitions serve"
+    )
+    error = PartitionUnavailableError(text, operation=operation_name(operation.verb), keys=operation.keys)
+    error.partition = operation.partition
+    return error

@@ -20,7 +20,6 @@ from socketcluster_runtime.channel_feed import ChannelFeed, Gap, HistoryPage, Po
 from socketcluster_runtime.errors import (
     InvalidOperationError,
     LinkError,
-    PartitionUnavailableError,
     SessionOverError,
     StoreUnavailableError,
     TooLargeError,
@@ -28,11 +27,12 @@ from socketcluster_runtime.errors import (
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation, Result, decode_results
-from socketcluster_runtime.operations import described, error_of, operation_name
+from socketcluster_runtime.operations import described, error_of, operation_name, partition_unavailable
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.rpc_tls import RpcTls
 from socketcluster_runtime.store_links import StoreLinks
 from socketcluster_runtime.store_routes import Pending, Route, clock, partition_for
+from socketcluster_runtime.untold import Untold
 from socketcluster_runtime.worker_directory import WorkerDirectory
 
 log = get_logger(__name__)
@@ -109,8 +109,10 @@ class StoreClient:
         self._last_id = 0
         self._ids = itertools.count(1)
         self._renewing: dict[int, Route] = {}
-        self._routes = [
-            Route(number, self._ids, self._renewing, self._session_gone, on_session_over)
+        self._routes: list[Route] = []
+        self._untold = Untold(self._routes)
+        self._routes += [
+            Route(number, self._ids, self._renewing, self._session_gone, on_session_over, self._untold.note)
             for number in range(PARTITION_COUNT)
         ]
         self._feeds: dict[str, ChannelFeed] = {}  # of all routes
@@ -140,6 +142,7 @@ class StoreClient:
             self._timer.cancel()
         await self._links.close()
         self._ready.clear()
+        self._untold.close()
         for feed in self._feeds.values():
             feed.close()
         for pending in list(self._pending.values()):
@@ -209,7 +212,8 @@ class StoreClient:
             refused = StoreUnavailableError
             why = "too many operations wait for the stores"
         elif route.refusals and (reason := route.unavailable):
-            future.set_exception(_partition_unavailable(operation, reason))
+            route.failed(operation, reason)
+            future.set_exception(partition_unavailable(operation, reason))
             return future
         else:
             deadline = clock() + self._timeout
@@ -220,23 +224,29 @@ class StoreClient:
                 self._arm(pending)
             route.dispatch(pending)
             return future
+        if refused is StoreUnavailableError:
+            route.failed(operation, why)
         text = f"{described(operation)}: {why}"
         future.set_exception(refused(text, operation=operation_name(verb), keys=keys))
         return future
 
     def attach(self, session_id: str) -> asyncio.Future[bytes]:
         """Hold a session, on every later link too, until ``detach``; the result tells whether it existed."""
-        future = self.call(store_pb2.VERB_SESSION_ATTACH, session_id=session_id)
         if (route := self._route_of(session_id)) is not None:
             route.attach(session_id)
-            future.add_done_callback(partial(_attached, route, session_id))
+        future = self.call(store_pb2.VERB_SESSION_ATTACH, session_id=session_id)
+        if route is not None:
+            future.add_done_callback(partial(route.attach_answered, session_id))
         return future
 
     def detach(self, session_id: str) -> asyncio.Future[bytes]:
         """Let go of a session."""
         if (route := self._route_of(session_id)) is not None:
             route.detach(session_id)
-        return self.call(store_pb2.VERB_SESSION_DETACH, session_id=session_id)
+        future = self.call(store_pb2.VERB_SESSION_DETACH, session_id=session_id)
+        if route is not None:
+            future.add_done_callback(partial(route.detach_answered, session_id))
+        return future
 
     def session_renewed(self, session_id: str, renewed_id: str) -> None:
         """Note that a session has another id, of the same partition; more than once is as good.
@@ -361,7 +371,7 @@ class StoreClient:
         reason = route.unavailable
         if reason:
             for pending in list(route.parked.values()):
-                self._fail(pending, _partition_unavailable(pending.operation, reason))
+                self._fail(pending, partition_unavailable(pending.operation, reason))
         return bool(reason)
 
     # Operations on their way
@@ -438,7 +448,10 @@ class StoreClient:
         self._pending_bytes -= len(pending.operation.value)
 
     def _fail(self, pending: Pending, error: LinkError) -> None:
-        self._routes[pending.operation.partition].forget(pending.operation.id)
+        route = self._routes[pending.operation.partition]
+        route.forget(pending.operation.id)
+        if not isinstance(error, InvalidOperationError | SessionOverError):
+            route.failed(pending.operation, str(error))
         self._forget(pending)
         if not pending.future.done():
             pending.future.set_exception(error)
@@ -473,23 +486,3 @@ class StoreClient:
             return self._routes[partition_of(identifier)] if identifier else None
         except (AttributeError, ValueError):
             return None
-
-
-def _partition_unavailable(operation: Operation, reason: str) -> PartitionUnavailableError:
-    text = (
-        f"{described(operation)}: partition {operation.partition} is unavailable: {reason}. Mend what this says, or put"
-        " a copy of the partition's folder there: the store tries again every few seconds. All other partitions serve"
-    )
-    error = PartitionUnavailableError(text, operation=operation_name(operation.verb), keys=operation.keys)
-    error.partition = operation.partition
-    return error
-
-
-def _attached(route: Route, session_id: str, answer: asyncio.Future[bytes]) -> None:
-    if answer.cancelled():
-        return
-    error = answer.exception()
-    if error is None:
-        route.attached(session_id, answer.result())
-    elif isinstance(error, SessionOverError) and not route.is_renewing(session_id):
-        route.sessions.pop(session_id, None)

@@ -21,9 +21,11 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.channel_feed import ChannelFeed, ChannelPosition
+from socketcluster_runtime.errors import SessionOverError
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation, Result
 from socketcluster_runtime.routing import partition_of
+from socketcluster_runtime.untold import CHANNELS, CHECKS, SESSIONS, WATCHES, State, state_of
 
 log = get_logger(__name__)
 
@@ -35,6 +37,10 @@ _RENEW = store_pb2.VERB_SESSION_RENEW
 _CHECK = store_pb2.VERB_SESSION_CHECK
 _SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
 _WATCH = store_pb2.VERB_WATCH
+_DETACH = store_pb2.VERB_SESSION_DETACH
+_UNSUBSCRIBE = store_pb2.VERB_CHANNEL_UNSUBSCRIBE
+_UNWATCH = store_pb2.VERB_UNWATCH
+_NEGATIVE = frozenset((_DETACH, _UNSUBSCRIBE, _UNWATCH))
 _CHANNEL_VERBS = frozenset(
     (
         _SUBSCRIBE,
@@ -95,6 +101,7 @@ class Route:
         "_ids",
         "_on_gone",
         "_on_over",
+        "_on_untold",
         "_renewing",
         "_unanswered",
         "channels",
@@ -106,6 +113,7 @@ class Route:
         "refusals",
         "sent_to",
         "sessions",
+        "untold",
         "watches",
     )
 
@@ -116,6 +124,7 @@ class Route:
         renewing: dict[int, Route],
         on_gone: Callable[[str], None],
         on_over: Callable[[str], None] = lambda _session_id: None,
+        on_untold: Callable[[str], None] = lambda _why: None,
     ) -> None:
         """Prepare the route.
 
@@ -125,6 +134,7 @@ class Route:
             renewing: shared by all routes: by the id of such an operation, its route.
             on_gone: called with a session that ended unheard.
             on_over: called with one that was renewed or ended on purpose, unheard.
+            on_untold: called with the reason when something is ``untold``: ``tell_again`` is to be called in a while.
         """
         self.number = number
         self.owner: Sender | None = None
@@ -139,11 +149,13 @@ class Route:
         self.sessions: dict[str, int] = {}
         self.channels: dict[str, ChannelFeed] = {}  # subscribed
         self.watches: dict[tuple[str, tuple[str, ...]], bytes] = {}  # by session id and key chain, their tags
+        self.untold: dict[State, None] = {}  # what the owner has refused to know so far, or did not answer
         self._unanswered: dict[int, Own] = {}  # operations of its own on sent_to; made anew for each owner
         self._ids = ids
         self._renewing = renewing
         self._on_gone = on_gone
         self._on_over = on_over
+        self._on_untold = on_untold
 
     # Ownership
 
@@ -219,13 +231,17 @@ class Route:
         if result.error is None:
             heard(result.value)
         elif result.error.code == store_pb2.Error.CODE_SESSION_OVER:
-            if not self.is_renewing(operation.session_id):
+            if self.is_renewing(operation.session_id):
+                self.failed(operation, "the session is being renewed")
+            else:
                 self.sessions.pop(operation.session_id, None)
                 self._on_over(operation.session_id)
-        elif result.error.code != store_pb2.Error.CODE_NOT_OWNER:
+        elif result.error.code == store_pb2.Error.CODE_INVALID:  # and will ever be
             log.error("a session or channel could not be taken up again", error=result.error.message)
         else:
-            self.lost(link)
+            self.failed(operation, result.error.message)
+            if result.error.code == store_pb2.Error.CODE_NOT_OWNER:
+                self.lost(link)
 
     def is_renewing(self, session_id: str) -> bool:
         """Is a session being renewed from here? A former owner may have done so, and the answer will say."""
@@ -262,8 +278,10 @@ class Route:
         sent_to, self.sent_to = self.sent_to, None
         if sent_to is not None:
             sent_to.forget(self._unanswered)  # their ids are not used again: a late answer finds nothing
-        for operation_id in self._unanswered:
+        for operation_id, (operation, _heard) in self._unanswered.items():
             del self._renewing[operation_id]
+            if operation.verb in _NEGATIVE:  # the others are said to any owner
+                self.failed(operation, "the link or the owner is another")
         self._unanswered.clear()
         in_flight, self.in_flight = self.in_flight, OrderedDict()
         for pending in in_flight.values():
@@ -293,16 +311,40 @@ class Route:
         if state & _KNOWN and not _decode_exists(existed):
             self._on_gone(session_id)
 
+    def attach_answered(self, session_id: str, answer: asyncio.Future[bytes]) -> None:
+        """Take what became of an attachment that was called."""
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if error is None:
+            self.attached(session_id, answer.result())
+        elif isinstance(error, SessionOverError):
+            if self.is_renewing(session_id):
+                self._untold(State(SESSIONS, session_id), "the session is being renewed")
+            else:
+                self.sessions.pop(session_id, None)
+
     def detach(self, session_id: str) -> None:
         """Remember that there are no sockets of a session here any more; its end is still to be heard."""
         if session_id in self.sessions:
             self.sessions[session_id] &= ~_HERE
+
+    def detached(self, session_id: str, _result: bytes = b"") -> None:
+        """Take the store's answer to a detachment."""
+        if self.sessions.get(session_id) == 0:  # no store ever said that it exists: no end will be told
+            del self.sessions[session_id]
+
+    def detach_answered(self, session_id: str, answer: asyncio.Future[bytes]) -> None:
+        """Take what became of a detachment that was called."""
+        if not answer.cancelled() and answer.exception() is None:
+            self.detached(session_id)
 
     def ended(self, session_id: str) -> None:
         """Note that a session's end was heard of."""
         state = self.sessions.pop(session_id, 0)
         if state & _HERE:
             self.sessions[session_id] = _HERE
+            self._untold(State(SESSIONS, session_id), "a session ended that has sockets here")
 
     def session_renewed(self, session_id: str, renewed_id: str) -> bool | None:
         """Note that a session has another id; return whether there are sockets of it, ``None``: it is not known."""
@@ -321,19 +363,84 @@ class Route:
     def _renewals(self) -> Iterator[Own]:
         """Make the operations that tell a new owner what is attached and subscribed, and ask for what may be gone."""
         for session_id in self.attached_sessions():
-            operation = Operation(id=next(self._ids), verb=_ATTACH, session_id=session_id)
-            yield operation, partial(self.attached, session_id)
+            yield self._telling_of_session(session_id)
+        yield from self._checks()
+        for channel, feed in self.channels.items():
+            yield self._subscription(channel, feed)
+        for key, tag in self.watches.items():
+            yield self._telling_of_watch(key, tag)
+        untold, self.untold = self.untold, {}  # what is said to any owner is said
+        for state in untold:
+            if not self._is_so(state):
+                yield from self._telling(state)
+
+    def tell_again(self, at_most: int) -> bool:
+        """Tell the owner states that are untold; return whether others are left that can be told now.
+
+        Without an owner nothing needs to be told: whoever is the next is told all.
+        """
+        if self.owner is None:
+            return False
+        for state in list(itertools.islice(self.untold, at_most)):
+            del self.untold[state]
+            for operation, heard in self._telling(state):
+                self._send_own(operation, heard)
+        return bool(self.untold)
+
+    def failed(self, operation: Operation, why: str) -> None:
+        """Note that an operation was refused or not answered: what it tells of this worker is to be told again."""
+        state = state_of(operation)
+        if state is not None:
+            self._untold(state, why)
+
+    def _untold(self, state: State, why: str) -> None:
+        self.untold[state] = None
+        self._on_untold(why)
+
+    def _is_so(self, state: State) -> bool:
+        """Is it what a new owner is told anyway?"""
+        if state.kind == SESSIONS:
+            return bool(self.sessions.get(state.name, 0) & _HERE)
+        if state.kind == CHANNELS:
+            return state.name in self.channels
+        return state.kind == CHECKS or (state.name, state.keys) in self.watches
+
+    def _telling(self, state: State) -> Iterator[Own]:
+        """Make the operations that tell what a state is at present."""
+        if state.kind == SESSIONS:
+            yield self._telling_of_session(state.name)
+        elif state.kind == CHANNELS:
+            feed = self.channels.get(state.name)
+            if feed is None:
+                yield Operation(id=next(self._ids), verb=_UNSUBSCRIBE, name=state.name), _ignore
+            elif feed.opening is not None:  # else another subscription was answered
+                yield self._subscription(state.name, feed)
+        elif state.kind == WATCHES:
+            yield self._telling_of_watch((state.name, state.keys), self.watches.get((state.name, state.keys)))
+        else:
+            yield from self._checks()
+
+    def _telling_of_session(self, session_id: str) -> Own:
+        is_here = self.sessions.get(session_id, 0) & _HERE
+        operation = Operation(id=next(self._ids), verb=_ATTACH if is_here else _DETACH, session_id=session_id)
+        return operation, partial(self.attached if is_here else self.detached, session_id)
+
+    def _subscription(self, channel: str, feed: ChannelFeed) -> Own:
+        operation = Operation(id=next(self._ids), verb=_SUBSCRIBE, name=channel)
+        feed.reopen(operation.id)
+        return operation, partial(self.subscribed, channel, operation.id)
+
+    def _telling_of_watch(self, key: tuple[str, tuple[str, ...]], tag: bytes | None) -> Own:
+        session_id, keys = key
+        verb = _UNWATCH if tag is None else _WATCH
+        operation = Operation(id=next(self._ids), verb=verb, session_id=session_id, keys=keys, value=tag or b"")
+        return operation, _ignore
+
+    def _checks(self) -> Iterator[Own]:
         left = [session_id for session_id, state in self.sessions.items() if state == _KNOWN]
         for start in range(0, len(left), CHECKED_AT_ONCE):
             asked = _encode(left[start : start + CHECKED_AT_ONCE])
             yield Operation(id=next(self._ids), verb=_CHECK, value=asked), self._checked
-        for channel, feed in self.channels.items():
-            operation = Operation(id=next(self._ids), verb=_SUBSCRIBE, name=channel)
-            feed.reopen(operation.id)
-            yield operation, partial(self.subscribed, channel, operation.id)
-        for (session_id, keys), tag in self.watches.items():
-            operation = Operation(id=next(self._ids), verb=_WATCH, session_id=session_id, keys=keys, value=tag)
-            yield operation, _ignore
 
     def _checked(self, gone: bytes) -> None:
         for session_id in _decode_ids(gone):

@@ -11,6 +11,7 @@ from types import CoroutineType
 from typing import Any
 
 from socketcluster_runtime import logging
+from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_runtime.throttle import Throttle
 
 log = logging.get_logger(__name__)
@@ -78,11 +79,18 @@ class Tasks:
         except Exception as error:
             self._on_error(error, what)
 
-    def watch(self, future: asyncio.Future[Any], what: str) -> None:
-        """Report what ``future`` fails with; for operations whose result nobody waits for."""
+    def watch(self, future: asyncio.Future[Any], what: str, *, is_told_again: bool = False) -> None:
+        """Report what ``future`` fails with; for operations whose result nobody waits for.
+
+        Args:
+            future: the operation's.
+            what: what it is for, in a few words.
+            is_told_again: does the store client tell the stores again if none answers? It has logged that then.
+        """
 
         def done(finished: asyncio.Future[Any]) -> None:
-            if not finished.cancelled() and (error := finished.exception()) is not None:
+            error = None if finished.cancelled() else finished.exception()
+            if error is not None and not (is_told_again and isinstance(error, StoreUnavailableError)):
                 self._on_error(error, what)
 
         future.add_done_callback(done)

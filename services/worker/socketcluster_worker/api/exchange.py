@@ -286,7 +286,7 @@ class Exchange(Emitter):
         """
         self._inside[channel] = _Inside(receive, missed)
         subscribed = self._client.subscribe(channel)
-        self._tasks.watch(subscribed, "subscribing to the other workers' broadcasts")
+        self._tasks.watch(subscribed, "subscribing to the other workers' broadcasts", is_told_again=True)
         return subscribed
 
     def deliver(self, channel: str, packed: bytes, position: tuple[int, int]) -> None:
@@ -339,4 +339,5 @@ class Exchange(Emitter):
 
     def _leave(self, channel: str) -> None:
         if channel not in self._members and channel not in self._channels:
-            self._tasks.watch(self._client.unsubscribe(channel), f"unsubscribing from {channel!r}")
+            left = self._client.unsubscribe(channel)
+            self._tasks.watch(left, f"unsubscribing from {channel!r}", is_told_again=True)

@@ -325,7 +325,7 @@ class Sessions:
             if not session.renewing:  # else the answer to that says what it is
                 self.ended(session_id)  # unless it was renewed since, and has another id
         else:
-            self.tasks.watch(attached, "attaching a session")
+            self.tasks.watch(attached, "attaching a session", is_told_again=True)
 
     def discard(self, socket: Socket) -> None:
         """Note that a socket is gone; with the last one the store learns of it."""
@@ -334,7 +334,7 @@ class Sessions:
             del session._sockets[socket]
             if not session._sockets:
                 detached = self.client.detach(session.id)
-                self.tasks.watch(detached, "detaching a session")
+                self.tasks.watch(detached, "detaching a session", is_told_again=True)
                 socket.begun(detached)
 
     def emit_elsewhere(self, session: Session, event: str, packed: bytes) -> None:

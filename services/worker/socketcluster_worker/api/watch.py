@@ -198,4 +198,4 @@ class Watches:
     def _sweep(self, key: Key, group: _Group) -> None:
         if not group.watches and self._groups.get(key) is group:
             del self._groups[key]
-            self._tasks.watch(self._client.unwatch(*key), f"unwatching {list(key[1])}")
+            self._tasks.watch(self._client.unwatch(*key), f"unwatching {list(key[1])}", is_told_again=True)

@@ -1,0 +1,106 @@
+"""What a store is to know of this worker and does not know yet, because it refused it or did not answer.
+
+Which sessions have sockets here, what is subscribed and what is watched are states, not messages: the last one counts,
+and it is told until the owner has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.messages import Operation
+from socketcluster_runtime.throttle import Throttle
+
+log = get_logger(__name__)
+
+RETRY_PAUSE = 1.0
+"""Seconds until a state is told again."""
+TOLD_AT_ONCE = 1000
+"""States of one partition that are told then; the rest follow after another pause."""
+
+SESSIONS = store_pb2.VERB_SESSION_ATTACH
+CHANNELS = store_pb2.VERB_CHANNEL_SUBSCRIBE
+WATCHES = store_pb2.VERB_WATCH
+CHECKS = store_pb2.VERB_SESSION_CHECK
+_KINDS: dict[int, int] = {
+    SESSIONS: SESSIONS,
+    store_pb2.VERB_SESSION_DETACH: SESSIONS,
+    CHANNELS: CHANNELS,
+    store_pb2.VERB_CHANNEL_UNSUBSCRIBE: CHANNELS,
+    WATCHES: WATCHES,
+    store_pb2.VERB_UNWATCH: WATCHES,
+    CHECKS: CHECKS,
+}
+
+
+class State(NamedTuple):
+    """Names what is to be told, not what it is at present."""
+
+    kind: int
+    name: str = ""
+    """Of the session or channel."""
+    keys: tuple[str, ...] = ()
+    """The key chain of a watch."""
+
+
+def state_of(operation: Operation) -> State | None:
+    """Return the state that an operation tells, if it tells one."""
+    kind = _KINDS.get(operation.verb)
+    if kind is None:
+        return None
+    if kind == CHECKS:
+        return State(kind)
+    return State(kind, operation.session_id or operation.name, tuple(operation.keys))
+
+
+class Teller(Protocol):
+    """The route of a partition."""
+
+    untold: dict[State, None]
+
+    def tell_again(self, at_most: int) -> bool:
+        """Tell states that are untold; return whether others are left that can be told now."""
+
+
+class Untold:
+    """Has the routes of a worker tell again, after a pause, what they could not."""
+
+    def __init__(self, routes: Sequence[Teller]) -> None:
+        self._routes = routes
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._refused = Throttle(self._report)
+
+    def note(self, why: str) -> None:
+        """Note that a state is untold, and why."""
+        if not self._closed:
+            self._refused.add(why)
+            self._arm()
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        self._closed = True
+        self._refused.close()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(RETRY_PAUSE, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        left = [route.tell_again(TOLD_AT_ONCE) for route in self._routes if route.untold]
+        if any(left):
+            self._arm()
+
+    def _report(self, count: int) -> None:
+        log.warning(
+            "the stores do not know yet what is attached, subscribed or watched here; they are told again",
+            count=count,
+            last=self._refused.last,
+        )
