@@ -45,8 +45,8 @@ MAX_OPERATION_BYTES = 32 * 1024 * 1024
 """The largest value that is sent at all; a store allows less."""
 MAX_HISTORIES = 16
 """Answers of histories that may be on their way; each has a megabyte or so."""
-MAX_EMITTERS = 4096
-"""Pairs of a worker and a partition of which the last emit is remembered."""
+MAX_HEARD = 100_000
+"""Emits that are remembered, to tell those that come again after a takeover: of all workers, the last ones heard."""
 
 _SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
 _encode = msgspec.msgpack.Encoder().encode
@@ -118,8 +118,7 @@ class StoreClient:
         self._feeds: dict[str, ChannelFeed] = {}  # of all routes
         self._pending: dict[int, Pending] = {}  # in the order of their deadlines
         self._pending_bytes = 0
-        # By incarnation and partition, the last emit that was heard
-        self._emitted: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._emitted: OrderedDict[tuple[str, int], None] = OrderedDict()  # by incarnation and id, in order
         self._timer: asyncio.TimerHandle | None = None
         self._histories = asyncio.Semaphore(MAX_HISTORIES)
         self._ready = asyncio.Event()
@@ -428,13 +427,14 @@ class StoreClient:
             self.session_renewed(event.session_renewed.session_id, event.session_renewed.renewed_id)
 
     def _is_new(self, emit: store_pb2.SessionMessage) -> bool:
-        """Was an emit not heard of before? Those of a worker come in the order of their ids, again after a break."""
-        key = (emit.origin, partition_of(emit.session_id))
-        last = self._emitted.pop(key, 0)
-        self._emitted[key] = max(last, emit.id)  # the one that was heard of last stands last
-        if len(self._emitted) > MAX_EMITTERS:
+        """Was an emit not heard of before? One may come again after a takeover, or late from a former owner."""
+        key = emit.origin, emit.id
+        if key in self._emitted:
+            return False
+        self._emitted[key] = None
+        if len(self._emitted) > MAX_HEARD:
             self._emitted.popitem(last=False)
-        return emit.id > last
+        return True
 
     def _session_gone(self, session_id: str) -> None:
         """Tell of a session that ended while nobody could tell this worker."""
