@@ -37,10 +37,13 @@ def judge_channels(history: History) -> Iterator[Violation]:
 
 def _answers(history: History, channel: str, published: Sequence[Call]) -> Iterator[Violation]:
     """Compare what each publisher was told with what it was told before."""
+    known: set[str] = set()
     first: dict[str, Call] = {}
     last: dict[str, Call] = {}
     left: dict[str, set[int]] = defaultdict(set)
     for call in published:
+        again = call.given in known
+        known.add(call.given)
         if not call.done or call.answer == NOWHERE:
             continue
         original = first.setdefault(call.given, call)
@@ -48,6 +51,7 @@ def _answers(history: History, channel: str, published: Sequence[Call]) -> Itera
             anew = original.answer[0] != call.answer[0] and history.epochs_end(original.begun, call.ended)
             if original.answer != call.answer and not anew:
                 yield Violation("channel", channel, f"{call.given} was published twice", (original, call))
+        if again:  # its place may be that of an attempt that has no answer
             continue
         before = last.get(call.client)
         last[call.client] = call
@@ -114,7 +118,7 @@ def _subscriber(
             elif each.place[1] > offset + 1:
                 yield Violation("channel", channel, "what is missing is not named", (last, each))
             epoch, offset = each.place
-        if epoch in left:
+        if epoch in left and epoch:  # 0 is that of a channel to which nothing was published, also after a loss
             yield Violation("channel", channel, "an epoch that was left comes back to a subscriber", (last, each))
             left.discard(epoch)  # say it once
         last = each

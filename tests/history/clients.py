@@ -101,7 +101,7 @@ async def add(keys: Keys, worker: Worker, client: str, chance: random.Random) ->
     for number in itertools.count():
         if worker.stopping.is_set():
             break
-        size = size_of(chance)
+        size = size_of(chance, worker.weight)
         token = f"{worker.name}/{client}/{number}"
         name = keys.list_for(size, chance)
         value = packed(token, size)
@@ -139,11 +139,11 @@ async def write(keys: Keys, worker: Worker, client: str, chance: random.Random) 
         await calls.begin(worker.call(client, "write", key, numbers[key], pb.VERB_SET, value=value))
 
     while not worker.stopping.is_set():
-        await put(chance.choice(small), size_of(chance))
+        await put(chance.choice(small), size_of(chance, worker.weight))
         await calls.at_most(30)
         await pause(chance)
         while not worker.bursts.empty():
-            for number in range(worker.bursts.get_nowait()):
+            for number in range(int(worker.bursts.get_nowait() * worker.weight)):
                 await put(chance.choice(small), 20)
                 await put(large[number % BURST_REGISTERS], chance.randrange(*BURST_SIZES))
     await calls.at_most(0)
@@ -172,7 +172,7 @@ async def publish(keys: Keys, worker: Worker, client: str, chance: random.Random
         else:
             token = f"{worker.name}/{client}/{number}"
             before.append(token)
-        size = size_of(chance) if chance.random() < 0.7 else 10
+        size = size_of(chance, worker.weight) if chance.random() < 0.7 else 10
         await calls.begin(publication(worker, client, channel, token, size))
         await calls.at_most(chance.choice((0, 5, 30)))
         await pause(chance)

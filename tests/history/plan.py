@@ -48,6 +48,7 @@ class Plan:
         seconds: how long faults are done.
         setting: of the stores.
         store_timeout: of the workers, seconds.
+        weight: of large values and of bursts, 0 to 1: from Valkey a store reads the whole partition that it opens.
         steps: in the order of their times.
     """
 
@@ -55,6 +56,7 @@ class Plan:
     seconds: float
     setting: Setting
     store_timeout: float
+    weight: float
     steps: tuple[Step, ...]
 
     def __str__(self) -> str:
@@ -92,7 +94,7 @@ def plan(seed: int, seconds: float, engine: str, *, can_mount: bool) -> Plan:
     favourite = chance.randrange(len(kinds))
     weights[favourite] *= 2
     steps = tuple(_steps(chance, seconds, [make for _weight, make in kinds], weights))
-    return Plan(seed, seconds, setting, chance.choice((4.0, 10.0, 10.0)), steps)
+    return Plan(seed, seconds, setting, chance.choice((4.0, 10.0, 10.0)), 1.0 if local else 0.2, steps)
 
 
 def _steps(
@@ -142,7 +144,7 @@ def _burst(chance: random.Random) -> Step:
 
 def _pause_valkey(chance: random.Random) -> Step:
     kind = chance.choice(("stop_valkey", "pause_valkey"))
-    return Step(0, kind, chance.choice("012"), lasting=VALKEY_TIMEOUT * chance.choice((0.5, 1.2, 2.5)))
+    return Step(0, kind, chance.choice("012"), lasting=VALKEY_TIMEOUT * chance.choice((0.3, 0.8, 1.5)))
 
 
 def _kill_valkey(chance: random.Random) -> Step:

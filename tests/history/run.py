@@ -81,7 +81,8 @@ async def run(plan: Plan, say: Callable[[str], None] = lambda _line: None) -> Re
     async with contextlib.AsyncExitStack() as stack:
         stores = await stack.enter_async_context(Stores(plan.setting, note))
         workers = [
-            Worker(number, stores.addresses, history, plan.store_timeout, clients(keys), plan.seed) for number in (1, 2)
+            Worker(number, stores.addresses, history, plan.store_timeout, clients(keys), plan.seed, plan.weight)
+            for number in (1, 2)
         ]
         for worker in workers:
             await worker.start()

@@ -22,7 +22,7 @@ from support.valkey import Cluster, Server
 TESTS = Path(__file__).parents[1]
 HANG_TIMEOUT = 1.0
 """Seconds; the shortest that a store allows."""
-VALKEY_TIMEOUT = 1.0
+VALKEY_TIMEOUT = 2.0
 MEMORY, MEMORY_NEEDED = Path("/dev/shm"), 4 << 30  # noqa: S108  # the folder in it has a name of its own
 """Where Valkey's data is, if there is so much room."""
 RESTART_PAUSE = 0.5

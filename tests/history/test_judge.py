@@ -299,6 +299,13 @@ def test_a_message_that_is_published_again_keeps_its_place(made: Made) -> None:
     assert made.wrong() == ["1.1 was published twice"]
 
 
+def test_a_message_that_is_published_again_may_have_the_place_of_an_attempt_without_an_answer(made: Made) -> None:
+    made.call("publish", "a", outcome=UNKNOWN)
+    made.publish((1, 2))
+    made.call("publish", "a", (1, 1))
+    assert made.wrong() == []
+
+
 def test_a_publisher_is_told_the_place_at_which_the_message_is_heard(made: Made) -> None:
     made.call("publish", "1.1", (1, 5))
     made.call("publish", "1.2", outcome=REFUSED)

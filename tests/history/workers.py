@@ -20,6 +20,7 @@ from socketcluster_runtime.store_client import StoreClient
 CHANNELS = ("kept0", "kept1", "kept2", "short0", "short1", "live0", "live1", "live2", "live3")
 SIZES = ((60, 10, 200), (25, 200, 20_000), (12, 20_000, 200_000), (3, 200_000, 900_000))
 """How many of a hundred values have how many bytes."""
+LARGE = 100_000
 encode = msgspec.msgpack.encode
 decode: Callable[[bytes], Any] = msgspec.msgpack.decode
 ClientLoop = Callable[["Worker", str, random.Random], Coroutine[Any, Any, None]]
@@ -35,6 +36,7 @@ class Worker:
         timeout: seconds that a call waits for its answer.
         clients: what its clients do, by their names.
         seed: of their chances.
+        weight: of large values, and of bursts.
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class Worker:
         timeout: float,
         clients: dict[str, ClientLoop],
         seed: int,
+        weight: float = 1,
     ) -> None:
         self.number = number
         self.incarnation = 0
         self.history = history
+        self.weight = weight
         self.stopping = asyncio.Event()
         self.bursts: asyncio.Queue[int] = asyncio.Queue()
         """How many large values are to be written at once."""
@@ -205,7 +209,8 @@ def filling(token: str | int, size: int) -> bytes:
     return (word * (size // len(word) + 1))[:size]
 
 
-def size_of(chance: random.Random) -> int:
-    """Return how large a value is to be."""
-    ((_share, least, most),) = chance.choices(SIZES, [share for share, _least, _most in SIZES])
+def size_of(chance: random.Random, weight: float = 1) -> int:
+    """Return how large a value is to be; the weight is that of the large ones."""
+    shares = [share if most < LARGE else share * weight for share, _least, most in SIZES]
+    ((_share, least, most),) = chance.choices(SIZES, shares)
     return chance.randrange(least, most)
