@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from secrets import token_hex
+from time import time_ns
 
 import msgspec
 
@@ -94,7 +95,7 @@ class StoreClient:
         Raises:
             SettingsError: an address is malformed.
         """
-        self._opening = store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=token_hex(8))
+        self._opening = store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=_new_incarnation())
         self.workers = WorkerDirectory()
         """Where the workers are that the stores know."""
         self._links = StoreLinks(addresses, self._opening, secret, self, tls)
@@ -486,3 +487,8 @@ class StoreClient:
             return self._routes[partition_of(identifier)] if identifier else None
         except (AttributeError, ValueError):
             return None
+
+
+def _new_incarnation() -> str:
+    """Return what no other start of a process has; that of a later start is greater."""
+    return f"{time_ns():016x}{token_hex(4)}"

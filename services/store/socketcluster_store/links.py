@@ -17,6 +17,8 @@ log = get_logger(__name__)
 
 REPLY_BYTES = 4 * 1024 * 1024
 """What is gathered in one LinkReply, unless a single item is larger."""
+MAX_REPLACED = 8
+"""Processes that are remembered of those whose place another one of the same worker took."""
 _ITEM_BYTES = 32
 """What an event or a result costs beside its value."""
 
@@ -225,13 +227,35 @@ def _size(item: _Item) -> int:
 
 
 class Links:
-    """The open links, at most one a worker."""
+    """The open links, at most one a worker.
+
+    Two live processes with one worker's id would close each other's links for ever. Whichever comes again after another
+    one took its place shows that there are two; then the one that was started later has the id.
+    """
 
     def __init__(self) -> None:
         self._links: dict[str, WorkerLink] = {}
+        # By a linked worker's id, the processes of the same id whose place was taken, and whether that was told
+        self._replaced: dict[str, dict[str, bool]] = {}
 
     def __iter__(self) -> Iterator[WorkerLink]:
         return iter(self._links.values())
+
+    def refuses(self, link: WorkerLink) -> bool:
+        """Is it a second live process with one worker's id, which was started earlier than the linked one?"""
+        replaced = self._replaced.get(link.worker_id, {})
+        linked = self._links.get(link.worker_id)
+        if link.process not in replaced or linked is None or link.process > linked.process:
+            return False
+        if not replaced[link.process]:
+            replaced[link.process] = True
+            log.error(
+                "two processes have one worker's id, the one that was started earlier is refused",
+                worker=link.worker_id,
+                addresses=[each.http and f"{each.http[0]}:{each.http[1]}" for each in (link, linked)],
+                what_to_do="give each worker a name of its own, SOCKETCLUSTER_NAME, or end one of them",
+            )
+        return True
 
     def add(self, link: WorkerLink) -> None:
         """Add a link; an earlier one of the same worker, which the store may not know to be broken, is closed."""
@@ -239,6 +263,11 @@ class Links:
         if earlier is not None:
             log.warning("a worker linked again, its earlier link is closed", worker=link.worker_id)
             earlier.close(grpc.StatusCode.ABORTED, "another link of the same worker has taken over")
+            if earlier.process != link.process:
+                replaced = self._replaced.setdefault(link.worker_id, {})
+                replaced.setdefault(earlier.process, False)
+                if len(replaced) > MAX_REPLACED:
+                    del replaced[next(iter(replaced))]
         self._links[link.worker_id] = link
         if link.http is None or (earlier is not None and earlier.http == link.http):
             link.announce(self._directory())  # which is what the others have
@@ -249,6 +278,7 @@ class Links:
         """Remove a link that has ended."""
         if self._links.get(link.worker_id) is link:
             del self._links[link.worker_id]
+            self._replaced.pop(link.worker_id, None)
             if link.http is not None:
                 self.announce(self._directory())
 

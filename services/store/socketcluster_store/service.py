@@ -94,6 +94,10 @@ class StoreService:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the store stops")
         http = (opening.http_host or rpc.peer_host(context.peer()), opening.http_port) if opening.http_port else None
         link = WorkerLink(opening.worker_id, opening.incarnation, self._settings.max_link_bytes, http)
+        if self._links.refuses(link):
+            await context.abort(
+                grpc.StatusCode.ALREADY_EXISTS, "another process with this worker's id is linked, and was started later"
+            )
         link.announce(self.partitions.announcement())
         self._links.add(link)
         log.info("worker linked", worker=link.worker_id)
