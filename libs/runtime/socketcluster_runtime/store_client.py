@@ -417,12 +417,12 @@ class StoreClient:
             self._on_data_change(event.data_change)
         elif kind == "session_destroyed":
             session_id = event.session_destroyed.session_id
+            route = self._routes[partition_of(session_id)]
             if event.session_destroyed.on_purpose:
                 self._on_session_over(session_id)
-            route = self._routes[partition_of(session_id)]
-            route.ended(session_id)
-            if event.session_destroyed.on_purpose:
                 route.sessions.pop(session_id, None)  # whatever is here of it is on its way out
+            else:
+                route.ended(session_id)
             self._on_session_destroyed(session_id)
         elif kind == "session_renewed":
             self.session_renewed(event.session_renewed.session_id, event.session_renewed.renewed_id)

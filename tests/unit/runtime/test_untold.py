@@ -191,6 +191,15 @@ async def test_a_session_that_ends_under_its_sockets_is_attached_again(fed: Hand
     assert fed.destroyed == ["s"]
 
 
+async def test_a_session_that_was_ended_on_purpose_is_let_go_of(fed: HandFed, link: StoreLink) -> None:
+    fed.client.attach("s")
+    assert await told(fed, link) == (ATTACH, "s")
+    event = store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="s", on_purpose=True))
+    fed.client.on_reply(link, store_pb2.LinkReply(events=[event]))
+    assert route_of(fed).untold == {}
+    assert route_of(fed).sessions == {}
+
+
 async def test_a_subscription_whose_subscriber_stays(fed: HandFed, link: StoreLink) -> None:
     subscribed = fed.client.subscribe(CHANNEL)
     (operation,) = await next_sent(link)
