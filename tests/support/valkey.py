@@ -161,6 +161,18 @@ class Cluster:
             server.end()
 
 
+def until_replicated(primary: Server, replica: Server) -> None:
+    """Return when a replica has what its primary has."""
+
+    def has_all() -> bool:
+        wanted, found = primary.ask("ROLE"), replica.ask("ROLE")
+        assert isinstance(wanted, list)
+        assert isinstance(found, list)
+        return bool(found[0] == b"slave" and found[3] == b"connected" and found[4] >= wanted[1])
+
+    _until(has_all)
+
+
 def _info(server: Server, name: str) -> str:
     """Return a field of CLUSTER INFO."""
     text = server.ask("CLUSTER", "INFO")

@@ -12,6 +12,7 @@ whatever happens to the store, and offsets go on where they ended. Keys, ``#`` b
     c j <number>                    #channel and #id of the ids, in the order in which they came
     c w                             the first and the next number of those
     c b                             what names the time in which the partition was opened last, or ``_CLEAN``
+    c e                             the first epoch that no opening has reserved
 
 A power cut may take what was not synced with it, and a failover of Valkey what had not arrived, and offsets would be
 given twice. So every channel gets a new epoch unless this is the time, by ``EnginePartition.life``, in which the store
@@ -40,6 +41,7 @@ from socketcluster_store.engines.base import (
     CLOSE_CHANNELS,
     EXPIRE_CHANNELS,
     OPEN_CHANNELS,
+    RESERVE_EPOCHS,
     Command,
     KeyValue,
 )
@@ -79,7 +81,16 @@ class Opening(NamedTuple):
     life: bytes
     """Names the time in which nothing can be lost: see ``EnginePartition``; empty: it is not known."""
     epoch: int
-    """Of every channel at least, if offsets may have been lost."""
+    """The first one that the opening reserves, at least; all channels get it if offsets may have been lost."""
+    epochs: int
+    """How many it reserves."""
+
+
+class Closing(NamedTuple):
+    """The detail of the command CLOSE_CHANNELS."""
+
+    epoch: int
+    """The first one that was not given."""
 
 
 class Publication(NamedTuple):
@@ -161,6 +172,12 @@ def read_deadline(outcome: bytes) -> float | None:
     return _U64.unpack(outcome)[0] / 1000 if outcome else None
 
 
+def read_epoch(outcome: bytes) -> int:
+    """Return the first epoch that is reserved, from the outcome of OPEN_CHANNELS."""
+    epoch: int = _U64.unpack(outcome)[0]
+    return epoch
+
+
 def channel_command(verb: int, channel: str, detail: object = None, value: bytes = b"") -> Command:
     """Return a command on a channel."""
     return Command(verb, b"", (channel,), value, detail=detail)
@@ -169,20 +186,32 @@ def channel_command(verb: int, channel: str, detail: object = None, value: bytes
 def _open(kv: KeyValue, command: Command) -> bytes:
     opening = command.detail
     assert isinstance(opening, Opening)  # noqa: S101
+    reserved = kv.get(b"ce")
+    epoch = opening.epoch if reserved is None else max(opening.epoch, _U64.unpack(reserved)[0])
+    kv.put(b"ce", _U64.pack(epoch + opening.epochs))
     before = kv.get(b"cb")
     if before not in (None, _CLEAN) and (before != opening.life or not before):
         for key, raw in list(kv.scan(b"cm")):
             meta = _Meta(*_META.unpack(raw))
-            meta.epoch = max(opening.epoch, meta.epoch + 1)
+            meta.epoch = max(epoch, meta.epoch + 1)  # an earlier version reserved none
             kv.put(key, meta.pack())
     kv.put(b"cb", opening.life)
     if kv.get(b"cn") is None and (count := sum(1 for _ in kv.scan(b"cm"))):  # an earlier version did not count
         _count(kv, channels=count)
+    return _U64.pack(epoch)
+
+
+def _reserve(kv: KeyValue, command: Command) -> bytes:
+    assert isinstance(command.detail, int)  # noqa: S101
+    kv.put(b"ce", _U64.pack(command.detail))
     return b""
 
 
-def _close(kv: KeyValue, _command: Command) -> bytes:
+def _close(kv: KeyValue, command: Command) -> bytes:
+    closing = command.detail
+    assert isinstance(closing, Closing)  # noqa: S101
     kv.put(b"cb", _CLEAN)
+    kv.put(b"ce", _U64.pack(closing.epoch))
     return b""
 
 
@@ -432,6 +461,7 @@ VERBS: dict[int, Callable[[KeyValue, Command], bytes]] = {
     CHANNEL_POSITION: _position,
     OPEN_CHANNELS: _open,
     CLOSE_CHANNELS: _close,
+    RESERVE_EPOCHS: _reserve,
     EXPIRE_CHANNELS: _expire,
 }
 """The commands on channels with a history."""

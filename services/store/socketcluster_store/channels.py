@@ -23,6 +23,7 @@ from socketcluster_store.channel_log import (
     MAX_IDS,
     MAX_LIMIT,
     ChannelPosition,
+    Closing,
     HistoryAnswer,
     HistoryQuery,
     Opening,
@@ -30,6 +31,7 @@ from socketcluster_store.channel_log import (
     channel_command,
     hash_of,
     read_deadline,
+    read_epoch,
     read_outcome,
 )
 from socketcluster_store.channel_rules import ChannelRules
@@ -38,10 +40,11 @@ from socketcluster_store.engines.base import (
     CLOSE_CHANNELS,
     EXPIRE_CHANNELS,
     OPEN_CHANNELS,
+    RESERVE_EPOCHS,
     Command,
     Outcome,
 )
-from socketcluster_store.errors import EngineError, InvalidError
+from socketcluster_store.errors import EngineError, InternalError, InvalidError
 from socketcluster_store.links import pack_event
 
 log = get_logger(__name__)
@@ -50,6 +53,8 @@ IDLE_TIME = 300.0
 """Seconds for which the offset of a channel without history is remembered after its last subscriber."""
 MAX_IDLE = 1024
 """Such channels that are remembered in a partition; of more, those idle for longest are forgotten."""
+EPOCHS = 1 << 24
+"""Epochs that are reserved at a time: at an opening, and when half of them are given."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 RETRY_PAUSE = 1.0
 """Seconds until it is tried again to remove what is too old."""
@@ -76,6 +81,7 @@ class Subscriber(Protocol):
 class Kept(Protocol):
     """What keeps the channels: a partition of an engine."""
 
+    epoch: int
     life: bytes | None
     """See ``EnginePartition``."""
 
@@ -147,7 +153,11 @@ class Channels(Generic[S]):
         self._idle: OrderedDict[bytes, tuple[float, int, int]] = OrderedDict()
         # In the order of their times; a dict's first key is found past all that were taken away before it
         self._ids: OrderedDict[tuple[str, str], tuple[float, _Published]] = OrderedDict()
+        # What comes after it, below the end, was reserved: no owner before or after gives it
         self._last_epoch = 0
+        self._epochs_end = 0
+        self._epochs_low = 0  # with no more left it is time to reserve more
+        self._reserving: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None  # when the timer fires
         self._due_next: float | None = None  # what was published while the timer's work is done
@@ -161,8 +171,15 @@ class Channels(Generic[S]):
             EngineError: the engine failed.
         """
         life = self._kept.life
-        opening = Opening(boot_id() if life is None else life, self._next_epoch(self._clock()))
-        await self._kept.apply([channel_command(OPEN_CHANNELS, "", opening)])
+        # an ownership's epoch may be milliseconds by a better clock than the partition's
+        least = max(int(self._clock() * 1_000_000), self._kept.epoch * 1000)
+        opening = Opening(boot_id() if life is None else life, least, EPOCHS)
+        (outcome,) = await self._kept.apply([channel_command(OPEN_CHANNELS, "", opening)])
+        if not isinstance(outcome, bytes):
+            raise outcome
+        self._last_epoch = read_epoch(outcome)
+        self._epochs_end = self._last_epoch + EPOCHS
+        self._epochs_low = EPOCHS // 2
         await self._kept.sync()  # else a power cut leaves that the channels were closed, and offsets are given again
         await self._expire_due()
 
@@ -175,25 +192,29 @@ class Channels(Generic[S]):
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._expiring is not None:
-            await asyncio.wait({self._expiring})
+        for task in (self._expiring, self._reserving):
+            if task is not None:
+                await asyncio.wait({task})
         if self._kept.life is None:
-            await self._kept.apply([channel_command(CLOSE_CHANNELS, "")])
+            await self._kept.apply([channel_command(CLOSE_CHANNELS, "", Closing(self._last_epoch + 1))])
 
     def prepare(self, subscriber: S, operation: Operation, now: float) -> Command | None:
         """Begin an operation; return what the engine is to do for it.
 
         Raises:
             InvalidError: the operation is malformed.
+            InternalError: it may need an epoch, and no more could be reserved.
         """
         verb = operation.verb
         name = operation.name
         rule = self._rules.find(name)
+        if (verb in (PUBLISH, SUBSCRIBE)) and self._epochs_end - self._last_epoch <= self._epochs_low:
+            self._reserve_more(operation)
         if verb == PUBLISH:
             if rule is None:
                 return None
             self._arm(now + rule.age)
-            epoch, most = self._next_epoch(now), self._rules.max_channels
+            epoch, most = self._next_epoch(), self._rules.max_channels
             detail = Publication(rule, now, epoch, operation.message_id, self._id_window, most)
             return channel_command(PUBLISH, name, detail, operation.value)
         if verb == HISTORY:
@@ -208,7 +229,7 @@ class Channels(Generic[S]):
         subscriber.channels.add(name)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = _Channel(0) if rule else self._begin(name, now)
+            channel = self._channels[name] = _Channel(0) if rule else self._begin(name)
         channel.subscribers[subscriber] = None
         return channel_command(CHANNEL_POSITION, name, now) if rule else None
 
@@ -285,13 +306,13 @@ class Channels(Generic[S]):
                 _since, epoch, offset = known
                 self._note_idle(key, now, epoch, offset + 1)
                 return _Published(offset + 1, epoch)
-        return _Published(1, self._next_epoch(now))  # the names that can be published to have no end
+        return _Published(1, self._next_epoch())  # the names that can be published to have no end
 
-    def _begin(self, name: str, now: float) -> _Channel[S]:
+    def _begin(self, name: str) -> _Channel[S]:
         """Return the channel, without a history, of somebody who begins to listen."""
         known = self._idle.pop(hash_of(name), None) if self._idle else None
         if known is None:
-            return _Channel(self._next_epoch(now))
+            return _Channel(self._next_epoch())
         channel: _Channel[S] = _Channel(known[1])
         channel.offset = known[2]
         return channel
@@ -320,10 +341,28 @@ class Channels(Generic[S]):
                 return
             del ids[oldest]
 
-    def _next_epoch(self, now: float) -> int:
-        """Return an epoch that no channel had before: microseconds since 1970, which JavaScript can count too."""
-        self._last_epoch = max(int(now * 1_000_000), self._last_epoch + 1)
+    def _next_epoch(self) -> int:
+        """Return an epoch that no channel had before: below 2**53, so that JavaScript can count it too."""
+        self._last_epoch += 1
         return self._last_epoch
+
+    def _reserve_more(self, operation: Operation) -> None:
+        """Reserve more epochs; refuse the operation if too few are left for what is under way."""
+        if self._reserving is None or self._reserving.done():
+            self._reserving = asyncio.create_task(self._reserve())
+        if self._epochs_end - self._last_epoch < EPOCHS // 4:
+            raise InternalError(f"{operation.name!r}: no epoch is left for a channel; the store's log says why")
+
+    async def _reserve(self) -> None:
+        end = self._epochs_end + EPOCHS
+        try:
+            await self._kept.apply([channel_command(RESERVE_EPOCHS, "", end)])
+            await self._kept.sync()  # before any of them is given
+        except EngineError as error:
+            self._epochs_low -= EPOCHS // 64  # it is tried again then
+            log.error("no more epochs could be reserved for channels", error=str(error))
+        else:
+            self._epochs_end, self._epochs_low = end, EPOCHS // 2
 
     # What is too old.
 
@@ -355,6 +394,8 @@ class Channels(Generic[S]):
         self._done_expiring(read_deadline(outcome))
 
     def _done_expiring(self, next_time: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         times = [time for time in (next_time, self._due_next) if time is not None]
         self._expiring = self._timer = self._due = self._due_next = None
         if times:

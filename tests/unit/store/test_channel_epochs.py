@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.channels import Bench, make_engine, values
+from support.channels import Bench, Listener, make_engine, publication, values
 
 from socketcluster_store import channels as channels_module
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.errors import EngineError, InternalError
 
 
 @pytest.fixture
@@ -102,3 +108,104 @@ async def test_a_power_cut_right_after_a_clean_opening_gives_no_offset_twice(
     await after.channels.close()
     await after.engine.close()
     await engine.close()
+
+
+@pytest.mark.parametrize("ends", ["closed", "killed", "killed after a reservation"])
+@pytest.mark.parametrize("name", ["memory", "lmdb"])
+async def test_an_owner_whose_clock_is_behind_gives_other_and_higher_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ends: str
+) -> None:
+    if ends == "killed after a reservation":
+        if name == "memory":
+            pytest.skip("what is reserved later is lost with the process, as all is")
+        monkeypatch.setattr(channels_module, "EPOCHS", 64)
+    epochs = []
+    now = time.time()
+    for step in (0, -3600, 0.0001, -1, -7200):
+        monkeypatch.setattr(time, "time_ns", lambda step=step: int((now + step) * 1e9))
+        partition = await make_engine(name, tmp_path / "data").open(7)
+        bench = Bench(partition)
+        bench.now = now + step
+        await bench.channels.load()
+        for number in range(100):
+            epochs.append((await bench.publish(f"nobody listens {number}", 1))["epoch"])
+            if number % 16 == 15:
+                await reserved(bench)
+        await reserved(bench)
+        if ends == "closed":
+            await bench.channels.close()
+        await partition.close()
+    assert epochs == sorted(set(epochs))
+    assert epochs[-1] < 2**53
+
+
+async def reserved(bench: Bench) -> None:
+    """Return when the channels reserve nothing."""
+    if bench.channels._reserving is not None:
+        await asyncio.wait({bench.channels._reserving})
+
+
+async def test_epochs_are_reserved_on_the_disk_before_one_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    disk = Disk(folder, monkeypatch)
+    monkeypatch.setattr(channels_module, "EPOCHS", 64)
+    partition = await make_engine("lmdb", folder).open(7)
+    bench = Bench(partition)
+    await bench.channels.load()
+    told = []
+    for number in range(500):
+        told.append((await bench.publish(f"nobody listens {number}", 1))["epoch"])
+        if number % 16 == 15:
+            await reserved(bench)
+    disk.cut()
+    after = Bench(await make_engine("lmdb", folder).open(7))
+    after.now = bench.now - 1
+    await after.channels.load()
+    assert (await after.publish("another", 1))["epoch"] > told[-1]
+    for one in (after, bench):
+        await one.channels.close()
+        await one.engine.close()
+
+
+async def test_without_epochs_publications_are_refused_until_some_can_be_reserved(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels_module, "EPOCHS", 64)
+    await bench.channels.load()
+
+    async def fail(batch: Any) -> Any:
+        raise EngineError("the disk is full")
+
+    works, bench.apply = bench.apply, fail
+    publish = partial(bench.channels.prepare, Listener(), publication("kept", 1), bench.now)
+
+    async def publish_many() -> None:
+        for _ in range(64):
+            publish()
+            await reserved(bench)
+
+    with pytest.raises(InternalError, match="no epoch is left"):
+        await publish_many()
+    bench.apply = works
+    with pytest.raises(InternalError):
+        publish()
+    await reserved(bench)
+    publish()
+
+
+async def test_a_memory_partition_that_is_taken_has_a_higher_epoch_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees = Documents(1024)
+    former = await MemoryEngine(tmp_path, trees, store_id="one-1").open(7)
+    monkeypatch.setattr(time, "time_ns", lambda: 10**18)
+    taken = await MemoryEngine(tmp_path, trees, store_id="two-2").take(7, "one-1")
+    assert former.fenced
+    assert taken.epoch > former.epoch
+    await taken.close()
+    again = await MemoryEngine(tmp_path, trees, store_id="three-3").open(7)
+    assert again.epoch > taken.epoch
+    await again.close()
+    await former.close()

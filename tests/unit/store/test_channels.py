@@ -25,6 +25,7 @@ from socketcluster_store.settings import StoreSettings
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     engine = await make_engine(request.param, tmp_path).open(7)
     made = Bench(engine)
+    await made.channels.load()
     yield made
     await made.channels.close()
     await engine.close()
@@ -47,7 +48,7 @@ async def test_offsets_are_consecutive_and_live_as_long_as_somebody_listens(benc
     }  # fmt: skip
     assert not (await bench.history("c", epoch=epoch, offset=4))["known"]
     assert not (await bench.history("c", epoch=epoch - 1, offset=1))["known"]
-    assert await bench.keys() in ([], [b"cb"])
+    assert await bench.keys() in ([], [b"cb", b"ce"])
 
 
 async def test_an_idle_channel_is_forgotten_and_comes_back_with_another_epoch(bench: Bench) -> None:
@@ -102,7 +103,7 @@ async def test_asking_makes_no_channel(bench: Bench) -> None:
         assert await bench.history(name) == answer
         assert await bench.history(name, epoch=5, offset=5) == answer | {"known": False}
     assert bench.channels._channels == {}
-    assert await bench.keys() in ([], [b"cb"])
+    assert await bench.keys() in ([], [b"cb", b"ce"])
 
 
 # With one.
@@ -110,17 +111,22 @@ async def test_asking_makes_no_channel(bench: Bench) -> None:
 
 async def test_a_history_goes_on_where_it_ended(bench: Bench) -> None:
     before = await bench.publish("kept", "a")
-    bench.start()
+    await restart(bench)
     assert await bench.publish("kept", "b") == {"offset": 2, "epoch": before["epoch"]}
     answer = await bench.history("kept")
     assert (values(answer), answer["start"], answer["known"]) == (["a", "b"], 1, True)
 
 
+async def restart(bench: Bench) -> None:
+    bench.start()
+    await bench.channels.load()
+
+
 @pytest.fixture
-def crowded(bench: Bench) -> Bench:
+async def crowded(bench: Bench) -> Bench:
     """Four channels may have a history, and do."""
     bench.rules = ChannelRules([parse_rule("*: 5, 10")], max_channels=4 * PARTITION_COUNT)
-    bench.start()
+    await restart(bench)
     return bench
 
 
@@ -161,7 +167,7 @@ async def test_channels_without_messages_make_room_the_oldest_first(
     assert isinstance(await crowded.publish("c7", 7), TooManyChannelsError)
     crowded.now += OFFSET_AGE + 1000
     await crowded.remove_old()
-    assert await crowded.keys() == [b"cb"]
+    assert await crowded.keys() == [b"cb", b"ce"]
     await fill(crowded)
     assert isinstance(await crowded.publish("c7", 7), TooManyChannelsError)
 
@@ -169,8 +175,7 @@ async def test_channels_without_messages_make_room_the_oldest_first(
 async def test_channels_that_an_earlier_version_did_not_count_are(crowded: Bench) -> None:
     await fill(crowded)
     await crowded.forget(b"cn")
-    crowded.start()
-    await crowded.channels.load()
+    await restart(crowded)
     assert isinstance(await crowded.publish("c4", 4), TooManyChannelsError)
 
 
@@ -320,7 +325,7 @@ async def test_an_id_is_published_once_within_its_window(bench: Bench, name: str
 
 async def test_ids_of_a_history_outlive_the_process(bench: Bench) -> None:
     first = await bench.publish("kept", "a", "id")
-    bench.start()
+    await restart(bench)
     assert await bench.publish("kept", "b", "id") == first
     assert values(await bench.history("kept")) == ["a"]
 
@@ -392,10 +397,10 @@ async def test_what_is_too_old_is_removed_and_then_forgotten(bench: Bench) -> No
         await bench.publish(f"kept{number}", "a")
         await bench.publish(f"kept{number}", "b")
     await bench.remove_old()
-    assert len(await bench.keys()) == 2 + 3 * (1 + 1 + 2)
+    assert len(await bench.keys()) == 3 + 3 * (1 + 1 + 2)
     bench.now += 11
     await bench.remove_old()
-    assert len(await bench.keys()) == 2 + 3 * (1 + 2)
+    assert len(await bench.keys()) == 3 + 3 * (1 + 2)
     assert (await bench.publish("kept0", "c"))["offset"] == 3
     bench.now += OFFSET_AGE - 1
     await bench.remove_old()
@@ -403,7 +408,7 @@ async def test_what_is_too_old_is_removed_and_then_forgotten(bench: Bench) -> No
     assert (await bench.history("kept1"))["epoch"] == 0
     bench.now += 2
     await bench.remove_old()
-    assert await bench.keys() in ([], [b"cb"])
+    assert await bench.keys() in ([], [b"cb", b"ce"])
     assert (await bench.publish("kept0", "d"))["offset"] == 1
 
 
@@ -425,13 +430,14 @@ async def test_many_old_messages_are_removed_in_several_batches(bench: Bench) ->
         bench.now += 0.01
         await bench.channels._expire()
     assert batches > 2
-    assert await bench.keys() in ([], [b"cb"])
+    assert await bench.keys() in ([], [b"cb", b"ce"])
 
 
 async def test_what_is_too_old_goes_by_itself(bench: Bench) -> None:
     await bench.channels.close()
     rules = ChannelRules([parse_rule("*: 10, 0.05")])
     bench.channels = Channels(rules, ID_WINDOW, bench, time.time)
+    await bench.channels.load()
     bench.now = time.time()
     await bench.publish("c", 1)
     while any(key.startswith(b"ch") for key in await bench.keys()):  # noqa: ASYNC110  # nothing tells

@@ -41,6 +41,7 @@ class Model(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         engine = self.run(make_engine(self.engine_name, Path(self.folder.name)).open(7))
         self.bench = Bench(engine)
+        self.run(self.bench.channels.load())
         self.model: dict[str, ModelChannel] = {}
         self.ids: dict[tuple[str, str], tuple[float, dict[str, int]]] = {}
         self.listener = Listener()
@@ -129,6 +130,9 @@ class Model(RuleBasedStateMachine):
     @rule()
     def remove_old(self) -> None:
         self.run(self.bench.remove_old())
+        self.forget_old()
+
+    def forget_old(self) -> None:
         for name in [name for name in self.model if name.startswith("kept")]:
             if self.model[name].time + OFFSET_AGE <= self.bench.now:
                 del self.model[name]
@@ -137,6 +141,8 @@ class Model(RuleBasedStateMachine):
     def restart(self) -> None:
         self.run(self.bench.channels.close())
         self.bench.start()
+        self.run(self.bench.channels.load())
+        self.forget_old()
         self.listener = Listener()
         self.expected.clear()
         self.model.pop("c", None)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.channels import Bench
-from support.valkey import Server, valkey_engine
+from support.valkey import Server, until_replicated, valkey_engine
 
 from socketcluster_store import channels as channels_module
 from socketcluster_store.documents import Documents
@@ -81,7 +81,7 @@ def pair(servers: Callable[..., Server]) -> tuple[Server, Server]:
     """A primary and its replica."""
     primary = servers("--repl-diskless-sync-delay", "0")
     replica = servers("--replicaof", f"127.0.0.1 {primary.port}")
-    primary.ask("WAIT", 1, 0)
+    until_replicated(primary, replica)
     return primary, replica
 
 
@@ -126,7 +126,7 @@ async def test_a_replica_that_took_over_may_have_less_than_a_store_that_is_gone_
     primary, replica = pair
     bench = await machines.open("one-1", primary)
     first = await bench.publish("kept", "a")
-    primary.ask("WAIT", 1, 0)
+    until_replicated(primary, replica)
     replica.ask("REPLICAOF", "NO", "ONE")
     told = await bench.publish("kept", "acknowledged, lost")
     assert told == {"offset": 2, "epoch": first["epoch"]}
@@ -144,11 +144,11 @@ async def test_a_primary_that_was_a_replica_meanwhile_may_have_less(
     primary, replica = pair
     bench = await machines.open("one-1", primary)
     await bench.publish("kept", "a")
-    primary.ask("WAIT", 1, 0)
+    until_replicated(primary, replica)
     replica.ask("REPLICAOF", "NO", "ONE")
     told = await bench.publish("kept", "acknowledged, lost")
     primary.ask("REPLICAOF", "127.0.0.1", replica.port)
-    await asyncio.to_thread(replica.ask, "WAIT", 1, 0)
+    await asyncio.to_thread(until_replicated, replica, primary)
     primary.ask("REPLICAOF", "NO", "ONE")
     after = await machines.take("two-2", primary, "one-1")
     again = await after.publish("kept", "another")

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.valkey import Server, valkey_engine
+from support.valkey import Server, until_replicated, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.documents import Documents
@@ -32,7 +32,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
     replica = Server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}")
     for server in (primary, replica):
         server.start()
-    primary.ask("WAIT", 1, 0)
+    until_replicated(primary, replica)
     yield primary, replica
     for server in (primary, replica):
         server.end()

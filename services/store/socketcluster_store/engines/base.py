@@ -44,6 +44,8 @@ OPEN_CHANNELS = -103
 """Command: note that this process counts the channels' offsets from now on."""
 CLOSE_CHANNELS = -104
 """Command: note that it does no more, and that a sync follows."""
+RESERVE_EPOCHS = -105
+"""Command: note that the epochs of channels below ``detail`` are this opening's."""
 EXPIRE_CHANNELS = -102
 """Command: remove from histories what is too old, as much as one batch bears, and return when to do so next."""
 TAKE_TIME_OVER = -301

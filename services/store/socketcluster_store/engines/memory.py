@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from socketcluster_runtime.private_files import FILE_MODE
 from socketcluster_store import applied, documents
 from socketcluster_store.claims import Claim, Claims
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError
+from socketcluster_store.files import sync_folder
 from socketcluster_store.folder_membership import FolderMembership
 from socketcluster_store.membership import Membership
+
+EPOCH_STEP = 20_000
+"""By how much an epoch is higher than that of the opening before, at least: milliseconds. As microseconds they are more
+than the epochs of channels that an opening reserves, which begin with it."""
+_EPOCH = "epoch"
 
 
 class MemoryEngine(Engine):
@@ -27,29 +36,37 @@ class MemoryEngine(Engine):
         self._trees = trees
 
     async def open(self, number: int) -> EnginePartition:
-        return self._open(number, lambda: self._claims.claim(number))
+        return await self._open(number, lambda: self._claims.claim(number))
 
     async def take(self, number: int, holder: str) -> EnginePartition:
-        return self._open(number, lambda: self._claims.take(number, holder, lambda _former, _new: None))
+        return await self._open(number, lambda: self._claims.take(number, holder, _copy_epoch))
 
     def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
         return FolderMembership(self._folder.parent / "stores", self._store_id, hang_timeout, on_change)
 
-    def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
+    async def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
+        def do() -> tuple[Claim, int]:
+            claimed = claim()
+            try:
+                return claimed, _next_epoch(claimed.folder)
+            except BaseException:
+                claimed.release()
+                raise
+
         try:
-            return MemoryPartition(number, claim(), self._trees.partition(number))
+            claimed, epoch = await asyncio.to_thread(do)
         except OSError as error:
             raise EngineError(f"cannot open partition {number}: {error}") from None
+        return MemoryPartition(number, claimed, epoch, self._trees.partition(number))
 
 
 class MemoryPartition(EnginePartition):
     """A partition in memory; nothing suspends within ``apply``, so a batch cannot be seen half applied."""
 
-    def __init__(self, number: int, claim: Claim, trees: documents.Trees) -> None:
+    def __init__(self, number: int, claim: Claim, epoch: int, trees: documents.Trees) -> None:
         self.number = number
+        self.epoch = epoch
         self._claim = claim
-        # nothing remembers the epoch of the process before; its opening lies milliseconds in the past at least
-        self.epoch = time.time_ns() // 1_000_000
         self._kv = SortedMap()
         self._trees = trees
         self.clock = trees.clock
@@ -80,3 +97,39 @@ class MemoryPartition(EnginePartition):
     async def close(self) -> None:
         self._kv = SortedMap()
         self._claim.release()
+
+
+def _next_epoch(folder: Path) -> int:
+    """Return the epoch of an opening, in milliseconds since 1970 or more, and keep it for the next one.
+
+    Workers believe who has the higher one, and clocks are set back.
+    """
+    now = time.time_ns() // 1_000_000
+    former = _read_epoch(folder)
+    epoch = now if former is None else max(now, former + EPOCH_STEP)
+    _write_epoch(folder, epoch)
+    if former is None:
+        sync_folder(folder)
+    return epoch
+
+
+def _copy_epoch(former: Path, new: Path) -> None:
+    epoch = _read_epoch(former)
+    if epoch is not None:
+        _write_epoch(new, epoch)
+
+
+def _read_epoch(folder: Path) -> int | None:
+    try:
+        return int.from_bytes((folder / _EPOCH).read_bytes()[:8], "big")
+    except FileNotFoundError:
+        return None
+
+
+def _write_epoch(folder: Path, epoch: int) -> None:
+    descriptor = os.open(folder / _EPOCH, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        os.pwrite(descriptor, epoch.to_bytes(8, "big"), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
