@@ -104,7 +104,8 @@ class Sessions:
             return None
         holders = self._holders.get(session_id)
         if holders is None:
-            return self._owed(session_id)
+            # a holder of which this owner has not heard, or not on this link: it let go before it could say so
+            return self._start_timeout(session_id, now) if session_id in self._deadlines else self._owed(session_id)
         others = _others(holders, holder.worker_id)
         if others:
             self._holders[session_id] = others

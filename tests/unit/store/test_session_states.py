@@ -63,11 +63,25 @@ def test_attaching_again_in_time_keeps_a_session(sessions: Sessions) -> None:
     assert sessions.due(1e9, ALL) == []
 
 
-def test_what_was_never_attached_is_not_detached(sessions: Sessions) -> None:
+def test_what_does_not_exist_is_not_detached(sessions: Sessions) -> None:
     assert sessions.detach("s", Holder("one"), now=0) is None
-    sessions.touch("s", now=0)
-    assert sessions.detach("s", Holder("one"), now=50) is None
-    assert sessions.due(100, ALL) == ["s"]
+    assert "s" not in sessions
+
+
+def test_a_session_that_is_let_go_of_while_it_has_no_owner_has_its_full_time_from_then(sessions: Sessions) -> None:
+    sessions.load([("s", ATTACHED)], now=0, earliest=2)
+    assert sessions.detach("s", Holder("one"), now=50) is not None  # its worker did not attach it to this owner first
+    assert sessions.due(149, ALL) == []
+    assert sessions.due(150, ALL) == ["s"]
+
+
+def test_a_session_that_is_let_go_of_after_its_link_was_lost_has_its_full_time_from_then(sessions: Sessions) -> None:
+    lost = Holder("one")
+    sessions.attach("s", lost)
+    assert sessions.release("s", lost, now=0) is not None
+    assert sessions.detach("s", Holder("one"), now=50) is not None
+    assert sessions.due(149, ALL) == []
+    assert sessions.due(150, ALL) == ["s"]
 
 
 def test_a_later_link_takes_the_place_of_a_lost_one(sessions: Sessions) -> None:
