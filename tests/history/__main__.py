@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import structlog
@@ -15,8 +17,8 @@ from history.plan import plan
 from history.record import Call, Told
 from history.run import Report, run
 
-MOST_SHOWN = 20
-"""Violations of a run of which all is shown."""
+MOST_ALIKE = 3
+"""Violations of a kind that are shown: one fault may break the same rule for every key."""
 
 
 def main(seed: int, seconds: float, engine: str, count: int) -> int:
@@ -39,8 +41,12 @@ def show(report: Report) -> None:
     for line in report.log:
         say(line)
     say("--- what must not have happened")
-    for violation in report.violations[:MOST_SHOWN]:
-        say(str(violation))
+    alike: Counter[tuple[str, str]] = Counter()
+    for violation in report.violations:
+        kind = violation.rule, re.sub(r"\S*\d\S*", "", violation.text)
+        alike[kind] += 1
+        if alike[kind] <= MOST_ALIKE:
+            say(str(violation))
     if (folder := os.environ.get("HISTORY_LOGS")) is not None:
         for name, text in report.store_logs.items():
             Path(folder, f"store-{name}.log").write_text(text)
