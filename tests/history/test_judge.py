@@ -349,6 +349,14 @@ def test_a_session_that_may_have_ended_and_begun_anew_is_not_judged(made: Made) 
     assert made.wrong() == []
 
 
+def test_a_short_session_that_is_held_may_end_while_nobody_serves_it_and_begin_anew(made: Made) -> None:
+    made.history.session_timeout = 3
+    made.call("hold")
+    made.tell(Ended)
+    made.tell(Ended)
+    assert made.wrong() == []
+
+
 def test_a_value_is_there_until_its_time(made: Made) -> None:
     made.call("set_expiring", 5.0)
     made.call("get_expiring", answer=False, begun=5.1)
