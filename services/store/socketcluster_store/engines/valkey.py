@@ -25,8 +25,13 @@ from socketcluster_store.valkey.servers import Servers
 
 log = get_logger(__name__)
 
+OPENED_AT_ONCE = 4
+"""Partitions that are opened at a time: what they all have would hold up the calls of those that are open, until
+``valkey_timeout`` ended these and the readings too, for ever."""
+LOADED_AT_FIRST = 16
 LOADED_AT_ONCE = 2000
-"""Keys that are read in one call while a partition is opened."""
+"""Keys that are read in one call while a partition is opened: so many that they have about ``LOADED_BYTES``."""
+LOADED_BYTES = 1024 * 1024
 LOAD_ATTEMPTS = 3
 BATCHES_AT_ONCE = 1000
 """Batches that travel in one call."""
@@ -60,6 +65,7 @@ class ValkeyEngine(Engine):
         self._store_id = store_id
         self._replicas = replicas
         self._open_ones: dict[int, ValkeyPartition | None] = {}  # None: it is being opened
+        self._opening = asyncio.Semaphore(OPENED_AT_ONCE)
         self._locked_since: dict[int, float] = {}
         self._members: ValkeyMembership | None = None
         self._tasks: set[asyncio.Future[object]] = set()
@@ -97,6 +103,10 @@ class ValkeyEngine(Engine):
         return partition
 
     async def _open(self, number: int, holder: str) -> EnginePartition:
+        async with self._opening:
+            return await self._claim_and_load(number, holder)
+
+    async def _claim_and_load(self, number: int, holder: str) -> EnginePartition:
         key = partition_key(self._app_name, number)
         self._open_ones[number] = None
         partition = None
@@ -131,16 +141,16 @@ class ValkeyEngine(Engine):
         """Read a partition that is this store's: nobody changes it meanwhile."""
         for _ in range(LOAD_ATTEMPTS):
             values: dict[bytes, bytes] = {}
-            cursor = b"0"
+            cursor, count = b"0", LOADED_AT_FIRST
             while True:
-                cursor, found, *rest = await self._servers.call(
-                    key, scripts.LOAD, self._store_id, epoch, cursor, LOADED_AT_ONCE
-                )
+                cursor, found, *rest = await self._servers.call(key, scripts.LOAD, self._store_id, epoch, cursor, count)
                 if cursor == b"FENCED":
                     raise FencedError(f"{key.decode()} was taken over while it was read")
                 values.update(zip(found[::2], found[1::2], strict=True))
                 if cursor == b"0":
                     break
+                fit = count * LOADED_BYTES // max(1, sum(map(len, found)))
+                count = max(1, min(fit, 4 * count, LOADED_AT_ONCE))
             if len(values) == rest[0]:
                 for name in OWN_FIELDS:
                     del values[name]

@@ -1,0 +1,67 @@
+"""Partitions with much data are opened in portions, and few at a time: Valkey serves others meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+from support.valkey import Server, valkey_engine
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.base import Command
+from socketcluster_store.engines.valkey import LOADED_BYTES, OPENED_AT_ONCE
+from socketcluster_store.valkey import scripts
+
+pytestmark = pytest.mark.valkey
+
+PARTITIONS = 2 * OPENED_AT_ONCE
+VALUE = msgspec.msgpack.encode("x" * 60_000)
+VALUES = 80
+SMALL = 3000
+
+
+async def test_much_data_is_read_in_portions_and_few_partitions_at_a_time(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    calls: Counter[int] = Counter()
+    reading: set[bytes] = set()
+    most = 0
+    async with valkey_engine(valkey, Documents(1 << 20)) as engine:
+        partitions = [await engine.open(number) for number in range(PARTITIONS)]
+        for partition in partitions:
+            sets = [Command(store_pb2.VERB_SET, b"s", (f"k{number}",), VALUE) for number in range(VALUES)]
+            sets += [Command(store_pb2.VERB_SET, b"t", (f"k{number}",), b"\x01") for number in range(SMALL)]
+            await partition.apply(sets)
+        for partition in partitions:
+            await partition.close()
+        real = engine._servers.call
+
+        async def call(key: bytes, script: scripts.Script, *args: Any, **options: Any) -> Any:
+            nonlocal most
+            if script is scripts.OPEN:
+                reading.add(key)
+                most = max(most, len(reading))
+            reply = await real(key, script, *args, **options)
+            if script is scripts.LOAD:
+                calls[args[-1]] += 1
+                sizes.append(sum(map(len, reply[1])))
+                if reply[0] == b"0":
+                    reading.discard(key)
+            return reply
+
+        monkeypatch.setattr(engine._servers, "call", call)
+        partitions = list(await asyncio.gather(*map(engine.open, range(PARTITIONS))))
+        assert most == OPENED_AT_ONCE
+        assert max(sizes) < 3 * LOADED_BYTES
+        assert max(calls) > 100  # small ones are not read one by one
+        for partition in partitions:
+            (last,) = await partition.apply([Command(store_pb2.VERB_GET, b"s", (f"k{VALUES - 1}",))])
+            assert last == VALUE
+            (count,) = await partition.apply([Command(store_pb2.VERB_COUNT, b"t")])
+            assert count == msgspec.msgpack.encode(SMALL)
+            await partition.close()
