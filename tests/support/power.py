@@ -19,7 +19,7 @@ import lmdb
 import pytest
 
 from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.journal import Segment, Writes
+from socketcluster_store.engines.journal import Writes
 
 PAGE = 4096
 _META_PAGES = 2
@@ -32,7 +32,8 @@ class Power:
     Args:
         root: where the files are.
         chance: chooses.
-        failing: how many of the syncs fail. The kernel takes the pages that it could not write for written then.
+        failing: how many of the syncs fail. The kernel takes the pages that it could not write for written then, and
+            the file system has them nowhere, even if they are written again.
     """
 
     def __init__(self, root: Path, chance: random.Random, failing: float = 0.0) -> None:
@@ -41,11 +42,14 @@ class Power:
         """What the disk had when the power was cut."""
         self._chance = chance
         self._failing = failing
-        self._clean: dict[int, bytes] = {}  # what the kernel takes for written, and is not
+        self._failed: set[int] = set()  # the descriptors that are to be told of it
+        self._lost: dict[int, set[int]] = {}  # the pages that it takes for written, and that never will be
         self._cut_in = chance.randrange(2, 80)
         self._contents: dict[int, bytes] = {}
         self._names: dict[int, dict[str, int]] = {}
+        self._held: dict[int, int] = {}  # descriptors, so that no other file gets an inode that is known
         for path in (root, *root.rglob("*")):
+            self._hold(path)
             if path.is_dir():
                 self._names[path.stat().st_ino] = _names(path)
             else:
@@ -60,6 +64,7 @@ class Power:
             self._step()
             if self._chance.random() < self._failing:
                 transaction.abort()
+                self._failed.add(data)
                 raise lmdb.Error("Input/output error")
             commit(environment, data, transaction, writes)
             inode = path.stat().st_ino
@@ -76,13 +81,6 @@ class Power:
                 await asyncio.sleep(0)
             return call(*arguments)
 
-        rewrite = Segment.rewrite
-
-        def rewritten(segment: Segment) -> None:
-            rewrite(segment)
-            self._clean.pop(os.fstat(segment.descriptor).st_ino, None)
-
-        patch.setattr(Segment, "rewrite", rewritten)
         patch.setattr(os, "fsync", self._sync)
         patch.setattr(os, "fdatasync", self._sync)
         patch.setattr(partition_files, "commit", committed)
@@ -95,7 +93,7 @@ class Power:
             path = self._chance.choice(files)
             live = path.read_bytes()
             old = self._contents.get(path.stat().st_ino, b"")
-            if len(old) == len(live):
+            if live and len(old) == len(live):
                 start = self._chance.randrange(0, len(live), PAGE)
                 self._contents[path.stat().st_ino] = old[:start] + live[start : start + PAGE] + old[start + PAGE :]
 
@@ -114,7 +112,7 @@ class Power:
             if path.is_file():
                 copied = root / path.relative_to(self.root)
                 power._contents[copied.stat().st_ino] = self._contents.get(path.stat().st_ino, b"")
-                power._clean[copied.stat().st_ino] = self._clean.get(path.stat().st_ino, b"")
+                power._lost[copied.stat().st_ino] = self._lost.get(path.stat().st_ino, set())
             else:
                 known = self._names.get(path.stat().st_ino, {})
                 copied = root / path.relative_to(self.root)
@@ -123,8 +121,19 @@ class Power:
                 }
         return power
 
+    def close(self) -> None:
+        """Let go of all files."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+
+    def _hold(self, path: Path) -> None:
+        inode = path.stat().st_ino
+        if inode not in self._held:
+            self._held[inode] = os.open(path, os.O_RDONLY)
+
     def _sync(self, descriptor: int) -> None:
         self._step()
+        self._hold(Path(f"/proc/self/fd/{descriptor}"))
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             with os.scandir(descriptor) as entries:
@@ -132,15 +141,14 @@ class Power:
         else:
             with Path(f"/proc/self/fd/{descriptor}").open("rb") as file:
                 live = file.read()
-            if self._chance.random() < self._failing:
-                self._clean[status.st_ino] = live
+            old, lost = self._contents.get(status.st_ino, b""), self._lost.setdefault(status.st_ino, set())
+            starts = range(0, len(live), PAGE)
+            if descriptor in self._failed or self._chance.random() < self._failing:
+                self._failed.discard(descriptor)
+                lost |= {start for start in starts if live[start : start + PAGE] != old[start : start + PAGE]}
                 raise OSError(5, "Input/output error")
-            old, clean = self._contents.get(status.st_ino, b""), self._clean.get(status.st_ino, b"")
-            self._contents[status.st_ino] = b"".join(
-                (old if page == clean[start : start + PAGE] else live)[start : start + PAGE]
-                for start in range(0, len(live), PAGE)
-                if (page := live[start : start + PAGE])
-            )
+            pages = ((old if start in lost else live)[start : start + PAGE].ljust(PAGE, b"\0") for start in starts)
+            self._contents[status.st_ino] = b"".join(pages)[: len(live)]
         self._step()
 
     def _step(self) -> None:

@@ -13,6 +13,9 @@ memory that both share, after each commit and before anybody hears of it. If the
 the copy and is in it; if there is one, nothing is answered. At most one commit can follow the mark, in a file that
 nobody reads any more.
 
+An owner that finds that the disk refuses a sync marks its lock as well, and gives up: whoever claims the partition next
+copies the data, as after a process that hangs, into files of which nothing is taken for written that is not.
+
 A lock says something only of the file that is locked. Who removes or replaces ``owner.lock``, or the folder, lets
 another process claim what is there then. So whoever gets a lock makes sure that the file still has its name, and an
 owner looks now and then whether its own still has.
@@ -37,6 +40,7 @@ log = get_logger(__name__)
 
 _LIVE = b"\0"
 _FENCED = b"\1"
+_DISTRUSTED = b"\2"
 
 
 class Claim:
@@ -62,6 +66,16 @@ class Claim:
         if not self._mark[0]:
             log.error("a partition is given up", path=str(self.folder), reason=why)
             self._mark, self._why = _FENCED, why
+
+    def distrust(self, why: str) -> None:
+        """Give up, and have whoever claims the partition next copy the data: what is in memory need not be on the disk.
+
+        Linux takes pages that it could not write for written, and a file system may lose them even if they are written
+        again into the same file. The mark is in memory as they are.
+        """
+        self.give_up(f"{why}; its files are to be copied")
+        with contextlib.suppress(OSError):  # nothing can be written there, nor by an opening
+            os.pwrite(self._lock, _DISTRUSTED, 0)
 
     def check(self) -> None:
         """Make sure that the data is still this process's: before a commit, and after it before it is answered.
@@ -92,23 +106,19 @@ class Claims:
         self._store_id = store_id
         self._kept = False  # the names of the folders above
 
-    def claim(self, number: int) -> Claim:
+    def claim(self, number: int, copy: Callable[[Path, Path], object] | None = None) -> Claim:
         """Claim a partition that nobody owns.
+
+        Args:
+            number: which partition.
+            copy: copies from one folder into another, and syncs, what the former owner found not to be trusted.
 
         Raises:
             PartitionLockedError: another process owns or claims it.
             OSError: the folder cannot be used.
         """
-        with self._claiming(number) as (path, generations, _guard):
-            claim = self._own(path / str(generations[-1]))
-            try:
-                self._keep(path)
-            except BaseException:
-                claim.release()
-                raise
-            for left in generations[:-1]:  # by a taker that died
-                shutil.rmtree(path / str(left), ignore_errors=True)
-            return claim
+        with self._claiming(number) as (path, generations, guard):
+            return self._claim(path, generations, guard, copy)
 
     def take(self, number: int, holder: str, copy: Callable[[Path, Path], object]) -> Claim:
         """Claim a partition, even from a process that hangs; it may take as long as the data needs to be copied.
@@ -126,28 +136,50 @@ class Claims:
         with self._claiming(number) as (path, generations, guard):
             former = path / str(generations[-1])
             try:
-                return self._own(former)
+                return self._claim(path, generations, guard, copy)
             except PartitionLockedError as error:
                 if error.holder != holder:
                     raise
             with _descriptor(former / "owner.lock") as lock:
-                os.pwrite(lock, _FENCED, 0)
-            draft = path / "draft"
-            shutil.rmtree(draft, ignore_errors=True)  # of a taker that died
-            draft.mkdir(FOLDER_MODE)
-            copy(former, draft)
-            claim = self._own(draft)
-            try:
-                claim.folder = path / str(generations[-1] + 1)
-                sync_folder(draft)
-                _check_name(guard, path / "claim.lock")  # else somebody else may have made a draft there
-                draft.rename(claim.folder)
-                self._keep(path)
-            except BaseException:
+                if os.pread(lock, 1, 0) != _DISTRUSTED:
+                    os.pwrite(lock, _FENCED, 0)
+            return self._move(path, generations[-1], copy, guard)
+
+    def _claim(
+        self, path: Path, generations: list[int], guard: int, copy: Callable[[Path, Path], object] | None
+    ) -> Claim:
+        claim = self._own(path / str(generations[-1]))
+        try:
+            if copy is not None and claim.fenced:
+                moved = self._move(path, generations[-1], copy, guard)
                 claim.release()
-                raise
-            shutil.rmtree(former, ignore_errors=True)
-            return claim
+                return moved
+            self._keep(path)
+        except BaseException:
+            claim.release()
+            raise
+        for left in generations[:-1]:  # by a taker that died
+            shutil.rmtree(path / str(left), ignore_errors=True)
+        return claim
+
+    def _move(self, path: Path, generation: int, copy: Callable[[Path, Path], object], guard: int) -> Claim:
+        """Make a copy of a generation the next one."""
+        draft = path / "draft"
+        shutil.rmtree(draft, ignore_errors=True)  # of a taker that died
+        draft.mkdir(FOLDER_MODE)
+        copy(path / str(generation), draft)
+        claim = self._own(draft)
+        try:
+            claim.folder = path / str(generation + 1)
+            sync_folder(draft)
+            _check_name(guard, path / "claim.lock")  # else somebody else may have made a draft there
+            draft.rename(claim.folder)
+            self._keep(path)
+        except BaseException:
+            claim.release()
+            raise
+        shutil.rmtree(path / str(generation), ignore_errors=True)
+        return claim
 
     @contextlib.contextmanager
     def _claiming(self, number: int) -> Iterator[tuple[Path, list[int], int]]:
@@ -183,8 +215,10 @@ class Claims:
             if not _try_lock(lock):
                 raise PartitionLockedError(f"another store owns {folder}", os.pread(lock, 1024, 1).decode())
             _check_name(lock, folder / "owner.lock")
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, _LIVE + self._store_id.encode(), 0)
+            mark = _DISTRUSTED if os.pread(lock, 1, 0) == _DISTRUSTED else _LIVE
+            content = mark + self._store_id.encode()
+            os.pwrite(lock, content, 0)
+            os.ftruncate(lock, len(content))
             return Claim(folder, lock)
         except BaseException:
             os.close(lock)

@@ -39,6 +39,10 @@ class PartitionLockedError(EngineError):
         """The id of the store that does, as far as it is known."""
 
 
+class UnsyncedError(EngineError):
+    """The disk refused to sync a partition's files, which are not to be trusted again."""
+
+
 class UnreachableError(EngineError):
     """The server that has the data does not answer; what it was asked for last it may have done, or do later."""
 

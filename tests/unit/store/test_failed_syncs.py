@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import errno
 import os
 from pathlib import Path
@@ -14,18 +12,16 @@ import pytest
 from support import store_writer
 from support.store_writer import consistent, get, put
 
+from socketcluster_store.claims import Claims
 from socketcluster_store.engines import partition_files
+from socketcluster_store.engines.base import EnginePartition
 from socketcluster_store.errors import EngineError, FencedError
 
 
 class Disk:
-    """A disk that fails when it is told to; the kernel says so once, and no more about what it could not write."""
+    """A disk that fails to write a file when it is told to."""
 
-    def __init__(self) -> None:
-        self.journals = 0
-        """Syncs of journals that fail from now on."""
-        self.commits = 0
-        """Commits that do."""
+    failing = "no file"
 
 
 @pytest.fixture
@@ -34,14 +30,13 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     fdatasync, commit = os.fdatasync, partition_files.commit
 
     def sync(descriptor: int) -> None:
-        if made.journals:
-            made.journals -= 1
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        if made.failing in name:
             raise OSError(errno.EIO, "Input/output error")
         fdatasync(descriptor)
 
     def committed(environment: lmdb.Environment, data: int, transaction: lmdb.Transaction, writes: Any) -> None:
-        if made.commits:
-            made.commits -= 1
+        if made.failing in "data.mdb":
             transaction.abort()
             raise lmdb.Error("mdb_txn_commit: Input/output error")
         commit(environment, data, transaction, writes)
@@ -51,88 +46,90 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return made
 
 
-def in_lmdb(folder: Path) -> bytes:
-    """Return a value that LMDB has."""
-    with lmdb.open(str(folder / "copy"), lock=False) as environment, environment.begin() as transaction:
-        return next((value for key, value in transaction.cursor() if b"left" in key and b"left1" not in key), b"")
+async def write_until_given_up(partition: EnginePartition) -> int:
+    """Return the last number that was acknowledged."""
+    number = 0
+    try:
+        while True:
+            await put(partition, number + 1)
+            number += 1
+    except FencedError:
+        return number
 
 
-@pytest.mark.parametrize("always", [True, False])
-async def test_lmdb_takes_what_a_failed_sync_may_have_lost(tmp_path: Path, disk: Disk, *, always: bool) -> None:
-    partition = await store_writer.engine(tmp_path, always=always).open(0)
-    disk.journals = 1
-    await put(partition, 1)
-    if not always:
-        await partition.sync()
-    assert disk.journals == 0
-    (tmp_path / "copy").mkdir()
-    (tmp_path / "copy" / "data.mdb").write_bytes((tmp_path / "00" / "1" / "data.mdb").read_bytes())
-    assert in_lmdb(tmp_path) == b"\1"  # without the journal
-    await put(partition, 2)
-    await partition.close()
-    again = await store_writer.engine(tmp_path).open(0)
-    assert await consistent(again) == 2
-    await again.close()
-
-
-async def test_where_nothing_can_be_written_nothing_is_answered(tmp_path: Path, disk: Disk) -> None:
-    partition = await store_writer.engine(tmp_path, always=True).open(0)
-    await put(partition, 1)
-    disk.journals = disk.commits = 1
-    with pytest.raises(FencedError, match="neither its journal nor LMDB can be written"):
-        await put(partition, 2)
+@pytest.mark.parametrize("failing", ["journal.0", "journal.1", "data.mdb"])
+async def test_files_that_could_not_be_synced_are_copied(tmp_path: Path, disk: Disk, failing: str) -> None:
+    engine = store_writer.engine(tmp_path, always=True)
+    partition = await engine.open(0)
+    disk.failing = failing
+    number = await write_until_given_up(partition)
     assert partition.fenced
-    with pytest.raises(FencedError):
+    with pytest.raises(FencedError, match="its files are to be copied"):
         await get(partition, "left")
     await partition.close()
-    disk.journals = 1
-    with pytest.raises(EngineError, match=r"cannot open partition 0 in .*Input/output error"):
-        await store_writer.engine(tmp_path, always=True).open(0)
-    again = await store_writer.engine(tmp_path, always=True).open(0)
-    assert await consistent(again) in (1, 2)
+    if failing != "data.mdb":  # which is made by LMDB
+        with pytest.raises(EngineError, match=r"cannot open partition 0.*Input/output error"):
+            await engine.open(0)
+    disk.failing = "no file"
+    again = await engine.open(0)
+    (generation,) = (path.name for path in (tmp_path / "00").iterdir() if path.is_dir())
+    assert generation == ("2" if failing == "data.mdb" else "3")  # of which the second could not be synced either
+    found = await consistent(again)
+    assert found in (number, number + 1)
+    await put(again, found + 1)
     await again.close()
+    last = await engine.open(0)
+    assert await consistent(last) == found + 1
+    await last.close()
 
 
-async def test_what_was_acknowledged_is_kept_in_memory_until_it_can_be_written(tmp_path: Path, disk: Disk) -> None:
+async def test_a_sync_that_failed_is_not_tried_again(tmp_path: Path, disk: Disk) -> None:
     partition = await store_writer.engine(tmp_path).open(0)
     await put(partition, 1)
-    disk.journals = disk.commits = 1
-    for _ in range(2):  # the second time it is the checkpoint's pause
-        with pytest.raises(EngineError, match="cannot be written: mdb_txn_commit"):
-            await partition.sync()
-    assert disk.journals == 0
-    assert not partition.fenced
-    await put(partition, 2)
-    while True:
-        with contextlib.suppress(EngineError):
-            await partition.sync()
-            break
-        await asyncio.sleep(0.05)  # until the next attempt at a checkpoint
+    disk.failing = "journal.0"
+    with pytest.raises(FencedError, match="cannot be synced"):
+        await partition.sync()
+    disk.failing = "no file"
+    with pytest.raises(FencedError):
+        await partition.sync()
     await partition.close()
     again = await store_writer.engine(tmp_path).open(0)
-    assert await consistent(again) == 2
+    assert await consistent(again) == 1
     await again.close()
 
 
-async def test_an_environment_that_is_lost_is_opened_again(
-    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    partition = await store_writer.engine(tmp_path).open(0)
-    monkeypatch.setattr(partition_files, "is_lost", lambda _: True)
-    disk.commits = 1
-    written = 0
-
-    async def write() -> None:
-        nonlocal written
-        while True:
-            await put(partition, written + 1)
-            written += 1
-
-    with pytest.raises(FencedError, match=r"cannot be written: mdb_txn_commit"):
-        await write()
-    monkeypatch.undo()
-    assert partition.fenced
+async def test_files_that_an_opening_cannot_sync_are_copied_by_the_next(tmp_path: Path, disk: Disk) -> None:
+    engine = store_writer.engine(tmp_path)
+    partition = await engine.open(0)
+    await put(partition, 1)
     await partition.close()
-    again = await store_writer.engine(tmp_path).open(0)
-    assert await consistent(again) in (written, written + 1)
+    disk.failing = "journal.0"
+    with pytest.raises(EngineError, match=r"cannot open partition 0 in .*1: .*Input/output error"):
+        await engine.open(0)
+    disk.failing = "no file"
+    again = await engine.open(0)
+    assert (tmp_path / "00" / "2").exists()
+    assert await consistent(again) == 1
     await again.close()
+
+
+def test_a_mark_outlives_a_taker_that_dies(tmp_path: Path) -> None:
+    copied: list[Path] = []
+
+    def fail(former: Path, _new: Path) -> None:
+        copied.append(former)
+        raise OSError(errno.EIO, "Input/output error")
+
+    owner = Claims(tmp_path, "owner").claim(3)
+    owner.distrust("the disk failed")
+    with pytest.raises(OSError, match="Input/output"):
+        Claims(tmp_path, "taker").take(3, "owner", fail)
+    owner.release()
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output"):
+            Claims(tmp_path, "next").claim(3, fail)
+    assert len(copied) == 3
+    claim = Claims(tmp_path, "next").claim(3, lambda _former, _new: None)
+    assert claim.folder == tmp_path / "03" / "2"
+    assert not claim.fenced
+    claim.release()

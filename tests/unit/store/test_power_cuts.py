@@ -178,7 +178,10 @@ async def test_what_is_found_is_a_past_that_happened(
                 successor = Power(power.cut(), chance, failing)
             with contextlib.suppress(EngineError):
                 await partition.close()
+        if successor is not power:
+            power.close()
         power = successor
+    power.close()
 
 
 def two_segments(folder: Path) -> None:

@@ -27,7 +27,7 @@ from zlib import crc32
 
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.private_files import FILE_MODE, make_private
-from socketcluster_store.errors import EngineError
+from socketcluster_store.errors import EngineError, UnsyncedError
 
 log = get_logger(__name__)
 
@@ -57,6 +57,7 @@ class Segment:
 
         Raises:
             OSError: it cannot be opened, or the disk is full.
+            UnsyncedError: the disk failed.
             EngineError: it is no segment.
         """
         self.path = path
@@ -68,7 +69,10 @@ class Segment:
             found = os.fstat(self.descriptor).st_size
             if found < size:
                 os.posix_fallocate(self.descriptor, 0, size)
-                os.fsync(self.descriptor)
+                try:
+                    os.fsync(self.descriptor)
+                except OSError as error:
+                    raise UnsyncedError(f"{path}: {error}") from error
             self._map = mmap.mmap(self.descriptor, max(found, size))
         except BaseException:
             os.close(self.descriptor)
@@ -129,23 +133,18 @@ class Segment:
                 self._end = start + length
         return True
 
-    def rewrite(self) -> None:
-        """Write what was replayed once more: what is in the memory of the kernel need not be on the disk.
-
-        A process that was killed did not sync it, or the disk refused it, and the kernel takes such a page for written.
-        """
-        self._map[: self._end] = self._map[: self._end]
-        self.dirty = True
-
     def blank(self) -> None:
         """Make what the file has count no more, also after a power cut.
 
         Raises:
-            OSError: the disk failed.
+            UnsyncedError: the disk failed.
         """
         self._map[: len(_MAGIC)] = _BLANK
         self.generation = 0
-        os.fdatasync(self.descriptor)
+        try:
+            os.fdatasync(self.descriptor)
+        except OSError as error:
+            raise UnsyncedError(f"{self.path}: {error}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -184,7 +183,7 @@ class Journal:
             previous: its last CRC, if LMDB knows it.
 
         Raises:
-            OSError: the disk failed.
+            UnsyncedError: the disk failed.
             EngineError: LMDB has less than it had when the journal was written.
         """
         for segment in self._segments:
@@ -207,7 +206,7 @@ class Journal:
             whole = segment.replay(writes)
             if not whole:
                 log.warning("a journal ends in a torn record", path=str(segment.path))
-            segment.rewrite()
+            segment.dirty = True  # a process that was killed need not have synced it
             found.append(writes)
             previous = segment.crc
             self._take_records(segment)

@@ -25,7 +25,7 @@ from socketcluster_store.engines import partition_files as files
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
 from socketcluster_store.engines.journal import Writes
 from socketcluster_store.engines.overlay import Overlay
-from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError
+from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnsyncedError
 from socketcluster_store.folder_membership import FolderMembership
 from socketcluster_store.membership import Membership
 
@@ -64,7 +64,7 @@ class LmdbEngine(Engine):
         self._checkpoints = asyncio.Semaphore(CHECKPOINTS_AT_ONCE)
 
     async def open(self, number: int) -> EnginePartition:
-        return await self._open(number, lambda: self._claims.claim(number))
+        return await self._open(number, lambda: self._claims.claim(number, files.copy))
 
     async def take(self, number: int, holder: str) -> EnginePartition:
         return await self._open(number, lambda: self._claims.take(number, holder, files.copy))
@@ -79,6 +79,8 @@ class LmdbEngine(Engine):
                 return claimed, files.open_files(claimed.folder, self._segment_bytes)
             except BaseException as error:
                 fenced = claimed.fenced
+                if isinstance(error, UnsyncedError):
+                    claimed.distrust(str(error))
                 claimed.release()
                 if fenced and isinstance(error, Exception):  # the files were taken away meanwhile
                     raise FencedError(
@@ -93,7 +95,7 @@ class LmdbEngine(Engine):
         try:
             claimed, opened = await asyncio.to_thread(do)
         except (lmdb.Error, OSError) as error:
-            raise EngineError(f"cannot open partition {number}: {error}") from None
+            raise EngineError(f"cannot open partition {number} in {self._folder}/{number:02}: {error}") from None
         return LmdbPartition(
             number, opened, claimed, self._trees.partition(number), self._checkpoints, self._sync_each_commit
         )
@@ -187,43 +189,18 @@ class LmdbPartition(EnginePartition):
         return self._claim.fenced
 
     async def sync(self) -> None:
+        self._claim.check()
         written = self._written
         async with self._syncing:  # who waited here finds the work done, if it began after its write
             if self._synced >= written:
                 return
             mark = self._written
-            if not self._distrusted:
-                try:
-                    await asyncio.to_thread(self._journal.sync)
-                except OSError as error:
-                    log.error("a journal could not be synced", error=str(self._error("cannot be synced", error)))
-                    self._distrusted = True
-            if self._distrusted:
-                await self._replace_journal()
-            self._synced = mark
-
-    async def _replace_journal(self) -> None:
-        """Have LMDB take what the journal has.
-
-        A sync that failed is not to be tried again: the kernel takes the pages that it could not write for written, so
-        the next one succeeds. What is written into a segment that is begun anew depends on none of them.
-
-        Raises:
-            FencedError: it is no use, and nothing can be acknowledged; an opening will tell what is on the disk.
-            EngineError: it is no use.
-        """
-        last = self._journal.generation
-        try:
-            while self._applied < last:
-                if not self._overlay.frozen:
-                    self._start_checkpoint()
-                await self._wait_for_checkpoint()
-        except EngineError as error:
-            if self._sync_each_commit:
-                self._claim.give_up(f"neither its journal nor LMDB can be written: {error}")
+            try:
+                await asyncio.to_thread(self._journal.sync)
+            except OSError as error:
+                self._claim.distrust(str(self._error("cannot be synced", error)))
                 self._claim.check()
-            raise
-        self._distrusted = False
+            self._synced = mark
 
     async def close(self) -> None:
         await self._rest()
@@ -353,8 +330,8 @@ class LmdbPartition(EnginePartition):
             self._failure = error
         except Exception as error:
             self._failure = self._error("cannot be written", error)
-            if isinstance(error, lmdb.Error) and files.is_lost(self._environment):
-                self._claim.give_up(f"LMDB is to be opened again: {error}")
+            if isinstance(error, lmdb.Error) and await asyncio.to_thread(files.is_lost, self._environment, self._data):
+                self._claim.distrust(str(self._failure))
                 self._failure = FencedError(str(self._failure))
             self._retry_at = asyncio.get_running_loop().time() + RETRY_PAUSE
             log.error(
@@ -368,7 +345,6 @@ class LmdbPartition(EnginePartition):
             self._timer = self._arm(RETRY_PAUSE)
         else:
             self._failure = None
-            self._applied = self._journal.generation - 1
             self._reader.close()
             self._reader.open()
             self._overlay.thaw()

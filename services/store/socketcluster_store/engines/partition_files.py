@@ -15,7 +15,7 @@ import lmdb
 from socketcluster_runtime.private_files import FILE_MODE, FOLDER_MODE, make_private
 from socketcluster_store.engines import journal
 from socketcluster_store.engines.journal import Journal, Writes
-from socketcluster_store.errors import EngineError, PartitionLockedError
+from socketcluster_store.errors import EngineError, PartitionLockedError, UnsyncedError
 from socketcluster_store.files import sync_folder
 
 MAP_BYTES = 16 * 1024**3
@@ -107,19 +107,8 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
             raise PartitionLockedError(
                 f"another store has {path / _DATA} open, although the owner.lock beside it is not locked", ""
             ) from None
-        environment = lmdb.open(
-            str(path),
-            map_size=MAP_BYTES,
-            mode=FILE_MODE,
-            max_dbs=0,
-            lock=False,  # the claim lets only one process in, which keeps its transactions apart
-            readahead=False,
-            meminit=False,
-            max_spare_txns=1,
-        )
+        environment = open_environment(path, data)
         undo.callback(environment.close)
-        make_private(_data_of(environment))
-        _check_length(environment)
         opened = Journal(path, segment_bytes)
         undo.callback(opened.close)
         with environment.begin() as transaction:
@@ -138,11 +127,42 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
             _commit_at_once(environment, data, everything)
             opened.turn()
             written = [{}]
-        environment.sync(True)
-        opened.sync()
+        try:
+            os.fdatasync(data)
+            opened.sync()
+        except OSError as error:
+            raise UnsyncedError(str(error)) from error
         sync_folder(path)
         undo.pop_all()
     return Opened(environment, data, opened, written, epoch)
+
+
+def open_environment(path: Path, data: int) -> lmdb.Environment:
+    """Open the environment whose file is ``data``.
+
+    Raises:
+        lmdb.Error, OSError: it cannot be opened.
+        EngineError: its file is damaged, or there is another one.
+    """
+    if not os.path.samestat(os.fstat(data), (path / _DATA).stat()):
+        raise EngineError(f"{path / _DATA} was replaced")
+    environment = lmdb.open(
+        str(path),
+        map_size=MAP_BYTES,
+        mode=FILE_MODE,
+        max_dbs=0,
+        lock=False,  # the claim lets only one process in, which keeps its transactions apart
+        readahead=False,
+        meminit=False,
+        max_spare_txns=1,
+    )
+    try:
+        make_private(_data_of(environment))
+        _check_length(environment)
+    except BaseException:
+        environment.close()
+        raise
+    return environment
 
 
 def _make(path: Path) -> None:
@@ -205,11 +225,16 @@ def commit(environment: lmdb.Environment, data: int, transaction: lmdb.Transacti
     os.ftruncate(data, _length(environment))
 
 
-def is_lost(environment: lmdb.Environment) -> bool:
-    """Can nothing more be written until it is opened again, because the last page of a commit could not be?"""
+def is_lost(environment: lmdb.Environment, data: int) -> bool:
+    """Did a commit fail in such a way that the file is not to be trusted again?
+
+    A descriptor is told once of pages that could not be written, whoever asked for it; ours is asked for nothing else.
+    And LMDB refuses everything (``MDB_PANIC``) where it could not write the page that makes the commit.
+    """
     try:
+        os.fdatasync(data)
         environment.begin(write=True).abort()
-    except lmdb.PanicError:
+    except (OSError, lmdb.PanicError):
         return True
     except lmdb.Error:
         return False
