@@ -95,6 +95,7 @@ async def run(plan: Plan, say: Callable[[str], None] = lambda _line: None) -> Re
             await Faults(stores, workers, history, note).do(plan.steps)
         finally:
             progress.cancel()
+        stores.mend()
         note("all is mended")
         await asyncio.gather(*(worker.finish() for worker in workers))
         note("all clients have their answers")

@@ -27,7 +27,7 @@ MEMORY, MEMORY_NEEDED = Path("/dev/shm"), 4 << 30  # noqa: S108  # the folder in
 """Where Valkey's data is, if there is so much room."""
 RESTART_PAUSE = 0.5
 """Seconds after which a store that ended by itself is started again, as a launcher does."""
-DISK = "1500m"
+DISK, ENOUGH = "1500m", "8g"
 HISTORY = "kept*: 100000, 86400, 1000000000; short*: 20, 86400"
 """What channels keep; the others nothing."""
 
@@ -77,6 +77,7 @@ class Stores:
         self._folder = Path()
         self._stack = contextlib.AsyncExitStack()
         self._stores: dict[str, _Store] = {}
+        self._disk: disk.Disk | None = None
         self.valkey: Server | Cluster | None = None
 
     async def __aenter__(self) -> Self:
@@ -84,7 +85,7 @@ class Stores:
             self._folder = Path(tempfile.mkdtemp(prefix="sc", dir="/tmp"))  # Unix sockets have short paths
             stack.callback(shutil.rmtree, self._folder)
             if self.setting.small_disk:
-                stack.enter_context(disk.small_disk(self._folder / "data", DISK))
+                self._disk = stack.enter_context(disk.small_disk(self._folder / "data", DISK))
             if self.setting.engine != "lmdb":
                 await self._start_valkey(stack)
             for name in NAMES:
@@ -139,6 +140,11 @@ class Stores:
     def free_disk(self) -> None:
         """Make room again."""
         (self._folder / "data" / "filling").unlink(missing_ok=True)
+
+    def mend(self) -> None:
+        """Have enough of all there is: a small disk may be full of data."""
+        if self._disk is not None:
+            self._disk.grow(ENOUGH)
 
     def log_of(self, name: str) -> str:
         """Return what a store has logged."""
