@@ -22,6 +22,7 @@ COUNTERS = 4
 REGISTERS = 8
 BURST_REGISTERS = 60
 BURST_SIZES = (100_000, 400_000)
+RUSH_SIZES = (1_000, 60_000)
 PAUSE = 0.03
 """Seconds between two calls of a client, on average."""
 SHORT_EXPIRY, LONG_EXPIRY = 4.0, 500.0
@@ -162,9 +163,17 @@ async def read(keys: Keys, worker: Worker, client: str, chance: random.Random) -
 async def publish(keys: Keys, worker: Worker, client: str, chance: random.Random) -> None:
     """Publish to channels of all kinds, sometimes the same once more."""
     calls = Calls()
+    rush = 0
     for number in itertools.count():
         if worker.stopping.is_set():
             break
+        if not rush and not worker.rushes.empty():
+            rush = worker.rushes.get_nowait()
+        if rush:
+            rush -= 1
+            options = chance.choice(CHANNELS), f"{worker.name}/{client}/{number}", chance.randrange(*RUSH_SIZES)
+            await calls.begin(publication(worker, client, *options))
+            continue
         channel = chance.choice(CHANNELS)
         before = keys.published[channel]
         if before and not channel.startswith("live") and chance.random() < 0.05:

@@ -15,6 +15,9 @@ from history.record import History, Loss
 from history.stores import Stores
 from history.workers import Worker
 
+RUSH, RUSH_TIME = 150, 0.1
+"""How many messages are published at once by each worker, and seconds until they are on their way."""
+
 
 class Faults:
     """What can be done to stores, workers and Valkey; a method a kind of step.
@@ -59,6 +62,13 @@ class Faults:
             await asyncio.sleep(step.lasting)
         finally:
             self._stores.signal(step.target, signal.SIGCONT)
+
+    async def hang_in_a_rush(self, step: Step) -> None:
+        """Stop a store while it has much to tell, some of which it tells when it is continued."""
+        for worker in self._workers:
+            worker.rushes.put_nowait(int(RUSH * worker.weight))
+        await asyncio.sleep(RUSH_TIME)
+        await self.hang(step)
 
     async def burst(self, step: Step) -> None:
         self._burst(step)

@@ -125,7 +125,8 @@ def _hang(chance: random.Random) -> Step:
     """Around the time after which a store counts as hung, often with much that waits for it."""
     of_timeout = chance.choice((chance.uniform(0.7, 1.0), chance.uniform(1.1, 1.6), chance.uniform(1.1, 1.6), 4.0))
     writes = chance.choice((0, 100, 300, 600, 800))
-    return Step(0, "hang", _store(chance), lasting=HANG_TIMEOUT * of_timeout, amount=writes)
+    kind = chance.choice(("hang", "hang", "hang_in_a_rush"))
+    return Step(0, kind, _store(chance), lasting=HANG_TIMEOUT * of_timeout, amount=writes)
 
 
 def _kill_worker(chance: random.Random) -> Step:

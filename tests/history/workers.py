@@ -56,6 +56,8 @@ class Worker:
         self.stopping = asyncio.Event()
         self.bursts: asyncio.Queue[int] = asyncio.Queue()
         """How many large values are to be written at once."""
+        self.rushes: asyncio.Queue[int] = asyncio.Queue()
+        """How many messages are to be published at once."""
         self._addresses = addresses
         self._timeout = timeout
         self._clients = clients
