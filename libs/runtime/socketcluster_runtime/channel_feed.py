@@ -128,7 +128,7 @@ class ChannelFeed:
         self._again = False  # is the history to be asked once more?
         self._task: asyncio.Task[None] | None = None
         self.opening: int | None = None
-        """The operation that subscribes, as long as it has no answer; what comes meanwhile is held."""
+        """As long as none has an answer, the first operation that subscribes; what comes meanwhile is held."""
 
     def take(self, value: bytes, offset: int, epoch: int, link: object = None) -> None:
         """Take a message that a store sent on a link."""
@@ -148,7 +148,8 @@ class ChannelFeed:
 
     def reopen(self, operation: int) -> None:
         """Note that the store is told anew of the subscription, because the link or the owner is another."""
-        self.opening = operation
+        if self.opening is None:  # else the answer to that, or to one between both, may come first, and is as good
+            self.opening = operation
         self._held = []  # what was held for the old one counts as missed
         self._held_bytes = 0
 

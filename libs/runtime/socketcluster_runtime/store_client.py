@@ -140,9 +140,9 @@ class StoreClient:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        self._untold.close()
         await self._links.close()
         self._ready.clear()
-        self._untold.close()
         for feed in self._feeds.values():
             feed.close()
         for pending in list(self._pending.values()):
@@ -333,6 +333,7 @@ class StoreClient:
 
     def on_broken(self, link: StoreLink) -> None:
         """Take back what is in flight on a link."""
+        self._fail_overdue()  # another store may be sent the rest at once
         for route in self._routes:
             route.broken(link)
         link.stale.clear()  # no answer comes any more
@@ -377,6 +378,8 @@ class StoreClient:
     # Operations on their way
 
     def _answered(self, link: StoreLink, result: Result) -> None:
+        if result.error is not None and result.error.code == store_pb2.Error.CODE_NOT_OWNER:
+            self._fail_overdue()  # another store may be sent the rest at once
         pending = self._pending.get(result.id)
         if pending is None:
             if (renewing := self._renewing.get(result.id)) is not None:

@@ -357,7 +357,7 @@ class Route:
     def subscribed(self, channel: str, operation_id: int, position: bytes) -> None:
         """Take the store's answer to a subscription."""
         feed = self.channels.get(channel)
-        if feed is not None and feed.opening is not None and feed.opening <= operation_id:  # else another has followed
+        if feed is not None and feed.opening is not None and feed.opening <= operation_id:  # else it is a former feed's
             feed.opened(read_position(position), self.sent_to)
 
     def _renewals(self) -> Iterator[Own]:
@@ -366,7 +366,8 @@ class Route:
             yield self._telling_of_session(session_id)
         yield from self._checks()
         for channel, feed in self.channels.items():
-            yield self._subscription(channel, feed)
+            if feed.opening not in self.parked:  # else that follows, maybe after an unsubscription that would part them
+                yield self._subscription(channel, feed)
         for key, tag in self.watches.items():
             yield self._telling_of_watch(key, tag)
         untold, self.untold = self.untold, {}  # what is said to any owner is said
@@ -377,11 +378,12 @@ class Route:
     def tell_again(self, at_most: int) -> bool:
         """Tell the owner states that are untold; return whether others are left that can be told now.
 
-        Without an owner nothing needs to be told: whoever is the next is told all.
+        Without an owner nothing needs to be told: whoever is the next is told all. What was said and has no answer
+        counts as told now, so that it does not pile up for a store that does not read.
         """
         if self.owner is None:
             return False
-        for state in list(itertools.islice(self.untold, at_most)):
+        for state in list(itertools.islice(self.untold, max(0, at_most - len(self._unanswered)))):
             del self.untold[state]
             for operation, heard in self._telling(state):
                 self._send_own(operation, heard)

@@ -104,3 +104,21 @@ async def test_a_subscription_is_open_when_any_subscriber_had_an_answer() -> Non
     await second
     fed.tell(link, "news", "a1", 1, 1000)
     assert fed.messages == [("a1", 1, 1000)]
+
+
+async def test_a_subscription_that_follows_an_unsubscription_is_not_told_before_it() -> None:
+    """What is published between both would be missing, and nothing would show that before the next message."""
+    fed = HandFed()
+    first, second = fed.link(), fed.link()
+    await subscribed(fed, first, Head(1000).answer)
+    fed.client.unsubscribe("news")
+    again = fed.client.subscribe("news")
+    first._gather()
+    fed.announce(second, NEWS, 4)
+    new = Head(2000)
+    for operation in second._gather():
+        fed.answer(second, *fed.results([operation], new.answer))
+        if operation.verb == store_pb2.VERB_CHANNEL_UNSUBSCRIBE:
+            new.offset = 1  # nobody is told
+    assert msgspec.msgpack.decode(await again)["offset"] == 1
+    assert fed.client._feeds["news"].position == (2000, 1)

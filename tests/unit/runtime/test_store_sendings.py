@@ -291,3 +291,26 @@ async def test_an_operation_of_a_stream_that_broke_is_overdue_by_the_clock_that_
     assert link.waiting == 0
     with pytest.raises(StoreUnavailableError):
         await call
+
+
+@pytest.mark.parametrize("breaks", [True, False])
+async def test_what_slept_with_the_machine_is_not_sent_to_a_store_that_spoke_before(
+    client: StoreClient, monkeypatch: pytest.MonkeyPatch, breaks: bool
+) -> None:
+    """It is sent without another announcement when the owner is lost."""
+    slept = 0.0
+    monkeypatch.setattr("socketcluster_runtime.store_client.clock", lambda: clock() + slept)
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 7)
+    second.announce(PARTITION, 6)
+    calls = [add(client), add(client)]
+    written = first.write()
+    slept = 3600.0
+    if breaks:
+        first.break_()
+    else:
+        first.answer(refused(written))
+    assert second.waiting == 0
+    for call in calls:
+        with pytest.raises(StoreUnavailableError, match="within 10 s"):
+            await call

@@ -220,6 +220,25 @@ async def test_a_subscription_that_another_one_opened_is_not_told_again(fed: Han
     await nothing_more(link)
 
 
+async def test_a_subscription_that_is_told_again_while_the_next_one_is_under_way(
+    fed: HandFed, link: StoreLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The subscriber gets what comes after the answer to its own one, which says where the channel was then."""
+    fed.client.subscribe(CHANNEL)
+    assert await told(fed, link) == (SUBSCRIBE, CHANNEL)
+    refuse(monkeypatch, fed.client.unsubscribe, CHANNEL)
+    subscribed = fed.client.subscribe(CHANNEL)
+    fed.client._untold._on_timer()
+    own, again = sent(link)
+    fed.answer(link, *fed.results([own], lambda _operation: POSITION))
+    assert subscribed.done()
+    fed.tell(link, CHANNEL, "a1", 1, 1000)
+    fed.answer(link, *fed.results([again], lambda _operation: POSITION | {"offset": 1, "first": 2}))
+    fed.tell(link, CHANNEL, "a2", 2, 1000)
+    assert fed.messages == [("a1", 1, 1000), ("a2", 2, 1000)]
+    assert fed.gaps == []
+
+
 async def test_an_unsubscription(fed: HandFed, link: StoreLink, monkeypatch: pytest.MonkeyPatch) -> None:
     fed.client.subscribe(CHANNEL)
     assert await told(fed, link) == (SUBSCRIBE, CHANNEL)
@@ -298,8 +317,26 @@ async def test_many_are_told_in_portions_and_named_together(
         operations = sent(link)
         assert len(operations) == expected
         assert (fed.client._untold._timer is not None) == (len(seen) + expected < 10)
+        fed.answer(link, *fed.results(operations, lambda _operation: True))
         seen += [operation.session_id for operation in operations]
     assert seen == names
+
+
+async def test_what_is_told_does_not_pile_up_for_a_store_that_does_not_answer(
+    fed: HandFed, link: StoreLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)
+    monkeypatch.setattr(untold, "TOLD_AT_ONCE", 4)
+    said = []
+    for _ in range(5):
+        for name in ("s", *(name for name in (f"n{number}" for number in range(200)) if partition_of(name) == NUMBER)):
+            refuse(monkeypatch, fed.client.attach, name)
+        fed.client._untold._on_timer()
+        said += sent(link)
+    assert len(said) == 4
+    fed.answer(link, *fed.results(said[:1], lambda _operation: True))
+    fed.client._untold._on_timer()
+    assert len(sent(link)) == 1
 
 
 async def test_a_closed_client_tells_nothing(fed: HandFed, link: StoreLink, monkeypatch: pytest.MonkeyPatch) -> None:
