@@ -225,6 +225,8 @@ class Partition:
             except EngineError as error:
                 answers = error
             await session_operations.settle(batch, self._sessions)
+            if batch.behind and self._engine.fenced:  # nobody knows whether what it waited for was kept
+                return [NOT_OWNED] * len(batch.outcomes)
             return self._complete(batch, applied, answers)
         finally:
             self._changes.end(batch)
@@ -438,9 +440,9 @@ class Partition:
         while self._applying:
             self._idle.clear()
             await self._idle.wait()
-        self._forget_links()
         if not self._is_lost:
             await self._deadlines.write_records()
+        self._forget_links()  # not before: who holds a session is what its record is to say
         try:
             with contextlib.suppress(EngineError):  # what keeps it from being noted is told by what follows
                 await self._engine.apply([Command(NOTE_TIME, b"")])

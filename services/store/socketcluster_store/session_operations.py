@@ -32,8 +32,9 @@ class Changes:
         self._ends: dict[str, asyncio.Future[None]] = {}
 
     def begin(self, session_id: str) -> None:
-        """Note that the engine is to renew or end a session."""
-        self._ends[session_id] = asyncio.get_running_loop().create_future()
+        """Note that the engine is to renew or end a session; an end that was refused may be tried twice at a time."""
+        if session_id not in self._ends:  # else somebody may wait for it
+            self._ends[session_id] = asyncio.get_running_loop().create_future()
 
     def ahead(self, place: int, session_id: str) -> list[tuple[int, asyncio.Future[None]]]:
         """Return what the operation at a place of a batch has to wait for: what is done when all is told."""

@@ -291,6 +291,46 @@ async def test_nobody_is_refused_before_he_was_told_why(
     assert len(told) == (error is None)
 
 
+async def test_nobody_is_refused_for_what_a_fenced_owner_may_not_have_done(
+    partition: Partition, attached: WorkerLink, engine: SlowEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next owner may have the session still."""
+    engine.go.clear()
+    renewing = asyncio.create_task(apply(partition, attached, renew(3)))
+    await asyncio.sleep(0)
+    engine.later_error = FencedError("taken over")
+    other = WorkerLink("other", "incarnation 2", 1 << 20)
+    attach = Operation(1, ATTACH, session_id=SESSION, partition=NUMBER)
+    waiting = asyncio.create_task(apply(partition, other, attach))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    monkeypatch.setattr(SlowEngine, "fenced", True, raising=False)
+    engine.go.set()
+    assert await renewing == [NOT_OWNED]
+    assert await waiting == [NOT_OWNED]
+
+
+async def test_whoever_waits_for_an_end_goes_on_though_it_is_tried_twice_at_a_time(
+    partition: Partition, attached: WorkerLink, engine: SlowEngine
+) -> None:
+    end = Operation(3, END, session_id=SESSION, partition=NUMBER)
+    engine.error = EngineError("the disk is full")
+    assert isinstance((await apply(partition, attached, end))[0], InternalError)
+    engine.error = None
+    engine.go.clear()
+    links = [WorkerLink(f"other{number}", "incarnation", 1 << 20) for number in range(3)]
+    ops = (end, Operation(1, ATTACH, session_id=SESSION, partition=NUMBER), end)
+    calls = []
+    for each, operation in zip(links, ops, strict=True):
+        calls.append(asyncio.create_task(apply(partition, each, operation)))
+        await asyncio.sleep(0)
+    engine.go.set()
+    async with asyncio.timeout(10):
+        ended, refused, again = await asyncio.gather(*calls)
+    assert [*ended, *again] == [b"", b""]
+    assert isinstance(refused[0], SessionOverError)
+
+
 async def test_the_next_owner_knows_what_was_renewed(
     partition: Partition, attached: WorkerLink, engine: SlowEngine
 ) -> None:

@@ -173,6 +173,20 @@ async def test_a_closing_partition_writes_what_is_left(store: Store, tmp_path: P
     store.partition = again.partition  # which the fixture closes
 
 
+async def test_a_closing_partition_writes_who_has_a_session(store: Store, tmp_path: Path) -> None:
+    """It lets go of the links, which is not to be taken for an end of their sessions."""
+    worker = link()
+    store.full = True
+    await store.apply(worker, ATTACH)
+    store.full = False
+    await store.partition.close()
+    assert worker.sessions == set()
+    again = Store(await LmdbEngine(tmp_path, Documents(1 << 20)).open(NUMBER))
+    assert await again.records() == {SESSION: ATTACHED}
+    await again.partition.load()
+    store.partition = again.partition  # which the fixture closes
+
+
 async def test_a_refused_renewal_leaves_who_has_the_session(store: Store) -> None:
     worker = link()
     await store.apply(worker, ATTACH)
