@@ -57,7 +57,7 @@ EPOCHS = 1 << 24
 """Epochs that are reserved at a time: at an opening, and when half of them are given."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 RETRY_PAUSE = 1.0
-"""Seconds until it is tried again to remove what is too old."""
+"""Seconds until it is tried again to remove what is too old, or to reserve epochs."""
 
 SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
 UNSUBSCRIBE = store_pb2.VERB_CHANNEL_UNSUBSCRIBE
@@ -156,7 +156,7 @@ class Channels(Generic[S]):
         # What comes after it, below the end, was reserved: no owner before or after gives it
         self._last_epoch = 0
         self._epochs_end = 0
-        self._epochs_low = 0  # with no more left it is time to reserve more
+        self._reserve_at = 0.0  # not before, after it failed
         self._reserving: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None  # when the timer fires
@@ -179,7 +179,6 @@ class Channels(Generic[S]):
             raise outcome
         self._last_epoch = read_epoch(outcome)
         self._epochs_end = self._last_epoch + EPOCHS
-        self._epochs_low = EPOCHS // 2
         await self._kept.sync()  # else a power cut leaves that the channels were closed, and offsets are given again
         await self._expire_due()
 
@@ -208,7 +207,7 @@ class Channels(Generic[S]):
         verb = operation.verb
         name = operation.name
         rule = self._rules.find(name)
-        if (verb in (PUBLISH, SUBSCRIBE)) and self._epochs_end - self._last_epoch <= self._epochs_low:
+        if verb in (PUBLISH, SUBSCRIBE) and self._epochs_end - self._last_epoch <= EPOCHS // 2:
             self._reserve_more(operation)
         if verb == PUBLISH:
             if rule is None:
@@ -348,7 +347,7 @@ class Channels(Generic[S]):
 
     def _reserve_more(self, operation: Operation) -> None:
         """Reserve more epochs; refuse the operation if too few are left for what is under way."""
-        if self._reserving is None or self._reserving.done():
+        if (self._reserving is None or self._reserving.done()) and self._clock() >= self._reserve_at:
             self._reserving = asyncio.create_task(self._reserve())
         if self._epochs_end - self._last_epoch < EPOCHS // 4:
             raise InternalError(f"{operation.name!r}: no epoch is left for a channel; the store's log says why")
@@ -359,10 +358,10 @@ class Channels(Generic[S]):
             await self._kept.apply([channel_command(RESERVE_EPOCHS, "", end)])
             await self._kept.sync()  # before any of them is given
         except EngineError as error:
-            self._epochs_low -= EPOCHS // 64  # it is tried again then
+            self._reserve_at = self._clock() + RETRY_PAUSE
             log.error("no more epochs could be reserved for channels", error=str(error))
         else:
-            self._epochs_end, self._epochs_low = end, EPOCHS // 2
+            self._epochs_end = end
 
     # What is too old.
 
