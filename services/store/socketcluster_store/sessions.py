@@ -56,12 +56,13 @@ class Sessions:
 
     def load(self, records: Iterable[tuple[str, bytes]], now: float, earliest: float) -> None:
         """Take over what a partition remembers, once, first; nothing ends before ``earliest``."""
-        attached = max(now + self._timeout, earliest)
+        latest = now + self._timeout  # more was left of none when it was written: the time may have gone back since
         for session_id, record in records:
             if record[:1] == _OVER:
-                self.over[session_id] = _DETACHED.unpack(record)[1]
+                self.over[session_id] = min(_DETACHED.unpack(record)[1], latest)
                 continue
-            self._deadlines[session_id] = attached if record == ATTACHED else max(_DETACHED.unpack(record)[1], earliest)
+            deadline = latest if record == ATTACHED else min(_DETACHED.unpack(record)[1], latest)
+            self._deadlines[session_id] = max(deadline, earliest)
         self._queued = self._deadlines | self.over
         self._heap = [(deadline, session_id) for session_id, deadline in self._queued.items()]
         heapq.heapify(self._heap)

@@ -244,6 +244,24 @@ async def test_after_a_kill_with_the_machine_the_last_write_is_what_was_reached(
     assert 38.5 <= left <= 39.5
 
 
+async def test_a_detached_session_has_no_more_left_than_it_had_although_nothing_tells_when_it_was_detached(
+    owners: Owners, machine: Machine
+) -> None:
+    await owners.next()  # which notes the time
+    machine.run(3000)
+    await owners.do("SESSION_ATTACH", session_id=SESSION)
+    await owners.do("SESSION_DETACH", session_id=SESSION)
+    await owners.leave(killed=True)
+    machine.start()
+    await owners.next()
+    machine.run(SESSION_TIMEOUT - 1)
+    await owners.turn()
+    assert owners.ended == []
+    machine.run(1)
+    await owners.turn()
+    assert owners.ended == [SESSION]
+
+
 async def test_a_system_that_does_not_tell_its_boot_is_another_one_each_time(
     written: Owners, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
