@@ -113,6 +113,34 @@ async def test_files_that_an_opening_cannot_sync_are_copied_by_the_next(tmp_path
     await again.close()
 
 
+async def test_files_of_which_an_opening_cannot_sync_a_commit_are_copied_by_the_next(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An opening commits where the journal is full, say of those before it."""
+
+    def fail(_environment: lmdb.Environment, _data: int, transaction: lmdb.Transaction, _writes: Any) -> None:
+        transaction.abort()
+        disk.failing = "data.mdb"  # which whoever has it open is told once
+        raise lmdb.Error("mdb_txn_commit: Input/output error")
+
+    async def open_often() -> None:
+        for _ in range(1000):
+            await (await engine.open(0)).close()
+
+    engine = store_writer.engine(tmp_path)
+    partition = await engine.open(0)
+    await put(partition, 1)
+    await partition.close()
+    monkeypatch.setattr(partition_files, "commit", fail)
+    with pytest.raises(EngineError, match=r"cannot open partition 0 in .*1: .*Input/output error"):
+        await open_often()
+    monkeypatch.undo()
+    again = await engine.open(0)
+    assert (tmp_path / "00" / "2").exists()
+    assert await consistent(again) == 1
+    await again.close()
+
+
 def test_a_mark_outlives_a_taker_that_dies(tmp_path: Path) -> None:
     copied: list[Path] = []
 

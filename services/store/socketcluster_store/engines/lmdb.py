@@ -133,10 +133,6 @@ class LmdbPartition(EnginePartition):
         self._syncing = asyncio.Lock()
         self._written = 0
         self._synced = 0
-        self._applied = opened.journal.generation - len(
-            opened.written
-        )  # the generation up to which LMDB has everything
-        self._distrusted = False
         self._checkpointing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = self._arm(CHECKPOINT_AFTER)
         self._failure: EngineError | None = None  # of the last checkpoint

@@ -95,6 +95,7 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
     Raises:
         lmdb.Error, OSError: they cannot be opened.
         PartitionLockedError: another process has them open, whatever became of its claim.
+        UnsyncedError: the disk failed.
         EngineError: one of them is damaged.
     """
     with contextlib.ExitStack() as undo:
@@ -124,7 +125,12 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
         else:  # it was killed with a full journal: LMDB takes everything
             everything = {key: value for some in written for key, value in some.items()} | record
             everything |= applied_writes(opened.generation, opened.crc)
-            _commit_at_once(environment, data, everything)
+            try:
+                _commit_at_once(environment, data, everything)
+            except lmdb.Error as error:
+                if is_lost(environment, data):
+                    raise UnsyncedError(str(error)) from error
+                raise
             opened.turn()
             written = [{}]
         try:
