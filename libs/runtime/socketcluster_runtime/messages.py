@@ -56,7 +56,20 @@ class Result(msgspec.Struct, array_like=True, gc=False):
     error: Error | None = None
 
 
-encode_operations = msgspec.msgpack.Encoder().encode
+def _plain(value: object) -> object:
+    """Return a text or bytes of a class of their own as what they are: callers name channels and events by such, too.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    raise TypeError(f"an operation has no {type(value).__name__}")
+
+
+encode_operations = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 """Packs a list of ``Operation``."""
 decode_operations = msgspec.msgpack.Decoder(list[Operation]).decode
 """Reads what ``encode_operations`` packed; ``msgspec.DecodeError`` if it is nothing of that kind."""
