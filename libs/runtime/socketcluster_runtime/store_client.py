@@ -424,8 +424,8 @@ class StoreClient:
             if event.session_destroyed.on_purpose:
                 self._on_session_over(session_id)
                 route.sessions.pop(session_id, None)  # whatever is here of it is on its way out
-            else:
-                route.ended(session_id)
+            elif not route.ended(session_id, link):
+                return
             self._on_session_destroyed(session_id)
         elif kind == "session_renewed":
             self.session_renewed(event.session_renewed.session_id, event.session_renewed.renewed_id)

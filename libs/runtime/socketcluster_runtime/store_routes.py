@@ -98,6 +98,7 @@ class Route:
 
     __slots__ = (
         "_claims",
+        "_gone",
         "_ids",
         "_on_gone",
         "_on_over",
@@ -150,6 +151,7 @@ class Route:
         self.channels: dict[str, ChannelFeed] = {}  # subscribed
         self.watches: dict[tuple[str, tuple[str, ...]], bytes] = {}  # by session id and key chain, their tags
         self.untold: dict[State, None] = {}  # what the owner has refused to know so far, or did not answer
+        self._gone: set[str] = set()  # sessions that ended unheard, as the owner said when it was asked
         self._unanswered: dict[int, Own] = {}  # operations of its own on sent_to; made anew for each owner
         self._ids = ids
         self._renewing = renewing
@@ -188,6 +190,7 @@ class Route:
             self._take_back()
         self.owner = self.sent_to = link
         self.epoch = epoch
+        self._gone.clear()
         for operation, heard in self._renewals():
             self._send_own(operation, heard)
         parked = sorted(self.parked.items())
@@ -309,7 +312,7 @@ class Route:
             return
         self.sessions[session_id] = state | _KNOWN
         if state & _KNOWN and not _decode_exists(existed):
-            self._on_gone(session_id)
+            self._went(session_id)
 
     def attach_answered(self, session_id: str, answer: asyncio.Future[bytes]) -> None:
         """Take what became of an attachment that was called."""
@@ -339,12 +342,15 @@ class Route:
         if not answer.cancelled() and answer.exception() is None:
             self.detached(session_id)
 
-    def ended(self, session_id: str) -> None:
-        """Note that a session's end was heard of."""
+    def ended(self, session_id: str, link: Sender) -> bool:
+        """Note that a session's end was heard of; return false if that was told already, and a former owner is late."""
+        if session_id in self._gone and link is not self.sent_to:
+            return False
         state = self.sessions.pop(session_id, 0)
         if state & _HERE:
             self.sessions[session_id] = _HERE
             self._untold(State(SESSIONS, session_id), "a session ended that has sockets here")
+        return True
 
     def session_renewed(self, session_id: str, renewed_id: str) -> bool | None:
         """Note that a session has another id; return whether there are sockets of it, ``None``: it is not known."""
@@ -448,7 +454,11 @@ class Route:
         for session_id in _decode_ids(gone):
             if self.sessions.get(session_id) == _KNOWN:  # else it was attached meanwhile: that has an answer of its own
                 del self.sessions[session_id]
-                self._on_gone(session_id)
+                self._went(session_id)
+
+    def _went(self, session_id: str) -> None:
+        self._gone.add(session_id)
+        self._on_gone(session_id)
 
 
 def partition_for(verb: int, session_id: str, keys: Sequence[str], name: str) -> int:

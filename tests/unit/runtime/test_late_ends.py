@@ -1,0 +1,68 @@
+"""A session's end that a former owner tells late: the next one was asked by then, and said that it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.hand_fed import HandFed, sent
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.link import StoreLink
+from socketcluster_runtime.messages import Operation
+from socketcluster_runtime.routing import partition_of
+
+NUMBER = partition_of("s")
+
+
+def end(fed: HandFed, link: StoreLink) -> None:
+    event = store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="s"))
+    fed.client.on_reply(link, store_pb2.LinkReply(events=[event]))
+
+
+async def attached(fed: HandFed, link: StoreLink) -> None:
+    fed.announce(link, NUMBER, 3)
+    fed.client.attach("s")
+    fed.answer(link, *fed.results(sent(link), lambda _operation: True))
+    await asyncio.sleep(0)
+
+
+def says_gone(operation: Operation) -> object:
+    return ["s"] if operation.verb == store_pb2.VERB_SESSION_CHECK else False
+
+
+@pytest.mark.parametrize("has_sockets", [True, False])
+async def test_an_end_that_the_next_owner_told_of_is_told_once(has_sockets: bool) -> None:
+    fed = HandFed()
+    first, second = fed.link(), fed.link()
+    await attached(fed, first)
+    if not has_sockets:
+        fed.client.detach("s")
+        fed.answer(first, *fed.results(sent(first), lambda _operation: None))
+    fed.announce(second, NUMBER, 4)
+    fed.answer(second, *fed.results(sent(second), says_gone))
+    assert fed.destroyed == ["s"]
+    end(fed, first)
+    assert fed.destroyed == ["s"]
+    end(fed, second)  # it began anew there, and has ended
+    assert fed.destroyed == ["s", "s"]
+
+
+async def test_an_end_that_is_heard_of_before_the_next_owner_answers_is_told_once() -> None:
+    fed = HandFed()
+    first, second = fed.link(), fed.link()
+    await attached(fed, first)
+    fed.announce(second, NUMBER, 4)
+    end(fed, first)
+    fed.answer(second, *fed.results(sent(second), says_gone))
+    assert fed.destroyed == ["s"]
+
+
+async def test_an_end_that_only_the_former_owner_tells_of_is_told() -> None:
+    """The worker never had the session, so the next owner is not asked."""
+    fed = HandFed()
+    first, second = fed.link(), fed.link()
+    fed.announce(first, NUMBER, 3)
+    fed.announce(second, NUMBER, 4)
+    end(fed, first)
+    assert fed.destroyed == ["s"]
