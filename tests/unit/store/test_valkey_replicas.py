@@ -17,7 +17,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Command, EnginePartition
 from socketcluster_store.engines.valkey import ValkeyEngine
-from socketcluster_store.errors import FencedError
+from socketcluster_store.errors import EngineError, FencedError
 
 pytestmark = pytest.mark.valkey
 
@@ -107,3 +107,20 @@ async def test_what_is_removed_is_confirmed_as_what_is_set(pair: tuple[Server, S
     with pytest.raises(FencedError):
         await partition.apply([Command(store_pb2.VERB_REMOVE, b"s", ["a"])])
     await partition.close()
+
+
+async def test_reads_go_on_while_there_is_no_memory_and_a_partition_is_released(
+    pair: tuple[Server, Server], stores: Any
+) -> None:
+    primary, _replica = pair
+    partition = await (await stores("one-1", primary, 1)).open(NUMBER)
+    await partition.apply([setting("before")])
+    primary.ask("CONFIG", "SET", "maxmemory", 1)
+    with pytest.raises(EngineError, match="maxmemory"):
+        await partition.apply([setting("after")])
+    assert await get(partition) == "before"
+    await partition.close()
+    primary.ask("CONFIG", "SET", "maxmemory", 0)
+    next_owner = await (await stores("two-2", primary, 1)).open(NUMBER)
+    assert await get(next_owner) == "before"
+    await next_owner.close()

@@ -162,7 +162,7 @@ class ValkeyEngine(Engine):
         async def call(script: scripts.Script, *args: Any) -> Any:
             replicas = self._replicas if script is scripts.APPLY else 0
             if replicas and len(args) == 2:  # a read: a server that is cut off does not know who took its place
-                args = args[0], -1
+                script = scripts.READ
             return await self._servers.call(key, script, self._store_id, epoch, *args, replicas=replicas)
 
         return call

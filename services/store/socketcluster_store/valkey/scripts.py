@@ -44,6 +44,9 @@ def stores_key(app_name: str) -> bytes:
     return f"socketcluster:{{{app_name}:stores}}".encode()
 
 
+# What a script begins with that may run when maxmemory is reached: it writes what needs no more than what it replaces.
+_WITHOUT_MEMORY = "#!lua flags=allow-oom\n"
+
 # Returns the server's life; empty: it may not be known.
 _LIFE = """
 local function life()
@@ -75,9 +78,9 @@ return {'OPEN', epoch, since}
 )
 
 # Arguments: store id, epoch, the number of the batch, how many of the rest are keys and values, those, keys to remove.
-# A batch without either has the number of the last one; with -1 for how many, something is written nevertheless, so
-# that replicas confirm it. All is looked at before anything is written: a script that fails in the middle is not
-# undone. Who is ahead of the server had batches acknowledged that are lost; a call that comes late is behind it.
+# A batch without either has the number of the last one. All is looked at before anything is written: a script that
+# fails in the middle is not undone. Who is ahead of the server had batches acknowledged that are lost; a call that
+# comes late is behind it.
 APPLY = Script(
     """
 local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
@@ -86,9 +89,7 @@ local last, number = tonumber(own[3]), tonumber(ARGV[3])
 local acknowledged = #ARGV == 4 and number or number - 1
 if last < acknowledged then redis.call('HSET', KEYS[1], '\\0l', '') end
 if #ARGV == 4 then
-  if last ~= number then return {'LOST', own[3]} end
-  if ARGV[4] == '-1' then redis.call('HSET', KEYS[1], '\\0b', ARGV[3]) end
-  return {'DONE'}
+  return last == number and {'DONE'} or {'LOST', own[3]}
 end
 if last == number then
   redis.call('HSET', KEYS[1], '\\0b', ARGV[3])
@@ -107,6 +108,20 @@ return {'DONE'}
 """
 )
 
+# Arguments: those of APPLY without keys and values. Something is written nevertheless, so that replicas confirm it.
+READ = Script(
+    _WITHOUT_MEMORY
+    + """
+local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
+if own[1] ~= ARGV[1] or own[2] ~= ARGV[2] then return {'FENCED', own[1] or ''} end
+local last, number = tonumber(own[3]), tonumber(ARGV[3])
+if last < number then redis.call('HSET', KEYS[1], '\\0l', '') end
+if last ~= number then return {'LOST', own[3]} end
+redis.call('HSET', KEYS[1], '\\0b', ARGV[3])
+return {'DONE'}
+"""
+)
+
 # Arguments: store id, epoch, cursor, count. Returns cursor, keys and values, and how many fields the hash has.
 LOAD = Script(
     """
@@ -120,7 +135,8 @@ return {found[1], found[2], redis.call('HLEN', KEYS[1])}
 # Arguments: store id, epoch, the number of the last batch, whether (1) the partition is to be free then. If the server
 # has all batches, nothing was lost up to its present life.
 CONFIRM = Script(
-    _LIFE
+    _WITHOUT_MEMORY
+    + _LIFE
     + """
 local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
 if own[1] ~= ARGV[1] or own[2] ~= ARGV[2] then return 0 end
