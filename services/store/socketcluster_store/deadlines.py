@@ -151,13 +151,16 @@ class Deadlines:
                 await asyncio.sleep(0)  # else all partitions would have their turns before any operation
                 ended = self._sessions.due(self._clock(), ENDED_AT_ONCE)
                 if ended:
+                    over = self._sessions.over
+                    forgotten = {session_id: over[session_id] for session_id in ended if session_id in over}
                     commands = [Command(END_SESSION, session_id.encode()) for session_id in ended]
                     answers = await self._engine.apply([*commands, Command(CHANGES, b"")])
                     self.tell(answers[-1], None)
-                    over = self._sessions.over
                     self._tell_workers(session_operations.ended(each for each in ended if each not in over))
-                    for session_id in ended:
-                        over.pop(session_id, None)
+                    self._tell_workers(session_operations.written(ended, self._sessions))
+                    for session_id, until in forgotten.items():
+                        if over.get(session_id) == until:  # else it was ended once more meanwhile
+                            del over[session_id]
         except EngineError as error:
             self._failed("sessions could not be ended", error)
             self._sessions.postpone(ended, self._clock() + RETRY_PAUSE)

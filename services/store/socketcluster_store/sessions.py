@@ -241,14 +241,17 @@ class Sessions:
             else:
                 self._deadlines.pop(session_id, None)
                 self._begun.discard(session_id)
-                self.unended.discard(session_id)
                 ended.append(session_id)
         return ended
 
     def postpone(self, session_ids: Iterable[str], until: float) -> None:
         """Remember sessions that were due, because they could not be ended."""
         for session_id in session_ids:
-            if session_id not in self:
+            if session_id in self.over:
+                self.over[session_id] = max(self.over[session_id], until)
+                if session_id not in self._queued:
+                    self._queue(session_id, self.over[session_id])
+            elif session_id not in self:
                 self._set_deadline(session_id, until)
 
     def _start_timeout(self, session_id: str, now: float) -> bytes:

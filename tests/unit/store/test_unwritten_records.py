@@ -215,6 +215,32 @@ async def test_a_refused_end_is_carried_out_and_told_later(store: Store) -> None
     assert tree == msgspec.msgpack.encode(None)
 
 
+@pytest.mark.parametrize("refused_again", [False, True])
+async def test_an_end_that_was_refused_until_its_id_is_free_again_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch, refused_again: bool
+) -> None:
+    monkeypatch.setattr(deadlines, "RETRY_PAUSE", 3600)
+    sessions, ends = store.partition._sessions, store.partition._deadlines
+    worker = link()
+    await store.apply(worker, ATTACH)
+    await store.put(worker)
+    store.full = True
+    await store.apply(worker, END)
+    now = store.engine.clock()
+    monkeypatch.setattr(ends, "_clock", lambda: now + 1201)
+    if refused_again:
+        await ends._end_due()
+        assert store.told == []
+        assert sessions.over.keys() == {SESSION}
+        monkeypatch.setattr(ends, "_clock", lambda: now + 5000)
+    store.full = False
+    await ends._end_due()
+    assert [event.session_destroyed.session_id for event in store.told] == [SESSION]
+    assert store.told[0].session_destroyed.on_purpose
+    assert await store.records() == {}
+    assert (sessions.over, sessions.unended, SESSION in sessions) == ({}, set(), False)
+
+
 async def test_a_refused_end_is_not_acknowledged_when_it_comes_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
