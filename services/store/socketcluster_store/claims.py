@@ -41,6 +41,7 @@ log = get_logger(__name__)
 _LIVE = b"\0"
 _FENCED = b"\1"
 _DISTRUSTED = b"\2"
+_BOTH = b"\3"
 
 
 class Claim:
@@ -52,20 +53,25 @@ class Claim:
         self._lock = lock
         self._map = mmap.mmap(lock, 1, mmap.MAP_SHARED, mmap.PROT_READ)
         self._mark: mmap.mmap | bytes = self._map
+        self._fits = 0  # the mark of what may be used
         self._why = "this store hung"
 
     @property
     def fenced(self) -> bool:
         """Was the partition taken from this process, or given up? This looks at the file as well."""
-        if not self._mark[0] and not _is_at(self._lock, self.folder / "owner.lock"):
+        if self._mark[0] == self._fits and not _is_at(self._lock, self.folder / "owner.lock"):
             self.give_up("its owner.lock was removed or replaced")
-        return self._mark[0] != 0
+        return self._mark[0] != self._fits
 
     def give_up(self, why: str) -> None:
         """Have it be as if the partition had been taken from this process: nothing more is answered."""
-        if not self._mark[0]:
+        if self._mark[0] == self._fits:
             log.error("a partition is given up", path=str(self.folder), reason=why)
             self._mark, self._why = _FENCED, why
+
+    def use_no_files(self) -> None:
+        """Have it not matter that the files are to be copied: who has claimed the partition leaves them alone."""
+        self._fits = self._mark[0]
 
     def distrust(self, why: str) -> None:
         """Give up, and have whoever claims the partition next copy the data: what is in memory need not be on the disk.
@@ -83,7 +89,7 @@ class Claim:
         Raises:
             FencedError: it is not.
         """
-        if self._mark[0]:
+        if self._mark[0] != self._fits:
             raise FencedError(f"{self.folder} is this store's no longer: {self._why}")
 
     def release(self) -> None:
@@ -111,7 +117,8 @@ class Claims:
 
         Args:
             number: which partition.
-            copy: copies from one folder into another, and syncs, what the former owner found not to be trusted.
+            copy: copies from one folder into another, and syncs, what the former owner found not to be trusted;
+                ``None``: the files are not used.
 
         Raises:
             PartitionLockedError: another process owns or claims it.
@@ -141,8 +148,8 @@ class Claims:
                 if error.holder != holder:
                     raise
             with _descriptor(former / "owner.lock") as lock:
-                if os.pread(lock, 1, 0) != _DISTRUSTED:
-                    os.pwrite(lock, _FENCED, 0)
+                distrusted = os.pread(lock, 1, 0) in (_DISTRUSTED, _BOTH)
+                os.pwrite(lock, _BOTH if distrusted else _FENCED, 0)
             return self._move(path, generations[-1], copy, guard)
 
     def _claim(
@@ -150,7 +157,9 @@ class Claims:
     ) -> Claim:
         claim = self._own(path / str(generations[-1]))
         try:
-            if copy is not None and claim.fenced:
+            if copy is None:
+                claim.use_no_files()
+            elif claim.fenced:
                 moved = self._move(path, generations[-1], copy, guard)
                 claim.release()
                 return moved
@@ -215,7 +224,7 @@ class Claims:
             if not _try_lock(lock):
                 raise PartitionLockedError(f"another store owns {folder}", os.pread(lock, 1024, 1).decode())
             _check_name(lock, folder / "owner.lock")
-            mark = _DISTRUSTED if os.pread(lock, 1, 0) == _DISTRUSTED else _LIVE
+            mark = _DISTRUSTED if os.pread(lock, 1, 0) in (_DISTRUSTED, _BOTH) else _LIVE
             content = mark + self._store_id.encode()
             os.pwrite(lock, content, 0)
             os.ftruncate(lock, len(content))

@@ -13,8 +13,10 @@ from support import store_writer
 from support.store_writer import consistent, get, put
 
 from socketcluster_store.claims import Claims
+from socketcluster_store.documents import Documents
 from socketcluster_store.engines import partition_files
 from socketcluster_store.engines.base import EnginePartition
+from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, FencedError
 
 
@@ -139,6 +141,30 @@ async def test_files_of_which_an_opening_cannot_sync_a_commit_are_copied_by_the_
     assert (tmp_path / "00" / "2").exists()
     assert await consistent(again) == 1
     await again.close()
+
+
+async def test_the_engine_memory_leaves_files_alone_that_are_to_be_copied(tmp_path: Path) -> None:
+    trees = Documents(1 << 20)
+    partition = await store_writer.engine(tmp_path).open(0)
+    await put(partition, 1)
+    partition._claim.distrust("the disk failed")  # type: ignore[attr-defined]
+    await partition.close()
+    former = await MemoryEngine(tmp_path, trees, store_id="former").open(0)
+    await put(former, 2)
+    await former.close()
+    again = await store_writer.engine(tmp_path).open(0)
+    assert (tmp_path / "00" / "2").exists()
+    assert await consistent(again) == 1
+    again._claim.distrust("the disk failed")  # type: ignore[attr-defined]
+    await again.close()
+    former = await MemoryEngine(tmp_path, trees, store_id="former").open(0)
+    taken = await MemoryEngine(tmp_path, trees, store_id="taker").take(0, "former")
+    assert former.fenced
+    with pytest.raises(FencedError):
+        await put(former, 3)
+    await put(taken, 4)
+    await former.close()
+    await taken.close()
 
 
 def test_a_mark_outlives_a_taker_that_dies(tmp_path: Path) -> None:
