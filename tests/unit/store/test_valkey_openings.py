@@ -65,3 +65,20 @@ async def test_much_data_is_read_in_portions_and_few_partitions_at_a_time(
             (count,) = await partition.apply([Command(store_pb2.VERB_COUNT, b"t")])
             assert count == msgspec.msgpack.encode(SMALL)
             await partition.close()
+
+
+async def test_a_partition_that_waits_to_be_opened_is_not_freed_for_who_asks_for_it(valkey: Server) -> None:
+    async with valkey_engine(valkey, Documents(1 << 20)) as engine:
+        for _ in range(OPENED_AT_ONCE):
+            await engine._opening.acquire()  # others are opened
+        opening = asyncio.create_task(engine.open(7))
+        await asyncio.sleep(0)
+        engine._answer(7)
+        for _ in range(OPENED_AT_ONCE):
+            engine._opening.release()
+        partition = await opening
+        while engine._tasks:
+            await asyncio.wait(engine._tasks)
+        (done,) = await partition.apply([Command(store_pb2.VERB_SET, b"s", ("k",), VALUE)])
+        assert done == b""
+        await partition.close()

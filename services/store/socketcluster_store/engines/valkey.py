@@ -103,39 +103,39 @@ class ValkeyEngine(Engine):
         return partition
 
     async def _open(self, number: int, holder: str) -> EnginePartition:
-        async with self._opening:
-            return await self._claim_and_load(number, holder)
-
-    async def _claim_and_load(self, number: int, holder: str) -> EnginePartition:
-        key = partition_key(self._app_name, number)
-        self._open_ones[number] = None
+        self._open_ones[number] = None  # before its turn comes: who asks for it is not to be given it
         partition = None
         try:
-            breaks = self._servers.breaks
-            reply, detail, *since = await self._servers.call(
-                key, scripts.OPEN, self._store_id, holder, replicas=self._replicas
-            )
-            if reply == b"LOCKED":
-                self._ask(number, detail.decode())
-                raise PartitionLockedError(f"another store owns partition {number:02}", detail.decode())
-            self._locked_since.pop(number, None)
-            partition = ValkeyPartition(
-                number,
-                int(detail),
-                since[0],
-                await self._load(key, int(detail)),
-                self._trees.partition(number),
-                self._call_of(key, int(detail)),
-                self._closed,
-                lambda: self._servers.breaks,
-                breaks,
-            )
+            async with self._opening:
+                partition = await self._claim_and_load(number, holder)
         finally:
             if partition is None:
                 del self._open_ones[number]
             else:
                 self._open_ones[number] = partition
         return partition
+
+    async def _claim_and_load(self, number: int, holder: str) -> ValkeyPartition:
+        key = partition_key(self._app_name, number)
+        breaks = self._servers.breaks
+        reply, detail, *since = await self._servers.call(
+            key, scripts.OPEN, self._store_id, holder, replicas=self._replicas
+        )
+        if reply == b"LOCKED":
+            self._ask(number, detail.decode())
+            raise PartitionLockedError(f"another store owns partition {number:02}", detail.decode())
+        self._locked_since.pop(number, None)
+        return ValkeyPartition(
+            number,
+            int(detail),
+            since[0],
+            await self._load(key, int(detail)),
+            self._trees.partition(number),
+            self._call_of(key, int(detail)),
+            self._closed,
+            lambda: self._servers.breaks,
+            breaks,
+        )
 
     async def _load(self, key: bytes, epoch: int) -> SortedMap:
         """Read a partition that is this store's: nobody changes it meanwhile."""
