@@ -301,6 +301,12 @@ class ChannelFeed:
         self._task = None
         if self.opening is None:  # else the answer to the subscription tells what is missing, and what counts
             self._release()
+            if self._held is None and self._goal is not None and self._is_before(self._goal):
+                self._held = []  # what was held were a former owner's last words: what followed them is missing
+                self._catch_up()
+
+    def _is_before(self, position: Position) -> bool:
+        return self._epoch == position.epoch and self._offset < position.offset
 
     def _give_up(self) -> None:
         """Tell of a gap what the history cannot be asked for."""

@@ -122,3 +122,24 @@ async def test_a_subscription_that_follows_an_unsubscription_is_not_told_before_
             new.offset = 1  # nobody is told
     assert msgspec.msgpack.decode(await again)["offset"] == 1
     assert fed.client._feeds["news"].position == (2000, 1)
+
+
+async def test_what_follows_on_a_former_owner_s_last_word_is_asked_for_at_once() -> None:
+    """That word fits, and begins where the history does not reach any more: it was taken for all that there is."""
+    fed = HandFed()
+    link = fed.link()
+    await subscribed(fed, link, Head(1000).answer)
+    fed.announce(link, NEWS, 0)
+    fed.announce(link, NEWS, 5)
+    fed.tell(link, "news", "a1", 1, 1000)  # late, and of the same epoch: the channel has a history of two messages
+
+    def answer(operation: Operation) -> Any:
+        kept = {"epoch": 1000, "offset": 9, "first": 8}
+        if operation.verb == store_pb2.VERB_CHANNEL_HISTORY:
+            return kept | {"start": 8, "known": True, "messages": [msgspec.msgpack.encode(f"a{n}") for n in (8, 9)]}
+        return kept
+
+    for _ in range(3):
+        await fed.serve(link, answer)
+    assert fed.messages == [("a1", 1, 1000), ("a8", 8, 1000), ("a9", 9, 1000)]
+    assert [gap.missing for gap in fed.gaps] == [range(2, 8)]
