@@ -1,4 +1,4 @@
-"""Partitions with much data are opened in portions, and few at a time: Valkey serves others meanwhile."""
+"""What Valkey has to do for partitions that are opened, or only kept: it serves others meanwhile."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 from support.valkey import Server, valkey_engine
+from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Command
 from socketcluster_store.engines.valkey import LOADED_BYTES, OPENED_AT_ONCE
-from socketcluster_store.valkey import scripts
+from socketcluster_store.valkey import membership, scripts
+from socketcluster_store.valkey.servers import CONNECTIONS
 
 pytestmark = pytest.mark.valkey
 
@@ -82,3 +84,18 @@ async def test_a_partition_that_waits_to_be_opened_is_not_freed_for_who_asks_for
         (done,) = await partition.apply([Command(store_pb2.VERB_SET, b"s", ("k",), VALUE)])
         assert done == b""
         await partition.close()
+
+
+async def test_a_store_that_cannot_listen_asks_for_no_partition_each_time_it_tries(
+    own: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a connection for calls is made all partitions are looked at: the server may have lost something."""
+    monkeypatch.setattr(membership, "LISTEN_AGAIN", 0.001)
+    async with valkey_engine(own, Documents(1 << 20)) as engine:
+        members: Any = engine.membership(5, lambda: None)
+        await members.join()
+        for _ in range(CONNECTIONS + 1):
+            members._listens.clear()
+            own.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            await until(members._listens.is_set)
+        assert engine._servers.breaks <= CONNECTIONS  # each of those for calls was made once

@@ -80,15 +80,10 @@ class _Server:
     """One server. Calls that are made while all connections are at work travel together on the next that is free."""
 
     def __init__(self, options: dict[str, Any], timeout: float, on_connect: Callable[[Any], Awaitable[None]]) -> None:
-        self.client = Redis(
-            connection_pool=ConnectionPool(
-                **{"socket_timeout": timeout, "socket_connect_timeout": timeout, **options},
-                redis_connect_func=on_connect,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-                decode_responses=False,
-            )
-        )
+        common = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **options}
+        self.client = _client(**common, redis_connect_func=on_connect)
+        self.news = _client(**common)
+        """For what is no call: a connection that is made for it says nothing of the data."""
         self._waiting: list[_Call] = []
         self._starting = False
         self._senders: set[asyncio.Task[None]] = set()
@@ -108,7 +103,8 @@ class _Server:
         """End all connections."""
         if self._senders:
             await asyncio.wait(self._senders)
-        await self.client.connection_pool.disconnect()
+        for client in (self.client, self.news):
+            await client.connection_pool.disconnect()
 
     async def _send(self) -> None:
         self._starting = False
@@ -163,9 +159,9 @@ class Servers:
         self._single: _Server | None = None
         self._finding: asyncio.Task[None] | None = None
         self.breaks = 0
-        """Rises when a connection is made, or a call tried again: a server may be another since, or have less."""
+        """Rises when a connection for calls is made, or a call tried again: a server may be another, or have less."""
         self.on_break: Callable[[], None] = lambda: None
-        """Called when a connection was made."""
+        """Called when a connection for calls was made."""
 
     async def connect(self) -> None:
         """Find the servers.
@@ -241,7 +237,7 @@ class Servers:
             RedisError: it cannot be found now.
             OSError: likewise.
         """
-        return (await self._server_of(key)).client
+        return (await self._server_of(key)).news
 
     def forget_slots(self) -> None:
         """Ask anew which server of a Cluster has what."""
@@ -312,6 +308,12 @@ class Servers:
                     with contextlib.suppress(RedisError, OSError):
                         await server.close()
         raise failure
+
+
+def _client(**options: Any) -> Redis:
+    return Redis(
+        connection_pool=ConnectionPool(**options, retry=Retry(NoBackoff(), 0), protocol=2, decode_responses=False)
+    )
 
 
 def _options_of(url: str) -> dict[str, Any]:
