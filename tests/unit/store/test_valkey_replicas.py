@@ -120,7 +120,10 @@ async def test_reads_go_on_while_there_is_no_memory_and_a_partition_is_released(
         await partition.apply([setting("after")])
     assert await get(partition) == "before"
     await partition.close()
+    other = await stores("two-2", primary, 1)
+    with pytest.raises(EngineError, match="maxmemory"):
+        await other.open(NUMBER)
     primary.ask("CONFIG", "SET", "maxmemory", 0)
-    next_owner = await (await stores("two-2", primary, 1)).open(NUMBER)
+    next_owner = await other.open(NUMBER)
     assert await get(next_owner) == "before"
     await next_owner.close()
