@@ -235,12 +235,13 @@ async def test_a_worker_that_is_asked_to_stop_lets_handlers_finish(cluster: Clus
             await socket.call("set", ["kept", True])
             answer = asyncio.create_task(socket.call("slow"))
             await socket.next("slow began")
-            await cluster.stop_worker(where)
+            stopping = asyncio.create_task(cluster.stop_worker(where))
             assert await answer == "at last"
             await socket.closed.wait()
             assert socket.close_code == 1012
         async with await until(lambda: _connect(browser), lambda _: True) as again:
-            assert await again.call("get", "kept") is True
+            assert await again.call("get", "kept") is True  # on a busy machine its time is over before the container is
+        await stopping
 
 
 async def test_errors_of_handlers_keep_the_server_s_secrets(cluster: Cluster) -> None:
