@@ -1,4 +1,4 @@
-"""Stores whose Valkey has its clock set: who lives is not taken for silent, and who is silent is missed."""
+"""Stores whose Valkey has its clock set, or no memory: the living are not taken for silent, the silent are missed."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ class Stores:
         silent, *others = await self._engine._servers.call(self._key, scripts.BEAT, store, 1000, 600_000)
         return silent, {name.decode(): age for name, age, _listeners in others}
 
+    async def leave(self, store: str) -> None:
+        await self._engine._servers.call(self._key, scripts.LEAVE, store)
+
     def set_clock(self, ahead: int) -> None:
         """Have all that was noted be of a server whose clock was ahead by milliseconds."""
         noted = self._server.ask("HGETALL", self._key)
@@ -39,9 +42,9 @@ class Stores:
 
 
 @pytest.fixture
-async def stores(valkey: Server) -> AsyncIterator[Stores]:
-    async with valkey_engine(valkey, Documents(1 << 20)) as engine:
-        made = Stores(valkey, engine)
+async def stores(own: Server) -> AsyncIterator[Stores]:
+    async with valkey_engine(own, Documents(1 << 20)) as engine:
+        made = Stores(own, engine)
         await made.beat("one")
         await made.beat("two")
         yield made
@@ -61,3 +64,10 @@ async def test_nobody_is_silent_because_the_clock_went_forward(stores: Stores) -
     silent, others = await stores.beat("one")
     assert (silent >= HOUR // 10, others) == (True, {"two": 0})
     assert (await stores.beat("two"))[1].keys() == {"one"}
+
+
+async def test_who_lives_is_known_while_there_is_no_memory(stores: Stores, own: Server) -> None:
+    own.ask("CONFIG", "SET", "maxmemory", 1)
+    assert (await stores.beat("one"))[1].keys() == {"two"}
+    await stores.leave("two")
+    assert (await stores.beat("one"))[1] == {}

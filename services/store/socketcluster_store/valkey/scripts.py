@@ -154,7 +154,8 @@ return 0
 # forgotten. Returns how long this store was silent (-1: it is new), and of each other store its id, for how long it is
 # silent, and how many connections listen to its own channel: none when its process is no more.
 BEAT = Script(
-    """
+    _WITHOUT_MEMORY
+    + """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local found = redis.call('HGETALL', KEYS[1])
@@ -185,4 +186,4 @@ return reply
 )
 
 # Argument: store id.
-LEAVE = Script("return redis.call('HDEL', KEYS[1], ARGV[1])")
+LEAVE = Script(_WITHOUT_MEMORY + "return redis.call('HDEL', KEYS[1], ARGV[1])")
