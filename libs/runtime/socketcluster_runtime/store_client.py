@@ -32,7 +32,7 @@ from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.rpc_tls import RpcTls
 from socketcluster_runtime.store_links import StoreLinks
-from socketcluster_runtime.store_routes import Pending, Route, clock, partition_for
+from socketcluster_runtime.store_routes import ANSWERS_TELL, Pending, Route, clock, partition_for
 from socketcluster_runtime.untold import Untold
 from socketcluster_runtime.worker_directory import WorkerDirectory
 
@@ -236,17 +236,14 @@ class StoreClient:
             route.attach(session_id)
         future = self.call(store_pb2.VERB_SESSION_ATTACH, session_id=session_id)
         if route is not None:
-            future.add_done_callback(partial(route.attach_answered, session_id))
+            future.add_done_callback(partial(route.attach_refused, session_id))
         return future
 
     def detach(self, session_id: str) -> asyncio.Future[bytes]:
         """Let go of a session."""
         if (route := self._route_of(session_id)) is not None:
             route.detach(session_id)
-        future = self.call(store_pb2.VERB_SESSION_DETACH, session_id=session_id)
-        if route is not None:
-            future.add_done_callback(partial(route.detach_answered, session_id))
-        return future
+        return self.call(store_pb2.VERB_SESSION_DETACH, session_id=session_id)
 
     def session_renewed(self, session_id: str, renewed_id: str) -> None:
         """Note that a session has another id, of the same partition; more than once is as good.
@@ -391,8 +388,8 @@ class StoreClient:
             return  # it waits to be sent to another store
         if result.error is None:
             self._forget(pending)
-            if pending.operation.verb == _SUBSCRIBE:
-                route.subscribed(pending.operation.name, result.id, result.value)
+            if pending.operation.verb in ANSWERS_TELL:
+                route.answered(pending.operation, result.value)
             if not pending.future.done():
                 pending.future.set_result(result.value)
         elif result.error.code == store_pb2.Error.CODE_NOT_OWNER:

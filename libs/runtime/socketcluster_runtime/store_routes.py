@@ -41,6 +41,8 @@ _DETACH = store_pb2.VERB_SESSION_DETACH
 _UNSUBSCRIBE = store_pb2.VERB_CHANNEL_UNSUBSCRIBE
 _UNWATCH = store_pb2.VERB_UNWATCH
 _NEGATIVE = frozenset((_DETACH, _UNSUBSCRIBE, _UNWATCH))
+ANSWERS_TELL = frozenset((_ATTACH, _DETACH, _SUBSCRIBE))
+"""The verbs of operations whose answers tell a route something."""
 _CHANNEL_VERBS = frozenset(
     (
         _SUBSCRIBE,
@@ -246,6 +248,15 @@ class Route:
             if result.error.code == store_pb2.Error.CODE_NOT_OWNER:
                 self.lost(link)
 
+    def answered(self, operation: Operation, result: bytes) -> None:
+        """Take the answer to an operation that was called, in the order in which the owner answered it and others."""
+        if operation.verb == _SUBSCRIBE:
+            self.subscribed(operation.name, operation.id, result)
+        elif operation.verb == _ATTACH:
+            self.attached(operation.session_id, result)
+        else:
+            self.detached(operation.session_id)
+
     def is_renewing(self, session_id: str) -> bool:
         """Is a session being renewed from here? A former owner may have done so, and the answer will say."""
         waiting = itertools.chain(self.in_flight.values(), self.parked.values())
@@ -314,14 +325,9 @@ class Route:
         if state & _KNOWN and not _decode_exists(existed):
             self._went(session_id)
 
-    def attach_answered(self, session_id: str, answer: asyncio.Future[bytes]) -> None:
-        """Take what became of an attachment that was called."""
-        if answer.cancelled():
-            return
-        error = answer.exception()
-        if error is None:
-            self.attached(session_id, answer.result())
-        elif isinstance(error, SessionOverError):
+    def attach_refused(self, session_id: str, answer: asyncio.Future[bytes]) -> None:
+        """Take what an attachment that was called was refused for; who renewed the session hears of that first."""
+        if not answer.cancelled() and isinstance(answer.exception(), SessionOverError):
             if self.is_renewing(session_id):
                 self._untold(State(SESSIONS, session_id), "the session is being renewed")
             else:
@@ -336,11 +342,6 @@ class Route:
         """Take the store's answer to a detachment."""
         if self.sessions.get(session_id) == 0:  # no store ever said that it exists: no end will be told
             del self.sessions[session_id]
-
-    def detach_answered(self, session_id: str, answer: asyncio.Future[bytes]) -> None:
-        """Take what became of a detachment that was called."""
-        if not answer.cancelled() and answer.exception() is None:
-            self.detached(session_id)
 
     def ended(self, session_id: str, link: Sender) -> bool:
         """Note that a session's end was heard of; return false if that was told already, and a former owner is late."""

@@ -343,3 +343,27 @@ async def test_a_closed_client_tells_nothing(fed: HandFed, link: StoreLink, monk
     refuse(monkeypatch, fed.client.attach, "s")
     await fed.client.close()
     await nothing_more(link)
+
+
+async def test_answers_to_both_tellings_of_an_attachment_count_in_their_order(
+    fed: HandFed, link: StoreLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one says that the session is new, the second one that it exists: the other way round it had ended."""
+    refuse(monkeypatch, fed.client.detach, "s")
+    attached = fed.client.attach("s")
+    fed.client._untold._on_timer()
+    operations = sent(link)
+    assert [operation.verb for operation in operations] == [ATTACH, ATTACH]
+    fed.answer(link, *fed.results(operations, lambda operation: operation is operations[1]))
+    await attached
+    await asyncio.sleep(0)
+    assert fed.destroyed == []
+
+
+async def test_an_attachment_counts_though_its_caller_is_gone(fed: HandFed, link: StoreLink) -> None:
+    fed.client.attach("s").cancel()
+    assert await told(fed, link) == (ATTACH, "s")
+    fed.client.detach("s").cancel()
+    assert await told(fed, link) == (DETACH, "s")
+    fed.announce(link, NUMBER, 4)
+    assert [operation.verb for operation in sent(link)] == [CHECK]  # its end is still to be heard of
