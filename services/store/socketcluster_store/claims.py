@@ -51,6 +51,7 @@ class Claim:
         self.folder = folder
         """Where the data is."""
         self._lock = lock
+        self._found = os.fstat(lock)
         self._map = mmap.mmap(lock, 1, mmap.MAP_SHARED, mmap.PROT_READ)
         self._mark: mmap.mmap | bytes = self._map
         self._fits = 0  # the mark of what may be used
@@ -59,7 +60,7 @@ class Claim:
     @property
     def fenced(self) -> bool:
         """Was the partition taken from this process, or given up? This looks at the file as well."""
-        if self._mark[0] == self._fits and not _is_at(self._lock, self.folder / "owner.lock"):
+        if self._mark[0] == self._fits and not _is_at(self._found, f"{self.folder}/owner.lock"):
             self.give_up("its owner.lock was removed or replaced")
         return self._mark[0] != self._fits
 
@@ -249,10 +250,10 @@ def _open(path: Path) -> int:
     return descriptor
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Has an open file this name still?"""
+def _is_at(found: os.stat_result, path: str) -> bool:
+    """Has a file this name still?"""
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(found, os.stat(path))  # noqa: PTH116  # often asked: a path object costs as much again
     except FileNotFoundError:
         return False
     except OSError:  # nobody knows
@@ -265,7 +266,7 @@ def _check_name(descriptor: int, path: Path) -> None:
     Raises:
         PartitionLockedError: it is not; somebody else may have locked it.
     """
-    if not _is_at(descriptor, path):
+    if not _is_at(os.fstat(descriptor), str(path)):
         raise PartitionLockedError(f"{path} was removed or replaced", "")
 
 
