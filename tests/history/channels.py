@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-from history.record import Call, History, Message, Missed, Outcome, Place, Subscribed, Told, Violation
+from history.record import Call, History, Message, Missed, Outcome, Place, Subscribed, Told, Violation, worker_of
 
 KEPT = "kept"
 """How the names of channels begin whose whole history is kept: nothing is missing there unless it was taken away."""
@@ -29,13 +29,15 @@ def judge_channels(history: History) -> Iterator[Violation]:
         of_token: dict[str, list[Call]] = defaultdict(list)
         for call in published:
             of_token[call.given].append(call)
-        yield from _answers(history, channel, published)
+        yield from _answers(history, channel, published, of_token)
         yield from _places(channel, published, list(chain.from_iterable(subscribers.values())))
         for worker, told in subscribers.items():
             yield from _subscriber(history, told, of_token, worker in history.alive)
 
 
-def _answers(history: History, channel: str, published: Sequence[Call]) -> Iterator[Violation]:
+def _answers(
+    history: History, channel: str, published: Sequence[Call], of_token: Mapping[str, Sequence[Call]]
+) -> Iterator[Violation]:
     """Compare what each publisher was told with what it was told before."""
     known: set[str] = set()
     first: dict[str, Call] = {}
@@ -51,7 +53,7 @@ def _answers(history: History, channel: str, published: Sequence[Call]) -> Itera
             anew = original.answer[0] != call.answer[0] and history.epochs_end(original.begun, call.ended)
             if original.answer != call.answer and not anew:
                 yield Violation("channel", channel, f"{call.given} was published twice", (original, call))
-        if again:  # its place may be that of an attempt that has no answer
+        if again or _may_be_overtaken(call, of_token[call.given]):  # its place may be that of another attempt
             continue
         before = last.get(call.client)
         last[call.client] = call
@@ -65,6 +67,12 @@ def _answers(history: History, channel: str, published: Sequence[Call]) -> Itera
                 yield Violation("channel", channel, "a new epoch, and nothing was taken away", (before, call))
         elif call.answer[1] <= before.answer[1]:
             yield Violation("channel", channel, "a later message has no later offset", (before, call))
+
+
+def _may_be_overtaken(call: Call, attempts: Sequence[Call]) -> bool:
+    """Was the same published by another worker before there was an answer? Their links are not in order."""
+    worker = worker_of(call.client)
+    return any(each.begun < call.ended and worker_of(each.client) != worker for each in attempts)
 
 
 def _places(channel: str, published: Sequence[Call], told: Sequence[Told]) -> Iterator[Violation]:

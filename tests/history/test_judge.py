@@ -306,6 +306,16 @@ def test_a_message_that_is_published_again_may_have_the_place_of_an_attempt_with
     assert made.wrong() == []
 
 
+def test_a_message_that_another_worker_publishes_before_it_is_answered_may_have_that_one_s_place(made: Made) -> None:
+    made.call("publish", "a", (1, 2), begun=1, ended=5)
+    made.call("publish", "b", (1, 1), begun=2, ended=5)
+    assert made.wrong() == ["a later message has no later offset"]
+    made.call("publish", "b", (1, 1), client="w1.1/b", begun=3, ended=5)
+    assert made.wrong() == ["a later message has no later offset"]  # a worker's calls are carried out in order
+    made.call("publish", "b", (1, 1), client="w2.1/a", begun=4, ended=5)
+    assert made.wrong() == []
+
+
 def test_a_publisher_is_told_the_place_at_which_the_message_is_heard(made: Made) -> None:
     made.call("publish", "1.1", (1, 5))
     made.call("publish", "1.2", outcome=REFUSED)
