@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -35,6 +34,8 @@ from socketcluster_store.channel_log import (
     read_outcome,
 )
 from socketcluster_store.channel_rules import ChannelRules
+from socketcluster_store.clock import BOOT_ID as BOOT_ID
+from socketcluster_store.clock import boot_id
 from socketcluster_store.engines.base import (
     CHANNEL_POSITION,
     CLOSE_CHANNELS,
@@ -55,7 +56,6 @@ MAX_IDLE = 1024
 """Such channels that are remembered in a partition; of more, those idle for longest are forgotten."""
 EPOCHS = 1 << 24
 """Epochs that are reserved at a time: at an opening, and when half of them are given."""
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 RETRY_PAUSE = 1.0
 """Seconds until it is tried again to remove what is too old, or to reserve epochs."""
 
@@ -173,7 +173,7 @@ class Channels(Generic[S]):
         life = self._kept.life
         # an ownership's epoch may be milliseconds by a better clock than the partition's
         least = max(int(self._clock() * 1_000_000), self._kept.epoch * 1000)
-        opening = Opening(boot_id() if life is None else life, least, EPOCHS)
+        opening = Opening(boot_id(BOOT_ID) if life is None else life, least, EPOCHS)
         (outcome,) = await self._kept.apply([channel_command(OPEN_CHANNELS, "", opening)])
         if not isinstance(outcome, bytes):
             raise outcome
@@ -405,14 +405,6 @@ def answer_of(outcome: bytes) -> bytes:
     """Return the answer to a publication, from the outcome of its command; of one that is not known any more, zeros."""
     epoch, offset, _is_new = read_outcome(outcome) if outcome else (0, 0, False)
     return _encode(_Published(offset, epoch))
-
-
-def boot_id() -> bytes:
-    """Return what names the time since the machine was started; empty where the system does not tell."""
-    try:
-        return BOOT_ID.read_bytes().strip()
-    except OSError:
-        return b""
 
 
 def _request(operation: Operation) -> _HistoryRequest:

@@ -10,6 +10,7 @@ from pathlib import Path
 from struct import Struct
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""What names the boot: the kernel makes it up at each."""
 TIME_NAMESPACE = Path("/proc/self/ns/time")
 
 _RECORD = Struct(">dd")  # the partition's time, and what ``elapsed`` said then; what names the machine's boot follows
@@ -31,14 +32,19 @@ def clock() -> float:
 
 def boot() -> bytes:
     """Return what names the boot, and the way of counting, that ``elapsed`` belongs to; empty if that is not known."""
+    booted = boot_id(BOOT_ID)
     try:
-        boot_id = BOOT_ID.read_bytes().strip()
+        return booted and booted + b" " + str(TIME_NAMESPACE.readlink()).encode()
+    except OSError:  # an older Linux has none
+        return booted
+
+
+def boot_id(path: Path) -> bytes:
+    """Return what names the time since the machine was started, which a file says; empty where the system has none."""
+    try:
+        return path.read_bytes().strip()
     except OSError:
         return b""
-    try:
-        return boot_id + b" " + str(TIME_NAMESPACE.readlink()).encode()
-    except OSError:  # an older Linux has none
-        return boot_id
 
 
 class PartitionClock:
