@@ -58,6 +58,11 @@ class Claim:
         self._why = "this store hung"
 
     @property
+    def taken(self) -> bool:
+        """Is it known that the partition was taken from this process, or given up? No system call is made."""
+        return self._mark[0] != self._fits
+
+    @property
     def fenced(self) -> bool:
         """Was the partition taken from this process, or given up? This looks at the file as well."""
         if self._mark[0] == self._fits and not _is_at(self._found, f"{self.folder}/owner.lock"):

@@ -118,6 +118,11 @@ class Partition:
         """Was the partition taken from this process?"""
         return self._engine.fenced
 
+    @property
+    def taken(self) -> bool:
+        """Is that known already?"""
+        return self._engine.taken
+
     def apply(
         self, link: WorkerLink, operations: Sequence[Operation]
     ) -> list[Outcome] | Coroutine[None, None, list[Outcome]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable
 
 from socketcluster_proto.v1 import store_pb2
@@ -25,6 +26,8 @@ MOVED_AT_ONCE = 8
 """Partitions that are given up together: the others go on meanwhile."""
 _OTHERS = (PartitionLockedError, FencedError)
 """What says that another store has a partition, or took it while it was opened here."""
+LOOK_EVERY = 4
+"""Signs of life of this store between two in which it looks whether what a partition's lock is on is still there."""
 SYNC_INTERVAL = 1.0
 """Seconds between two syncs, with ``fsync=everysec``."""
 
@@ -154,14 +157,14 @@ class Partitions:
             await asyncio.wait(self._closings)
 
     async def _beat(self) -> None:
-        while True:
+        for beat in itertools.cycle(range(LOOK_EVERY)):
             await asyncio.sleep(HEARTBEAT)
             try:
                 await self._members.look()
             except EngineError as error:
                 log.error("the other stores cannot be seen", error=str(error))
             for number, partition in list(self.owned.items()):
-                if partition.fenced:
+                if partition.taken or (number % LOOK_EVERY == beat and partition.fenced):
                     self.fenced(number)
 
     async def _give_up(self, numbers: list[int]) -> None:

@@ -23,7 +23,7 @@ async def test_an_owner_whose_lock_was_removed_keeps_others_out_until_it_gives_u
     with pytest.raises(PartitionLockedError, match=r"data\.mdb open, although the owner\.lock beside it is not locked"):
         await second.open(0)
     await put(first, 2)  # nobody else writes there
-    assert first.fenced  # the store looks four times a second
+    assert first.fenced  # the store looks once a second
     with pytest.raises(FencedError, match=r"owner\.lock was removed or replaced"):
         await put(first, 3)
     await first.close()

@@ -184,6 +184,10 @@ class LmdbPartition(EnginePartition):
     def fenced(self) -> bool:
         return self._claim.fenced
 
+    @property
+    def taken(self) -> bool:
+        return self._claim.taken
+
     async def sync(self) -> None:
         self._claim.check()
         written = self._written

@@ -91,6 +91,10 @@ class MemoryPartition(EnginePartition):
     def fenced(self) -> bool:
         return self._claim.fenced
 
+    @property
+    def taken(self) -> bool:
+        return self._claim.taken
+
     async def sync(self) -> None:
         """Have nothing to do."""
 
