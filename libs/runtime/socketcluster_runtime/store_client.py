@@ -420,10 +420,11 @@ class StoreClient:
             route = self._routes[partition_of(session_id)]
             if event.session_destroyed.on_purpose:
                 self._on_session_over(session_id)
-                route.sessions.pop(session_id, None)  # whatever is here of it is on its way out
-            elif not route.ended(session_id, link):
-                return
-            self._on_session_destroyed(session_id)
+                is_news = route.ended_on_purpose(session_id, link)
+            else:
+                is_news = route.ended(session_id, link)
+            if is_news:
+                self._on_session_destroyed(session_id)
         elif kind == "session_renewed":
             self.session_renewed(event.session_renewed.session_id, event.session_renewed.renewed_id)
 

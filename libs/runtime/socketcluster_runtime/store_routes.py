@@ -31,6 +31,8 @@ log = get_logger(__name__)
 
 CHECKED_AT_ONCE = 1000
 """Session ids that one operation asks for."""
+MAX_GONE = 4096
+"""Sessions of a partition that are remembered to have ended unheard: the last ones."""
 
 _ATTACH = store_pb2.VERB_SESSION_ATTACH
 _RENEW = store_pb2.VERB_SESSION_RENEW
@@ -153,7 +155,9 @@ class Route:
         self.channels: dict[str, ChannelFeed] = {}  # subscribed
         self.watches: dict[tuple[str, tuple[str, ...]], bytes] = {}  # by session id and key chain, their tags
         self.untold: dict[State, None] = {}  # what the owner has refused to know so far, or did not answer
-        self._gone: set[str] = set()  # sessions that ended unheard, as the owner said when it was asked
+        # Sessions that ended unheard, as the owner said when it was asked, and its epoch: former ones may be late for
+        # long, however many owners there were since
+        self._gone: dict[str, int] = {}
         self._unanswered: dict[int, Own] = {}  # operations of its own on sent_to; made anew for each owner
         self._ids = ids
         self._renewing = renewing
@@ -192,7 +196,6 @@ class Route:
             self._take_back()
         self.owner = self.sent_to = link
         self.epoch = epoch
-        self._gone.clear()
         for operation, heard in self._renewals():
             self._send_own(operation, heard)
         parked = sorted(self.parked.items())
@@ -345,13 +348,23 @@ class Route:
 
     def ended(self, session_id: str, link: Sender) -> bool:
         """Note that a session's end was heard of; return false if that was told already, and a former owner is late."""
-        if session_id in self._gone and link is not self.sent_to:
+        if self._is_late(session_id, link):
             return False
         state = self.sessions.pop(session_id, 0)
         if state & _HERE:
             self.sessions[session_id] = _HERE
             self._untold(State(SESSIONS, session_id), "a session ended that has sockets here")
         return True
+
+    def ended_on_purpose(self, session_id: str, link: Sender) -> bool:
+        """Do the same for an end on purpose: whatever is here of the session is on its way out."""
+        self.sessions.pop(session_id, None)
+        return not self._is_late(session_id, link)
+
+    def _is_late(self, session_id: str, link: Sender) -> bool:
+        """Was the end that a link tells of told before, by an owner that came after that one?"""
+        gone = self._gone.get(session_id)
+        return gone is not None and self._claims.get(link, 0) < gone
 
     def session_renewed(self, session_id: str, renewed_id: str) -> bool | None:
         """Note that a session has another id; return whether there are sockets of it, ``None``: it is not known."""
@@ -458,7 +471,10 @@ class Route:
                 self._went(session_id)
 
     def _went(self, session_id: str) -> None:
-        self._gone.add(session_id)
+        self._gone.pop(session_id, None)
+        self._gone[session_id] = self.epoch
+        if len(self._gone) > MAX_GONE:
+            del self._gone[next(iter(self._gone))]
         self._on_gone(session_id)
 
 

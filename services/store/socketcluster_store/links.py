@@ -180,9 +180,9 @@ class WorkerLink:
             ended = False
             while waiting and size <= REPLY_BYTES:
                 item = waiting[0]
-                is_answer = isinstance(item, list)
-                if is_answer and ended:
+                if ended and not isinstance(item, bytes):
                     break
+                is_answer = isinstance(item, list)
                 ended = ended or type(item) is Ending
                 item_size = _size(item)
                 size += item_size

@@ -8,6 +8,7 @@ import pytest
 from support.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime import store_routes
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import partition_of
@@ -15,8 +16,8 @@ from socketcluster_runtime.routing import partition_of
 NUMBER = partition_of("s")
 
 
-def end(fed: HandFed, link: StoreLink) -> None:
-    event = store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="s"))
+def end(fed: HandFed, link: StoreLink, *, on_purpose: bool = False) -> None:
+    event = store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="s", on_purpose=on_purpose))
     fed.client.on_reply(link, store_pb2.LinkReply(events=[event]))
 
 
@@ -66,3 +67,56 @@ async def test_an_end_that_only_the_former_owner_tells_of_is_told() -> None:
     fed.announce(second, NUMBER, 4)
     end(fed, first)
     assert fed.destroyed == ["s"]
+
+
+@pytest.mark.parametrize("on_purpose", [True, False])
+async def test_an_end_that_comes_after_two_changes_of_owner_is_told_once(on_purpose: bool) -> None:
+    fed = HandFed()
+    first, second, third = fed.link(), fed.link(), fed.link()
+    await attached(fed, first)
+    fed.announce(second, NUMBER, 4)
+    fed.answer(second, *fed.results(sent(second), says_gone))
+    assert fed.destroyed == ["s"]
+    fed.announce(third, NUMBER, 5)
+    end(fed, first, on_purpose=on_purpose)
+    assert fed.destroyed == ["s"]
+    end(fed, third)  # it began anew
+    assert fed.destroyed == ["s", "s"]
+
+
+async def test_an_end_that_comes_from_who_is_taken_for_the_owner_again_is_told_once() -> None:
+    """The next owner's link breaks, and the former one has not said yet that it is no owner any more."""
+    fed = HandFed()
+    first, second = fed.link(), fed.link()
+    await attached(fed, first)
+    fed.announce(second, NUMBER, 4)
+    fed.answer(second, *fed.results(sent(second), says_gone))
+    fed.client.on_broken(second)
+    end(fed, first)
+    assert fed.destroyed == ["s"]
+
+
+async def test_an_end_of_a_session_that_began_anew_is_told_though_its_owner_is_a_former_one() -> None:
+    fed = HandFed()
+    first, second, third = fed.link(), fed.link(), fed.link()
+    await attached(fed, first)
+    fed.announce(second, NUMBER, 4)
+    fed.answer(second, *fed.results(sent(second), says_gone))
+    fed.announce(third, NUMBER, 6)
+    fed.announce(first, NUMBER, 5)  # it was the owner once more in between
+    end(fed, first)
+    assert fed.destroyed == ["s", "s"]
+
+
+async def test_ends_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_routes, "MAX_GONE", 1)
+    fed = HandFed()
+    first, second = fed.link(), fed.link()
+    await attached(fed, first)
+    other = next(name for name in (f"o{number}" for number in range(1000)) if partition_of(name) == NUMBER)
+    fed.client.attach(other)
+    fed.answer(first, *fed.results(sent(first), lambda _operation: True))
+    fed.announce(second, NUMBER, 4)
+    fed.answer(second, *fed.results(sent(second), lambda _operation: False))
+    assert fed.destroyed == ["s", other]
+    assert list(fed.client._routes[NUMBER]._gone) == [other]

@@ -59,6 +59,16 @@ async def test_results_after_a_session_s_end_come_after_it(link: WorkerLink, eve
     assert replies(link) == [([5, 6], ["channel_message"])]
 
 
+async def test_an_announcement_after_a_session_s_end_comes_after_it(link: WorkerLink) -> None:
+    """It tells that the ownership has ended in which the session did: the worker has to know which one that was."""
+    fill(link, 1, DESTROYED)
+    link.announce(store_pb2.Announcement(store_id="store"))
+    fill(link, MESSAGE)
+    gathered = [store_pb2.LinkReply.FromString(link._gather()[0]) for _ in range(2)]
+    assert [reply.HasField("announcement") for reply in gathered] == [False, True]
+    assert [len(reply.events) for reply in gathered] == [1, 1]
+
+
 async def test_many_ends_share_a_reply(link: WorkerLink) -> None:
     fill(link, *[DESTROYED] * 25_000, 1)
     first, second = replies(link)
