@@ -56,6 +56,8 @@ class Claim:
         self._mark: mmap.mmap | bytes = self._map
         self._fits = 0  # the mark of what may be used
         self._why = "this store hung"
+        self.distrusted = ""
+        """Why whoever claims the partition next is to copy its files; empty: this process knows of no reason."""
 
     @property
     def taken(self) -> bool:
@@ -85,7 +87,8 @@ class Claim:
         Linux takes pages that it could not write for written, and a file system may lose them even if they are written
         again into the same file. The mark is in memory as they are.
         """
-        self.give_up(f"{why}; its files are to be copied")
+        self.distrusted = f"{why}; its files are to be copied"
+        self.give_up(self.distrusted)
         with contextlib.suppress(OSError):  # nothing can be written there, nor by an opening
             os.pwrite(self._lock, _DISTRUSTED, 0)
 
@@ -272,7 +275,9 @@ def _check_name(descriptor: int, path: Path) -> None:
         PartitionLockedError: it is not; somebody else may have locked it.
     """
     if not _is_at(os.fstat(descriptor), str(path)):
-        raise PartitionLockedError(f"{path} was removed or replaced", "")
+        raise PartitionLockedError(
+            f"{path} was removed or replaced while it was locked: leave the files of a store that runs alone", ""
+        )
 
 
 def _try_lock(descriptor: int) -> bool:

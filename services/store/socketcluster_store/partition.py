@@ -123,6 +123,11 @@ class Partition:
         """Is that known already?"""
         return self._engine.taken
 
+    @property
+    def distrusted(self) -> str:
+        """Why its files are not used again; empty: they are."""
+        return self._engine.distrusted
+
     def apply(
         self, link: WorkerLink, operations: Sequence[Operation]
     ) -> list[Outcome] | Coroutine[None, None, list[Outcome]]:

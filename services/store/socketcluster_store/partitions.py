@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 from collections.abc import Callable
 
 from socketcluster_proto.v1 import store_pb2
@@ -22,6 +23,12 @@ FIRST_PAUSE = 0.002
 LONGEST_PAUSE = 0.05
 BROKEN_PAUSE = 5.0
 """Seconds between two attempts to open a partition that cannot be opened."""
+LONGEST_BROKEN_PAUSE = 60.0
+"""Seconds before a partition is copied again whose disk has failed again and again: they double up to that."""
+STEADY = 60.0
+"""Seconds that a partition is open, after which a failure of its disk counts as the first one."""
+LONG_WAIT = 10.0
+"""Seconds that another process has a partition, after which the log says so, and again after as many minutes."""
 MOVED_AT_ONCE = 8
 """Partitions that are given up together: the others go on meanwhile."""
 _OTHERS = (PartitionLockedError, FencedError)
@@ -68,6 +75,9 @@ class Partitions:
         self._waiting_since: dict[int, float] = {}
         self._broken_until: dict[int, float] = {}
         self._broken: dict[int, str] = {}  # those that could not be opened at the last attempt, and why
+        self._disks: dict[int, tuple[float, float]] = {}  # of which the disk failed: the last pause, and opened when
+        self._locked_since: dict[int, float] = {}
+        self._locked_told = -math.inf
         self._closing = False
         self._ended = asyncio.Event()
         self._fenced = 0  # that were not told of yet
@@ -105,6 +115,7 @@ class Partitions:
                     pause = FIRST_PAUSE
                     for number in self._broken.keys() - self._wanted:
                         self._note_broken(number, None)
+                        self._broken_until.pop(number, None)
                 await self._give_up([number for number in self.owned if number not in self._wanted])
                 if await self._open_missing():
                     self.settled.set()
@@ -138,6 +149,8 @@ class Partitions:
         if partition is not None and partition.fenced:
             del self.owned[number]
             partition.lose()
+            if partition.distrusted:
+                self._note_disk(number, partition.distrusted)
             self._fenced += 1
             self._announce_soon()
             task = asyncio.create_task(self._close([partition]))
@@ -187,10 +200,12 @@ class Partitions:
         now = asyncio.get_running_loop().time()
         missing = [number for number in self._wanted if number not in self.owned]
         tried = [number for number in missing if self._broken_until.get(number, 0) <= now]
+        for number in tried:
+            self._broken_until.pop(number, None)
         outcomes = await asyncio.gather(*map(self._open, tried), return_exceptions=True)
+        self._note_locked(dict(zip(tried, outcomes, strict=True)), now)
         broken = 0
         for number, outcome in zip(tried, outcomes, strict=True):
-            self._broken_until.pop(number, None)
             if outcome is None or isinstance(outcome, _OTHERS):
                 self._note_broken(number, None)
             if outcome is None:
@@ -201,11 +216,36 @@ class Partitions:
                 broken += 1
                 log.error("a partition cannot be opened", partition=number, error=str(outcome))
                 if not isinstance(outcome, UnreachableError):  # which has waited long enough already
-                    self._broken_until[number] = now + BROKEN_PAUSE
+                    self._broken_until[number] = max(now + BROKEN_PAUSE, self._broken_until.get(number, 0))
                 if broken == len(tried) and not self.settled.is_set():
                     raise outcome
                 self._note_broken(number, str(outcome))
         return all(number in self.owned or number in self._broken_until for number in missing)
+
+    def _note_disk(self, number: int, reason: str) -> None:
+        """Note that the disk failed under an open partition. To open it again is to copy it: not again and again."""
+        now = asyncio.get_running_loop().time()
+        pause, opened_at = self._disks.get(number, (0.0, -math.inf))
+        again = now - opened_at < STEADY
+        pause = min(max(BROKEN_PAUSE, 2 * pause), LONGEST_BROKEN_PAUSE) if again else 0.0
+        self._disks[number] = pause, opened_at
+        if pause:
+            self._broken_until[number] = now + pause
+            self._note_broken(number, reason)
+
+    def _note_locked(self, outcomes: dict[int, BaseException | None], now: float) -> None:
+        """Log which partitions other processes have for longer than any move or takeover lasts, and why."""
+        locked = {number: each for number, each in outcomes.items() if isinstance(each, PartitionLockedError)}
+        self._locked_since = {number: self._locked_since.get(number, now) for number in locked}
+        long = [number for number, since in self._locked_since.items() if now - since >= LONG_WAIT]
+        if long and now - self._locked_told >= 60 * LONG_WAIT:
+            self._locked_told = now
+            log.warning(
+                "partitions wait for other processes; those that are no stores of this application are to be ended",
+                partitions=sorted(long),
+                holders=sorted({locked[number].holder for number in long}),
+                reason=str(locked[long[0]]),
+            )
 
     def _note_broken(self, number: int, reason: str | None) -> None:
         """Tell workers that a partition cannot be opened, or that it is another matter now (``None``)."""
@@ -232,14 +272,21 @@ class Partitions:
                 raise
             opened = await self._engine.take(number, error.holder)
         partition = self._make(opened)
+        if number in self._disks:
+            self._disks[number] = self._disks[number][0], asyncio.get_running_loop().time()
         try:
             await partition.load()
         except BaseException as error:
             fenced = opened.fenced
+            distrusted = opened.distrusted
+            if distrusted:
+                self._note_disk(number, distrusted)
             try:
                 await partition.abandon()
             except EngineError as closing:
                 log.warning("a partition could not be closed", partition=number, error=str(closing))
+            if distrusted and isinstance(error, Exception):
+                raise EngineError(f"partition {number} cannot be opened: {distrusted}") from error
             if fenced and isinstance(error, Exception):  # whatever the error was: the data was taken away meanwhile
                 raise FencedError(f"partition {number} was taken over while it was opened") from error
             if isinstance(error, EngineError) or not isinstance(error, Exception):

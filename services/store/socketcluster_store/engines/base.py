@@ -126,6 +126,9 @@ class EnginePartition(abc.ABC):
     def fenced(self) -> bool:
         """Was the partition taken from this process?"""
 
+    distrusted = ""
+    """Why the files of this opening are not used again, as its process found; empty: it found nothing."""
+
     @property
     def taken(self) -> bool:
         """Is it known that the partition was taken? To ask ``fenced`` may cost more, and finds what nobody has said."""

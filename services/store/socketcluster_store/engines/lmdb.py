@@ -188,6 +188,10 @@ class LmdbPartition(EnginePartition):
     def taken(self) -> bool:
         return self._claim.taken
 
+    @property
+    def distrusted(self) -> str:  # type: ignore[override]
+        return self._claim.distrusted
+
     async def sync(self) -> None:
         self._claim.check()
         written = self._written

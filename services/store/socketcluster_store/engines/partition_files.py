@@ -106,7 +106,10 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
             fcntl.flock(data, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PartitionLockedError(
-                f"another store has {path / _DATA} open, although the owner.lock beside it is not locked", ""
+                f"another store has {path / _DATA} open, although the owner.lock beside it is not locked:"
+                " that was removed or replaced. A store gives such a partition up in a second; end whatever else has"
+                " the file open",
+                "",
             ) from None
         environment = open_environment(path, data)
         undo.callback(environment.close)
