@@ -27,7 +27,7 @@ from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import partition_of
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_runtime.store_routes import clock
-from socketcluster_store.channel_rules import ChannelRules
+from socketcluster_store.channel_rules import ChannelRules, HistoryRule
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import EnginePartition, Outcome
 from socketcluster_store.engines.memory import MemoryEngine
@@ -37,8 +37,13 @@ from socketcluster_store.repeats import NOT_OWNED
 from socketcluster_store.service import _portions, _results
 
 ADD, GET = store_pb2.VERB_ADD, store_pb2.VERB_GET
+PUBLISH, HISTORY = store_pb2.VERB_CHANNEL_PUBLISH, store_pb2.VERB_CHANNEL_HISTORY
 KEY = "list"
 PARTITION = partition_of(KEY)
+CHANNEL = next(name for number in itertools.count() if partition_of(name := f"channel{number}") == PARTITION)
+RULES = ChannelRules([HistoryRule("*", 1000, 3600, 1 << 20)])
+NOT_KNOWN = {"epoch": 0, "offset": 0}
+"""The answer to a publication whose place is not known any more."""
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 
@@ -61,7 +66,7 @@ class Data:
             self,  # type: ignore[arg-type]
             session_timeout=1200,
             max_value_bytes=1 << 20,
-            channel_rules=ChannelRules(()),
+            channel_rules=RULES,
             message_id_window=300,
             tell_workers=lambda _: None,
             on_fenced=lambda _: None,
@@ -143,9 +148,15 @@ class World:
         self.slept = 0.0
         self.adds: list[asyncio.Future[bytes]] = []
         self.reads: list[tuple[asyncio.Future[bytes], int]] = []
+        self.publications: list[asyncio.Future[bytes]] = []
 
     def add(self) -> None:
         self.adds.append(self.client.call(ADD, keys=[KEY], value=encode(len(self.adds))))
+
+    def publish(self, with_id: bool) -> None:
+        number = len(self.publications)
+        message_id = f"id{number}" if with_id else ""
+        self.publications.append(self.client.call(PUBLISH, name=CHANNEL, value=encode(number), message_id=message_id))
 
     def read(self) -> None:
         acknowledged = sum(add.done() and not add.exception() for add in self.adds)
@@ -167,6 +178,8 @@ class World:
         match action:
             case "add":
                 self.add()
+            case "publish":
+                self.publish(with_id=place == 1)
             case "get":
                 self.read()
             case "write":
@@ -215,6 +228,7 @@ class World:
             else:
                 assert isinstance(error, StoreUnavailableError)
                 assert self.slept
+        await self.check_publications(owner)
         for read, acknowledged in self.reads:
             assert read.done()
             if read.exception() is None:
@@ -222,8 +236,34 @@ class World:
                 assert seen == stored[: len(seen)]
                 assert len(seen) >= acknowledged
 
+    async def check_publications(self, owner: Store) -> None:
+        """All that were acknowledged are kept, once, in the order of their calls, at the place that was told."""
+        asked = Operation((1 << 40) + 1, HISTORY, name=CHANNEL, value=encode({"limit": 1000}), partition=PARTITION)
+        (found,) = await owner._apply([asked])
+        assert isinstance(found, bytes)
+        history = decode(found)
+        kept = [decode(message) for message in history["messages"]]
+        assert kept == sorted(set(kept))
+        for number, publication in enumerate(self.publications):
+            assert publication.done()
+            if (error := publication.exception()) is not None:
+                assert isinstance(error, StoreUnavailableError)
+                assert self.slept
+            else:
+                place = decode(publication.result())
+                assert place in ({"epoch": history["epoch"], "offset": kept.index(number) + 1}, NOT_KNOWN)
 
-ACTIONS = ["add"] * 5 + ["get"] + ["write"] * 4 + ["read"] * 4 + ["reply"] * 5 + ["move"] * 3 + ["break", "sleep"]
+
+ACTIONS = (
+    ["add"] * 4
+    + ["publish"] * 3
+    + ["get"]
+    + ["write"] * 4
+    + ["read"] * 4
+    + ["reply"] * 5
+    + ["move"] * 3
+    + ["break", "sleep"]
+)
 STEPS = st.lists(
     st.tuples(st.sampled_from(ACTIONS), st.integers(0, 1), st.integers(0, 3)), min_size=20, max_size=80
 )  # fmt: skip

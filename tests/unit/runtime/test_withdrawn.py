@@ -1,0 +1,29 @@
+"""What a worker tells a store by itself, and takes back before the store has read it."""
+
+from __future__ import annotations
+
+from support.store_links import HandLink, make_client
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.routing import partition_of
+
+PARTITION = partition_of("s")
+
+
+async def test_what_is_told_to_each_owner_does_not_pile_up_for_a_store_that_does_not_read() -> None:
+    client = make_client()
+    link = HandLink(client)
+    link.announce(PARTITION, 1)
+    attached = client.attach("s")
+    link.write()
+    link.announce(PARTITION, 2)
+    waiting = link.waiting
+    assert waiting == 2  # the attachment that was called, and what each owner is told
+    for epoch in range(3, 10):
+        link.announce(PARTITION, epoch)
+        assert link.waiting == waiting
+    sent = link.write()
+    assert {(operation.verb, operation.epoch) for operation in sent} == {(store_pb2.VERB_SESSION_ATTACH, 9)}
+    assert not attached.done()
+    await client.close()
+    assert attached.exception() is not None
