@@ -153,8 +153,10 @@ class Applied:
     def command(self, last: Operation, refused: list[Result], ids: Callable[[], Sequence[int]], now: float) -> Command:
         """Return the command that ends a batch, see ``Repeats.command``; the next one comes after ``settle``."""
         self._last = last
+        self._refused = refused
         self._overtaken = self._overtaken_by(last) if self.refused else []
-        self._refused = refused + self._overtaken
+        if self._overtaken:
+            self._refused = refused + self._overtaken
         self._command_ids = ids
         self._now = now
         self._written = None

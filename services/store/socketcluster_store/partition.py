@@ -161,7 +161,8 @@ class Partition:
         if applied is None or applied.stream != link.stream:
             return None
         highest, epoch = applied.highest, self.epoch
-        may_set = highest and not (self._watchers or applied.refused)
+        watchers = self._watchers
+        may_set = highest and not (watchers.links or watchers.alone or applied.refused)  # its truth would cost a call
         over = self._sessions.over
         commands: list[Command] = []
         last: Operation | None = None

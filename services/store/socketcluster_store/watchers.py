@@ -21,49 +21,51 @@ class Watchers:
     """The links that watch, by session id and key chain. Times are seconds since the Unix epoch."""
 
     def __init__(self) -> None:
-        self._links: dict[Key, dict[WorkerLink, bool]] = {}  # True: its watch has begun
-        self._alone: OrderedDict[Key, float] = OrderedDict()  # with nobody watching, since when, in that order
+        self.links: dict[Key, dict[WorkerLink, bool]] = {}
+        """Who watches; true: its watch has begun."""
+        self.alone: OrderedDict[Key, float] = OrderedDict()
+        """What nobody watches any more and is counted nevertheless, since when, in that order."""
 
     def __bool__(self) -> bool:
-        return bool(self._links or self._alone)
+        return bool(self.links or self.alone)
 
     def load(self, watched: Iterable[Key], now: float) -> None:
         """Take over what is watched, by workers that have yet to come."""
         for key in watched:
-            if key not in self._links:  # those that could not be forgotten may be watched again by now
-                self._alone.setdefault(key, now)
+            if key not in self.links:  # those that could not be forgotten may be watched again by now
+                self.alone.setdefault(key, now)
 
     def add(self, link: WorkerLink, key: Key) -> None:
         """Note that a link is about to watch."""
-        self._links.setdefault(key, {}).setdefault(link, False)
-        self._alone.pop(key, None)
+        self.links.setdefault(key, {}).setdefault(link, False)
+        self.alone.pop(key, None)
 
     def others(self, link: WorkerLink, key: Key) -> bool:
         """Say whether another link watches."""
-        return any(other is not link for other in self._links.get(key, ()))
+        return any(other is not link for other in self.links.get(key, ()))
 
     def remove(self, link: WorkerLink, now: float) -> None:
         """Remove a link that has ended."""
-        for key in [key for key, links in self._links.items() if link in links]:
+        for key in [key for key, links in self.links.items() if link in links]:
             self._discard(link, key, now)
 
     def refused(self, link: WorkerLink, key: Key) -> None:
         """Note that a watch did not begin."""
-        links = self._links.get(key, {})
+        links = self.links.get(key, {})
         if links.get(link) is False:
             del links[link]
             if not links:
-                del self._links[key]
+                del self.links[key]
 
     def next(self) -> float | None:
         """Return when ``due`` is to be called next."""
-        return next(iter(self._alone.values())) + GRACE if self._alone else None
+        return next(iter(self.alone.values())) + GRACE if self.alone else None
 
     def due(self, now: float) -> list[Key]:
         """Forget what nobody has watched for a while, and return it."""
         due = []
-        while self._alone and next(iter(self._alone.values())) + GRACE <= now:
-            due.append(self._alone.popitem(last=False)[0])
+        while self.alone and next(iter(self.alone.values())) + GRACE <= now:
+            due.append(self.alone.popitem(last=False)[0])
         return due
 
     def tell(self, changes: Sequence[Change], link: WorkerLink | None, now: float) -> None:
@@ -87,7 +89,7 @@ class Watchers:
                     )
                 )
             )
-            links = self._links.get(key, {})
+            links = self.links.get(key, {})
             if change.operation == BEGIN:
                 if link is not None and link in links:
                     links[link] = True
@@ -97,11 +99,11 @@ class Watchers:
                 if begun:
                     watcher.tell(event)
             if change.operation == END:
-                self._links.pop(key, None)
-                self._alone.pop(key, None)
+                self.links.pop(key, None)
+                self.alone.pop(key, None)
 
     def _discard(self, link: WorkerLink, key: Key, now: float) -> None:
-        links = self._links.get(key, {})
+        links = self.links.get(key, {})
         if links.pop(link, None) is not None and not links:
-            del self._links[key]
-            self._alone[key] = now
+            del self.links[key]
+            self.alone[key] = now
