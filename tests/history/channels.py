@@ -146,13 +146,17 @@ def _message(history: History, message: Message, before: Message | None, calls: 
     if not calls or calls[0].begun > message.at:
         yield Violation("channel", message.key, f"{token} was published by nobody", (message,))
         return
-    anew = history.epochs_end(calls[0].begun, message.at)  # what is kept is heard once more in a new epoch
+    begun = calls[0].begun
+    anew = history.epochs_end(begun, message.at)  # what is kept is heard once more in a new epoch
     if before is not None and not (anew and before.place[0] != message.place[0]):
         yield Violation("channel", message.key, f"{token} was heard twice", (*calls, before, message))
     if all(call.outcome is Outcome.REFUSED for call in calls):
         yield Violation("channel", message.key, f"{token} was refused, and heard", (*calls, message))
     others = [call for call in calls if call.done and call.answer not in (message.place, NOWHERE)]
-    if any(call.answer[0] == message.place[0] or not anew for call in others):
+    if any(
+        call.answer[0] == message.place[0] or not history.epochs_end(begun, max(message.at, call.ended))
+        for call in others
+    ):
         yield Violation("channel", message.key, f"{token} was told another place", (*calls, message))
 
 

@@ -323,6 +323,19 @@ def test_a_publisher_is_told_the_place_at_which_the_message_is_heard(made: Made)
     assert made.wrong()[:2] == ["1.1 was told another place", "1.2 was refused, and heard"]
 
 
+def test_a_message_that_is_published_again_has_another_place_once_all_was_taken_away(made: Made) -> None:
+    made.tell(Subscribed, (1, 0))
+    made.call("publish", "a", (1, 1))
+    made.tell(Message, (1, 1), "a")
+    lost = made.now
+    made.lose()
+    made.call("publish", "a", (2, 1), client="w2.1/a")
+    made.tell(Message, (2, 1), "a")
+    assert made.wrong() == []
+    made.history.losses[0] = Loss(lost + 1, lost + 1)
+    assert "a was told another place" in made.wrong()
+
+
 # Sessions and values with a time
 
 
