@@ -34,6 +34,7 @@ class Faults:
         self._workers = workers
         self._history = history
         self._say = say
+        self._restarting = [asyncio.Lock() for _ in workers]
         self._valkey = asyncio.Lock()  # a Cluster stands one of these at a time
 
     async def do(self, steps: Sequence[Step]) -> None:
@@ -48,12 +49,12 @@ class Faults:
     async def kill(self, step: Step) -> None:
         await self._stores.stop(step.target, signal.SIGKILL)
         await asyncio.sleep(step.lasting)
-        self._stores.start(step.target)
+        await self._stores.start(step.target)
 
     async def terminate(self, step: Step) -> None:
         await self._stores.stop(step.target, signal.SIGTERM)
         await asyncio.sleep(step.lasting)
-        self._stores.start(step.target)
+        await self._stores.start(step.target)
 
     async def hang(self, step: Step) -> None:
         self._stores.signal(step.target, signal.SIGSTOP)
@@ -78,10 +79,12 @@ class Faults:
             self._workers[int(step.at * 10) % 2].bursts.put_nowait(int(step.amount))
 
     async def kill_worker(self, step: Step) -> None:
-        worker = self._workers[int(step.target) - 1]
-        await worker.kill()
-        await asyncio.sleep(step.lasting)
-        await worker.start()
+        place = int(step.target) - 1
+        worker = self._workers[place]
+        async with self._restarting[place]:  # else two processes of it would come of two kills that overlap
+            await worker.kill()
+            await asyncio.sleep(step.lasting)
+            await worker.start()
 
     async def shift(self, step: Step) -> None:
         self._stores.shift(step.target, step.amount)

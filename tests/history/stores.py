@@ -96,7 +96,7 @@ class Stores:
                 stack.callback(self._stores[name].shift.close)
             stack.push_async_callback(self._end)
             for name in NAMES:
-                self.start(name)
+                await self.start(name)
             self._stack = stack.pop_all()
         return self
 
@@ -108,9 +108,11 @@ class Stores:
         """Where workers link to."""
         return [f"unix:{self._folder}/{name}" for name in NAMES]
 
-    def start(self, name: str) -> None:
-        """Have a store run, and again whenever it ends by itself."""
+    async def start(self, name: str) -> None:
+        """Have a store run, once it has ended, and again whenever it ends by itself."""
         store = self._stores[name]
+        while not store.wanted and store.supervisor is not None and not store.supervisor.done():
+            await asyncio.wait({store.supervisor})  # another step is having it end: there would be two of it
         if not store.wanted:
             store.wanted = True
             store.supervisor = asyncio.create_task(self._supervise(store), name=f"store {name}")
