@@ -259,7 +259,10 @@ class ChannelFeed:
         gap = Gap(self._channel, self.position, now)
         self._enter(now.epoch, now.offset)
         if gap.missing is None or gap.missing:
-            self._missed(gap)
+            try:
+                self._missed(gap)
+            except Exception:
+                log.exception("a channel's gap could not be handled", channel=self._channel)
 
     def _catch_up(self) -> None:
         if self._task is None:

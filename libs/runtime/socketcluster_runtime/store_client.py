@@ -10,7 +10,6 @@ import asyncio
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from secrets import token_hex
 from time import time_ns
 
@@ -32,7 +31,7 @@ from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.rpc_tls import RpcTls
 from socketcluster_runtime.store_links import StoreLinks
-from socketcluster_runtime.store_routes import ANSWERS_TELL, Pending, Route, clock, partition_for
+from socketcluster_runtime.store_routes import ANSWERS_TELL, RENEW, Pending, Route, clock, partition_for
 from socketcluster_runtime.untold import Untold
 from socketcluster_runtime.worker_directory import WorkerDirectory
 
@@ -49,6 +48,7 @@ MAX_HISTORIES = 16
 MAX_HEARD = 100_000
 """Emits that are remembered, to tell those that come again after a takeover: of all workers, the last ones heard."""
 
+_ATTACH = store_pb2.VERB_SESSION_ATTACH
 _SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
 _encode = msgspec.msgpack.Encoder().encode
 _read_page = msgspec.msgpack.Decoder(HistoryPage).decode
@@ -113,7 +113,7 @@ class StoreClient:
         self._routes: list[Route] = []
         self._untold = Untold(self._routes)
         self._routes += [
-            Route(number, self._ids, self._renewing, self._session_gone, on_session_over, self._untold.note)
+            Route(number, self._ids, self._renewing, self._session_gone, self._session_over, self._untold.note)
             for number in range(PARTITION_COUNT)
         ]
         self._feeds: dict[str, ChannelFeed] = {}  # of all routes
@@ -233,16 +233,13 @@ class StoreClient:
     def attach(self, session_id: str) -> asyncio.Future[bytes]:
         """Hold a session, on every later link too, until ``detach``; the result tells whether it existed."""
         if (route := self._route_of(session_id)) is not None:
-            route.attach(session_id)
-        future = self.call(store_pb2.VERB_SESSION_ATTACH, session_id=session_id)
-        if route is not None:
-            future.add_done_callback(partial(route.attach_refused, session_id))
-        return future
+            route.sessions.attach(session_id)
+        return self.call(_ATTACH, session_id=session_id)
 
     def detach(self, session_id: str) -> asyncio.Future[bytes]:
         """Let go of a session."""
         if (route := self._route_of(session_id)) is not None:
-            route.detach(session_id)
+            route.sessions.detach(session_id)
         return self.call(store_pb2.VERB_SESSION_DETACH, session_id=session_id)
 
     def session_renewed(self, session_id: str, renewed_id: str) -> None:
@@ -251,7 +248,7 @@ class StoreClient:
         The store is told anew if there are sockets of it here: it gave the new id to whoever had the old one then, and
         knows of none that came or went while the news was on its way.
         """
-        is_here = self._routes[partition_of(session_id)].session_renewed(session_id, renewed_id)
+        is_here = self._routes[partition_of(session_id)].sessions.renewed(session_id, renewed_id)
         self._on_session_renewed(session_id, renewed_id)
         if is_here is not None:
             told = self.attach(renewed_id) if is_here else self.detach(renewed_id)
@@ -387,9 +384,9 @@ class StoreClient:
         if route.sent_to is not link or route.in_flight.pop(result.id, None) is None:
             return  # it waits to be sent to another store
         if result.error is None:
-            self._forget(pending)
             if pending.operation.verb in ANSWERS_TELL:
                 route.answered(pending.operation, result.value)
+            self._forget(pending)
             if not pending.future.done():
                 pending.future.set_result(result.value)
         elif result.error.code == store_pb2.Error.CODE_NOT_OWNER:
@@ -417,12 +414,10 @@ class StoreClient:
             self._on_data_change(event.data_change)
         elif kind == "session_destroyed":
             session_id = event.session_destroyed.session_id
-            route = self._routes[partition_of(session_id)]
-            if event.session_destroyed.on_purpose:
+            on_purpose = event.session_destroyed.on_purpose
+            if on_purpose:
                 self._on_session_over(session_id)
-                is_news = route.ended_on_purpose(session_id, link)
-            else:
-                is_news = route.ended(session_id, link)
+            is_news = self._routes[partition_of(session_id)].ended(session_id, link, on_purpose=on_purpose)
             if is_news:
                 self._on_session_destroyed(session_id)
         elif kind == "session_renewed":
@@ -438,12 +433,15 @@ class StoreClient:
             self._emitted.popitem(last=False)
         return True
 
-    def _session_gone(self, session_id: str) -> None:
-        """Tell of a session that ended while nobody could tell this worker."""
+    def _session_gone(self, session_id: str, *, is_over: bool = False) -> None:
+        """Tell of a session that ended while nobody could tell this worker, or is over."""
         try:
-            self._on_session_destroyed(session_id)
+            (self._on_session_over if is_over else self._on_session_destroyed)(session_id)
         except Exception:
             log.exception("the end of a session could not be handled")
+
+    def _session_over(self, session_id: str) -> None:
+        self._session_gone(session_id, is_over=True)
 
     def _forget(self, pending: Pending) -> None:
         del self._pending[pending.operation.id]
@@ -452,8 +450,14 @@ class StoreClient:
     def _fail(self, pending: Pending, error: LinkError) -> None:
         route = self._routes[pending.operation.partition]
         route.forget(pending.operation.id)
-        if not isinstance(error, InvalidOperationError | SessionOverError):
-            route.failed(pending.operation, str(error))
+        operation = pending.operation
+        if operation.verb == RENEW:
+            route.sessions.end_renewal(operation.session_id)
+        elif isinstance(error, SessionOverError):
+            if operation.verb == _ATTACH:
+                route.over(operation.session_id)
+        elif not isinstance(error, InvalidOperationError):
+            route.failed(operation, str(error))
         self._forget(pending)
         if not pending.future.done():
             pending.future.set_exception(error)

@@ -21,7 +21,7 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.channel_feed import ChannelFeed, ChannelPosition
-from socketcluster_runtime.errors import SessionOverError
+from socketcluster_runtime.held_sessions import HeldSessions
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation, Result
 from socketcluster_runtime.routing import partition_of
@@ -31,11 +31,13 @@ log = get_logger(__name__)
 
 CHECKED_AT_ONCE = 1000
 """Session ids that one operation asks for."""
-MAX_GONE = 4096
-"""Sessions of a partition that are remembered to have ended unheard: the last ones."""
+MAX_OVER = 2000
+"""States of a partition that are over and untold, and are remembered; see ``_forget_some``."""
+TOLD_TO_NEW_OWNER = 100
+"""Of them, those that a new owner is told at once; the others follow as what was refused."""
 
 _ATTACH = store_pb2.VERB_SESSION_ATTACH
-_RENEW = store_pb2.VERB_SESSION_RENEW
+RENEW = store_pb2.VERB_SESSION_RENEW
 _CHECK = store_pb2.VERB_SESSION_CHECK
 _SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
 _WATCH = store_pb2.VERB_WATCH
@@ -43,7 +45,7 @@ _DETACH = store_pb2.VERB_SESSION_DETACH
 _UNSUBSCRIBE = store_pb2.VERB_CHANNEL_UNSUBSCRIBE
 _UNWATCH = store_pb2.VERB_UNWATCH
 _NEGATIVE = frozenset((_DETACH, _UNSUBSCRIBE, _UNWATCH))
-ANSWERS_TELL = frozenset((_ATTACH, _DETACH, _SUBSCRIBE))
+ANSWERS_TELL = frozenset((_ATTACH, _DETACH, _SUBSCRIBE, RENEW))
 """The verbs of operations whose answers tell a route something."""
 _CHANNEL_VERBS = frozenset(
     (
@@ -63,10 +65,6 @@ _replace = msgspec.structs.replace
 clock = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 """Tells deadlines, in seconds: a clock that goes on while the machine is suspended, unlike the event loop's. Stores
 forget what they have applied after a while, so an operation that slept for long must not be sent again."""
-
-# What a worker has to do with a session
-_HERE = 1  # there are sockets of it
-_KNOWN = 2  # a store said that it exists, and its end was not heard of
 
 
 class Sender(Protocol):
@@ -102,13 +100,12 @@ class Route:
 
     __slots__ = (
         "_claims",
-        "_gone",
         "_ids",
-        "_on_gone",
         "_on_over",
         "_on_untold",
         "_renewing",
         "_unanswered",
+        "_untold_limit",
         "channels",
         "epoch",
         "in_flight",
@@ -151,17 +148,14 @@ class Route:
         # away before it
         self.in_flight: OrderedDict[int, Pending] = OrderedDict()
         self.parked: dict[int, Pending] = {}
-        self.sessions: dict[str, int] = {}
+        self.sessions = HeldSessions(on_gone)
         self.channels: dict[str, ChannelFeed] = {}  # subscribed
         self.watches: dict[tuple[str, tuple[str, ...]], bytes] = {}  # by session id and key chain, their tags
         self.untold: dict[State, None] = {}  # what the owner has refused to know so far, or did not answer
-        # Sessions that ended unheard, as the owner said when it was asked, and its epoch: former ones may be late for
-        # long, however many owners there were since
-        self._gone: dict[str, int] = {}
         self._unanswered: dict[int, Own] = {}  # operations of its own on sent_to; made anew for each owner
         self._ids = ids
         self._renewing = renewing
-        self._on_gone = on_gone
+        self._untold_limit = MAX_OVER
         self._on_over = on_over
         self._on_untold = on_untold
 
@@ -198,6 +192,8 @@ class Route:
         self.epoch = epoch
         for operation, heard in self._renewals():
             self._send_own(operation, heard)
+        if self.tell_again(TOLD_TO_NEW_OWNER):
+            self._on_untold("there is more than a new owner is told at once")
         parked = sorted(self.parked.items())
         self.parked.clear()
         for _id, pending in parked:
@@ -225,6 +221,8 @@ class Route:
 
     def dispatch(self, pending: Pending) -> None:
         """Send an operation, or park it."""
+        if pending.operation.verb == RENEW:
+            self.sessions.begin_renewal(pending.operation.session_id)
         if self.owner is not None:  # then nothing is parked, and what is in flight was sent to it with its epoch
             self._send(pending)
         else:
@@ -239,10 +237,7 @@ class Route:
         if result.error is None:
             heard(result.value)
         elif result.error.code == store_pb2.Error.CODE_SESSION_OVER:
-            if self.is_renewing(operation.session_id):
-                self.failed(operation, "the session is being renewed")
-            else:
-                self.sessions.pop(operation.session_id, None)
+            if self.over(operation.session_id):
                 self._on_over(operation.session_id)
         elif result.error.code == store_pb2.Error.CODE_INVALID:  # and will ever be
             log.error("a session or channel could not be taken up again", error=result.error.message)
@@ -256,14 +251,23 @@ class Route:
         if operation.verb == _SUBSCRIBE:
             self.subscribed(operation.name, operation.id, result)
         elif operation.verb == _ATTACH:
-            self.attached(operation.session_id, result)
+            self._attached(operation.session_id, result)
+        elif operation.verb == _DETACH:
+            self._detached(operation.session_id)
         else:
-            self.detached(operation.session_id)
+            self.sessions.end_renewal(operation.session_id)
 
-    def is_renewing(self, session_id: str) -> bool:
-        """Is a session being renewed from here? A former owner may have done so, and the answer will say."""
-        waiting = itertools.chain(self.in_flight.values(), self.parked.values())
-        return any(each.operation.verb == _RENEW and each.operation.session_id == session_id for each in waiting)
+    def over(self, session_id: str) -> bool:
+        """Take that an attachment was refused, as the session is over; who renews it from here hears of that first.
+
+        Returns:
+            Is it over for this worker?
+        """
+        if self.sessions.is_renewing(session_id):
+            self._untold(State(SESSIONS, session_id), "the session is being renewed")
+            return False
+        self.sessions.forget(session_id)
+        return True
 
     def forget(self, operation_id: int) -> None:
         """Forget an operation that nobody waits for any more."""
@@ -311,68 +315,29 @@ class Route:
 
     # What the owner is to know
 
-    def attach(self, session_id: str) -> None:
-        """Remember a session of which there are sockets here."""
-        self.sessions[session_id] = self.sessions.get(session_id, 0) | _HERE
-
     def attached_sessions(self) -> list[str]:
         """Return the sessions of which there are sockets here."""
-        return [session_id for session_id, state in self.sessions.items() if state & _HERE]
+        return self.sessions.all_here()
 
-    def attached(self, session_id: str, existed: bytes) -> None:
-        """Take the store's answer to an attachment."""
-        state = self.sessions.get(session_id)
-        if state is None:
-            return
-        self.sessions[session_id] = state | _KNOWN
-        if state & _KNOWN and not _decode_exists(existed):
-            self._went(session_id)
+    def ended(self, session_id: str, link: Sender, *, on_purpose: bool) -> bool:
+        """Note that a session's end was heard of; return false if that was told already, and a former owner is late.
 
-    def attach_refused(self, session_id: str, answer: asyncio.Future[bytes]) -> None:
-        """Take what an attachment that was called was refused for; who renewed the session hears of that first."""
-        if not answer.cancelled() and isinstance(answer.exception(), SessionOverError):
-            if self.is_renewing(session_id):
-                self._untold(State(SESSIONS, session_id), "the session is being renewed")
-            else:
-                self.sessions.pop(session_id, None)
-
-    def detach(self, session_id: str) -> None:
-        """Remember that there are no sockets of a session here any more; its end is still to be heard."""
-        if session_id in self.sessions:
-            self.sessions[session_id] &= ~_HERE
-
-    def detached(self, session_id: str, _result: bytes = b"") -> None:
-        """Take the store's answer to a detachment."""
-        if self.sessions.get(session_id) == 0:  # no store ever said that it exists: no end will be told
-            del self.sessions[session_id]
-
-    def ended(self, session_id: str, link: Sender) -> bool:
-        """Note that a session's end was heard of; return false if that was told already, and a former owner is late."""
-        if self._is_late(session_id, link):
-            return False
-        state = self.sessions.pop(session_id, 0)
-        if state & _HERE:
-            self.sessions[session_id] = _HERE
+        A store tells of an end on a link on which it has announced the ownership that it belongs to, and withdrawn no
+        word of it yet.
+        """
+        epoch = self._claims.get(link, 0)
+        if on_purpose:
+            return self.sessions.ended_on_purpose(session_id, epoch)
+        is_news = self.sessions.ended(session_id, epoch)
+        if is_news and self.sessions.is_here(session_id):
             self._untold(State(SESSIONS, session_id), "a session ended that has sockets here")
-        return True
+        return is_news
 
-    def ended_on_purpose(self, session_id: str, link: Sender) -> bool:
-        """Do the same for an end on purpose: whatever is here of the session is on its way out."""
-        self.sessions.pop(session_id, None)
-        return not self._is_late(session_id, link)
+    def _attached(self, session_id: str, existed: bytes) -> None:
+        self.sessions.attached(session_id, existed=_decode_exists(existed), epoch=self.epoch)
 
-    def _is_late(self, session_id: str, link: Sender) -> bool:
-        """Was the end that a link tells of told before, by an owner that came after that one?"""
-        gone = self._gone.get(session_id)
-        return gone is not None and self._claims.get(link, 0) < gone
-
-    def session_renewed(self, session_id: str, renewed_id: str) -> bool | None:
-        """Note that a session has another id; return whether there are sockets of it, ``None``: it is not known."""
-        state = self.sessions.pop(session_id, None)
-        if state is None:
-            return None
-        state = self.sessions[renewed_id] = self.sessions.get(renewed_id, 0) | state
-        return bool(state & _HERE)
+    def _detached(self, session_id: str, _result: bytes = b"") -> None:
+        self.sessions.settle(session_id)
 
     def subscribed(self, channel: str, operation_id: int, position: bytes) -> None:
         """Take the store's answer to a subscription."""
@@ -382,7 +347,7 @@ class Route:
 
     def _renewals(self) -> Iterator[Own]:
         """Make the operations that tell a new owner what is attached and subscribed, and ask for what may be gone."""
-        for session_id in self.attached_sessions():
+        for session_id in self.sessions.all_here():
             yield self._telling_of_session(session_id)
         yield from self._checks()
         for channel, feed in self.channels.items():
@@ -390,10 +355,7 @@ class Route:
                 yield self._subscription(channel, feed)
         for key, tag in self.watches.items():
             yield self._telling_of_watch(key, tag)
-        untold, self.untold = self.untold, {}  # what is said to any owner is said
-        for state in untold:
-            if not self._is_so(state):
-                yield from self._telling(state)
+        self.untold = {state: None for state in self.untold if not self._is_so(state)}  # the others are said
 
     def tell_again(self, at_most: int) -> bool:
         """Tell the owner states that are untold; return whether others are left that can be told now.
@@ -416,13 +378,30 @@ class Route:
             self._untold(state, why)
 
     def _untold(self, state: State, why: str) -> None:
+        if self.owner is None and self._is_so(state):
+            return  # whoever is the next owner is told
         self.untold[state] = None
+        if len(self.untold) > self._untold_limit:
+            self._forget_some()
         self._on_untold(why)
+
+    def _forget_some(self) -> None:
+        """Forget the oldest states that are over, if they are many: no store may be there for long, or refuse all.
+
+        The next owner knows nothing of them anyway. The one that has refused them goes on to hold such a session, or to
+        tell of such a channel, for as long as it is the owner and the link holds.
+        """
+        over = [state for state in self.untold if not self._is_so(state)]
+        for state in over[: -MAX_OVER // 2]:
+            del self.untold[state]
+            if state.kind == SESSIONS:
+                self.sessions.settle(state.name)
+        self._untold_limit = len(self.untold) + MAX_OVER // 2  # so that it is looked at now and then only
 
     def _is_so(self, state: State) -> bool:
         """Is it what a new owner is told anyway?"""
         if state.kind == SESSIONS:
-            return bool(self.sessions.get(state.name, 0) & _HERE)
+            return self.sessions.is_here(state.name)
         if state.kind == CHANNELS:
             return state.name in self.channels
         return state.kind == CHECKS or (state.name, state.keys) in self.watches
@@ -443,9 +422,9 @@ class Route:
             yield from self._checks()
 
     def _telling_of_session(self, session_id: str) -> Own:
-        is_here = self.sessions.get(session_id, 0) & _HERE
+        is_here = self.sessions.is_here(session_id)
         operation = Operation(id=next(self._ids), verb=_ATTACH if is_here else _DETACH, session_id=session_id)
-        return operation, partial(self.attached if is_here else self.detached, session_id)
+        return operation, partial(self._attached if is_here else self._detached, session_id)
 
     def _subscription(self, channel: str, feed: ChannelFeed) -> Own:
         operation = Operation(id=next(self._ids), verb=_SUBSCRIBE, name=channel)
@@ -459,23 +438,13 @@ class Route:
         return operation, _ignore
 
     def _checks(self) -> Iterator[Own]:
-        left = [session_id for session_id, state in self.sessions.items() if state == _KNOWN]
+        left = self.sessions.left()
         for start in range(0, len(left), CHECKED_AT_ONCE):
             asked = _encode(left[start : start + CHECKED_AT_ONCE])
             yield Operation(id=next(self._ids), verb=_CHECK, value=asked), self._checked
 
     def _checked(self, gone: bytes) -> None:
-        for session_id in _decode_ids(gone):
-            if self.sessions.get(session_id) == _KNOWN:  # else it was attached meanwhile: that has an answer of its own
-                del self.sessions[session_id]
-                self._went(session_id)
-
-    def _went(self, session_id: str) -> None:
-        self._gone.pop(session_id, None)
-        self._gone[session_id] = self.epoch
-        if len(self._gone) > MAX_GONE:
-            del self._gone[next(iter(self._gone))]
-        self._on_gone(session_id)
+        self.sessions.checked(_decode_ids(gone), self.epoch)
 
 
 def partition_for(verb: int, session_id: str, keys: Sequence[str], name: str) -> int:

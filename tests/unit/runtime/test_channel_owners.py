@@ -9,6 +9,7 @@ import msgspec
 from support.hand_fed import HandFed
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.channel_feed import Gap
 from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import partition_of
 
@@ -143,3 +144,24 @@ async def test_what_follows_on_a_former_owner_s_last_word_is_asked_for_at_once()
         await fed.serve(link, answer)
     assert fed.messages == [("a1", 1, 1000), ("a8", 8, 1000), ("a9", 9, 1000)]
     assert [gap.missing for gap in fed.gaps] == [range(2, 8)]
+
+
+async def test_the_answer_to_a_subscription_is_not_lost_though_telling_of_its_gap_fails() -> None:
+    """All of an answer is taken in one step: what it says of the feed, and then whoever waits for it."""
+    fed = HandFed()
+    first, second = fed.link(), fed.link()
+    old, new = Head(1000), Head(2000)
+    await subscribed(fed, first, old.answer)
+
+    def failing(gap: Gap) -> None:
+        fed.gaps.append(gap)
+        raise ValueError("a handler's fault")
+
+    fed.client._feeds["news"]._missed = failing
+    fed.announce(second, NEWS, 4)
+    again = fed.client.subscribe("news")
+    await fed.serve(second, new.answer)
+    assert len(fed.gaps) == 1
+    assert msgspec.msgpack.decode(await again)["epoch"] == 2000
+    fed.tell(second, "news", "b1", 1, 2000)
+    assert fed.messages == [("b1", 1, 2000)]

@@ -8,7 +8,7 @@ import pytest
 from support.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import store_routes
+from socketcluster_runtime import held_sessions
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import partition_of
@@ -109,7 +109,7 @@ async def test_an_end_of_a_session_that_began_anew_is_told_though_its_owner_is_a
 
 
 async def test_ends_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_routes, "MAX_GONE", 1)
+    monkeypatch.setattr(held_sessions, "MAX_GONE", 1)
     fed = HandFed()
     first, second = fed.link(), fed.link()
     await attached(fed, first)
@@ -119,4 +119,4 @@ async def test_ends_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch
     fed.announce(second, NUMBER, 4)
     fed.answer(second, *fed.results(sent(second), lambda _operation: False))
     assert fed.destroyed == ["s", other]
-    assert list(fed.client._routes[NUMBER]._gone) == [other]
+    assert list(fed.client._routes[NUMBER].sessions._gone) == [other]

@@ -102,8 +102,8 @@ async def test_a_renewal_that_a_store_did_before_it_died_is_no_end() -> None:
     route = Route(0, itertools.count(100), renewing, lambda _: None, over.append)
     first, second = make_link(), make_link()
     route.announced(first, 1)
-    route.attach("renewed")
-    route.attach("ended")
+    route.sessions.attach("renewed")
+    route.sessions.attach("ended")
     route.dispatch(Pending(Operation(1, store_pb2.VERB_SESSION_RENEW, session_id="renewed"), pending(1).future, 0.0))
     route.announced(second, 2)
     refused = [operation.id for operation in second._gather() if operation.verb == ATTACH]
@@ -111,7 +111,7 @@ async def test_a_renewal_that_a_store_did_before_it_died_is_no_end() -> None:
     for operation_id in refused:
         route.renewed(second, Result(operation_id, error=Error(store_pb2.Error.CODE_SESSION_OVER, "over")))
     assert over == ["ended"]
-    assert route.session_renewed("renewed", "new")
+    assert route.sessions.renewed("renewed", "new")
     assert route.attached_sessions() == ["new"]
 
 

@@ -134,7 +134,7 @@ async def test_the_last_state_is_told_not_the_one_that_was_refused(
     refuse(monkeypatch, fed.client.detach, "s")
     refuse(monkeypatch, fed.client.attach, "t")
     assert await told(fed, link) == (DETACH, "s")
-    assert "s" not in route_of(fed).sessions  # nothing will ever tell of its end
+    assert "s" not in route_of(fed).sessions.states  # nothing will ever tell of its end
     await nothing_more(link)
 
 
@@ -169,7 +169,7 @@ async def test_an_attachment_to_a_session_that_is_over_is_not_told_again(fed: Ha
     (operation,) = await next_sent(link)
     fed.answer(link, Result(operation.id, b"", OVER))
     await nothing_more(link)
-    assert route_of(fed).sessions == {}
+    assert route_of(fed).sessions.states == {}
 
 
 async def test_what_can_never_be_taken_is_not_told_again(fed: HandFed, link: StoreLink) -> None:
@@ -197,7 +197,7 @@ async def test_a_session_that_was_ended_on_purpose_is_let_go_of(fed: HandFed, li
     event = store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="s", on_purpose=True))
     fed.client.on_reply(link, store_pb2.LinkReply(events=[event]))
     assert route_of(fed).untold == {}
-    assert route_of(fed).sessions == {}
+    assert route_of(fed).sessions.states == {}
 
 
 async def test_a_subscription_whose_subscriber_stays(fed: HandFed, link: StoreLink) -> None:
@@ -270,7 +270,7 @@ async def test_a_check_that_is_refused_is_asked_again(fed: HandFed, link: StoreL
     assert (again.verb, again.value) == (CHECK, check.value)
     fed.answer(other, *fed.results([again], lambda _operation: ["s"]))
     assert fed.destroyed == ["s"]
-    assert route_of(fed).sessions == {}
+    assert route_of(fed).sessions.states == {}
 
 
 async def test_the_next_owner_is_told_what_the_former_one_did_not_take(
