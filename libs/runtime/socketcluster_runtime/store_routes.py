@@ -56,7 +56,7 @@ _CHANNEL_VERBS = frozenset(
     )
 )
 _encode = msgspec.msgpack.Encoder().encode
-_decode_exists = msgspec.msgpack.Decoder(bool).decode
+_FALSE = _encode(False)
 read_position = msgspec.msgpack.Decoder(ChannelPosition).decode
 """Reads the result of a subscription."""
 _decode_ids = msgspec.msgpack.Decoder(list[str]).decode
@@ -334,7 +334,7 @@ class Route:
         return is_news
 
     def _attached(self, session_id: str, existed: bytes) -> None:
-        self.sessions.attached(session_id, existed=_decode_exists(existed), epoch=self.epoch)
+        self.sessions.attached(session_id, existed=existed != _FALSE, epoch=self.epoch)
 
     def _detached(self, session_id: str, _result: bytes = b"") -> None:
         self.sessions.settle(session_id)
