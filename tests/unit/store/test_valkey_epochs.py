@@ -35,8 +35,9 @@ class Machines:
         self.app_name = token_hex(8)
         self.key = scripts.partition_key(self.app_name, NUMBER)
 
-    async def store(self, store_id: str, server: Server) -> ValkeyEngine:
-        engine = valkey_engine(server, Documents(1 << 20), app_name=self.app_name, store_id=store_id)
+    async def store(self, store_id: str, server: Server, replicas: int = 0) -> ValkeyEngine:
+        trees = Documents(1 << 20)
+        engine = valkey_engine(server, trees, app_name=self.app_name, store_id=store_id, replicas=replicas)
         return await self._stack.enter_async_context(engine)
 
     async def load(self, partition: EnginePartition) -> Bench:
@@ -120,6 +121,29 @@ async def test_an_offset_that_the_server_lost_is_not_given_again_in_its_epoch(
     await close(after)
 
 
+@pytest.mark.parametrize("noticed", ["reading", "reading for replicas", "closing"])
+async def test_whatever_notices_that_the_server_lost_an_offset_notes_it(
+    machines: Machines, pair: tuple[Server, Server], noticed: str
+) -> None:
+    primary, replica = pair
+    store = await machines.store("one-1", primary, replicas=int(noticed == "reading for replicas"))
+    bench = await machines.load(await store.open(NUMBER))
+    await bench.publish("kept", "a")
+    older = primary.ask("DUMP", machines.key)
+    told = await bench.publish("kept", "acknowledged, lost")
+    primary.ask("RESTORE", machines.key, 0, older, "REPLACE")
+    await asyncio.to_thread(until_replicated, primary, replica)
+    if noticed != "closing":
+        with pytest.raises(FencedError, match="lost batches"):
+            await bench.history("kept")
+    await close(bench)
+    after = await machines.take("two-2", primary, "one-1")
+    again = await after.publish("kept", "another")
+    assert again["offset"] == told["offset"]
+    assert again["epoch"] > told["epoch"]
+    await close(after)
+
+
 async def test_a_replica_that_took_over_may_have_less_than_a_store_that_is_gone_knew_of(
     machines: Machines, pair: tuple[Server, Server]
 ) -> None:
@@ -186,6 +210,8 @@ async def test_a_store_that_waits_for_nothing_notes_that_a_server_has_everything
     engine = await machines.store("one-1", server)
     idle = await machines.load(await engine.open(NUMBER))
     first = await idle.publish("kept", "a")
+    assert idle.channels._timer is not None
+    idle.channels._timer.cancel()  # it would ask the server, too
     other = await engine.open(NUMBER + 1)
     server.end(signal.SIGKILL)
     server.start()
@@ -196,6 +222,20 @@ async def test_a_store_that_waits_for_nothing_notes_that_a_server_has_everything
     assert await taken.publish("kept", "b") == {"offset": 2, "epoch": first["epoch"]}
     await close(taken)
     await other.close()
+
+
+async def test_who_gives_a_partition_up_notes_that_a_server_has_everything(
+    machines: Machines, servers: Callable[..., Server]
+) -> None:
+    server = servers("--appendfsync", "always")
+    bench = await machines.open("one-1", server)
+    first = await bench.publish("kept", "a")
+    server.end(signal.SIGKILL)
+    server.start()
+    await close(bench)  # its first call since
+    given = await machines.open("two-2", server)
+    assert await given.publish("kept", "b") == {"offset": 2, "epoch": first["epoch"]}
+    await close(given)
 
 
 async def test_a_server_that_does_not_say_who_it_is_costs_epochs_and_nothing_else(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -93,6 +94,21 @@ async def test_a_read_does_not_show_what_no_replica_has(pair: tuple[Server, Serv
     for task in (writing, reading):
         with pytest.raises(FencedError):
             await task
+    await partition.close()
+
+
+async def test_a_read_waits_for_an_answer_that_the_replica_gives_after_it(
+    pair: tuple[Server, Server], stores: Any
+) -> None:
+    """What the replica had before, it had before it may have become a primary."""
+    primary, replica = pair
+    partition = await (await stores("one-1", primary, 1)).open(NUMBER)
+    await partition.apply([setting("before")])
+    assert await get(partition) == "before"
+    replica.send(signal.SIGSTOP)
+    with pytest.raises(FencedError, match="did not answer"):
+        await get(partition)
+    replica.send(signal.SIGCONT)
     await partition.close()
 
 
