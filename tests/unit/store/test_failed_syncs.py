@@ -16,6 +16,7 @@ from socketcluster_store.claims import Claims
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines import partition_files
 from socketcluster_store.engines.base import EnginePartition
+from socketcluster_store.engines.journal import Segment
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, FencedError
 
@@ -115,6 +116,26 @@ async def test_files_that_an_opening_cannot_sync_are_copied_by_the_next(tmp_path
     await again.close()
 
 
+async def test_files_of_which_an_opening_cannot_sync_that_a_segment_counts_no_more_are_copied(
+    tmp_path: Path, disk: Disk
+) -> None:
+    engine = store_writer.engine(tmp_path)
+    partition = await engine.open(0)
+    await put(partition, 1)
+    await partition.close()
+    left_out = Segment(tmp_path / "00" / "1" / "journal.1", store_writer.SEGMENT_BYTES)
+    left_out.begin(2, 1)  # which the other one does not end with
+    left_out.close()
+    disk.failing = "journal.1"
+    with pytest.raises(EngineError, match=r"cannot open partition 0 in .*1: .*Input/output error"):
+        await engine.open(0)
+    disk.failing = "no file"
+    again = await engine.open(0)
+    assert (tmp_path / "00" / "2").exists()
+    assert await consistent(again) == 1
+    await again.close()
+
+
 async def test_files_of_which_an_opening_cannot_sync_a_commit_are_copied_by_the_next(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +186,27 @@ async def test_the_engine_memory_leaves_files_alone_that_are_to_be_copied(tmp_pa
     await put(taken, 4)
     await former.close()
     await taken.close()
+
+
+@pytest.mark.parametrize(
+    ("refused", "lost"), [(None, False), (lmdb.MapFullError("full"), False), (lmdb.PanicError("panic"), True)]
+)
+def test_a_commit_is_lost_if_lmdb_refuses_everything_since(
+    tmp_path: Path, refused: lmdb.Error | None, lost: bool
+) -> None:
+    class Environment:
+        def begin(self, *, write: bool) -> Environment:
+            assert write
+            if refused is not None:
+                raise refused
+            return self
+
+        def abort(self) -> None:
+            pass
+
+    environment: Any = Environment()
+    with (tmp_path / "data.mdb").open("wb") as data:
+        assert partition_files.is_lost(environment, data.fileno()) == lost
 
 
 def test_a_mark_outlives_a_taker_that_dies(tmp_path: Path) -> None:

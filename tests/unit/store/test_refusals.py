@@ -222,6 +222,18 @@ async def test_what_the_engine_refused_is_carried_out_if_nothing_later_was_appli
     assert await worker.stored() == [1, 3, 4, 5]
 
 
+async def test_what_was_carried_out_after_it_was_refused_keeps_its_result(worker: Worker, next_owner: bool) -> None:
+    worker.engine.refuses = True
+    assert isinstance(await worker.do(ADD, lost=True), InternalError)
+    worker.engine.refuses = False
+    worker.link = WorkerLink("worker", "incarnation", 1 << 20)
+    assert await worker.send(list(worker.waiting.values()), heard=0) == [encode(1)]
+    assert await worker.do(ADD) == encode(2)
+    await moved(worker, next_owner)
+    assert await worker.again() == [encode(1)]
+    assert await worker.stored() == [1, 3, 4]
+
+
 async def test_what_is_refused_before_the_engine_is_asked_is_so_again(worker: Worker, next_owner: bool) -> None:
     assert isinstance(await worker.do(ADD, session_id=OVER, lost=True), SessionOverError)
     assert isinstance(await worker.do(PUBLISH, name="elsewhere", lost=True), InvalidError)
