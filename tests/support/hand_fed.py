@@ -25,6 +25,8 @@ class HandFed:
         self.messages: list[tuple[Any, int, int]] = []
         self.gaps: list[Gap] = []
         self.destroyed: list[str] = []
+        self.over: Callable[[str], None] = lambda _session_id: None
+        """What is told of sessions that are over."""
         self.client = StoreClient(
             ["somewhere:1"],
             worker_id="worker01",
@@ -33,6 +35,7 @@ class HandFed:
             timeout=timeout,
             on_session_message=lambda *_: None,
             on_session_destroyed=self.destroyed.append,
+            on_session_over=lambda session_id: self.over(session_id),
             on_channel_message=lambda _channel, value, offset, epoch: self.messages.append(
                 (msgspec.msgpack.decode(value), offset, epoch)
             ),

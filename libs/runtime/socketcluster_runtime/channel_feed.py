@@ -104,20 +104,27 @@ class ChannelFeed:
         ask: asks its history.
         deliver: gets each message: channel, MessagePack, offset and epoch.
         missed: is told of gaps.
+        begun: is called with where the channel is when the store takes the first subscription, before any message.
     """
 
     __slots__ = (
-        "_again", "_ask", "_channel", "_deliver", "_epoch", "_goal", "_held", "_held_bytes", "_left", "_link",
+        "_again", "_ask", "_begun", "_channel", "_deliver", "_epoch", "_goal", "_held", "_held_bytes", "_left", "_link",
         "_missed", "_offset", "_task", "opening",
     )  # fmt: skip
 
     def __init__(
-        self, channel: str, ask: Ask, deliver: Callable[[str, bytes, int, int], None], missed: Callable[[Gap], None]
+        self,
+        channel: str,
+        ask: Ask,
+        deliver: Callable[[str, bytes, int, int], None],
+        missed: Callable[[Gap], None],
+        begun: Callable[[Position], None] | None = None,
     ) -> None:
         self._channel = channel
         self._ask = ask
         self._deliver = deliver
         self._missed = missed
+        self._begun = begun
         self._epoch = -1  # the position; -1: none yet
         self._offset = 0
         self._left: tuple[int, ...] = ()  # the epochs before this one
@@ -166,6 +173,8 @@ class ChannelFeed:
             self._again = True
         elif self._epoch < 0:
             self._enter(position.epoch, position.offset)
+            if self._begun is not None:
+                self._begun(self.position)
             self._go_on()
         elif position.offset == self._offset and self._epoch in (0, position.epoch):
             self._epoch = position.epoch

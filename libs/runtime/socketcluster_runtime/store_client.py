@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from secrets import token_hex
 from time import time_ns
 
@@ -112,9 +113,9 @@ class StoreClient:
         self._renewing: dict[int, Route] = {}
         self._routes: list[Route] = []
         self._untold = Untold(self._routes)
+        gone, over = partial(self._gone, on_session_destroyed), partial(self._gone, on_session_over)
         self._routes += [
-            Route(number, self._ids, self._renewing, self._session_gone, self._session_over, self._untold.note)
-            for number in range(PARTITION_COUNT)
+            Route(number, self._ids, self._renewing, gone, over, self._untold.note) for number in range(PARTITION_COUNT)
         ]
         self._feeds: dict[str, ChannelFeed] = {}  # of all routes
         self._pending: dict[int, Pending] = {}  # in the order of their deadlines
@@ -254,17 +255,18 @@ class StoreClient:
             told = self.attach(renewed_id) if is_here else self.detach(renewed_id)
             told.add_done_callback(lambda done: done.cancelled() or done.exception())  # each new owner is told, too
 
-    def subscribe(self, channel: str) -> asyncio.Future[bytes]:
+    def subscribe(self, channel: str, begun: Callable[[Position], None] | None = None) -> asyncio.Future[bytes]:
         """Get a channel's messages, on every later link too, until ``unsubscribe``.
 
-        After a break those that were missed are read from the channel's history. The result is where the channel is.
+        After a break those that were missed are read from the channel's history. The result is where the channel is;
+        a new subscriber's ``begun`` is called with that even if this fails, when a store has taken it after all.
         """
         if (route := self._route_of(channel)) is None:
             return self.call(_SUBSCRIBE, name=channel)
         feed = route.channels.get(channel)
         is_new = feed is None
         if feed is None:
-            feed = ChannelFeed(channel, self.history, self._on_channel_message, self._on_channel_gap)
+            feed = ChannelFeed(channel, self.history, self._on_channel_message, self._on_channel_gap, begun)
             route.channels[channel] = self._feeds[channel] = feed
         subscribed = self.call(_SUBSCRIBE, name=channel)
         if is_new:
@@ -433,15 +435,12 @@ class StoreClient:
             self._emitted.popitem(last=False)
         return True
 
-    def _session_gone(self, session_id: str, *, is_over: bool = False) -> None:
-        """Tell of a session that ended while nobody could tell this worker, or is over."""
+    def _gone(self, tell: Callable[[str], None], session_id: str) -> None:
+        """Tell of a session that ended, or is over, while nobody could tell this worker."""
         try:
-            (self._on_session_over if is_over else self._on_session_destroyed)(session_id)
+            tell(session_id)
         except Exception:
             log.exception("the end of a session could not be handled")
-
-    def _session_over(self, session_id: str) -> None:
-        self._session_gone(session_id, is_over=True)
 
     def _forget(self, pending: Pending) -> None:
         del self._pending[pending.operation.id]

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from support.hand_fed import HandFed
+import pytest
+from support.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.channel_feed import Gap
+from socketcluster_runtime import store_client, untold
+from socketcluster_runtime.channel_feed import Gap, Position
+from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import partition_of
 
@@ -165,3 +168,25 @@ async def test_the_answer_to_a_subscription_is_not_lost_though_telling_of_its_ga
     assert msgspec.msgpack.decode(await again)["epoch"] == 2000
     fed.tell(second, "news", "b1", 1, 2000)
     assert fed.messages == [("b1", 1, 2000)]
+
+
+async def test_a_subscriber_begins_with_the_first_subscription_that_a_store_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though its own one failed, and before the first message, however late that comes."""
+    fed = HandFed()
+    link = fed.link()
+    fed.announce(link, NEWS, 3)
+    begun: list[tuple[Position, int]] = []
+    monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)
+    monkeypatch.setattr(store_client, "MAX_PENDING", 0)
+    failed = fed.client.subscribe("news", lambda position: begun.append((position, len(fed.messages))))
+    assert isinstance(failed.exception(), StoreUnavailableError)
+    fed.client._untold._on_timer()
+    (operation,) = sent(link)
+    fed.tell(link, "news", "a6", 6, 1000)  # overtakes the answer within a reply
+    fed.answer(link, *fed.results([operation], lambda _operation: {"epoch": 1000, "offset": 5, "first": 6}))
+    assert begun == [((1000, 5), 0)]
+    assert fed.messages == [("a6", 6, 1000)]
+    fed.client.subscribe("news").exception()
+    assert len(begun) == 1

@@ -97,7 +97,7 @@ async def history(seed: int) -> str:
     fed = HandFed()
     stores = Session(random, fed)
     sockets = Sockets(fed)
-    fed.client._on_session_over = lambda _session_id: sockets.go()  # they are closed
+    fed.over = lambda _session_id: sockets.go()  # they are closed
     stores.move()
     for _ in range(random.randint(10, 150)):
         at = random.random()

@@ -11,6 +11,8 @@ import pytest
 from support.raw import RawWebSocket, frame
 from support.worker import Probe, RunningWorker, StartWorker, until
 
+from socketcluster_runtime import store_client, untold
+from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_worker.api.broadcast import Broadcast
 from socketcluster_worker.api.history import History
 from socketcluster_worker.api.middleware import Action
@@ -445,3 +447,20 @@ async def test_a_state_follows_its_session_to_another_id(workers: Workers, probe
     assert (await probe.sockets.get()).session is socket.session
     for one in (first, refused, back):
         await one.lose(probe)
+
+
+async def test_recovery_begins_when_the_namespace_is_heard_though_that_failed_at_first(
+    start_worker: StartWorker, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the first broadcast: whoever connected before that could not recover."""
+    worker = await start_worker(probe.run, recovery_window=60)
+    namespace = worker.worker.ws_server.of("/late")
+    monkeypatch.setattr(untold, "RETRY_PAUSE", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_client, "MAX_PENDING", 0)
+        listening = namespace.listen()
+        assert listening is not None
+        assert isinstance(listening.exception(), StoreUnavailableError)
+    history = namespace.history
+    assert history is not None
+    await until(lambda: history.latest is not None)

@@ -277,15 +277,19 @@ class Exchange(Emitter):
         return sent
 
     def listen_inside(
-        self, channel: str, receive: Callable[[bytes, Position], None], missed: Callable[[Position], None]
+        self,
+        channel: str,
+        receive: Callable[[bytes, Position], None],
+        missed: Callable[[Position], None],
+        begun: Callable[[Position], None],
     ) -> asyncio.Future[bytes]:
         """Hear what workers publish to each other; for the namespaces.
 
-        ``missed`` is called when something was not heard, with the position after which it goes on. The result is
-        where the channel is, once it is heard.
+        ``missed`` is called when something was not heard, with the position after which it goes on; ``begun`` first,
+        with where the channel is when it begins to be heard. The result tells that, unless it failed for the moment.
         """
         self._inside[channel] = _Inside(receive, missed)
-        subscribed = self._client.subscribe(channel)
+        subscribed = self._client.subscribe(channel, begun)
         self._tasks.watch(subscribed, "subscribing to the other workers' broadcasts", is_told_again=True)
         return subscribed
 

@@ -8,7 +8,6 @@ from asyncio import Task
 from collections.abc import Callable, Iterable, ValuesView
 from typing import TYPE_CHECKING, Any, overload
 
-from socketcluster_runtime.store_routes import read_position
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.broadcast import Broadcast, Emission
 from socketcluster_worker.api.events import Emitter, check_emitted
@@ -214,15 +213,11 @@ class Namespace(Emitter):
         if self._listening:
             return None
         self._listening = True
-        listening = self.exchange.listen_inside(BUS + self.name, self._heard, self._missed)
-        if self.history is not None:
-            listening.add_done_callback(self._begun)
-        return listening
+        return self.exchange.listen_inside(BUS + self.name, self._heard, self._missed, self._begun)
 
-    def _begun(self, listening: asyncio.Future[bytes]) -> None:
-        if self.history is not None and not listening.cancelled() and listening.exception() is None:
-            now = read_position(listening.result())
-            self.history.begin((now.epoch, now.offset))
+    def _begun(self, position: Position) -> None:
+        if self.history is not None:
+            self.history.begin(position)
 
     def connected(self, socket: Socket) -> None:
         """Let a socket in, in the place of one that it recovered from; until now nothing reached it."""
