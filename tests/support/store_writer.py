@@ -31,6 +31,21 @@ def engine(folder: Path, *, always: bool = False, store_id: str = "") -> LmdbEng
     )
 
 
+async def opened(engine: LmdbEngine) -> EnginePartition:
+    """Open the partition, and sync it as its loading does before anything is told.
+
+    Raises:
+        EngineError: one of both failed.
+    """
+    partition = await engine.open(0)
+    try:
+        await partition.sync()
+    except EngineError:
+        await partition.close()
+        raise
+    return partition
+
+
 async def put(partition: EnginePartition, number: int) -> None:
     """Write a number to two keys of its own and to two common ones, in one batch."""
     value = msgspec.msgpack.encode(number)

@@ -28,6 +28,7 @@ import fcntl
 import mmap
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -119,7 +120,8 @@ class Claims:
     def __init__(self, folder: Path, store_id: str) -> None:
         self._folder = folder
         self._store_id = store_id
-        self._kept = False  # the names of the folders above
+        self._keeping = threading.Lock()
+        self._kept: dict[str, int] = {}  # of the partitions' folders whose names are on the disk, the inodes
 
     def claim(self, number: int, copy: Callable[[Path, Path], object] | None = None) -> Claim:
         """Claim a partition that nobody owns.
@@ -127,7 +129,7 @@ class Claims:
         Args:
             number: which partition.
             copy: copies from one folder into another, and syncs, what the former owner found not to be trusted;
-                ``None``: the files are not used.
+                ``None``: the files are not used. The name of the folder that is used need not be on the disk yet.
 
         Raises:
             PartitionLockedError: another process owns or claims it.
@@ -192,6 +194,7 @@ class Claims:
             sync_folder(draft)
             _check_name(guard, path / "claim.lock")  # else somebody else may have made a draft there
             draft.rename(claim.folder)
+            sync_folder(path)
             self._keep(path)
         except BaseException:
             claim.release()
@@ -215,16 +218,23 @@ class Claims:
             yield path, generations or [1], guard
 
     def _keep(self, path: Path) -> None:
-        """Force the names that lead to a partition to the disk: who made them may have died before it did so."""
-        sync_folder(path)
-        sync_folder(self._folder)
-        if not self._kept:
-            app, data = self._folder.parents[:2]
-            sync_folder(app)
-            for folder in (data, data.parent):
-                with contextlib.suppress(OSError):  # somebody else's, or another file system
-                    sync_folder(folder)
-            self._kept = True
+        """Force the names that lead to a partition's folder to the disk: who made them may have died before it did so.
+
+        That is done once for all that are there.
+        """
+        with self._keeping:
+            if self._kept.get(path.name) == path.stat().st_ino:
+                return
+            with os.scandir(self._folder) as entries:
+                found = {entry.name: entry.inode() for entry in entries}
+            sync_folder(self._folder)
+            if not self._kept:
+                app, data = self._folder.parents[:2]
+                sync_folder(app)
+                for folder in (data, data.parent):
+                    with contextlib.suppress(OSError):  # somebody else's, or another file system
+                        sync_folder(folder)
+            self._kept = found
 
     def _own(self, folder: Path) -> Claim:
         make_private(folder, FOLDER_MODE)

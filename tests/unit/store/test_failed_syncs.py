@@ -63,7 +63,7 @@ async def write_until_given_up(partition: EnginePartition) -> int:
 @pytest.mark.parametrize("failing", ["journal.0", "journal.1", "data.mdb"])
 async def test_files_that_could_not_be_synced_are_copied(tmp_path: Path, disk: Disk, failing: str) -> None:
     engine = store_writer.engine(tmp_path, always=True)
-    partition = await engine.open(0)
+    partition = await store_writer.opened(engine)
     disk.failing = failing
     number = await write_until_given_up(partition)
     assert partition.fenced
@@ -71,10 +71,10 @@ async def test_files_that_could_not_be_synced_are_copied(tmp_path: Path, disk: D
         await get(partition, "left")
     await partition.close()
     if failing != "data.mdb":  # which is made by LMDB
-        with pytest.raises(EngineError, match=r"cannot open partition 0.*Input/output error"):
-            await engine.open(0)
+        with pytest.raises(EngineError, match=r"partition 0 in .* cannot be synced: .*Input/output error"):
+            await store_writer.opened(engine)
     disk.failing = "no file"
-    again = await engine.open(0)
+    again = await store_writer.opened(engine)
     (generation,) = (path.name for path in (tmp_path / "00").iterdir() if path.is_dir())
     assert generation == ("2" if failing == "data.mdb" else "3")  # of which the second could not be synced either
     found = await consistent(again)
@@ -107,10 +107,10 @@ async def test_files_that_an_opening_cannot_sync_are_copied_by_the_next(tmp_path
     await put(partition, 1)
     await partition.close()
     disk.failing = "journal.0"
-    with pytest.raises(EngineError, match=r"cannot open partition 0 in .*1: .*Input/output error"):
-        await engine.open(0)
+    with pytest.raises(EngineError, match=r"partition 0 in .*1 cannot be synced: .*Input/output error"):
+        await store_writer.opened(engine)
     disk.failing = "no file"
-    again = await engine.open(0)
+    again = await store_writer.opened(engine)
     assert (tmp_path / "00" / "2").exists()
     assert await consistent(again) == 1
     await again.close()

@@ -73,7 +73,7 @@ async def partitions(tmp_path: Path) -> Partitions:
         lambda: None,
         membership=lambda changed: member(lambda: asyncio.get_running_loop().call_soon(changed)),
         store_id="store-1",
-        hang_timeout=3.0,
+        hang_timeout=1000.0,
     )
     return made
 

@@ -140,7 +140,7 @@ async def opened(power: Power, *, always: bool) -> EnginePartition:
     engine = LmdbEngine(folder, Documents(1 << 20), sync_each_commit=always, segment_bytes=SEGMENT_BYTES)
     while True:
         with contextlib.suppress(EngineError):
-            return await engine.open(0)
+            return await store_writer.opened(engine)
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.1], ids=["sound", "failing"])

@@ -136,7 +136,7 @@ class EnginePartition(abc.ABC):
 
     @abc.abstractmethod
     async def sync(self) -> None:
-        """Force what was applied to the disk."""
+        """Force what was applied to the disk; nothing of an opening, its epoch included, is told before that."""
 
     @abc.abstractmethod
     async def close(self) -> None:

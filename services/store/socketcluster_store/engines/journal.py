@@ -57,7 +57,6 @@ class Segment:
 
         Raises:
             OSError: it cannot be opened, or the disk is full.
-            UnsyncedError: the disk failed.
             EngineError: it is no segment.
         """
         self.path = path
@@ -69,10 +68,7 @@ class Segment:
             found = os.fstat(self.descriptor).st_size
             if found < size:
                 os.posix_fallocate(self.descriptor, 0, size)
-                try:
-                    os.fsync(self.descriptor)
-                except OSError as error:
-                    raise UnsyncedError(f"{path}: {error}") from error
+                self.dirty = True
             self._map = mmap.mmap(self.descriptor, max(found, size))
         except BaseException:
             os.close(self.descriptor)
@@ -224,6 +220,11 @@ class Journal:
     def previous(self) -> int:
         """The last CRC of the generation before."""
         return self._active.previous
+
+    @property
+    def inodes(self) -> list[int]:
+        """Of the two files."""
+        return [os.fstat(segment.descriptor).st_ino for segment in self._segments]
 
     @property
     def crc(self) -> int:

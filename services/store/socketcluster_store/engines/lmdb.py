@@ -131,7 +131,7 @@ class LmdbPartition(EnginePartition):
         self._turn = asyncio.Lock()  # held while a batch waits for room; those that come after it wait behind it
         self._waiting = 0
         self._syncing = asyncio.Lock()
-        self._written = 0
+        self._written = 1  # the epoch
         self._synced = 0
         self._checkpointing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = self._arm(CHECKPOINT_AFTER)
@@ -352,6 +352,8 @@ class LmdbPartition(EnginePartition):
             self._reader.close()
             self._reader.open()
             self._overlay.thaw()
+            if not self._claim.taken:
+                self._journal.append(journal.encode({files.LASTING_KEY: files.number(self._journal.generation - 1)}))
             if self._timer is None and not self._overlay.clean:
                 self._timer = self._arm(CHECKPOINT_AFTER)
         finally:

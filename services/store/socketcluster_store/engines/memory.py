@@ -114,6 +114,7 @@ def _next_epoch(folder: Path) -> int:
     _write_epoch(folder, epoch)
     if former is None:
         sync_folder(folder)
+    sync_folder(folder.parent)
     return epoch
 
 

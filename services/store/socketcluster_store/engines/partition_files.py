@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -29,6 +30,12 @@ _APPLIED_KEY = b"j"
 _PREVIOUS_KEY = b"p"
 """That generation, and its last CRC; what knows of no CRC leaves an older one."""
 _EPOCH_KEY = b"e"
+LASTING_KEY = b"d"
+"""The generation up to which LMDB had everything on the disk when this was written. A process that dies in a commit may
+leave one that others see and that is not there."""
+_NAMES_KEY = b"n"
+"""Which files had their names on the disk when this was written."""
+_NAMES = struct.Struct(">5Q")
 _DATA = "data.mdb"
 
 
@@ -90,7 +97,10 @@ def copy(former: Path, new: Path) -> None:
 
 
 def open_files(path: Path, segment_bytes: int) -> Opened:
-    """Open environment and journal, and raise the epoch.
+    """Open environment and journal, and raise the epoch; the journal is to be synced before anything is told.
+
+    What else has to be on the disk by then is synced here, if the journal does not say that it is there: a system call
+    for each of these, for each partition, is what makes a takeover long.
 
     Raises:
         lmdb.Error, OSError: they cannot be opened.
@@ -116,13 +126,22 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
         opened = Journal(path, segment_bytes)
         undo.callback(opened.close)
         with environment.begin() as transaction:
-            former = transaction.get(_EPOCH_KEY)
+            found = {key: transaction.get(key) for key in (_EPOCH_KEY, _NAMES_KEY, LASTING_KEY)}
             applied, crc = _applied(transaction)
         written = opened.replay(applied, crc)
         for some in written:
-            former = some.get(_EPOCH_KEY, former)
-        epoch = int.from_bytes(bytes(former or b""), "big") + 1
-        record: Writes = {_EPOCH_KEY: number(epoch)}
+            found |= {key: value for key, value in some.items() if key in found}
+        names = _NAMES.pack(int(path.name), path.stat().st_ino, os.fstat(data).st_ino, *opened.inodes)
+        if found[_NAMES_KEY] != names:
+            sync_folder(path)
+            sync_folder(path.parent)
+        if applied != int.from_bytes(found[LASTING_KEY] or b"", "big"):
+            try:
+                os.fdatasync(data)
+            except OSError as error:
+                raise UnsyncedError(str(error)) from error
+        epoch = int.from_bytes(found[_EPOCH_KEY] or b"", "big") + 1
+        record: Writes = {_EPOCH_KEY: number(epoch), _NAMES_KEY: names, LASTING_KEY: number(applied)}
         if opened.append(journal.encode(record)):
             written[-1] |= record
         else:  # it was killed with a full journal: LMDB takes everything
@@ -136,12 +155,6 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
                 raise
             opened.turn()
             written = [{}]
-        try:
-            os.fdatasync(data)
-            opened.sync()
-        except OSError as error:
-            raise UnsyncedError(str(error)) from error
-        sync_folder(path)
         undo.pop_all()
     return Opened(environment, data, opened, written, epoch)
 

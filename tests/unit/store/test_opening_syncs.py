@@ -1,0 +1,120 @@
+"""What an opening forces to the disk: what is not known to be there, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import store_writer
+from support.store_writer import consistent, put
+
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines import partition_files
+from socketcluster_store.engines.base import EnginePartition
+from socketcluster_store.engines.lmdb import LmdbEngine
+
+FOLDERS = ("partitions", "00", "1", "2")
+
+
+@pytest.fixture
+def syncs(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The names of what was synced."""
+    counted: Counter[str] = Counter()
+
+    def counting(sync: Callable[[int], None]) -> Callable[[int], None]:
+        def counted_sync(descriptor: int) -> None:
+            counted[Path(f"/proc/self/fd/{descriptor}").readlink().name] += 1
+            sync(descriptor)
+
+        return counted_sync
+
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, counting(getattr(os, name)))
+    return counted
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "app" / "partitions"
+
+
+async def opened(folder: Path) -> EnginePartition:
+    """Open it as a process that has done nothing before."""
+    return await store_writer.opened(store_writer.engine(folder, store_id="store-1"))
+
+
+async def write(partition: EnginePartition, first: int, last: int) -> None:
+    for number in range(first, last):
+        await put(partition, number)
+
+
+async def test_what_was_closed_needs_one_sync(folder: Path, syncs: Counter[str]) -> None:
+    partition = await opened(folder)
+    assert {name for name in ("data.mdb", "journal.0", "journal.1", *FOLDERS[:3]) if not syncs[name]} == set()
+    await write(partition, 1, 300)  # with checkpoints
+    await partition.close()
+    for _ in range(2):
+        syncs.clear()
+        partition = await opened(folder)
+        assert syncs["journal.0"] + syncs["journal.1"] == 1
+        assert not syncs["data.mdb"]
+        assert [name for name in FOLDERS if syncs[name]] == ["partitions"]
+        assert await consistent(partition) == 299
+        await partition.close()
+
+
+async def test_a_commit_that_nobody_knows_to_be_on_the_disk_is_synced(
+    folder: Path, syncs: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition = await opened(folder)
+    with monkeypatch.context() as patch:  # as if it died before it noted that
+        patch.setattr(partition_files, "LASTING_KEY", b"nothing")
+        await write(partition, 1, 300)
+        await partition.close()
+    for expected in (1, 0):
+        syncs.clear()
+        partition = await opened(folder)
+        assert syncs["data.mdb"] == expected
+        assert await consistent(partition) == 299
+        await partition.close()
+
+
+async def test_names_that_nobody_knows_to_be_on_the_disk_are_synced(folder: Path, syncs: Counter[str]) -> None:
+    partition = await opened(folder)
+    await write(partition, 1, 300)
+    await partition.close()
+    shutil.copytree(folder / "00" / "1", folder / "00" / "2")  # by a taker that died before it opened them
+    syncs.clear()
+    partition = await opened(folder)
+    assert (syncs["00"], syncs["2"]) == (1, 1)
+    assert await consistent(partition) == 299
+    await partition.close()
+    data = folder / "00" / "2" / "data.mdb"
+    data.rename(data.with_name("aside"))
+    shutil.copyfile(data.with_name("aside"), data)  # by hand
+    syncs.clear()
+    partition = await opened(folder)
+    assert (syncs["00"], syncs["2"]) == (1, 1)
+    await partition.close()
+
+
+async def test_the_folder_of_all_partitions_is_synced_once_for_all_that_are_there(
+    folder: Path, syncs: Counter[str]
+) -> None:
+    engine = LmdbEngine(folder, Documents(1 << 20), store_id="store-1")
+    for partition in await asyncio.gather(*map(engine.open, range(8))):
+        await partition.close()
+    syncs.clear()
+    other = LmdbEngine(folder, Documents(1 << 20), store_id="other-2")
+    for partition in await asyncio.gather(*map(other.open, range(8))):
+        await partition.close()
+    assert syncs["partitions"] == 1
+    await (await engine.open(8)).close()  # made behind its back
+    for number in (8, 8, 7):
+        await (await other.open(number)).close()
+    assert syncs["partitions"] == 3
