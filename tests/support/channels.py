@@ -48,6 +48,7 @@ class Bench:
         self.apply: Callable[[Any], Any] = engine.apply
         self.sync = engine.sync
         self.life = engine.life
+        self.losses = engine.losses
         self.epoch = engine.epoch
         self.start()
 

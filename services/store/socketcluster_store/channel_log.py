@@ -13,10 +13,11 @@ whatever happens to the store, and offsets go on where they ended. Keys, ``#`` b
     c w                             the first and the next number of those
     c b                             what names the time in which the partition was opened last, or ``_CLEAN``
     c e                             the first epoch that no opening has reserved
+    c l                             the last opening that found something missing, before these epochs
 
 A power cut may take what was not synced with it, and a failover of Valkey what had not arrived, and offsets would be
 given twice. So every channel gets a new epoch unless this is the time, by ``EnginePartition.life``, in which the store
-before opened the partition, or that one had the time to sync.
+before opened the partition, or that one had the time to sync; and if the engine found something missing all the same.
 
 Nothing is held in memory, and time alone costs nothing: a channel has one entry in the queue of ``c x`` however often
 it is published to, which is moved on when its turn comes. An age is exact all the same, because what is too old is left
@@ -84,6 +85,8 @@ class Opening(NamedTuple):
     """The first one that the opening reserves, at least; all channels get it if offsets may have been lost."""
     epochs: int
     """How many it reserves."""
+    losses: bytes = b""
+    """Names the last opening that found something missing: see ``EnginePartition``."""
 
 
 class Closing(NamedTuple):
@@ -190,7 +193,10 @@ def _open(kv: KeyValue, command: Command) -> bytes:
     epoch = opening.epoch if reserved is None else max(opening.epoch, _U64.unpack(reserved)[0])
     kv.put(b"ce", _U64.pack(epoch + opening.epochs))
     before = kv.get(b"cb")
-    if before not in (None, _CLEAN) and (before != opening.life or not before):
+    lost = (kv.get(b"cl") or b"") != opening.losses
+    if lost:
+        kv.put(b"cl", opening.losses)
+    if lost or (before not in (None, _CLEAN) and (before != opening.life or not before)):
         for key, raw in list(kv.scan(b"cm")):
             meta = _Meta(*_META.unpack(raw))
             meta.epoch = max(epoch, meta.epoch + 1)  # an earlier version reserved none

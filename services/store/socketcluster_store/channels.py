@@ -83,7 +83,8 @@ class Kept(Protocol):
 
     epoch: int
     life: bytes | None
-    """See ``EnginePartition``."""
+    losses: bytes
+    """See ``EnginePartition`` of both."""
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         """Apply a batch."""
@@ -173,7 +174,7 @@ class Channels(Generic[S]):
         life = self._kept.life
         # an ownership's epoch may be milliseconds by a better clock than the partition's
         least = max(int(self._clock() * 1_000_000), self._kept.epoch * 1000)
-        opening = Opening(boot_id(BOOT_ID) if life is None else life, least, EPOCHS)
+        opening = Opening(boot_id(BOOT_ID) if life is None else life, least, EPOCHS, self._kept.losses)
         (outcome,) = await self._kept.apply([channel_command(OPEN_CHANNELS, "", opening)])
         if not isinstance(outcome, bytes):
             raise outcome

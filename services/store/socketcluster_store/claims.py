@@ -43,6 +43,8 @@ _LIVE = b"\0"
 _FENCED = b"\1"
 _DISTRUSTED = b"\2"
 _BOTH = b"\3"
+_NOTE_AT = 1 + 1024
+"""Where ``owner.lock`` has what an owner that distrusted the files wrote about them, behind the longest id."""
 
 
 class Claim:
@@ -82,15 +84,16 @@ class Claim:
         """Have it not matter that the files are to be copied: who has claimed the partition leaves them alone."""
         self._fits = self._mark[0]
 
-    def distrust(self, why: str) -> None:
+    def distrust(self, why: str, note: bytes = b"") -> None:
         """Give up, and have whoever claims the partition next copy the data: what is in memory need not be on the disk.
 
         Linux takes pages that it could not write for written, and a file system may lose them even if they are written
-        again into the same file. The mark is in memory as they are.
+        again into the same file. The mark is in memory as they are, and so is the note: see ``note_of``.
         """
         self.distrusted = f"{why}; its files are to be copied"
         self.give_up(self.distrusted)
         with contextlib.suppress(OSError):  # nothing can be written there, nor by an opening
+            os.pwrite(self._lock, note, _NOTE_AT)
             os.pwrite(self._lock, _DISTRUSTED, 0)
 
     def check(self) -> None:
@@ -178,7 +181,9 @@ class Claims:
         except BaseException:
             claim.release()
             raise
-        for left in generations[:-1]:  # by a taker that died
+        if generations[:-1]:  # left by a taker that died
+            sync_folder(path)
+        for left in generations[:-1]:
             shutil.rmtree(path / str(left), ignore_errors=True)
         return claim
 
@@ -241,16 +246,25 @@ class Claims:
         lock = _open(folder / "owner.lock")
         try:
             if not _try_lock(lock):
-                raise PartitionLockedError(f"another store owns {folder}", os.pread(lock, 1024, 1).decode())
+                holder = os.pread(lock, 1024, 1).rstrip(b"\0").decode()
+                raise PartitionLockedError(f"another store owns {folder}", holder)
             _check_name(lock, folder / "owner.lock")
-            mark = _DISTRUSTED if os.pread(lock, 1, 0) in (_DISTRUSTED, _BOTH) else _LIVE
-            content = mark + self._store_id.encode()
+            note = note_of(folder)
+            content = (_LIVE if note is None else _DISTRUSTED) + self._store_id.encode()
             os.pwrite(lock, content, 0)
             os.ftruncate(lock, len(content))
+            if note:
+                os.pwrite(lock, note, _NOTE_AT)
             return Claim(folder, lock)
         except BaseException:
             os.close(lock)
             raise
+
+
+def note_of(folder: Path) -> bytes | None:
+    """Return what the owner that distrusted the files of a folder wrote about them; ``None``: none did."""
+    content = (folder / "owner.lock").read_bytes()
+    return content[_NOTE_AT:] if content[:1] in (_DISTRUSTED, _BOTH) else None
 
 
 @contextlib.contextmanager

@@ -93,6 +93,10 @@ class EnginePartition(abc.ABC):
     all that was applied since that one. Empty: nobody knows. ``None``: that time ends with the machine's boot, if what
     was applied was not synced."""
 
+    losses: bytes = b""
+    """Names the last opening that found less than was there before, though it is the same boot: a disk failed.
+    Empty: there was none. What was told of what is missing is not to be told again of something else."""
+
     @abc.abstractmethod
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         """Apply a batch, and return what became of each of its commands.

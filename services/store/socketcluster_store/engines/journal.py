@@ -44,6 +44,7 @@ _HEADER = struct.Struct("=QIII")
 _FIRST = len(_MAGIC) + _HEADER.size
 _CRC = struct.Struct("=I")
 _RECORD = struct.Struct("=II")
+_END = struct.Struct("=QI")
 _NO_RECORD = bytes(4)
 _ENTRY = struct.Struct("=HI")
 _DELETED = 0xFFFFFFFF
@@ -230,6 +231,11 @@ class Journal:
     def crc(self) -> int:
         """The last CRC of this generation so far."""
         return self._active.crc
+
+    @property
+    def end(self) -> bytes:
+        """What says where the journal ends: after which generation's which record."""
+        return _END.pack(self._active.generation, self._active.crc)
 
     def turn(self) -> None:
         """Let the other segment, which is in LMDB, take the records."""

@@ -115,6 +115,7 @@ class LmdbPartition(EnginePartition):
     ) -> None:
         self.number = number
         self.epoch = opened.epoch
+        self.losses = opened.losses
         self._path = claim.folder
         self._environment = opened.environment
         self._data = opened.data
@@ -202,7 +203,7 @@ class LmdbPartition(EnginePartition):
             try:
                 await asyncio.to_thread(self._journal.sync)
             except OSError as error:
-                self._claim.distrust(str(self._error("cannot be synced", error)))
+                self._claim.distrust(str(self._error("cannot be synced", error)), self._journal.end)
                 self._claim.check()
             self._synced = mark
 
@@ -335,7 +336,7 @@ class LmdbPartition(EnginePartition):
         except Exception as error:
             self._failure = self._error("cannot be written", error)
             if isinstance(error, lmdb.Error) and await asyncio.to_thread(files.is_lost, self._environment, self._data):
-                self._claim.distrust(str(self._failure))
+                self._claim.distrust(str(self._failure), self._journal.end)
                 self._failure = FencedError(str(self._failure))
             self._retry_at = asyncio.get_running_loop().time() + RETRY_PAUSE
             log.error(

@@ -13,11 +13,15 @@ from typing import NamedTuple, cast
 
 import lmdb
 
-from socketcluster_runtime.private_files import FILE_MODE, FOLDER_MODE, make_private
+from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.private_files import FILE_MODE, FOLDER_MODE, make_private, private
+from socketcluster_store.claims import note_of
 from socketcluster_store.engines import journal
 from socketcluster_store.engines.journal import Journal, Writes
 from socketcluster_store.errors import EngineError, PartitionLockedError, UnsyncedError
 from socketcluster_store.files import sync_folder
+
+log = get_logger(__name__)
 
 MAP_BYTES = 16 * 1024**3
 """Address space of a partition, doubled when it is full; the file grows with its data."""
@@ -36,6 +40,10 @@ leave one that others see and that is not there."""
 _NAMES_KEY = b"n"
 """Which files had their names on the disk when this was written."""
 _NAMES = struct.Struct(">5Q")
+_LOSSES_KEY = b"l"
+"""The epoch of the last opening that found less than was there before; see ``EnginePartition.losses``."""
+_END = "end"
+"""What a copy of distrusted files has besides: where their owner says that the journal ends; empty: it does not say."""
 _DATA = "data.mdb"
 
 
@@ -49,6 +57,8 @@ class Opened(NamedTuple):
     written: list[Writes]
     """What only the journal has: apart for each of its segments."""
     epoch: int
+    losses: bytes
+    """See ``EnginePartition``."""
 
 
 class Reader:
@@ -84,6 +94,7 @@ def copy(former: Path, new: Path) -> None:
 
     It appends one record more at most, and commits once more: that spares the pages of the snapshot that is read here.
     The journal is copied first, so that LMDB is not behind it. The former files are removed: the copies are synced.
+    Of files that their owner distrusted the copy says where their journal ended: what was read here may be older.
     """
     journal.copy(former, new)
     if (former / _DATA).exists():
@@ -93,6 +104,12 @@ def copy(former: Path, new: Path) -> None:
             environment.copy(str(new), compact=True)
         make_private(new / _DATA)  # LMDB asks nobody how
         with (new / _DATA).open("rb") as file:
+            os.fsync(file.fileno())
+    end = note_of(former)
+    if end is not None:
+        with open(new / _END, "wb", opener=private) as file:
+            file.write(end)
+            file.flush()
             os.fsync(file.fileno())
 
 
@@ -126,7 +143,7 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
         opened = Journal(path, segment_bytes)
         undo.callback(opened.close)
         with environment.begin() as transaction:
-            found = {key: transaction.get(key) for key in (_EPOCH_KEY, _NAMES_KEY, LASTING_KEY)}
+            found = {key: transaction.get(key) for key in (_EPOCH_KEY, _NAMES_KEY, LASTING_KEY, _LOSSES_KEY)}
             applied, crc = _applied(transaction)
         written = opened.replay(applied, crc)
         for some in written:
@@ -142,6 +159,10 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
                 raise UnsyncedError(str(error)) from error
         epoch = int.from_bytes(found[_EPOCH_KEY] or b"", "big") + 1
         record: Writes = {_EPOCH_KEY: number(epoch), _NAMES_KEY: names, LASTING_KEY: number(applied)}
+        copied = (path / _END).exists()
+        if copied and (path / _END).read_bytes() != opened.end:
+            log.error("what was written last is missing in a copy of files that could not be synced", path=str(path))
+            found[_LOSSES_KEY] = record[_LOSSES_KEY] = number(epoch)
         if opened.append(journal.encode(record)):
             written[-1] |= record
         else:  # it was killed with a full journal: LMDB takes everything
@@ -155,8 +176,10 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
                 raise
             opened.turn()
             written = [{}]
+        if copied:  # from here on it ends elsewhere
+            (path / _END).unlink()
         undo.pop_all()
-    return Opened(environment, data, opened, written, epoch)
+    return Opened(environment, data, opened, written, epoch, found[_LOSSES_KEY] or b"")
 
 
 def open_environment(path: Path, data: int) -> lmdb.Environment:
