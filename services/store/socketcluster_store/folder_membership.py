@@ -34,13 +34,17 @@ class FolderMembership(Membership):
         store_id: this one's; no store before had it.
         hang_timeout: seconds without a sign of life after which a store counts as hung.
         on_change: called after the live stores are others than before.
+        engine: the name of the engine that this store has; all have the same.
     """
 
-    def __init__(self, folder: Path, store_id: str, hang_timeout: float, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, folder: Path, store_id: str, hang_timeout: float, on_change: Callable[[], None], engine: str = ""
+    ) -> None:
         self._folder = folder
         self._store_id = store_id
         self._hang_timeout = hang_timeout
         self._on_change = on_change
+        self._engine = engine
         self._lock: int | None = None
         self._watched: set[str] = set()
         self._beats: dict[
@@ -54,8 +58,14 @@ class FolderMembership(Membership):
             self._join()
         except OSError as error:
             raise EngineError(f"the data folder cannot be used: {error}") from None
+        except EngineError:
+            self._leave()
+            raise
 
     async def leave(self) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         if self._lock is not None:
             (self._folder / self._store_id).unlink(missing_ok=True)
             os.close(self._lock)
@@ -73,8 +83,25 @@ class FolderMembership(Membership):
         draft = self._folder / f".{self._store_id}"  # locked before anybody sees it under its name
         self._lock = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(self._lock, self._engine.encode())
         draft.rename(self._folder / self._store_id)
         self._look()
+        self._check_engines()
+
+    def _check_engines(self) -> None:
+        """Join no stores of another engine: the partitions that they own would be empty here, and the other way round.
+
+        Of two that join at a time one sees the other, at least: each is seen before it looks.
+        """
+        for store in self._beats:
+            with contextlib.suppress(FileNotFoundError):
+                engine = (self._folder / store).read_bytes()[:100].decode(errors="replace")
+                if engine not in ("", self._engine):  # an earlier version wrote nothing
+                    raise EngineError(
+                        f"{self._folder.parent} is used by the store {store} with the engine {engine!r}, this one has"
+                        f" {self._engine!r}: give all stores of an application the same SOCKETCLUSTER_ENGINE, and"
+                        " another application a SOCKETCLUSTER_APP_NAME of its own"
+                    )
 
     def _look(self) -> None:
         if self._lock is None:

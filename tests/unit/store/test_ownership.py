@@ -17,7 +17,7 @@ from socketcluster_store.engines import partition_files
 from socketcluster_store.engines.base import Command
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
-from socketcluster_store.errors import FencedError, PartitionLockedError
+from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError
 from socketcluster_store.folder_membership import FolderMembership
 from socketcluster_store.membership import HEARTBEAT
 from socketcluster_store.rendezvous import share_of
@@ -215,6 +215,25 @@ async def test_members_find_each_other_and_hear_of_their_ends(tmp_path: Path) ->
     await one.until("one-1")  # without looking
     await one.membership.leave()
     assert not any(os.scandir(tmp_path))
+
+
+async def test_a_store_does_not_join_those_of_another_engine(tmp_path: Path) -> None:
+    folder = tmp_path / "app" / "stores"
+    kept = FolderMembership(folder, "kept-1", 3600, lambda: None, "lmdb")
+    await kept.join()
+    other = FolderMembership(folder, "other-2", 3600, lambda: None, "memory")
+    with pytest.raises(
+        EngineError, match=r"app is used by the store kept-1 with the engine 'lmdb', this one has 'memory': give all"
+    ):
+        await other.join()
+    assert [entry.name for entry in os.scandir(folder)] == ["kept-1"]
+    same = FolderMembership(folder, "same-3", 3600, lambda: None, "lmdb")
+    await same.join()
+    assert same.live == {"kept-1", "same-3"}
+    await kept.leave()
+    await same.leave()
+    await other.join()  # nobody else is there any more
+    await other.leave()
 
 
 async def test_what_dead_members_left_is_no_member(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class MemoryEngine(Engine):
         return await self._open(number, lambda: self._claims.take(number, holder, _copy_epoch))
 
     def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
-        return FolderMembership(self._folder.parent / "stores", self._store_id, hang_timeout, on_change)
+        return FolderMembership(self._folder.parent / "stores", self._store_id, hang_timeout, on_change, self.name)
 
     async def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
         def do() -> tuple[Claim, int]:
