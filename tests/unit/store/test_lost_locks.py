@@ -54,16 +54,19 @@ async def test_an_owner_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_p
     await second.close()
 
 
-def test_a_lock_that_has_no_name_any_more_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["claim.lock", "owner.lock"])
+def test_a_lock_that_has_no_name_any_more_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     Claims(tmp_path, "one").claim(3).release()
     lock = claims._try_lock
 
     def lock_what_is_removed(descriptor: int) -> bool:
-        Path(f"/proc/self/fd/{descriptor}").readlink().unlink()
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.name == name:
+            path.unlink()
         return lock(descriptor)
 
     monkeypatch.setattr(claims, "_try_lock", lock_what_is_removed)
-    with pytest.raises(PartitionLockedError, match=r"claim\.lock was removed or replaced"):
+    with pytest.raises(PartitionLockedError, match=rf"{name} was removed or replaced"):
         Claims(tmp_path, "two").claim(3)
     monkeypatch.undo()
     Claims(tmp_path, "two").claim(3).release()

@@ -222,16 +222,19 @@ async def test_what_the_engine_refused_is_carried_out_if_nothing_later_was_appli
     assert await worker.stored() == [1, 3, 4, 5]
 
 
-async def test_what_was_carried_out_after_it_was_refused_keeps_its_result(worker: Worker, next_owner: bool) -> None:
+@pytest.mark.parametrize("verb", [ADD, SET])
+async def test_what_was_carried_out_after_it_was_refused_keeps_its_result(
+    worker: Worker, next_owner: bool, verb: int
+) -> None:
+    assert isinstance(await worker.do(ATTACH), bytes)
     worker.engine.refuses = True
-    assert isinstance(await worker.do(ADD, lost=True), InternalError)
+    assert isinstance(await worker.do(verb, lost=True), InternalError)
     worker.engine.refuses = False
-    worker.link = WorkerLink("worker", "incarnation", 1 << 20)
-    assert await worker.send(list(worker.waiting.values()), heard=0) == [encode(1)]
-    assert await worker.do(ADD) == encode(2)
+    (first,) = await worker.send(list(worker.waiting.values()), heard=0)
+    assert first == (encode(1) if verb == ADD else b"")
+    assert isinstance(await worker.do(verb), bytes)
     await moved(worker, next_owner)
-    assert await worker.again() == [encode(1)]
-    assert await worker.stored() == [1, 3, 4]
+    assert await worker.again() == [first]
 
 
 async def test_what_is_refused_before_the_engine_is_asked_is_so_again(worker: Worker, next_owner: bool) -> None:
@@ -254,6 +257,13 @@ async def test_what_is_refused_behind_what_is_applied_may_come_again(worker: Wor
     for _ in range(3):
         assert isinstance(await worker.do(ADD), bytes)
     assert await worker.stored() == [1, 3, 5, 6, 7]
+
+
+async def test_a_refusal_that_needs_no_engine_and_that_the_worker_has_is_forgotten(worker: Worker) -> None:
+    applied = worker.partition._repeats._processes["worker/incarnation"]
+    for _ in range(10):
+        assert isinstance(await worker.do(ADD, session_id=OVER), SessionOverError)
+        assert len(applied.refused) == 1
 
 
 async def test_a_refusal_that_the_worker_has_is_forgotten(worker: Worker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +34,101 @@ class Replacing:
         return [b""] * len(operations)
 
 
-@pytest.mark.parametrize("fsync", ["everysec", "always"])
+class Slow:
+    """A partition that takes its time."""
+
+    epoch = 1
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.became = ""
+
+    def apply(self, _link: WorkerLink, operations: list[Operation]) -> Awaitable[list[bytes]]:
+        return self._apply(len(operations))
+
+    async def _apply(self, count: int) -> list[bytes]:
+        self.began.set()
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.became = "broken off"
+            raise
+        self.became = "applied"
+        return [b""] * count
+
+    def unwatch(self, _link: WorkerLink) -> None:
+        """Have nothing to do."""
+
+
+class Call:
+    """What gRPC gives a handler."""
+
+    def __init__(self) -> None:
+        self.writes: asyncio.Queue[bytes] = asyncio.Queue()
+        self.aborted: grpc.StatusCode | None = None
+
+    async def write(self, reply: bytes) -> None:
+        self.writes.put_nowait(reply)
+
+    async def abort(self, status: grpc.StatusCode, _details: str) -> None:
+        self.aborted = status
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+
+@pytest.fixture(params=["everysec", "always"])
+async def service(tmp_path: Path, request: pytest.FixtureRequest) -> StoreService:
+    settings = StoreSettings(secret=SecretStr("a secret of the tests"), data_dir=tmp_path, fsync=request.param)
+    return StoreService(settings, make_engine(settings, "one-1"), "one-1")
+
+
+def requested(operations: Iterable[tuple[int, int]]) -> store_pb2.LinkRequest:
+    """Return a request of operations, each by its id and partition."""
+    return store_pb2.LinkRequest(
+        operations=encode_operations([Operation(each, SET, partition=number) for each, number in operations])
+    )
+
+
+async def test_what_is_being_applied_is_not_broken_off(service: StoreService) -> None:
+    """What became of it has to be known when the worker sends it again."""
+    partition: Any = Slow()
+    service.partitions.owned[5] = partition
+    call = Call()
+    ended = asyncio.Event()
+
+    async def requests() -> AsyncIterator[store_pb2.LinkRequest]:
+        opening = store_pb2.LinkOpen(worker_id="worker", app_name="socketcluster", incarnation="incarnation")
+        yield store_pb2.LinkRequest(open=opening)
+        yield requested([(1, 5)])
+        await ended.wait()
+
+    serving = asyncio.create_task(service.Link(requests(), call))
+    await partition.began.wait()
+    service._links.add(WorkerLink("worker", "incarnation", 1 << 20))
+    while not service._graces:  # noqa: ASYNC110  # until its end was noticed
+        await asyncio.sleep(0)
+    partition.may_end.set()
+    ended.set()
+    await serving
+    assert partition.became == "applied"
+    assert call.aborted is grpc.StatusCode.ABORTED
+    for timer in service._graces.values():
+        timer.cancel()
+
+
 @pytest.mark.parametrize(
     ("operations", "first"),
     [pytest.param(FEW, [1, 3], id="of another partition"), pytest.param(MANY, None, id="of another portion")],
 )
 async def test_nothing_more_is_applied(
-    tmp_path: Path, fsync: Any, operations: list[tuple[int, int]], first: list[int] | None
+    service: StoreService, operations: list[tuple[int, int]], first: list[int] | None
 ) -> None:
-    settings = StoreSettings(secret=SecretStr("a secret of the tests"), data_dir=tmp_path, fsync=fsync)
-    service = StoreService(settings, make_engine(settings, "one-1"), "one-1")
     partition: Any = Replacing()
     service.partitions.owned.update(dict.fromkeys({number for _id, number in operations}, partition))
     link = WorkerLink("worker", "incarnation", 1 << 20)
-    request = store_pb2.LinkRequest(
-        operations=encode_operations([Operation(each, SET, partition=number) for each, number in operations])
-    )
     async with asyncio.timeout(60):
-        await service._apply(link, request)
+        await service._apply(link, requested(operations))
     assert partition.applied == (first or [each for each, _number in operations[: len(partition.applied)]])
     assert len(partition.applied) < len(operations)

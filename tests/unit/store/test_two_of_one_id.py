@@ -74,6 +74,8 @@ async def test_what_is_remembered_of_a_worker_that_starts_again_and_again_is_bou
     for number in range(100):
         assert comes(all_links, link(f"{number:03}"))
     assert len(all_links._replaced["worker01"]) == links.MAX_REPLACED
+    all_links.remove(*all_links)
+    assert not all_links._replaced
 
 
 def test_a_later_start_has_a_greater_incarnation() -> None:

@@ -66,6 +66,14 @@ async def get(partition: EnginePartition) -> Any:
     return msgspec.msgpack.decode(outcome)
 
 
+def has_heard_of_all(primary: Server) -> bool:
+    """Has its replica said that it has everything?"""
+    reply = primary.ask("ROLE")
+    assert isinstance(reply, list)
+    _role, offset, [(_host, _port, heard)] = reply
+    return int(heard) >= int(offset)
+
+
 async def test_a_primary_that_is_cut_off_answers_no_reads_of_what_its_replica_has_changed(
     pair: tuple[Server, Server], stores: Any
 ) -> None:
@@ -105,6 +113,8 @@ async def test_a_read_waits_for_an_answer_that_the_replica_gives_after_it(
     partition = await (await stores("one-1", primary, 1)).open(NUMBER)
     await partition.apply([setting("before")])
     assert await get(partition) == "before"
+    while not has_heard_of_all(primary):  # noqa: ASYNC110  # nothing tells
+        await asyncio.sleep(0.01)
     replica.send(signal.SIGSTOP)
     with pytest.raises(FencedError, match="did not answer"):
         await get(partition)
