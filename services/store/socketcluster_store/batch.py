@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,8 +35,6 @@ class Batch(NamedTuple):
     """Is what the commands change told to watchers?"""
     deadlines: bool
     """May the time change at which a session, key chain or watch is due?"""
-    behind: Sequence[tuple[int, asyncio.Future[None]]] = ()
-    """The operations that a renewal or end of their session refuses which the engine is still at, and its end."""
     refused: bool = False
     """Was an operation refused that would have changed something?"""
     begun: Sequence[str] = ()

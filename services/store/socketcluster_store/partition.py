@@ -212,6 +212,8 @@ class Partition:
             return [NOT_OWNED] * len(operations)
         if not operations:
             return []
+        if self._changes and (ahead := self._changes.ahead(operations)):
+            return self._carry_out_behind(ahead, link, operations, applied)
         batch = self._prepare(link, operations, applied)
         answers: Answers = []
         try:
@@ -223,21 +225,27 @@ class Partition:
             if not isinstance(applying, list):
                 return self._complete_later(batch, applied, applying)
             answers = applying
-        if batch.behind:
-            return self._complete_later(batch, applied, None, answers)
         return self._complete(batch, applied, answers)
 
-    async def _complete_later(
-        self, batch: Batch, applied: Applied, applying: Awaitable[list[Outcome]] | None, answers: Answers = ()
+    async def _carry_out_behind(
+        self, ahead: Iterable[asyncio.Future[None]], link: WorkerLink, operations: Sequence[Operation], applied: Applied
     ) -> list[Outcome]:
+        """Wait for what decides whether sessions are over, and is told: what it refuses is written with the batch."""
+        await asyncio.wait(ahead)
+        if self._engine.fenced:  # nobody knows whether that was kept
+            return [NOT_OWNED] * len(operations)
+        outcomes = self._carry_out(link, operations, applied)
+        return outcomes if isinstance(outcomes, list) else await outcomes
+
+    async def _complete_later(
+        self, batch: Batch, applied: Applied, applying: Awaitable[list[Outcome]]
+    ) -> list[Outcome]:
+        answers: Answers
         try:
             try:
-                answers = answers if applying is None else await applying
+                answers = await applying
             except EngineError as error:
                 answers = error
-            await session_operations.settle(batch, self._sessions)
-            if batch.behind and self._engine.fenced:  # nobody knows whether what it waited for was kept
-                return [NOT_OWNED] * len(batch.outcomes)
             return self._complete(batch, applied, answers)
         finally:
             self._changes.end(batch)
@@ -254,7 +262,6 @@ class Partition:
         refused = False
         over = self._sessions.over
         watches: list[tuple[int, Key]] = []
-        behind: list[tuple[int, asyncio.Future[None]]] = []
         begun: list[str] = []
         now = self._clock()
         for place, operation in enumerate(operations):
@@ -267,7 +274,6 @@ class Partition:
                     and verb != _DETACH
                     and not (verb == _END and session_id in self._sessions.unended)
                 ):
-                    behind += self._changes.ahead(place, session_id)
                     raise SessionOverError("the session was renewed or ended: nothing has its id")
                 if verb == _EMIT:
                     self._checks.emit(operation)
@@ -350,7 +356,7 @@ class Partition:
         if tells:
             commands.append(Command(CHANGES, b""))
         return Batch(
-            link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines, behind,
+            link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines,
             refused, begun,
         )  # fmt: skip
 
@@ -389,7 +395,7 @@ class Partition:
             elif not isinstance(outcome, bytes):
                 continue
             elif operation.verb in CHANGES_SESSION:
-                self._tell_workers([session_operations.changed(operation, self._sessions)])
+                self._tell_workers(session_operations.changed(operation, self._sessions))
             else:
                 outcomes[place] = self._channels.finish(operation, outcome, batch.now)
         if last is not None:

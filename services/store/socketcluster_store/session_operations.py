@@ -13,7 +13,7 @@ from socketcluster_store.batch import Batch
 from socketcluster_store.checks import Checks
 from socketcluster_store.edits import FALSE, TRUE
 from socketcluster_store.engines.base import END_SESSION, PUT_RECORD, RENEW_SESSION, Command
-from socketcluster_store.errors import InternalError, InvalidError
+from socketcluster_store.errors import InvalidError
 from socketcluster_store.links import WorkerLink, pack_event
 from socketcluster_store.sessions import Sessions
 
@@ -32,31 +32,27 @@ class Changes:
         self._ends: dict[str, asyncio.Future[None]] = {}
 
     def begin(self, session_id: str) -> None:
-        """Note that the engine is to renew or end a session; an end that was refused may be tried twice at a time."""
+        """Note that the engine is to renew or end a session; a batch may try an end that was refused twice."""
         if session_id not in self._ends:  # else somebody may wait for it
             self._ends[session_id] = asyncio.get_running_loop().create_future()
 
-    def ahead(self, place: int, session_id: str) -> list[tuple[int, asyncio.Future[None]]]:
-        """Return what the operation at a place of a batch has to wait for: what is done when all is told."""
-        end = self._ends.get(session_id)
-        return [] if end is None else [(place, end)]
+    def __bool__(self) -> bool:
+        return bool(self._ends)
+
+    def ahead(self, operations: Iterable[Operation]) -> list[asyncio.Future[None]]:
+        """Return what operations have to wait for: what is done when all is told."""
+        ends = self._ends
+        return [
+            ends[operation.session_id]
+            for operation in operations
+            if operation.session_id in ends and operation.verb != store_pb2.VERB_SESSION_DETACH
+        ]
 
     def end(self, batch: Batch) -> None:
         """Note that what a batch changes is kept and told, or has failed."""
         for _place, operation in batch.messages:
             if operation.verb in CHANGES_SESSION and (end := self._ends.pop(operation.session_id, None)) is not None:
                 end.set_result(None)
-
-
-async def settle(batch: Batch, sessions: Sessions) -> None:
-    """Wait until all were told that what a batch refuses is over, but for what it ends itself."""
-    own = {operation.session_id for _place, operation in batch.messages if operation.verb in CHANGES_SESSION}
-    for place, end in batch.behind:
-        session_id = batch.operations[place].session_id
-        if session_id not in own:
-            await asyncio.wait((end,))
-        if session_id not in sessions.over:
-            batch.outcomes[place] = InternalError("the session could not be renewed")
 
 
 def change(operation: Operation, sessions: Sessions, checks: Checks, now: float) -> list[Command]:
@@ -108,8 +104,7 @@ def unwritten(sessions: Sessions, at_most: int) -> tuple[list[str], list[Command
 
 def written(session_ids: Iterable[str], sessions: Sessions) -> list[store_pb2.Event]:
     """Return what every worker is told of sessions when what was unwritten is kept: their ends, that were refused."""
-    late = [session_id for session_id in session_ids if session_id in sessions.unended]
-    sessions.unended.difference_update(late)
+    late = [each for each in session_ids if each in sessions.unended and sessions.kept(each)]
     return [
         store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=session_id, on_purpose=True))
         for session_id in late
@@ -132,15 +127,16 @@ def failed(batch: Batch, sessions: Sessions) -> None:
     sessions.refused(unwritten, batch.begun)
 
 
-def changed(operation: Operation, sessions: Sessions) -> store_pb2.Event:
-    """Return what every worker is told after ``change``, which is kept."""
+def changed(operation: Operation, sessions: Sessions) -> list[store_pb2.Event]:
+    """Return what every worker is told after ``change``, which is kept: nothing of an end that was told already."""
     session_id = operation.session_id
-    sessions.kept(session_id)
+    is_news = sessions.kept(session_id)
     if operation.verb == RENEW:
-        return store_pb2.Event(
-            session_renewed=store_pb2.SessionRenewed(session_id=session_id, renewed_id=operation.name)
-        )
-    return store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=session_id, on_purpose=True))
+        return [
+            store_pb2.Event(session_renewed=store_pb2.SessionRenewed(session_id=session_id, renewed_id=operation.name))
+        ]
+    ended = store_pb2.SessionDestroyed(session_id=session_id, on_purpose=True)
+    return [store_pb2.Event(session_destroyed=ended)] if is_news else []
 
 
 def ended(session_ids: Iterable[str]) -> list[store_pb2.Event]:

@@ -50,6 +50,7 @@ class Sessions:
         self._begun: set[str] = set()  # sessions that began with what was refused: who attaches one is told so again
         self.unended: set[str] = set()
         """The ids that are over, though the engine has refused to end their sessions so far."""
+        self._untold: set[str] = set()  # the ids of sessions that were ended, until that is told
         self._moving: dict[str, str] = {}  # the new ids of renewed sessions, until the engine has kept that
         self._heap: list[tuple[float, str]] = []
         self._queued: dict[str, float] = {}  # the earliest time at which the heap has a session
@@ -150,6 +151,7 @@ class Sessions:
 
     def end(self, session_id: str, now: float) -> bytes:
         """End a session, whoever holds it; return the record. ``kept`` or ``end_failed`` follows."""
+        self._untold.add(session_id)
         for holder in self._holders.pop(session_id, ()):
             holder.sessions.discard(session_id)
         self._deadlines.pop(session_id, None)
@@ -157,12 +159,16 @@ class Sessions:
 
     def end_failed(self, session_id: str) -> None:
         """Note that the engine refused an end: the session is over nevertheless, and is to be ended there yet."""
-        self.unended.add(session_id)
+        if session_id in self._untold:  # else it was tried twice at a time, and the other one was kept
+            self.unended.add(session_id)
 
-    def kept(self, session_id: str) -> None:
-        """Note that the engine has kept what ``renew`` or ``end`` did."""
+    def kept(self, session_id: str) -> bool:
+        """Note that the engine has kept what ``renew`` or ``end`` did; return whether it is an end, and to be told."""
         self._moving.pop(session_id, None)
         self.unended.discard(session_id)
+        is_news = session_id in self._untold
+        self._untold.discard(session_id)
+        return is_news
 
     def _set_over(self, session_id: str, now: float) -> bytes:
         deadline = self.over[session_id] = now + self._timeout

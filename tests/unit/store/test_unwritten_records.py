@@ -14,7 +14,7 @@ from support.worker import until
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import partition_of
-from socketcluster_store import deadlines
+from socketcluster_store import deadlines, session_operations
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Command, EnginePartition, Outcome
@@ -255,6 +255,24 @@ async def test_a_refused_end_is_not_acknowledged_when_it_comes_again(
     assert await store.records() == {SESSION: b"\x02"}
     assert isinstance(await store.apply(worker, END), SessionOverError)
     assert len(store.told) == 1
+
+
+async def test_an_end_that_comes_again_while_it_is_being_carried_out_is_told_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "RETRY_PAUSE", 3600)
+    sessions = store.partition._sessions
+    worker = link()
+    await store.apply(worker, ATTACH)
+    store.full = True
+    await store.apply(worker, END)
+    store.full = False
+    written, _commands = session_operations.unwritten(sessions, 10)  # the engine is at it
+    again = Operation(9, END, session_id=SESSION)
+    session_operations.change(again, sessions, store.partition._checks, 0.0)
+    assert len(session_operations.written(written, sessions)) == 1
+    assert session_operations.changed(again, sessions) == []
+    assert not sessions.unended
 
 
 async def test_a_session_without_a_record_ends_in_time(store: Store) -> None:
