@@ -36,8 +36,8 @@ _ADVICE = {
     grpc.StatusCode.UNAUTHENTICATED: "the store has another secret: give both the same SOCKETCLUSTER_SECRET",
     grpc.StatusCode.FAILED_PRECONDITION: "the store has another app name: give both the same SOCKETCLUSTER_APP_NAME",
     grpc.StatusCode.ALREADY_EXISTS: (
-        "another process has this worker's id and was started later: give each worker a name of its own,"
-        " SOCKETCLUSTER_NAME, or end one of them"
+        "another process has this worker's id and was started later, by the clocks of their machines: give each worker"
+        " a name of its own, SOCKETCLUSTER_NAME, or end one of them"
     ),
 }
 

@@ -127,6 +127,8 @@ class Subscriber:
         heard: set[int] = set()  # of the last epoch
         unknown = False
         for each in self.told:
+            if before is not None and (each.now.epoch if isinstance(each, Gap) else each[0]) < before[0]:
+                return f"{each} goes back behind {before}"
             if isinstance(each, Gap):
                 before = each.now.epoch, each.now.offset
                 unknown = unknown or each.missing is None

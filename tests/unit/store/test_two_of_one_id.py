@@ -51,6 +51,19 @@ async def test_the_later_one_is_linked_whichever_came_first(first: str) -> None:
     assert list(all_links) == [current["2"]]
 
 
+async def test_one_whose_clock_is_behind_is_let_in_when_the_other_has_ended() -> None:
+    """A worker is replaced on another machine, and the former process drains still."""
+    all_links = Links()
+    former = link("2")
+    assert comes(all_links, former)
+    assert comes(all_links, link("1"))
+    former = link("2")
+    assert comes(all_links, former)
+    assert not comes(all_links, link("1"))
+    all_links.remove(former)
+    assert comes(all_links, link("1"))
+
+
 async def test_a_process_links_again_as_often_as_it_likes() -> None:
     all_links = Links()
     for _ in range(3):
