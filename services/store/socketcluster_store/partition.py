@@ -212,7 +212,7 @@ class Partition:
             return [NOT_OWNED] * len(operations)
         if not operations:
             return []
-        if self._changes and (ahead := self._changes.ahead(operations)):
+        if self._changes.ends and (ahead := self._changes.ahead(operations)):
             return self._carry_out_behind(ahead, link, operations, applied)
         batch = self._prepare(link, operations, applied)
         answers: Answers = []

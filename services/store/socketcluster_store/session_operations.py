@@ -29,19 +29,17 @@ class Changes:
     """The renewals and ends that the engine is at: their sessions are over already, and nobody was told yet."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, asyncio.Future[None]] = {}
+        self.ends: dict[str, asyncio.Future[None]] = {}
+        """By their sessions, what is done when all is told."""
 
     def begin(self, session_id: str) -> None:
         """Note that the engine is to renew or end a session; a batch may try an end that was refused twice."""
-        if session_id not in self._ends:  # else somebody may wait for it
-            self._ends[session_id] = asyncio.get_running_loop().create_future()
-
-    def __bool__(self) -> bool:
-        return bool(self._ends)
+        if session_id not in self.ends:  # else somebody may wait for it
+            self.ends[session_id] = asyncio.get_running_loop().create_future()
 
     def ahead(self, operations: Iterable[Operation]) -> list[asyncio.Future[None]]:
-        """Return what operations have to wait for: what is done when all is told."""
-        ends = self._ends
+        """Return those of the ``ends`` that operations have to wait for."""
+        ends = self.ends
         return [
             ends[operation.session_id]
             for operation in operations
@@ -51,7 +49,7 @@ class Changes:
     def end(self, batch: Batch) -> None:
         """Note that what a batch changes is kept and told, or has failed."""
         for _place, operation in batch.messages:
-            if operation.verb in CHANGES_SESSION and (end := self._ends.pop(operation.session_id, None)) is not None:
+            if operation.verb in CHANGES_SESSION and (end := self.ends.pop(operation.session_id, None)) is not None:
                 end.set_result(None)
 
 
