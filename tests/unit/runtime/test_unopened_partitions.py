@@ -61,3 +61,14 @@ async def test_what_could_not_be_said_is_said_when_it_opens(client: StoreClient)
     said = {operation.verb for operation in link.write()}
     assert said >= {store_pb2.VERB_SESSION_DETACH, store_pb2.VERB_UNWATCH}
     await client.close()
+
+
+async def test_a_watch_that_was_refused_is_not_begun_when_it_opens(client: StoreClient) -> None:
+    """Who asked for it was told that there is none."""
+    link = HandLink(client)
+    say_broken(client, link)
+    with pytest.raises(PartitionUnavailableError):
+        await client.watch("s", ("k",), b"tag")
+    link.announce(PARTITION, 1)
+    assert store_pb2.VERB_WATCH not in {operation.verb for operation in link.write()}
+    await client.close()

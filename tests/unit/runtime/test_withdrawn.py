@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.messages import Error, Result
 from socketcluster_runtime.routing import partition_of
 
+encode = msgspec.msgpack.encode
 PARTITION = partition_of("s")
 
 
@@ -27,3 +30,21 @@ async def test_what_is_told_to_each_owner_does_not_pile_up_for_a_store_that_does
     assert not attached.done()
     await client.close()
     assert attached.exception() is not None
+
+
+async def test_what_a_store_calls_invalid_is_not_told_again() -> None:
+    client = make_client()
+    link = HandLink(client)
+    link.announce(PARTITION, 1)
+    attached = client.attach("s")
+    link.answer(Result(operation.id, encode(False)) for operation in link.write())
+    await attached
+    link.announce(PARTITION, 2)
+    invalid = Error(store_pb2.Error.CODE_INVALID, "no id")
+    (told,) = link.write()
+    link.answer([Result(told.id, error=invalid)])
+    route = client._routes[PARTITION]
+    assert not route.untold
+    assert not route.tell_again(1000)
+    assert link.waiting == 0
+    await client.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.base import EnginePartition
+from socketcluster_store.engines.base import Command, EnginePartition, Outcome
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.errors import EngineError, PartitionLockedError
 from socketcluster_store.membership import Membership
@@ -115,6 +115,21 @@ async def opens_it_later(store: Store) -> None:
 
 async def test_between_opening_and_loading(store: Store) -> None:
     store.on_opened = lambda number, _opened: store.take() if number == TAKEN else None
+    store.serve()
+    await opens_it_later(store)
+
+
+@pytest.mark.parametrize("error", [EngineError("a page is gone"), KeyError("a page is gone")])
+async def test_whatever_the_error_is_that_reading_what_was_taken_ends_in(store: Store, error: Exception) -> None:
+    def take(number: int, opened: EnginePartition) -> None:
+        async def fail(_batch: Sequence[Command]) -> list[Outcome]:
+            raise error
+
+        if number == TAKEN and not store.taken:
+            store.take()
+            opened.apply = fail  # type: ignore[method-assign]
+
+    store.on_opened = take
     store.serve()
     await opens_it_later(store)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import store_writer
@@ -108,3 +110,29 @@ def test_a_taker_that_fails_at_the_end_lets_go(tmp_path: Path, monkeypatch: pyte
     assert not hung.folder.exists()
     claim.release()
     hung.release()
+
+
+def test_a_copy_has_its_name_on_the_disk_before_the_former_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut in between may leave neither."""
+    synced: list[list[str]] = []
+    sync, remove = os.fsync, shutil.rmtree
+
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "03":
+            synced.append(os.listdir(descriptor))
+        sync(descriptor)
+
+    def rmtree(path: Path, **options: Any) -> None:
+        assert path.name != "1" or "2" in synced[-1]
+        remove(path, **options)
+
+    hung = Claims(tmp_path, "hung").claim(3)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    synced.append([])
+    taken = Claims(tmp_path, "taker").take(3, "hung", lambda _former, _new: None)
+    assert not (tmp_path / "03" / "1").exists()
+    hung.release()
+    taken.release()
