@@ -60,6 +60,20 @@ async def test_what_a_former_owner_said_and_its_link_brings_late_does_not_count(
     assert [(tuple(gap.seen), tuple(gap.now)) for gap in fed.gaps] == [((1000, 1), (2000, 0))]
 
 
+async def test_a_former_owner_s_first_message_does_not_begin_its_epoch_again() -> None:
+    """The first of an epoch has nothing before it that could be missed, so only its link tells that it is late."""
+    fed = HandFed()
+    first, second = fed.link(), fed.link()
+    await subscribed(fed, first, Head(1000).answer)
+    fed.announce(second, NEWS, 4)
+    new = Head(2000)
+    await fed.serve(second, new.answer)
+    fed.tell(first, "news", "a1", 1, 1000)
+    fed.tell(second, "news", "b1", 1, 2000)
+    assert fed.messages == [("b1", 1, 2000)]
+    assert fed.client._feeds["news"].position == (2000, 1)
+
+
 async def test_what_an_owner_said_before_it_lost_and_got_back_a_partition_does_not_count() -> None:
     fed = HandFed()
     link = fed.link()
