@@ -127,7 +127,7 @@ async def test_whatever_the_error_is_that_reading_what_was_taken_ends_in(store: 
 
         if number == TAKEN and not store.taken:
             store.take()
-            opened.apply = fail  # type: ignore[method-assign]
+            opened.apply = fail  # type: ignore[assignment, method-assign]
 
     store.on_opened = take
     store.serve()
