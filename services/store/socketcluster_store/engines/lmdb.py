@@ -196,6 +196,8 @@ class LmdbPartition(EnginePartition):
     async def sync(self) -> None:
         self._claim.check()
         written = self._written
+        if self._synced >= written:  # as each second of an idle store
+            return
         async with self._syncing:  # who waited here finds the work done, if it began after its write
             if self._synced >= written:
                 return
