@@ -83,7 +83,8 @@ class FolderMembership(Membership):
         draft = self._folder / f".{self._store_id}"  # locked before anybody sees it under its name
         self._lock = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(self._lock, self._engine.encode())
+        with contextlib.suppress(OSError):  # a full disk: stores start all the same
+            os.write(self._lock, self._engine.encode())
         draft.rename(self._folder / self._store_id)
         self._look()
         self._check_engines()
@@ -96,7 +97,7 @@ class FolderMembership(Membership):
         for store in self._beats:
             with contextlib.suppress(FileNotFoundError):
                 engine = (self._folder / store).read_bytes()[:100].decode(errors="replace")
-                if engine not in ("", self._engine):  # an earlier version wrote nothing
+                if engine not in ("", self._engine):  # an earlier version wrote nothing, nor does one on a full disk
                     raise EngineError(
                         f"{self._folder.parent} is used by the store {store} with the engine {engine!r}, this one has"
                         f" {self._engine!r}: give all stores of an application the same SOCKETCLUSTER_ENGINE, and"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -234,6 +235,17 @@ async def test_a_store_does_not_join_those_of_another_engine(tmp_path: Path) -> 
     await same.leave()
     await other.join()  # nobody else is there any more
     await other.leave()
+
+
+async def test_a_store_joins_though_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_descriptor: int, _content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", fail)
+    full = FolderMembership(tmp_path, "full-1", 3600, lambda: None, "lmdb")
+    await full.join()
+    assert full.live == {"full-1"}
+    await full.leave()
 
 
 async def test_what_dead_members_left_is_no_member(tmp_path: Path) -> None:
