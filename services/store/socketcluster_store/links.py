@@ -23,6 +23,7 @@ _ITEM_BYTES = 32
 """What an event or a result costs beside its value."""
 
 _streams = itertools.count(1)
+_ENDINGS = frozenset(("session_destroyed", "session_renewed"))
 
 _State = store_pb2.Announcement | store_pb2.Directory
 """What takes the place of what a worker was told before."""
@@ -31,7 +32,7 @@ _Item = list[Result] | _State | bytes
 
 
 class Ending(bytes):
-    """The bytes of an event, of a session's end or renewal.
+    """An event that ``pack_event`` made of a session's end or renewal.
 
     A worker takes the results of a reply before its events. The answer to an attachment that came after the end says
     that the session is new: if the worker took it first, it would tell of an end that it did not hear of, and then of
@@ -80,14 +81,11 @@ class WorkerLink:
             return
         if not self._items:
             self._wake.set()
+        if type(event) is Ending:
+            self._endings = True
         self._items.append(event)
         self._bytes += len(event) + _ITEM_BYTES
         self._limit_events()
-
-    def tell_ending(self, event: Ending) -> None:
-        """Send an event of a session's end or renewal."""
-        self._endings = True
-        self.tell(event)
 
     def answer(self, results: list[Result]) -> None:
         """Send results, with whatever else is sent in this turn; the list is the link's from now on."""
@@ -215,7 +213,8 @@ class WorkerLink:
 
 def pack_event(event: store_pb2.Event) -> bytes:
     """Return the bytes of a ``LinkReply`` with that one event: made once, however many links it goes to."""
-    return store_pb2.LinkReply(events=[event]).SerializeToString()
+    packed = store_pb2.LinkReply(events=[event]).SerializeToString()
+    return Ending(packed) if event.WhichOneof("kind") in _ENDINGS else packed
 
 
 def _size(item: _Item) -> int:
@@ -283,12 +282,12 @@ class Links:
             if link.http is not None:
                 self.announce(self._directory())
 
-    def tell(self, endings: Iterable[store_pb2.Event]) -> None:
-        """Tell every link of sessions' ends and renewals."""
-        packed = [Ending(pack_event(event)) for event in endings]
+    def tell(self, events: Iterable[store_pb2.Event]) -> None:
+        """Tell every link of events."""
+        packed = [pack_event(event) for event in events]
         for link in list(self._links.values()):
             for event in packed:
-                link.tell_ending(event)
+                link.tell(event)
 
     def announce(self, state: _State) -> None:
         """Tell every link of the ownership, or of the workers."""

@@ -12,7 +12,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.messages import Result, decode_results, encode_results
 from socketcluster_runtime.routing import partition_of
 from socketcluster_store import links
-from socketcluster_store.links import Ending, WorkerLink, pack_event
+from socketcluster_store.links import WorkerLink, pack_event
 
 TRUE, FALSE = b"\xc3", b"\xc2"
 DESTROYED = store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="s"))
@@ -43,8 +43,6 @@ def fill(link: WorkerLink, *items: int | store_pb2.Event) -> None:
     for item in items:
         if isinstance(item, int):
             link.answer([Result(item, TRUE)])
-        elif item in (DESTROYED, RENEWED):
-            link.tell_ending(Ending(pack_event(item)))
         else:
             link.tell(pack_event(item))
 
