@@ -118,6 +118,28 @@ async def test_what_is_not_on_the_disk_is_not_read(partition: Partition, disk: D
     assert outcomes == [expected]  # at once: everything is on the disk
 
 
+async def test_what_is_written_while_the_disk_syncs_waits_for_another_sync(partition: Partition, disk: Disk) -> None:
+    """The one that is under way may have passed it by."""
+    one, two = link("one"), link("two")
+    for number, each in enumerate((one, two)):
+        await apply(partition, each, [operation(1, store_pb2.VERB_SET, SESSION, f"k{number}", value=encode(0))])
+    disk.go.clear()
+    before = disk.syncs
+    first = asyncio.create_task(
+        apply(partition, one, [operation(2, store_pb2.VERB_SET, SESSION, "k0", value=encode(1))])
+    )
+    for _ in range(10):
+        await asyncio.sleep(0)  # it syncs
+    second = asyncio.create_task(
+        apply(partition, two, [operation(2, store_pb2.VERB_SET, SESSION, "k1", value=encode(1))])
+    )
+    for _ in range(10):
+        await asyncio.sleep(0)
+    disk.go.set()
+    assert await first == await second == [b""]
+    assert disk.syncs == before + 2
+
+
 async def test_a_session_whose_end_is_not_on_the_disk_is_not_said_to_be_over(partition: Partition, disk: Disk) -> None:
     ending, other = link("ending"), link("other")
     await apply(partition, ending, [operation(1, store_pb2.VERB_SET, SESSION, "k", value=encode(1))])
