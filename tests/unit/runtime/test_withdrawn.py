@@ -1,6 +1,8 @@
-"""What a worker tells a store by itself, and takes back before the store has read it."""
+"""What a worker tells a store by itself, what it takes back or tells no more, and which answer to it counts."""
 
 from __future__ import annotations
+
+import asyncio
 
 import msgspec
 from support.store_links import HandLink, make_client
@@ -47,4 +49,20 @@ async def test_what_a_store_calls_invalid_is_not_told_again() -> None:
     assert not route.untold
     assert not route.tell_again(1000)
     assert link.waiting == 0
+    await client.close()
+
+
+async def test_the_answer_to_a_former_subscription_opens_no_later_one() -> None:
+    client = make_client()
+    link = HandLink(client)
+    link.announce(partition_of("c"), 1)
+    told = client.subscribe("c"), client.unsubscribe("c"), client.subscribe("c")
+    first, between, last = link.write()
+    position = encode({"epoch": 5, "offset": 3, "first": 1})
+    link.answer([Result(first.id, position)])
+    feed = client._feeds["c"]
+    assert feed.opening == last.id
+    link.answer([Result(between.id), Result(last.id, position)])
+    assert feed.opening is None
+    await asyncio.gather(*told)
     await client.close()

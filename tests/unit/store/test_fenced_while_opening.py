@@ -184,3 +184,14 @@ async def test_what_a_store_does_by_itself_shows_that_a_partition_was_taken(stor
     await partition._deadlines._note_time()
     assert store.partitions.owned.get(TAKEN) is not partition
     await opens_it_later(store)
+
+
+async def test_a_partition_of_which_nothing_is_asked_is_missed_all_the_same(store: Store) -> None:
+    store.serve()
+    await store.partitions.settled.wait()
+    partition = store.partitions.owned[TAKEN]
+    store.take()
+    await until(lambda: TAKEN not in store.partitions.owned)
+    store.free.add(TAKEN)
+    await until(lambda: TAKEN in store.partitions.owned)
+    assert store.partitions.owned[TAKEN] is not partition
