@@ -18,6 +18,16 @@ SECRET = "a secret of the tests"
 encode = msgspec.msgpack.encode
 
 
+class FedLink(StoreLink):
+    """A link whose stream is the test's."""
+
+    restarting = False
+    """Is the test to end its stream?"""
+
+    def restart(self) -> None:
+        self.restarting = True
+
+
 class HandFed:
     """The client, and what it told its owner."""
 
@@ -42,9 +52,9 @@ class HandFed:
             on_channel_gap=self.gaps.append,
         )
 
-    def link(self) -> StoreLink:
+    def link(self) -> FedLink:
         """Return a link of the client's, which is told of nothing yet."""
-        return StoreLink("somewhere:1", store_pb2.LinkOpen(), SECRET, self.client)
+        return FedLink("somewhere:1", store_pb2.LinkOpen(), SECRET, self.client)
 
     def announce(self, link: StoreLink, partition: int, epoch: int) -> None:
         """Have the store behind a link own one partition, or none (0)."""

@@ -12,9 +12,8 @@ from random import Random
 from typing import Any
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.messages import Error, Operation, Result, encode_results
-from support.hand_fed import HandFed, encode, sent
+from support.hand_fed import FedLink, HandFed, encode, sent
 
 NOT_OWNER = Error(store_pb2.Error.CODE_NOT_OWNER, "this store does not own the partition", "")
 DISK_FULL = Error(store_pb2.Error.CODE_INTERNAL, "the disk is full", "")
@@ -26,7 +25,7 @@ Sent = int | Result | store_pb2.Event
 class Store:
     """One store, and what is on the way from it and to it."""
 
-    def __init__(self, link: StoreLink) -> None:
+    def __init__(self, link: FedLink) -> None:
         self.link = link
         self.epoch = 0
         """What it owns the partition with; 0: it does not."""
@@ -81,6 +80,7 @@ class SimulatedStores:
     def break_link(self, store: Store) -> None:
         """Lose all that is on the way from a store and to it, and link again."""
         store.out, store.inbox = [], []
+        store.link.restarting = False
         store.link._outbox.clear()
         self.fed.client.on_broken(store.link)
         if store is self.owner:
@@ -88,7 +88,9 @@ class SimulatedStores:
         store.announce()
 
     def serve(self, store: Store, at_most: int) -> None:
-        """Have a store take what was sent to it, and carry some of it out."""
+        """Have a store take what was sent to it, and carry some of it out; by then a link has begun anew that is to."""
+        if store.link.restarting:
+            self.break_link(store)
         store.inbox += sent(store.link)
         operations, store.inbox = store.inbox[:at_most], store.inbox[at_most:]
         for operation in operations:

@@ -58,7 +58,14 @@ class HandLink(StoreLink):
         """Have the store send the bytes of a reply."""
         self._client.on_reply(self, store_pb2.LinkReply.FromString(reply))
 
+    restarting = False
+    """Is the test to end its stream?"""
+
+    def restart(self) -> None:
+        self.restarting = True
+
     def break_(self) -> None:
         """Have the stream break, with what waits for it."""
+        self.restarting = False
         self._outbox.clear()
         self._client.on_broken(self)

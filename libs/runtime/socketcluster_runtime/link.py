@@ -70,6 +70,7 @@ class StoreLink:
         self._outbox: OrderedDict[int, Operation] = OrderedDict()  # by their ids
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._call: Any = None  # the present stream
         self._linked_at = math.inf
         self._explained = False
         self._complained: grpc.StatusCode | None = None
@@ -105,6 +106,13 @@ class StoreLink:
         for operation_id in ids:
             if self._outbox.pop(operation_id, None) is None:
                 self.stale[operation_id] = self.stale.get(operation_id, 0) + 1
+
+    def restart(self) -> None:
+        """End the stream, soon, and begin another one."""
+        call, self._call = self._call, None
+        if call is not None:
+            log.info("a link begins anew: its store may own again what another one had", store=self.address)
+            call.cancel()
 
     def is_stale(self, operation_id: int) -> bool:
         """Is this answer to an operation one to a sending that was taken back? Call it once an answer."""
@@ -162,6 +170,7 @@ class StoreLink:
                 return grpc.StatusCode.UNAVAILABLE
             stub = store_pb2_grpc.StoreStub(channel)
             call: Any = stub.Link(metadata=self._credentials)
+            self._call = call
             writer = asyncio.create_task(self._write(call))
             try:
                 while (reply := await call.read()) is not aio.EOF:
@@ -180,6 +189,7 @@ class StoreLink:
                 return grpc.StatusCode.INTERNAL  # the writer has ended the call
             return cast(grpc.StatusCode, await call.code())
         finally:
+            self._call = None
             if writer is not None:
                 writer.cancel()
                 await asyncio.wait({writer})

@@ -79,6 +79,9 @@ class Sender(Protocol):
     def take_back(self, ids: Iterable[int]) -> None:
         """Do not send these operations, if they still wait, or ignore their answers: they will be sent again."""
 
+    def restart(self) -> None:
+        """End the stream, soon, and begin another one."""
+
 
 class Pending:
     """An operation that has no answer yet, and the time of ``clock`` at which nobody waits for one any more."""
@@ -101,6 +104,7 @@ class Route:
     __slots__ = (
         "_claims",
         "_ids",
+        "_left",
         "_on_over",
         "_on_untold",
         "_renewing",
@@ -142,6 +146,7 @@ class Route:
         self.owner: Sender | None = None
         self.epoch = 0  # of the owner, or of the last one
         self._claims: dict[Sender, int] = {}  # the links to stores that say they are the owner, with which epochs
+        self._left: dict[Sender, tuple[int, int]] = {}  # what was taken back of their streams: an epoch, the last id
         self.sent_to: Sender | None = None  # the owner, or the last one as long as it may answer what it was sent
         self.refusals: dict[Sender, str] = {}  # the links to stores that are to own the partition and cannot, and why
         # On sent_to with this epoch, in the order of their ids; a dict's first key is found past all that were taken
@@ -179,6 +184,9 @@ class Route:
 
         What was sent before was meant for a former epoch, even if the link is the same: what was not applied by now
         never will be, and the answers may not come.
+
+        On one stream nothing is sent twice with one epoch: a store that has applied it, and does not know yet that it
+        is the owner no more, could not tell it from what was overtaken. So one whose turn it is again begins a new one.
         """
         link = max(self._claims, key=self._claims.__getitem__, default=None)
         epoch = 0 if link is None else self._claims[link]
@@ -186,8 +194,16 @@ class Route:
             self.owner = link
             return
         if self.sent_to is not None:
+            if self.in_flight:
+                self._left[self.sent_to] = self.epoch, next(reversed(self.in_flight))
             self.sent_to.take_back(self.in_flight)
             self._take_back()
+        left_epoch, last = self._left.get(link, (0, 0))
+        if left_epoch == epoch and any(operation_id <= last for operation_id in self.parked):
+            self.owner = None
+            link.restart()
+            self.lost(link)
+            return
         self.owner = self.sent_to = link
         self.epoch = epoch
         for operation, heard in self._renewals():
@@ -207,6 +223,7 @@ class Route:
     def broken(self, link: Sender) -> None:
         """Take back what was sent on a link that is no more."""
         self.refusals.pop(link, None)
+        self._left.pop(link, None)
         if self.sent_to is link:
             link.forget(self.in_flight)
             self._take_back()

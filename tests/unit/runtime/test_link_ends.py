@@ -70,6 +70,24 @@ async def test_a_link_that_cannot_send_an_operation_begins_anew(address: str) ->
     await link.close()
 
 
+async def test_a_link_that_is_to_begin_anew_breaks_once_and_links_again(address: str) -> None:
+    owner = Owner()
+    link = StoreLink(address, store_pb2.LinkOpen(), SECRET, owner)
+    link.restart()
+    link.start()
+    await until(lambda: owner.replies == 1)
+    link.send(Operation(1))
+    link.restart()
+    link.restart()
+    await until(lambda: owner.replies == 2)
+    assert owner.broken == [link]
+    assert not link.waiting
+    link.send(Operation(2))
+    await until(lambda: not link.waiting)
+    assert owner.broken == [link]
+    await link.close()
+
+
 async def test_a_link_that_comes_up_while_its_host_goes_is_told_as_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     class Channel:
         async def channel_ready(self) -> None:

@@ -165,17 +165,53 @@ async def test_a_store_that_spoke_before_need_not_speak_again_when_the_owner_is_
     assert second.waiting == 0
     first.answer(refused(first.write()))
     assert epochs(second.write()) == [(1, 6)]
+    second.answer(refused([Operation(1)]))
+    assert client._routes[PARTITION].owner is None
     third.announce(PARTITION, 8)
+    second.announce(PARTITION, 6)
     assert epochs(third.write()) == [(1, 8)]
     third.break_()
-    assert epochs(second.write()) == [(1, 6)]
-    second.answer(refused([Operation(1)]))  # the first sending's
-    assert client._routes[PARTITION].owner is second
-    second.announce(PARTITION, None)
+    second.break_()
     assert client._routes[PARTITION].owner is None
     first.announce(PARTITION, 3)
     first.answer(answers(first.write(), True))
     assert await call == encode(True)
+
+
+async def test_an_owner_that_has_its_turn_again_is_sent_nothing_twice_on_one_stream(client: StoreClient) -> None:
+    """It may have applied it, and not have heard yet that it is the owner no more: then it says neither."""
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 6)
+    call = add(client)
+    first.write()  # applied, but the store hangs before it answers
+    second.announce(PARTITION, 7)
+    second.write()
+    second.announce(PARTITION, None)
+    assert first.restarting
+    assert first.waiting == 0
+    assert client._routes[PARTITION].owner is None
+    later = add(client)
+    first.break_()
+    first.announce(PARTITION, 6)
+    written = first.write()
+    assert epochs(written) == [(1, 6), (2, 6)]
+    assert not first.restarting
+    first.answer(answers(written, True))
+    assert [await call, await later] == [encode(True)] * 2
+
+
+async def test_an_owner_that_has_its_turn_again_goes_on_if_it_was_sent_nothing_of_it(client: StoreClient) -> None:
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 6)
+    answered = add(client)
+    first.answer(answers(first.write(), True))
+    second.announce(PARTITION, 7)
+    call = add(client)
+    second.answer(refused(second.write()))
+    assert not first.restarting
+    assert epochs(first.write()) == [(2, 6)]
+    first.answer(answers([Operation(2)], True))
+    assert [await answered, await call] == [encode(True)] * 2
 
 
 async def test_a_store_s_last_word_counts_though_its_epoch_is_lower(client: StoreClient) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import tempfile
 from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from socketcluster_runtime.store_client import StoreClient
 from socketcluster_runtime.store_routes import clock
 from socketcluster_store.channel_rules import ChannelRules, HistoryRule
 from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import EnginePartition, Outcome
+from socketcluster_store.engines.base import Command, EnginePartition, Outcome
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.errors import FencedError
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition import Partition
 from socketcluster_store.repeats import NOT_OWNED
@@ -51,29 +53,52 @@ class Data:
     """The partition's data, whoever has it."""
 
     def __init__(self, engine: EnginePartition) -> None:
-        self._engine = engine
+        self.engine = engine
+        self.opening: Opening | None = None
         self.epoch = 0
         self._epochs = itertools.count(1000)
         self._low = itertools.count(999, -1)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    async def open(self, low: bool) -> Partition:
-        """Open the partition with another epoch, as a rule a higher one."""
+    async def open(self, low: bool, on_fenced: Callable[[int], None]) -> Partition:
+        """Open the partition with another epoch, as a rule a higher one; who has it open has it no more."""
         self.epoch = next(self._low if low else self._epochs)
+        self.opening = Opening(self, self.epoch)
         partition = Partition(
-            self,  # type: ignore[arg-type]
+            self.opening,  # type: ignore[arg-type]
             session_timeout=1200,
             max_value_bytes=1 << 20,
             channel_rules=RULES,
             message_id_window=300,
             tell_workers=lambda _: None,
-            on_fenced=lambda _: None,
+            on_fenced=on_fenced,
             turns=asyncio.Semaphore(1),
         )
         await partition.load()
         return partition
+
+
+class Opening:
+    """The partition as one owner has it."""
+
+    def __init__(self, data: Data, epoch: int) -> None:
+        self._data = data
+        self.epoch = epoch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._data.engine, name)
+
+    @property
+    def fenced(self) -> bool:
+        return self._data.opening is not self
+
+    def apply_now(self, batch: Sequence[Command]) -> list[Outcome] | Awaitable[list[Outcome]]:
+        if self.fenced:
+            raise FencedError("another store has it")
+        return self._data.engine.apply_now(batch)
+
+    async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        outcomes = self.apply_now(batch)
+        return outcomes if isinstance(outcomes, list) else await outcomes
 
 
 class Store:
@@ -99,6 +124,11 @@ class Store:
                 partitions=[store_pb2.Ownership(partition=number, epoch=epoch) for number, epoch in owned],
             )
         )
+
+    def fenced(self, _number: int) -> None:
+        """Know that another store took the partition."""
+        self.partition = None
+        self.announce()
 
     def write(self, count: int) -> None:
         """Have the worker write some of what waits for the store."""
@@ -163,16 +193,28 @@ class World:
         self.reads.append((self.client.call(GET, keys=[KEY]), acknowledged))
 
     async def move(self, place: int, former_hangs: bool = False, low: bool = False) -> None:
-        """Give the partition to a store, which may have had it before; one that hangs does not say that it lost it."""
+        """Give the partition to a store, which may have had it before; one that hangs does not know that it lost it."""
         for store in self.stores:
-            if store.partition is not None:
-                store.partition = None
-                if not former_hangs:
-                    store.announce()
-        self.stores[place].partition = await self.data.open(low)
+            if store.partition is not None and not former_hangs:
+                store.fenced(PARTITION)
+        self.stores[place].partition = await self.data.open(low, self.stores[place].fenced)
         self.stores[place].announce()
 
+    def release(self) -> None:
+        """Have the owner give the partition up; one that hung before may not know yet that it lost it."""
+        for store in self.stores:
+            if store.partition is not None and store.partition.epoch == self.data.epoch:
+                store.fenced(PARTITION)
+        self.data.opening = None
+
+    async def restart_links(self) -> None:
+        """End the streams that the worker wants to begin anew."""
+        for store in self.stores:
+            if store.link.restarting:
+                await store.break_(0)
+
     async def do(self, step: tuple[str, int, int]) -> None:
+        await self.restart_links()
         action, place, number = step
         store = self.stores[place]
         match action:
@@ -192,6 +234,8 @@ class World:
                     store.deliver()
             case "move":
                 await self.move(place, former_hangs=number == 0, low=number == 3)
+            case "release":
+                self.release()
             case "break":
                 await store.break_(number)
             case "sleep":
@@ -208,6 +252,7 @@ class World:
                 await each.read()
                 each.send()
                 each.deliver()
+            await self.restart_links()
 
     async def check(self, place: int) -> None:
         owner = self.stores[place]
@@ -262,6 +307,7 @@ ACTIONS = (
     + ["read"] * 4
     + ["reply"] * 5
     + ["move"] * 3
+    + ["release"] * 2
     + ["break", "sleep"]
 )
 STEPS = st.lists(
@@ -289,3 +335,12 @@ def test_what_is_acknowledged_was_applied_once_in_order(
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         asyncio.run(play(steps, last, low, monkeypatch))
+
+
+async def test_a_former_owner_whose_turn_comes_again_while_it_hangs_refuses_nothing_that_it_applied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It answers out of its memory what it was sent twice; another one had the partition in between."""
+    applied = [("move", 0, 1), ("reply", 0, 3), ("add", 0, 0), ("write", 0, 3), ("read", 0, 0)]
+    taken = [("move", 1, 0), ("reply", 1, 3), ("release", 0, 0), ("reply", 1, 3)]
+    await play([*applied, *taken, ("write", 0, 3), ("read", 0, 0), ("reply", 0, 3)], 1, False, monkeypatch)
