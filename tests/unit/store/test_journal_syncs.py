@@ -69,6 +69,16 @@ def test_what_is_replayed_is_synced_the_earlier_segment_first(
     journal.close()
 
 
+def test_a_segment_is_left_out_if_the_one_before_it_is_not_there(tmp_path: Path) -> None:
+    """Also where LMDB knows no CRC to compare."""
+    generations(tmp_path / "p", 3)
+    (tmp_path / "p" / "journal.1").write_bytes(bytes(SIZE))
+    journal = Journal(tmp_path / "p", SIZE)
+    assert journal.replay(1) == [{}]
+    assert journal.generation == 2
+    journal.close()
+
+
 async def test_a_segment_that_does_not_go_on_from_what_lmdb_has_is_left_out(tmp_path: Path) -> None:
     partition = await store_writer.opened(store_writer.engine(tmp_path))
     for number in range(1, 300):  # with checkpoints

@@ -142,24 +142,29 @@ class Written:
 
     def __init__(self, partition: LmdbPartition) -> None:
         self.count = 0
+        self.end = b""
         self._partition = partition
         self._write = partition._write
 
     async def __call__(self, record: bytes) -> None:
         await self._write(record)
+        if not self.count:
+            self.end = self._partition._journal.end
+            mark(self._partition)
         self.count += 1
-        mark(self._partition)
 
 
-async def test_while_a_read_waits_behind_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_batches_wait_for_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     partition = await opened(tmp_path)
     await full(partition)
-    monkeypatch.setattr(partition, "_write", Written(partition))
-    writing, reading = (asyncio.create_task(partition.apply(each)) for each in (write(1000), READ))
+    monkeypatch.setattr(partition, "_write", written := Written(partition))
+    batches = write(1000), write(), READ
+    waiting = [asyncio.create_task(partition.apply(each)) for each in batches]
     await asyncio.sleep(0)
     partition._checkpoints.release()
-    await asyncio.wait({writing, reading})
-    await fences(partition, writing, reading)
+    await asyncio.wait(waiting)
+    assert partition._journal.end == written.end
+    await fences(partition, *waiting)
 
 
 async def test_while_a_checkpoint_waits_for_its_turn(tmp_path: Path) -> None:

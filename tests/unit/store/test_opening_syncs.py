@@ -114,6 +114,50 @@ async def test_names_that_nobody_knows_to_be_on_the_disk_are_synced(
     await partition.close()
 
 
+def rename(folder: Path) -> str:
+    folder.rename(folder.with_name("5"))
+    return "5"
+
+
+def make_anew(folder: Path) -> str:
+    aside = folder.rename(folder.with_name("aside"))
+    folder.mkdir(0o700)
+    for file in aside.iterdir():
+        file.rename(folder / file.name)
+    aside.rmdir()
+    return folder.name
+
+
+def replace(name: str) -> Callable[[Path], str]:
+    def do(folder: Path) -> str:
+        aside = (folder / name).rename(folder / "aside")
+        shutil.copyfile(aside, folder / name)
+        aside.unlink()
+        return folder.name
+
+    return do
+
+
+@pytest.mark.parametrize(
+    "change",
+    [rename, make_anew, *map(replace, ("data.mdb", "journal.0", "journal.1"))],
+    ids=["folder renamed", "folder made anew", "data", "first journal", "second journal"],
+)
+async def test_names_that_were_made_by_hand_are_synced(
+    folder: Path, syncs: Counter[str], change: Callable[[Path], str]
+) -> None:
+    partition = await opened(folder)
+    await write(partition, 1, 300)
+    await partition.close()
+    name = change(folder / "00" / "1")
+    for expected in (1, 0):
+        syncs.clear()
+        partition = await opened(folder)
+        assert (syncs["00"], syncs[name]) == (expected, expected)
+        assert await consistent(partition) == 299
+        await partition.close()
+
+
 async def test_the_folder_of_all_partitions_is_synced_once_for_all_that_are_there(
     folder: Path, syncs: Counter[str]
 ) -> None:
