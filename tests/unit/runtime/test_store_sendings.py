@@ -214,6 +214,51 @@ async def test_an_owner_that_has_its_turn_again_goes_on_if_it_was_sent_nothing_o
     assert [await answered, await call] == [encode(True)] * 2
 
 
+async def test_while_an_owner_that_has_its_turn_again_begins_anew_the_next_one_is_asked(client: StoreClient) -> None:
+    first, second, third = HandLink(client, "a:1"), HandLink(client, "b:1"), HandLink(client, "c:1")
+    third.announce(PARTITION, 5)
+    first.announce(PARTITION, 6)
+    call = add(client)
+    first.write()
+    second.announce(PARTITION, 7)
+    second.write()
+    second.announce(PARTITION, None)
+    assert first.restarting
+    assert epochs(third.write()) == [(1, 5)]
+    third.answer(answers([Operation(1)], True))
+    assert await call == encode(True)
+
+
+async def test_whatever_was_sent_on_a_stream_is_not_sent_there_again_though_the_first_of_it_has_its_answer(
+    client: StoreClient,
+) -> None:
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 6)
+    calls = [add(client), add(client)]
+    first.write()
+    second.announce(PARTITION, 7)
+    second.answer(answers(second.write()[:1], True))
+    assert await calls[0] == encode(True)
+    second.announce(PARTITION, None)
+    assert first.restarting
+    assert first.write() == []
+    first.break_()
+    first.announce(PARTITION, 6)
+    assert epochs(first.write()) == [(2, 6)]
+
+
+async def test_an_owner_that_opened_the_partition_again_is_sent_everything_on_its_stream(client: StoreClient) -> None:
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 6)
+    add(client)
+    first.write()
+    second.announce(PARTITION, 7)
+    second.write()
+    first.announce(PARTITION, 8)
+    assert not first.restarting
+    assert epochs(first.write()) == [(1, 8)]
+
+
 async def test_a_store_s_last_word_counts_though_its_epoch_is_lower(client: StoreClient) -> None:
     link = HandLink(client)
     link.announce(PARTITION, 7)

@@ -49,6 +49,15 @@ class Distrusted:
     async def close(self) -> None: ...
 
 
+class Unloadable(Distrusted):
+    """One of which the disk fails while it is loaded."""
+
+    async def load(self) -> None:
+        raise EngineError("it cannot be synced")
+
+    async def abandon(self) -> None: ...
+
+
 @pytest.fixture
 async def partitions(tmp_path: Path) -> Partitions:
     def load(opened: EnginePartition) -> Partition:
@@ -111,6 +120,25 @@ async def test_the_more_often_a_disk_fails_the_later_its_partition_is_copied(
     assert (broken.partition, broken.reason) == (FAILING, "the disk failed")
     monkeypatch.setattr(partitions_module, "STEADY", -1)
     assert pauses(partitions, 1) == [0]  # it was well meanwhile
+
+
+async def test_the_more_often_a_disk_fails_an_opening_the_later_the_next_one(
+    partitions: Partitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def opened(_number: int) -> Distrusted:
+        return Distrusted()
+
+    monkeypatch.setattr(partitions._engine, "open", opened)
+    monkeypatch.setattr(partitions, "_make", lambda _opened: Unloadable())
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1000.0)
+    partitions.settled.set()
+    partitions._wanted = frozenset((FAILING,))
+    seen = []
+    for _ in range(7):
+        assert await partitions._open_missing()
+        seen.append(partitions._broken_until.pop(FAILING) - 1000)
+        assert "cannot be opened: the disk failed" in partitions.announcement().broken[0].reason
+    assert seen == [BROKEN_PAUSE, BROKEN_PAUSE, 10, 20, 40, LONGEST_BROKEN_PAUSE, LONGEST_BROKEN_PAUSE]
 
 
 async def test_a_disk_that_takes_an_opening_and_nothing_after_it_has_its_files_copied_now_and_then(
