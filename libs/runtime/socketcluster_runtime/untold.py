@@ -7,6 +7,7 @@ and it is told until the owner has it.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -18,9 +19,9 @@ from socketcluster_runtime.throttle import Throttle
 log = get_logger(__name__)
 
 RETRY_PAUSE = 1.0
-"""Seconds until a state is told again."""
+"""Seconds until a state is told again, at most: what is refused for a moment, a tenth of it later."""
 TOLD_AT_ONCE = 1000
-"""States of one partition that are told then; the rest follow after another pause."""
+"""States of one partition that are told then; the rest follow after another pause, which is twice as long."""
 
 SESSIONS = store_pb2.VERB_SESSION_ATTACH
 CHANNELS = store_pb2.VERB_CHANNEL_SUBSCRIBE
@@ -72,6 +73,8 @@ class Untold:
     def __init__(self, routes: Sequence[Teller]) -> None:
         self._routes = routes
         self._timer: asyncio.TimerHandle | None = None
+        self._pause = 0.0  # the last one
+        self._told_at = -math.inf  # by the loop's clock, the last time
         self._closed = False
         self._refused = Throttle(self._report)
 
@@ -90,10 +93,14 @@ class Untold:
 
     def _arm(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(RETRY_PAUSE, self._on_timer)
+            loop = asyncio.get_running_loop()
+            is_first = loop.time() - self._told_at > 2 * RETRY_PAUSE
+            self._pause = RETRY_PAUSE / 10 if is_first else min(2 * self._pause, RETRY_PAUSE)
+            self._timer = loop.call_later(self._pause, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._told_at = asyncio.get_running_loop().time()
         left = [route.tell_again(TOLD_AT_ONCE) for route in self._routes if route.untold]
         if any(left):
             self._arm()

@@ -339,6 +339,23 @@ async def test_what_is_told_does_not_pile_up_for_a_store_that_does_not_answer(
     assert len(sent(link)) == 1
 
 
+async def test_what_is_refused_for_a_moment_is_told_soon_and_for_long_at_growing_pauses(
+    fed: HandFed, link: StoreLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)
+    states = fed.client._untold
+    pauses = []
+    for _ in range(6):
+        refuse(monkeypatch, fed.client.attach, "s")
+        pauses.append(states._pause)
+        states._on_timer()
+        sent(link)
+    assert pauses == [360, 720, 1440, 2880, 3600, 3600]
+    states._told_at -= 3 * 3600
+    refuse(monkeypatch, fed.client.attach, "s")
+    assert states._pause == 360
+
+
 async def test_a_closed_client_tells_nothing(fed: HandFed, link: StoreLink, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, fed.client.attach, "s")
     await fed.client.close()
