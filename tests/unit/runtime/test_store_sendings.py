@@ -214,6 +214,39 @@ async def test_an_owner_that_has_its_turn_again_goes_on_if_it_was_sent_nothing_o
     assert [await answered, await call] == [encode(True)] * 2
 
 
+async def test_an_owner_that_has_its_turn_again_goes_on_if_another_one_answered_what_it_was_sent(
+    client: StoreClient,
+) -> None:
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 6)
+    answered = add(client)
+    first.write()
+    second.announce(PARTITION, 7)
+    second.answer(answers(second.write(), True))
+    call = add(client)
+    second.announce(PARTITION, None)
+    assert not first.restarting
+    assert epochs(first.write()) == [(2, 6)]
+    first.answer(answers([Operation(2)], True))
+    assert [await answered, await call] == [encode(True)] * 2
+
+
+async def test_answers_count_on_the_link_on_which_it_was_asked(client: StoreClient) -> None:
+    first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
+    first.announce(PARTITION, 3)
+    client.attach("s")
+    first.answer(answers(first.write(), True))
+    first.announce(PARTITION, 4)
+    call = add(client)
+    asked = first.write()
+    assert len(asked) == 2  # it is told of the session
+    second.answer(answers(asked, "another's"))
+    second.answer(refused(asked))
+    assert client._routes[PARTITION].owner is first
+    first.answer(answers(asked, True))
+    assert await call == encode(True)
+
+
 async def test_while_an_owner_that_has_its_turn_again_begins_anew_the_next_one_is_asked(client: StoreClient) -> None:
     first, second, third = HandLink(client, "a:1"), HandLink(client, "b:1"), HandLink(client, "c:1")
     third.announce(PARTITION, 5)
