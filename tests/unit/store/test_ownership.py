@@ -237,6 +237,26 @@ async def test_a_store_does_not_join_those_of_another_engine(tmp_path: Path) -> 
     await other.leave()
 
 
+async def test_of_two_engines_that_join_at_a_time_one_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = FolderMembership(tmp_path, "one-1", 3600, lambda: None, "lmdb")
+    two = FolderMembership(tmp_path, "two-2", 3600, lambda: None, "memory")
+    look = one._look
+    refused: list[EngineError] = []
+
+    def look_and_let_the_other_one_join() -> None:
+        look()
+        try:
+            two._join()
+        except EngineError as error:
+            refused.append(error)
+            two._leave()
+
+    monkeypatch.setattr(one, "_look", look_and_let_the_other_one_join)
+    await one.join()
+    assert "used by the store one-1 with the engine 'lmdb'" in str(refused[0])
+    await one.leave()
+
+
 async def test_a_store_joins_though_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_descriptor: int, _content: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
