@@ -242,7 +242,8 @@ async def test_answers_count_on_the_link_on_which_it_was_asked(client: StoreClie
     assert len(asked) == 2  # it is told of the session
     second.answer(answers(asked, "another's"))
     second.answer(refused(asked))
-    assert client._routes[PARTITION].owner is first
+    assert len(client._routes[PARTITION]._unanswered) == 1
+    assert not client._routes[PARTITION].untold
     first.answer(answers(asked, True))
     assert await call == encode(True)
 

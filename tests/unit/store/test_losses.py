@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from support.channels import Bench, make_engine
 
 from socketcluster_store.engines import partition_files
+from socketcluster_store.engines.journal import Segment
 from socketcluster_store.errors import EngineError, FencedError
 
 NUMBER = 7
+
+
+def killed(*_args: object) -> NoReturn:
+    raise EngineError("killed")
 
 
 async def opened(folder: Path) -> Bench:
@@ -48,10 +53,11 @@ async def test_offsets_that_a_failing_disk_has_lost_are_not_given_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = await fail(tmp_path, monkeypatch, loses=True)
-    with monkeypatch.context() as patch:  # who copies the files dies before it has opened them
-        patch.setattr(partition_files, "_make", lambda _path: (_ for _ in ()).throw(EngineError("killed")))
-        with pytest.raises(EngineError, match="killed"):
-            await opened(tmp_path)
+    for place, name in ((partition_files, "_make"), (Segment, "append")):  # who copies the files dies meanwhile
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, killed)
+            with pytest.raises(EngineError, match="killed"):
+                await opened(tmp_path)
     bench = await opened(tmp_path)
     again = await bench.publish("kept", "another")
     assert again["offset"] == told["offset"]
