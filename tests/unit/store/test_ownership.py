@@ -265,6 +265,10 @@ async def test_a_store_joins_though_the_disk_is_full(tmp_path: Path, monkeypatch
     full = FolderMembership(tmp_path, "full-1", 3600, lambda: None, "lmdb")
     await full.join()
     assert full.live == {"full-1"}
+    monkeypatch.undo()
+    other = FolderMembership(tmp_path, "other-2", 3600, lambda: None, "lmdb")
+    await other.join()  # nobody knows which engine the first one has
+    await other.leave()
     await full.leave()
 
 
