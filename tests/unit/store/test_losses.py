@@ -69,6 +69,34 @@ async def test_offsets_that_a_failing_disk_has_lost_are_not_given_twice(
     await bench.engine.close()
 
 
+async def test_a_loss_is_on_the_disk_before_what_shows_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may keep the removal, and not a record that is not synced."""
+    await fail(tmp_path, monkeypatch, loses=True)
+    synced: dict[str, bytes] = {}
+    shown: list[bool] = []
+    fdatasync, unlink = os.fdatasync, Path.unlink
+
+    def sync(descriptor: int) -> None:
+        fdatasync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced[path.name] = path.read_bytes()
+
+    def remove(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "end":
+            shown.append(synced.get("journal.0") == (path.parent / "journal.0").read_bytes())
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", sync)
+        patch.setattr(Path, "unlink", remove)
+        bench = await opened(tmp_path)
+    assert shown == [True]
+    await bench.channels.close()
+    await bench.engine.close()
+
+
 async def test_a_failing_disk_that_has_lost_nothing_leaves_the_epochs_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,7 +176,11 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
                 raise
             opened.turn()
             written = [{}]
-        if copied:  # from here on it ends elsewhere
+        if copied:  # from here on it ends elsewhere, and the loss is known from its record
+            try:
+                opened.sync()
+            except OSError as error:
+                raise UnsyncedError(f"the journal cannot be synced: {error}") from error
             (path / _END).unlink()
         undo.pop_all()
     return Opened(environment, data, opened, written, epoch, found[_LOSSES_KEY] or b"")
