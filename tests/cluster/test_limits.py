@@ -22,6 +22,7 @@ async def test_websockets_count_until_they_end_or_their_worker_is_killed(tmp_pat
             if answer.status_code == 429:
                 assert int(answer.headers["Retry-After"]) > 0
                 assert await client.closed() == b""
+            if answer.status_code != 101:  # 503: the worker that was killed has no successor yet
                 client.close()
             return client, answer.status_code
 
