@@ -30,6 +30,8 @@ class Nobody(Membership):
 class Looked:
     """A partition of which it is counted how often something is asked."""
 
+    distrusted = ""
+
     def __init__(self, number: int, asked: Counter[tuple[str, int]]) -> None:
         self._number = number
         self._asked = asked
@@ -70,7 +72,8 @@ async def test_a_store_looks_at_a_few_files_with_each_sign_of_life(
         assert asked["file", number] <= asked["memory", number] // LOOK_EVERY + 1
     looked[5].lost = True
     looked[6].known = True
-    await until(lambda: not {5, 6} & partitions.owned.keys())
+    await until(lambda: beating.done() or not {5, 6} & partitions.owned.keys())
+    assert not beating.done()
     assert len(partitions.owned) == PARTITION_COUNT - 2
     beating.cancel()
     await asyncio.wait({beating})
