@@ -55,14 +55,18 @@ class ErrorCode:
     UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 
 
-class Open(msgspec.Struct, frozen=True, rename="camel"):
-    """The data of the open packet; times are milliseconds, ``max_payload`` is bytes."""
+class Open(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The data of the open packet; times are milliseconds, ``max_payload`` is bytes.
+
+    ``numbered`` is no part of Engine.IO, and left out unless it is true: polling requests are to have numbers.
+    """
 
     sid: str
     upgrades: list[str]
     ping_interval: int
     ping_timeout: int
     max_payload: int
+    numbered: bool = False
 
     def packet(self) -> Packet:
         """Return the packet that opens a connection."""

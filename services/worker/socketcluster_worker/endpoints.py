@@ -35,6 +35,7 @@ from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tokens import Tokens
 from socketcluster_worker.transport.engine import NOOP, EngineOptions
 from socketcluster_worker.transport.forward import EXTENSION, Forwarder
+from socketcluster_worker.transport.numbering import PARAMETER
 from socketcluster_worker.transport.polling import NO_STORE, PLAIN, EngineServer, MakeReceiver, Refusal
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 
@@ -114,8 +115,9 @@ class Endpoints:
             (settings.socketio_path, self._socketio),
             (settings.engineio_path, self._plain),
         )
+        own = makers[0][0]  # whose client is ours
         for path, make_receiver in makers:
-            engine = EngineServer(identity, options, self._origins, make_receiver)
+            engine = EngineServer(identity, options, self._origins, make_receiver, numbers=path == own)
             self._engines[path] = self._engines[path.rstrip("/")] = engine
         self.refused = Throttle(lambda count: log.info("requests were refused", requests=count, last=self.refused.last))
 
@@ -176,7 +178,8 @@ class Endpoints:
         """Serve a request of a polling client, here or where its session is.
 
         A poll that is broken off ends its session. Should the client only have ended its own direction, it is told so;
-        where that is for another worker to tell, it gets a noop, and is told by its next poll.
+        where that is for another worker to tell, it gets a noop, and is told by its next poll. One that numbers its
+        requests is to send this one again instead: the session's worker may have answered it with something else.
         """
         started = False
 
@@ -193,7 +196,12 @@ class Endpoints:
             opens = scope["method"] == "GET" and "sid" not in handshake.query
             answer = cookie.opening(noting) if opens else noting
             await engine.serve(scope, receive, answer, handshake, cookie.session_id)
-        if not started:
+        if started:
+            return
+        if engine.numbers and PARAMETER in handshake.query:
+            answer_again = Response(status_code=503, headers=NO_STORE | {"connection": "close"})
+            await answer_again(scope, receive, send)
+        else:
             noop = encode_payload([NOOP])
             await Response(noop, media_type=PLAIN, headers=NO_STORE)(scope, receive, send)
 

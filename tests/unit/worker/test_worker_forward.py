@@ -307,7 +307,7 @@ async def test_forwards_are_bounded(start_worker: StartWorker, owner: RunningWor
     raw = await other.connect()
     await ask(raw, "websocket", two.sid)
     await expect_unknown(raw)
-    session(owner, one.sid)._release_poll()
+    session(owner, one.sid).release_poll()
     assert bytes((await waiting.answer()).body) == b"6"
     await until(lambda: under_way(other) == 0)
     await two.post("3")

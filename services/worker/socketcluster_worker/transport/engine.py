@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
@@ -19,6 +20,9 @@ from socketcluster_worker import turns
 from socketcluster_worker.connection import Outgoing, Receiver, SlowConsumer
 from socketcluster_worker.transport.send_queue import SendQueue
 from socketcluster_worker.transport.websocket import WebSocket
+
+if TYPE_CHECKING:
+    from socketcluster_worker.transport.numbering import Numbering
 
 PROBE = "probe"
 PROBE_TIMEOUT = 10.0
@@ -33,6 +37,8 @@ POLL_BYTES = 131_072
 """Bytes from which on no further packet goes into the answer to a poll: the loop waits while it is made."""
 LAST_POLL = 5.0
 """Seconds that a connection which ended between two polls is kept, so that the next poll learns of it."""
+RETURN_TIME = 10.0
+"""Seconds that a client which numbers its requests has to send one again that was broken off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,11 @@ class EngineSession:
         self._poll: asyncio.Future[list[Packet]] | None = None
         self.closed = False
         """Has it ended? Then it is only kept for the next poll to learn of it."""
+        self.is_telling = False
+        """Is its client told why it has ended, or was it told a moment ago?"""
+        self.numbering: Numbering | None = None
+        """What is known of the polling requests, if the client numbers them."""
+        self._return_timer: asyncio.TimerHandle | None = None
         self._posting = False
         self._posted: Iterator[Packet] | None = None  # what a request brought and waits for the client's next turn
         self._post_taken: asyncio.Future[bool] | None = None
@@ -98,6 +109,7 @@ class EngineSession:
             round(options.heartbeat_interval * 1000),
             round(options.heartbeat_timeout * 1000),
             options.max_http_buffer_size,
+            numbered=self.numbering is not None,
         ).packet()
 
     # What the layer above asks.
@@ -136,6 +148,7 @@ class EngineSession:
             self.websocket.close(code, reason)  # tells on_close in its turn
         else:
             self._enqueue(Packet(PacketType.CLOSE), "disconnect")
+            self.is_telling = True
             self._end(code, reason)
 
     def fail(self, code: int, reason: str) -> None:
@@ -161,13 +174,39 @@ class EngineSession:
         if self._queue or self.closed:
             self._flush()
         elif self._probed:
-            self._release_poll()
+            self.release_poll()
         return future
 
     def break_off(self) -> None:
-        """End the connection: its client broke off a polling request, so it is gone, or begins a new connection."""
-        if self.websocket is None:
+        """End the connection: its client broke off a polling request, so it is gone, or begins a new connection.
+
+        If it numbers its requests, it may send this one again, and has some time for that.
+        """
+        if self.websocket is not None or self.closed:
+            return
+        if self.numbering is None:
             self.fail(CloseCode.ABNORMAL, "the client broke off a request")
+            return
+        self.come_back()
+        self._return_timer = self._loop.call_later(
+            RETURN_TIME, self.fail, CloseCode.ABNORMAL, "the client broke off a request and did not come back"
+        )
+
+    def release_poll(self) -> None:
+        """Have the waiting poll answered, by a noop if there is nothing for it."""
+        if self._poll is not None:
+            self._flush()
+
+    def come_back(self) -> None:
+        """Learn that the client of a request that was broken off is there."""
+        if self._return_timer is not None:
+            self._return_timer.cancel()
+            self._return_timer = None
+
+    @property
+    def told(self) -> bool:
+        """Has it ended, and was its client given all that there was for it?"""
+        return self.closed and not self._queue
 
     def begin_post(self) -> bool:
         """Note that a request with packets is being read; return whether they may come.
@@ -291,13 +330,15 @@ class EngineSession:
         if packet.type is PacketType.PING and packet.data == PROBE:
             self._probed = True
             websocket.send_text(b"3probe")
-            self._release_poll()  # the client waits for its poll to return before it goes over
+            self.release_poll()  # the client waits for its poll to return before it goes over
         elif packet.type is PacketType.UPGRADE:
             self._probe_over()
             self.websocket = websocket
+            self.come_back()
+            self.numbering = None  # its client has the answers of all that it asked for, or would not go over
             if self._holds:
                 websocket.pause_reading()
-            self._release_poll()
+            self.release_poll()
             for waiting in self._queue.take(sys.maxsize):
                 if isinstance(waiting.data, bytes):
                     websocket.send_binary(waiting.data, "disconnect")
@@ -354,6 +395,7 @@ class EngineSession:
         if not self._queue.trim(self._options.max_buffered_bytes):
             self._queue = SendQueue(_size)
             self._queue.add(Packet(PacketType.CLOSE), "disconnect")
+            self.is_telling = True
             self._end(CloseCode.TOO_SLOW, "too much is waiting for a client that does not read")
         if self._poll is not None:
             self._flush()
@@ -364,13 +406,16 @@ class EngineSession:
         if poll is None or poll.done():
             return
         poll.set_result(self._queue.take(POLL_BYTES) or [NOOP])
-        if self.closed and not self._queue:
-            self._heartbeat.cancel()
-            self._forget(self.sid)
+        if self.told:
+            self._over()
 
-    def _release_poll(self) -> None:
-        if self._poll is not None:
-            self._flush()
+    def _over(self) -> None:
+        """Forget the connection, of which nothing is left to tell; if its client may come again, in a while."""
+        self._heartbeat.cancel()
+        if self.numbering is not None:
+            self._heartbeat = self._loop.call_later(LAST_POLL, self._forget, self.sid)
+        else:
+            self._forget(self.sid)
 
     def _end(self, code: int, reason: str) -> None:
         if self.closed:
@@ -379,14 +424,15 @@ class EngineSession:
         if self.cut_off is not None:
             self.cut_off()
         self._heartbeat.cancel()
+        self.come_back()
         self._all_taken(well=True)
-        self._release_poll()
+        self.release_poll()
         if self._probing is not None:
             self._probing.close(CloseCode.GOING_AWAY, "the connection has ended")
         if self._queue:  # the client has yet to fetch why
             self._heartbeat = self._loop.call_later(LAST_POLL, self._forget, self.sid)
         else:
-            self._forget(self.sid)
+            self._over()
         self.receiver.on_close(code, reason)
 
 

@@ -20,7 +20,8 @@ from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire import proxy
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.identity import ID_LENGTH
-from socketcluster_worker.transport.polling import NO_STORE, disconnected, read_body
+from socketcluster_worker.transport.polling import NO_STORE
+from socketcluster_worker.transport.request_body import Lost, disconnected, read_body
 from socketcluster_worker.transport.websocket import end_for_all
 
 log = logging.get_logger(__name__)
@@ -112,10 +113,10 @@ class Forwarder:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         announced = next((value for name, value in headers if name == b"content-length"), b"")
         body = await read_body(receive, self._max_body_bytes, announced.decode("latin-1"))
-        if body is None:
+        if body is Lost.TOO_LARGE:
             await Response(status_code=413, headers=NO_STORE | {"connection": "close"})(scope, receive, send)
             return True
-        if isinstance(body, str):  # the client went away
+        if isinstance(body, Lost):  # the client went away
             return True
         target = scope["raw_path"] + b"?" + scope["query_string"]
         passed_on = [(name, value) for name, value in headers if name not in _NOT_PASSED_ON]

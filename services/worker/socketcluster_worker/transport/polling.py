@@ -10,17 +10,26 @@ from typing import Any
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
-from socketcluster_wire.engineio import ErrorCode
-from socketcluster_wire.errors import MalformedPacketError
+from socketcluster_wire.engineio import ErrorCode, Packet
 from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.origins import OriginPolicy
 from socketcluster_worker.transport.content_coding import accepts_gzip
 from socketcluster_worker.transport.engine import EngineOptions, EngineSession, EngineWebSocket
+from socketcluster_worker.transport.numbering import (
+    OPENING,
+    PARAMETER,
+    Numbering,
+    Outcome,
+    Reading,
+    number_of,
+    take_packets,
+)
+from socketcluster_worker.transport.request_body import Lost, disconnected, read_body, unless_cut_off
 from socketcluster_worker.transport.websocket import WebSocket
 
 PLAIN = "text/plain; charset=UTF-8"
@@ -58,15 +67,23 @@ class EngineServer:
         options: times and sizes.
         origins: which pages may connect.
         make_receiver: makes the message protocol above a new connection.
+        numbers: may clients number their polling requests?
     """
 
     def __init__(
-        self, identity: Identity, options: EngineOptions, origins: OriginPolicy, make_receiver: MakeReceiver
+        self,
+        identity: Identity,
+        options: EngineOptions,
+        origins: OriginPolicy,
+        make_receiver: MakeReceiver,
+        *,
+        numbers: bool = False,
     ) -> None:
         self._identity = identity
         self._options = options
         self._origins = origins
         self._make_receiver = make_receiver
+        self.numbers = numbers
         self._sessions: dict[str, EngineSession] = {}
 
     def __len__(self) -> int:
@@ -100,6 +117,8 @@ class EngineServer:
             if method != "GET":
                 return _refuse(Refusal(400, ErrorCode.BAD_HANDSHAKE_METHOD))
             session = self._open(handshake, session_id)
+            if self.numbers and handshake.query.get(PARAMETER) == OPENING:
+                session.numbering = Numbering(session)
             return Response(wire.encode_payload([session.opening(upgrades=["websocket"])]), media_type=PLAIN)
         found = self._sessions.get(sid)
         if found is None:
@@ -107,13 +126,17 @@ class EngineServer:
         if found.transport_name != "polling" or method not in ("GET", "POST"):
             return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
         if method == "POST":
-            return await self._post(found, receive, handshake)
-        return await self._poll(found, receive, handshake)
+            return _answer_post(await self._post(found, receive, handshake))
+        got = await self._poll(found, receive, handshake)
+        return _answer_post(got) if isinstance(got, Outcome) else _answer_poll(got, handshake)
 
-    async def _poll(self, session: EngineSession, receive: Receive, handshake: Handshake) -> Response | None:
+    async def _poll(self, session: EngineSession, receive: Receive, handshake: Handshake) -> list[Packet] | Outcome:
+        if session.numbering is not None:
+            number = number_of(handshake)
+            return _without_number(session) if number is None else await session.numbering.poll(number, receive)
         future = session.poll()
         if future is None:
-            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
+            return Outcome.BAD
         if not future.done():
             gone = asyncio.ensure_future(disconnected(receive))
             try:
@@ -122,44 +145,34 @@ class EngineServer:
                 gone.cancel()
             if not future.done() or gone.done():
                 session.break_off()  # a waiting poll is answered by that
-        body = wire.encode_payload(future.result())
-        headers = {}
-        if len(body) >= COMPRESSION_THRESHOLD and accepts_gzip(handshake.headers.get("accept-encoding", "")):
-            body = gzip.compress(body, COMPRESSION_LEVEL)
-            headers["content-encoding"] = "gzip"
-        return Response(body, media_type=PLAIN, headers=headers)
+        return future.result()
 
-    async def _post(self, session: EngineSession, receive: Receive, handshake: Handshake) -> Response | None:
+    async def _post(self, session: EngineSession, receive: Receive, handshake: Handshake) -> Outcome:
+        def reading() -> Coroutine[Any, Any, bytes | Lost]:
+            return read_body(receive, self._options.max_http_buffer_size, handshake.headers.get("content-length", ""))
+
+        if session.numbering is not None:
+            number = number_of(handshake)
+            return _without_number(session) if number is None else await session.numbering.post(number, reading)
         if session.closed:
-            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
+            return Outcome.ENDED
         if not session.begin_post():
-            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
+            return Outcome.BAD
         try:
-            return await self._take(session, receive, handshake)
+            return await self._take(session, reading)
         finally:
             session.end_post()
 
-    async def _take(self, session: EngineSession, receive: Receive, handshake: Handshake) -> Response | None:
-        limit = self._options.max_http_buffer_size
-        reading = read_body(receive, limit, handshake.headers.get("content-length", ""))
-        body = await _unless_ended(session, reading)
-        if body is None:
-            return Response(status_code=413, headers={"connection": "close"})
-        if isinstance(body, str):
-            if session.closed:
-                return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID), headers={"connection": "close"})
+    async def _take(self, session: EngineSession, reading: Reading) -> Outcome:
+        body = await unless_cut_off(session, reading())
+        if body is Lost.TOO_LARGE:
+            return Outcome.TOO_LARGE
+        if session.closed:
+            return Outcome.CUT_OFF if isinstance(body, Lost) else Outcome.ENDED
+        if isinstance(body, Lost):
             session.break_off()
-            return None
-        if session.closed:  # it ended while the body was read
-            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
-        try:
-            packets = wire.iterate_payload(body)
-        except MalformedPacketError:
-            session.fail(CloseCode.PROTOCOL_ERROR, "a polling request was malformed")
-            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
-        if not await session.post(packets):
-            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
-        return Response("ok", media_type="text/html")
+            return Outcome.UNDECIDED
+        return await take_packets(session, body)
 
     def _open(self, handshake: Handshake, session_id: str) -> EngineSession:
         sid = self._identity.new_id()
@@ -217,41 +230,32 @@ def _refuse(refusal: Refusal, headers: dict[str, str] | None = None) -> Response
     return Response(refusal.body(), refusal.status, headers, media_type="application/json")
 
 
-async def _unless_ended(session: EngineSession, reading: Coroutine[Any, Any, bytes | str | None]) -> bytes | str | None:
-    """Return the body of a request, ``"gone"`` if its session ends before it has come: nobody is to wait for that."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # this is a coroutine
-    session.cut_off = task.cancel
-    try:
-        return await reading
-    except asyncio.CancelledError:
-        if not session.closed or task.uncancel():
-            raise
-        return "gone"
-    finally:
-        session.cut_off = None
+def _without_number(session: EngineSession) -> Outcome:
+    session.fail(CloseCode.PROTOCOL_ERROR, "a polling request has no number")
+    return Outcome.BAD
 
 
-async def disconnected(receive: Receive) -> None:
-    """Return when the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _answer_poll(packets: list[Packet], handshake: Handshake) -> Response:
+    body = wire.encode_payload(packets)
+    headers = {}
+    if len(body) >= COMPRESSION_THRESHOLD and accepts_gzip(handshake.headers.get("accept-encoding", "")):
+        body = gzip.compress(body, COMPRESSION_LEVEL)
+        headers["content-encoding"] = "gzip"
+    return Response(body, media_type=PLAIN, headers=headers)
 
 
-async def read_body(receive: Receive, limit: int, announced: str) -> bytes | str | None:
-    """Return a request's body, ``None`` if it is over the limit, or ``"gone"`` if the client went away."""
-    if announced.isdigit() and int(announced) > limit:
-        return None
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message: Message | dict[str, Any] = await receive()
-        if message["type"] == "http.disconnect":
-            return "gone"
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
+def _answer_post(outcome: Outcome) -> Response | None:
+    """Return the answer to a request with packets, or that there is none to a poll; ``None``: nobody waits for one."""
+    match outcome:
+        case Outcome.TAKEN:
+            return Response("ok", media_type="text/html")
+        case Outcome.TOO_LARGE:
+            return Response(status_code=413, headers={"connection": "close"})
+        case Outcome.BAD:
+            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
+        case Outcome.ENDED:
+            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
+        case Outcome.CUT_OFF:
+            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID), headers={"connection": "close"})
+        case Outcome.UNDECIDED:
             return None
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
