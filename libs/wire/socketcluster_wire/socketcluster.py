@@ -203,6 +203,11 @@ def encode_event(name: str, data: Any = msgspec.UNSET, cid: CallId | None = None
     return _encode(_OutEvent(name, data, msgspec.UNSET if cid is None else cid))
 
 
+def encode_disconnect(code: int, reason: str) -> bytes:
+    """Write the event that says why the connection ends; what of the reason has no UTF-8 becomes a question mark."""
+    return encode_event(DISCONNECT, {"code": code, "reason": reason.encode(errors="replace").decode()})
+
+
 def encode_response(rid: CallId | None, data: Any = msgspec.UNSET) -> bytes:
     """Write the answer to the call whose ``cid`` was ``rid``; that to a handshake or ``#authenticate`` may go without.
 

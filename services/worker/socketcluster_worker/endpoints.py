@@ -18,6 +18,7 @@ from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_wire.engineio import ErrorCode, encode_payload
+from socketcluster_wire.socketcluster import encode_disconnect
 from socketcluster_worker import session_fetch
 from socketcluster_worker.api.session import MAX_TOKEN, Renewals, renewals
 from socketcluster_worker.api.worker import Worker
@@ -36,7 +37,7 @@ from socketcluster_worker.tokens import Tokens
 from socketcluster_worker.transport.engine import NOOP, EngineOptions
 from socketcluster_worker.transport.forward import EXTENSION, Forwarder
 from socketcluster_worker.transport.numbering import PARAMETER
-from socketcluster_worker.transport.polling import NO_STORE, PLAIN, EngineServer, MakeReceiver, Refusal
+from socketcluster_worker.transport.polling import NO_STORE, PLAIN, EngineServer, Refusal
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 
 log = logging.get_logger(__name__)
@@ -110,14 +111,13 @@ class Endpoints:
             settings.slow_consumer,
         )
         self._engines: dict[str, EngineServer] = {}
-        makers: tuple[tuple[str, MakeReceiver], ...] = (
-            (settings.path + "engine/", self._socketcluster_on_engine),
-            (settings.socketio_path, self._socketio),
-            (settings.engineio_path, self._plain),
-        )
-        own = makers[0][0]  # whose client is ours
-        for path, make_receiver in makers:
-            engine = EngineServer(identity, options, self._origins, make_receiver, numbers=path == own)
+        make = partial(EngineServer, identity, options, self._origins)
+        engines = {
+            settings.path + "engine/": make(self._socketcluster_on_engine, numbers=True, farewell=encode_disconnect),
+            settings.socketio_path: make(self._socketio),
+            settings.engineio_path: make(self._plain),
+        }
+        for path, engine in engines.items():
             self._engines[path] = self._engines[path.rstrip("/")] = engine
         self.refused = Throttle(lambda count: log.info("requests were refused", requests=count, last=self.refused.last))
 

@@ -219,7 +219,9 @@ async def test_a_client_that_does_not_poll_is_disconnected_and_costs_little(
     for _ in range(200):
         socket.emit("")  # small messages cost more than their data
     assert (await probe.ends.get())[1] == CloseCode.TOO_SLOW
-    assert await client.poll() == ["1"]
+    words, closing = await client.poll()
+    assert json.loads(words[1:])["data"]["code"] == CloseCode.TOO_SLOW
+    assert closing == "1"
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])

@@ -204,9 +204,6 @@ class SocketClusterPeer:
             self.close(*self._sentence)
 
     def _end(self, code: int, reason: str) -> None:
-        if self._connection.transport_name == "polling":  # which has no close frame to say why
-            text = wire.encode_event(wire.DISCONNECT, {"code": code, "reason": reason})
-            self._connection.send_text(text, "disconnect")
         self._connection.close(code, reason)
 
     # The handshake.

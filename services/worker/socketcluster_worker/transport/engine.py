@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from socketcluster_worker.transport.numbering import Numbering
 
 PROBE = "probe"
-PROBE_TIMEOUT = 10.0
+PROBE_TIMEOUT = 25.0
 """Seconds that a WebSocket has from its opening to taking the connection over."""
 PACKET_OVERHEAD = 100
 """Bytes that a waiting packet takes beside its data."""
@@ -35,8 +35,11 @@ _MESSAGE_TYPE = MESSAGE.decode()
 NOOP = Packet(PacketType.NOOP)
 POLL_BYTES = 131_072
 """Bytes from which on no further packet goes into the answer to a poll: the loop waits while it is made."""
-LAST_POLL = 5.0
-"""Seconds that a connection which ended between two polls is kept, so that the next poll learns of it."""
+LAST_POLL = 10.0
+"""Seconds that a connection which ended between two polls, or on its way to a WebSocket, is kept for its client to ask.
+
+Over a network with a round trip of two seconds a request takes up to six of them, on a connection of its own.
+"""
 RETURN_TIME = 10.0
 """Seconds that a client which numbers its requests has to send one again that was broken off."""
 
@@ -52,6 +55,10 @@ class EngineOptions:
     slow_consumer: SlowConsumer
 
 
+Farewell = Callable[[int, str], bytes]
+"""Returns the message that tells a polling client, which gets no close frame, the code and the reason of the end."""
+
+
 def _size(packet: Packet) -> int:
     return len(packet.data) + PACKET_OVERHEAD
 
@@ -62,15 +69,19 @@ class EngineSession:
     Args:
         sid: names it in every request.
         options: times and sizes.
-        forget: called once, when it has ended.
+        forget: called when nothing is left to tell after its end.
+        farewell: makes the last message of a client that goes by polling.
     """
 
     receiver: Receiver
 
-    def __init__(self, sid: str, options: EngineOptions, forget: Callable[[str], None]) -> None:
+    def __init__(
+        self, sid: str, options: EngineOptions, forget: Callable[[str], None], farewell: Farewell | None = None
+    ) -> None:
         self.sid = sid
         self._options = options
         self._forget = forget
+        self._farewell = farewell
         self._loop = asyncio.get_running_loop()
         self.websocket: WebSocket | None = None
         """Carries the connection, once it does not go by polling any more."""
@@ -79,6 +90,8 @@ class EngineSession:
         self._probe_timer: asyncio.TimerHandle | None = None
         self._queue: SendQueue[Packet] = SendQueue(_size)  # what waits for the next poll
         self._poll: asyncio.Future[list[Packet]] | None = None
+        self._last: list[Packet] = []  # what a poll gets behind all else; a WebSocket has its close frame for that
+        self._end_with = (int(CloseCode.ABNORMAL), "")
         self.closed = False
         """Has it ended? Then it is only kept for the next poll to learn of it."""
         self.is_telling = False
@@ -147,13 +160,14 @@ class EngineSession:
         if self.websocket is not None:
             self.websocket.close(code, reason)  # tells on_close in its turn
         else:
-            self._enqueue(Packet(PacketType.CLOSE), "disconnect")
-            self.is_telling = True
-            self._end(code, reason)
+            self._end(code, reason, tell=True)
 
     def fail(self, code: int, reason: str) -> None:
-        """End the connection of a client that broke the protocol, or is silent; its next request finds nothing."""
-        if self.websocket is None and self._poll is None:
+        """End the connection of a client that broke the protocol, or is silent; its next request finds nothing.
+
+        A client that waits for an answer, or may be about to go over to its WebSocket, is told.
+        """
+        if self.websocket is None and self._poll is None and not self._probed:
             self._queue = SendQueue(_size)
             self._end(code, reason)
         else:
@@ -206,7 +220,7 @@ class EngineSession:
     @property
     def told(self) -> bool:
         """Has it ended, and was its client given all that there was for it?"""
-        return self.closed and not self._queue
+        return self.closed and not self._queue and not self._last
 
     def begin_post(self) -> bool:
         """Note that a request with packets is being read; return whether they may come.
@@ -332,20 +346,27 @@ class EngineSession:
             websocket.send_text(b"3probe")
             self.release_poll()  # the client waits for its poll to return before it goes over
         elif packet.type is PacketType.UPGRADE:
-            self._probe_over()
-            self.websocket = websocket
-            self.come_back()
-            self.numbering = None  # its client has the answers of all that it asked for, or would not go over
-            if self._holds:
-                websocket.pause_reading()
-            self.release_poll()
-            for waiting in self._queue.take(sys.maxsize):
-                if isinstance(waiting.data, bytes):
-                    websocket.send_binary(waiting.data, "disconnect")
-                else:
-                    websocket.send_text(wire.encode_packet(waiting).encode(), "disconnect")
+            self._go_over(websocket)
         else:
             websocket.close(CloseCode.PROTOCOL_ERROR, "neither a probe nor an upgrade")
+
+    def _go_over(self, websocket: WebSocket) -> None:
+        self._probe_over()
+        self.websocket = websocket
+        self.come_back()
+        self.numbering = None  # its client has the answers of all that it asked for, or would not go over
+        if self._holds and not self.closed:
+            websocket.pause_reading()
+        self.release_poll()
+        for waiting in self._queue.take(sys.maxsize):
+            if isinstance(waiting.data, bytes):
+                websocket.send_binary(waiting.data, "disconnect")
+            else:
+                websocket.send_text(wire.encode_packet(waiting).encode(), "disconnect")
+        if self.closed:  # meanwhile
+            self._last = []
+            websocket.close(*self._end_with)
+            self._over()
 
     # Inside.
 
@@ -394,9 +415,7 @@ class EngineSession:
         self._queue.add(packet, policy or self._options.slow_consumer, key)
         if not self._queue.trim(self._options.max_buffered_bytes):
             self._queue = SendQueue(_size)
-            self._queue.add(Packet(PacketType.CLOSE), "disconnect")
-            self.is_telling = True
-            self._end(CloseCode.TOO_SLOW, "too much is waiting for a client that does not read")
+            self._end(CloseCode.TOO_SLOW, "too much is waiting for a client that does not read", tell=True)
         if self._poll is not None:
             self._flush()
 
@@ -405,19 +424,26 @@ class EngineSession:
         poll, self._poll = self._poll, None
         if poll is None or poll.done():
             return
-        poll.set_result(self._queue.take(POLL_BYTES) or [NOOP])
+        packets = self._queue.take(POLL_BYTES)
+        if not self._queue:
+            packets += self._last
+            self._last = []
+        poll.set_result(packets or [NOOP])
         if self.told:
             self._over()
 
     def _over(self) -> None:
         """Forget the connection, of which nothing is left to tell; if its client may come again, in a while."""
         self._heartbeat.cancel()
+        if self._probing is not None:
+            self._probing.close(CloseCode.GOING_AWAY, "the connection has ended")
         if self.numbering is not None:
             self._heartbeat = self._loop.call_later(LAST_POLL, self._forget, self.sid)
         else:
             self._forget(self.sid)
 
-    def _end(self, code: int, reason: str) -> None:
+    def _end(self, code: int, reason: str, *, tell: bool = False) -> None:
+        """End; ``tell`` the client why, by what it comes by next: a poll, or the WebSocket that was to take over."""
         if self.closed:
             return
         self.closed = True
@@ -426,14 +452,25 @@ class EngineSession:
         self._heartbeat.cancel()
         self.come_back()
         self._all_taken(well=True)
+        if tell:
+            self.is_telling = True
+            self._end_with = code, reason
+            self._last = [Packet(PacketType.CLOSE)]
+            if self._farewell is not None:
+                self._last.insert(0, Packet(PacketType.MESSAGE, self._farewell(code, reason).decode()))
+        if self._probing is not None and not (tell and self._probed):
+            self._probing.close(CloseCode.GOING_AWAY, "the connection has ended")  # its client polls on
         self.release_poll()
-        if self._probing is not None:
-            self._probing.close(CloseCode.GOING_AWAY, "the connection has ended")
-        if self._queue:  # the client has yet to fetch why
-            self._heartbeat = self._loop.call_later(LAST_POLL, self._forget, self.sid)
-        else:
+        if self.told:
             self._over()
+        else:  # the client has yet to fetch why
+            self._heartbeat = self._loop.call_later(LAST_POLL, self._give_up)
         self.receiver.on_close(code, reason)
+
+    def _give_up(self) -> None:
+        """Forget the connection, though its client did not come for what was left to tell."""
+        self._queue, self._last = SendQueue(_size), []
+        self._over()
 
 
 class EngineWebSocket:

@@ -19,7 +19,7 @@ from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.origins import OriginPolicy
 from socketcluster_worker.transport.content_coding import accepts_gzip
-from socketcluster_worker.transport.engine import EngineOptions, EngineSession, EngineWebSocket
+from socketcluster_worker.transport.engine import EngineOptions, EngineSession, EngineWebSocket, Farewell
 from socketcluster_worker.transport.numbering import (
     OPENING,
     PARAMETER,
@@ -68,6 +68,7 @@ class EngineServer:
         origins: which pages may connect.
         make_receiver: makes the message protocol above a new connection.
         numbers: may clients number their polling requests?
+        farewell: makes the last message of a client that goes by polling.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class EngineServer:
         make_receiver: MakeReceiver,
         *,
         numbers: bool = False,
+        farewell: Farewell | None = None,
     ) -> None:
         self._identity = identity
         self._options = options
         self._origins = origins
         self._make_receiver = make_receiver
         self.numbers = numbers
+        self._farewell = farewell
         self._sessions: dict[str, EngineSession] = {}
 
     def __len__(self) -> int:
@@ -176,7 +179,7 @@ class EngineServer:
 
     def _open(self, handshake: Handshake, session_id: str) -> EngineSession:
         sid = self._identity.new_id()
-        session = EngineSession(sid, self._options, self._forget)
+        session = EngineSession(sid, self._options, self._forget, self._farewell)
         self._sessions[sid] = session
         session.receiver = self._make_receiver(session, handshake, session_id)
         return session
@@ -219,7 +222,7 @@ class EngineServer:
             else:  # closed, not refused: so the reference does it, and clients count on the opening handshake
                 websocket.close(CloseCode.PROTOCOL_ERROR, "the session has a WebSocket already, or has ended")
             return
-        session = EngineSession(self._identity.new_id(), self._options, self._forget)
+        session = EngineSession(self._identity.new_id(), self._options, self._forget, self._farewell)
         websocket.receiver = EngineWebSocket(websocket, session)
         self._sessions[session.sid] = session
         session.adopt(websocket)
