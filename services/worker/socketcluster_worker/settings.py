@@ -84,7 +84,7 @@ class WorkerSettings(ServiceSettings):
     heartbeat_timeout: float = Field(20.0, gt=0, le=3600)
     """Seconds that a client has to answer a ping."""
     handshake_timeout: float = Field(10.0, gt=0, le=3600)
-    """Seconds that a client has from connecting to its handshake; half as many again may a request's body stall."""
+    """Seconds from connecting to the handshake, twice as many by polling; half as many again may a body stall."""
     recovery_window: float = Field(0, ge=0, le=86_400)
     """Seconds for which a Socket.IO client that lost its connection may take up where it was; 0 means never."""
     ack_timeout: float = Field(10.0, gt=0, le=3600)

@@ -264,6 +264,21 @@ async def test_a_polling_client_without_a_handshake_is_not_kept(
     await until(lambda: len(server(worker)) == 0)
 
 
+@pytest.mark.parametrize("endpoint", [ENGINE, "/socket.io/?EIO=4&transport="])
+@pytest.mark.parametrize(("transport", "limit"), [("polling", 6), ("websocket", 3)])
+async def test_a_handshake_by_polling_may_take_twice_as_long(
+    start_worker: StartWorker, endpoint: str, transport: str, limit: float
+) -> None:
+    worker = await start_worker(handshake_timeout=3)
+    before = asyncio.get_running_loop().time()
+    if transport == "polling":
+        sid = (await worker.engine(endpoint)).sid
+    else:
+        sid = json.loads((await (await worker.websocket(endpoint + "websocket")).next_text())[1:])["sid"]
+    receiver: Any = worker.service._endpoints._engines[endpoint.partition("?")[0]]._sessions[sid].receiver
+    assert before + limit <= receiver._timer.when() < before + limit + 3
+
+
 async def upgrade_of(worker: RunningWorker, client: Polling) -> Any:
     websocket = await worker.websocket(f"{ENGINE}websocket&sid={client.sid}")
     await websocket.send_text("2probe")

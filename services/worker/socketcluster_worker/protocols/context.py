@@ -18,6 +18,14 @@ class Timing:
     handshake_timeout: float
     ack_timeout: float
 
+    def handshake_limit(self, transport_name: str) -> float:
+        """Return how long a new connection may take to its message protocol's handshake.
+
+        By polling the answer that opens it has yet to go its way, and the next request to come by a TCP connection of
+        its own: that may take as long again.
+        """
+        return self.handshake_timeout * (2 if transport_name == "polling" else 1)
+
 
 @dataclass(frozen=True, slots=True)
 class SocketClusterOptions:

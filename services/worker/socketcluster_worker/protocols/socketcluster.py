@@ -82,7 +82,8 @@ class SocketClusterPeer:
         self._settling: asyncio.Future[None] | None = None
         self._settled_at = 0.0
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(context.timing.handshake_timeout, self._handshake_late)
+        limit = context.timing.handshake_limit(connection.transport_name)
+        self._timer = self._loop.call_later(limit, self._handshake_late)
 
     # What the transport tells.
 

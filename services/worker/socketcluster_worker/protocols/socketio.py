@@ -51,7 +51,8 @@ class SocketIOPeer:
         self._members: dict[str, Member] = {}
         self._root_event: Callable[[str, tuple[Any, ...], int | None], None] | None = None  # the straight way there
         self._greeted = False  # has the client asked for a namespace?
-        self._timer = asyncio.get_running_loop().call_later(context.timing.handshake_timeout, self._nobody_connected)
+        limit = context.timing.handshake_limit(connection.transport_name)
+        self._timer = asyncio.get_running_loop().call_later(limit, self._nobody_connected)
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message from the client."""
