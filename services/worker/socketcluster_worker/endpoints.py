@@ -26,6 +26,7 @@ from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.hosts import HostPolicy
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.origins import OriginPolicy
+from socketcluster_worker.protocols.browser import BrowserPeer
 from socketcluster_worker.protocols.context import Context, SocketClusterOptions, Timing
 from socketcluster_worker.protocols.plain import PlainPeer
 from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
@@ -299,7 +300,7 @@ class Endpoints:
     # Which message protocol goes with which endpoint.
 
     def _socketcluster_on_engine(self, connection: Connection, handshake: Handshake, session_id: str) -> Receiver:
-        return SocketClusterPeer(connection, self._context, handshake, session_id, pings=False)
+        return BrowserPeer(connection, self._context, handshake, session_id)
 
     def _socketio(self, connection: Connection, handshake: Handshake, session_id: str) -> Receiver:
         return SocketIOPeer(connection, self._context, handshake, session_id)

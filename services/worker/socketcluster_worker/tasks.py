@@ -7,6 +7,7 @@ import inspect
 import sys
 from asyncio import Task, get_running_loop
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import CoroutineType
 from typing import Any
 
@@ -31,6 +32,7 @@ class Tasks:
         self._on_error = on_error
         self._running: set[asyncio.Task[Any]] = set()
         self._unreachable = Throttle(self._log_unreachable)
+        self._kept_back: dict[str, Throttle] = {}
 
     def __len__(self) -> int:
         return len(self._running)
@@ -117,6 +119,21 @@ class Tasks:
     def _log_unreachable(self, count: int) -> None:
         log.warning("clients could not be sent an event", count=count, last=self._unreachable.last)
 
+    def kept_back(self, event: str) -> None:
+        """Log that an event was not sent to a browser client, which has one of its own by that name."""
+        throttle = self._kept_back.get(event)
+        if throttle is None:
+            throttle = self._kept_back[event] = Throttle(partial(_log_kept_back, event))
+        throttle.add()
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_error(error, task.get_name())
+
+
+def _log_kept_back(event: str, count: int) -> None:
+    log.error(
+        "an event was not sent to browser clients, which have one of their own by that name: choose another name",
+        name=event,
+        count=count,
+    )

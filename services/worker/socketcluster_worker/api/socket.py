@@ -214,7 +214,8 @@ class Socket(Emitter):
             RemoteError: the client answered with an error.
             SocketClosedError: the client is gone, or went before it answered.
             NotLetInError: middleware of the stage ``handshake`` calls it.
-            ReservedEventError: the event's name is one of a protocol's own.
+            ReservedEventError: the event's name is one of a protocol's own, or of the client's: ``error``, say, is one
+                of the browser client's. ``emit`` leaves it out there, and logs that.
         """
         check_emitted(event)
         if self.connected and not self.is_in:
