@@ -6,10 +6,9 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from socketcluster_runtime import logging
@@ -19,7 +18,7 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_wire.engineio import ErrorCode, encode_payload
 from socketcluster_wire.socketcluster import encode_disconnect
-from socketcluster_worker import session_fetch
+from socketcluster_worker import client_files, session_fetch
 from socketcluster_worker.api.session import MAX_TOKEN, Renewals, renewals
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Connection, Handshake, Receiver
@@ -43,9 +42,7 @@ from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 
 log = logging.get_logger(__name__)
 
-CLIENT_FILES = ("socketcluster.js", "socketcluster.mjs", "socketcluster.d.ts")
 NO_SNIFF = {"x-content-type-options": "nosniff"}
-MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".ts": "text/plain"}
 
 
 class Endpoints:
@@ -100,6 +97,7 @@ class Endpoints:
         )
         self._origins = OriginPolicy(settings.origins, match_protocol=settings.match_origin_protocol)
         self._hosts = HostPolicy(settings.allowed_hosts)
+        self._client_files = client_files.ClientFiles(settings.client_files)
         self._raw_path = settings.path
         self._health_path = settings.path + "health"
         self._fetch_path = settings.path + session_fetch.NAME
@@ -152,7 +150,7 @@ class Endpoints:
         if engine is not None and scope["type"] == "http":
             await self._serve_engine(engine, scope, receive, send, handshake)
             return
-        own = self._own(path) if scope["type"] == "http" else None
+        own = self._own(path, scope) if scope["type"] == "http" else None
         if own is not None:
             await own(scope, receive, send)
             return
@@ -220,13 +218,11 @@ class Endpoints:
     def _cookie(self, handshake: Handshake) -> SessionCookie:
         return SessionCookie(self._cookies, self._identity, handshake, self._worker.ws_server.sessions)
 
-    def _own(self, path: str) -> Response | None:
+    def _own(self, path: str, scope: Scope) -> Response | None:
         """Return what is the same for everybody: it belongs to no session, and begins none."""
         name = path[1:]
-        if name in CLIENT_FILES:
-            file = self._settings.client_files / name
-            headers = NO_SNIFF | {"cache-control": "no-cache"}
-            return FileResponse(file, media_type=MEDIA_TYPES[Path(name).suffix], headers=headers)
+        if name in client_files.NAMES:
+            return self._client_files.response(name, scope)
         headers = NO_SNIFF | NO_STORE
         if path == self._health_path:
             return JSONResponse({"status": "ok", "worker": self._worker.name}, headers=headers)
