@@ -286,7 +286,8 @@ async def test_a_poll_of_a_half_closed_client_is_told_the_end_of_its_connection(
     await client.send(f"GET {target} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode())
     client.writer.write_eof()
     answer = await client.answer()
-    assert (answer.status_code, answer.body) == (200, b"1")
+    words, closing = bytes(answer.body or b"").split(b"\x1e")
+    assert (answer.status_code, json.loads(words[1:])["event"], closing) == (200, "#disconnect", b"1")
     assert await client.closed() == b""
     client = await worker.connect()
     assert (await client.request("GET", target, Cookie=cookie)).status_code == 400
