@@ -70,6 +70,7 @@ class Service:
             self._client,
             self._tasks,
             max_channels_per_socket=settings.max_channels_per_socket,
+            slow_consumer=settings.slow_consumer,
             max_channel_name_length=settings.max_channel_name_length,
             client_publish=settings.publishable,
         )

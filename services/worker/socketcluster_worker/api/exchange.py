@@ -50,6 +50,7 @@ class Exchange(Emitter):
         tasks: Tasks,
         *,
         max_channels_per_socket: int,
+        slow_consumer: SlowConsumer,
         max_channel_name_length: int,
         client_publish: tuple[str, ...] | None,
     ) -> None:
@@ -59,6 +60,7 @@ class Exchange(Emitter):
         self._limit = max_channels_per_socket
         self._max_name_length = max_channel_name_length
         self._client_publish = client_publish  # patterns; None: any channel
+        self._slow_consumer = slow_consumer
         self._members = Members(self.policy_of, tasks.unreachable)
         self._channels: dict[str, list[Channel]] = {}
         self._inside: dict[str, _Inside] = {}
@@ -219,7 +221,7 @@ class Exchange(Emitter):
             since: what came after this offset comes first, in order and once; ``None``: from now on.
             answer: is called before the first message with ``offset``, where the client is, and if something after
                 ``since`` is gone, with ``missing``, the first and last such offset, or ``reset``: true, if ``since``
-                is of another epoch.
+                is of another epoch; with ``skips``: true, if messages may be left out on purpose.
 
         Raises:
             EventError: the name or ``since`` is malformed, or the client has too many channels.
@@ -231,7 +233,8 @@ class Exchange(Emitter):
         if channel in socket.channels:
             self._members.discard(socket, channel)
         self._check_limit(socket)
-        follower = self._members.follow(socket, channel, answer)
+        skips = self._members.filters or (self.policy_of(channel) or self._slow_consumer) != "disconnect"
+        follower = self._members.follow(socket, channel, answer, skips=skips)
         follower.feed = self.make_feed(channel, follower.deliver, follower.missed)
         return self._start(follower, self._client.subscribe(channel), position)
 

@@ -28,10 +28,11 @@ class Follower:
         channel: the channel's name.
         answer: is called once.
         send: sends it a message, with its offset.
+        skips: may messages be left out on purpose?
     """
 
     def __init__(
-        self, socket: Socket, channel: str, answer: Answer, send: Callable[[Follower, bytes, str], None]
+        self, socket: Socket, channel: str, answer: Answer, send: Callable[[Follower, bytes, str], None], *, skips: bool
     ) -> None:
         self.socket = socket
         self.channel = channel
@@ -39,6 +40,7 @@ class Follower:
         """As long as the client is not where the channel is."""
         self._answer: Answer | None = answer
         self._send = send
+        self._skips = skips
         self._gap: Gap | None = None
         self._since = Position(0, 0)
 
@@ -89,6 +91,8 @@ class Follower:
             told["reset"] = True
         elif gap is not None and gap.missing:
             told["missing"] = [gap.missing.start, gap.missing.stop - 1]
+        if self._skips:
+            told["skips"] = True
         answer(told)
 
 
@@ -119,10 +123,15 @@ class Members:
         socket.channels.add(channel)
         self._sockets.setdefault(channel, {})[socket] = None
 
-    def follow(self, socket: Socket, channel: str, answer: Answer) -> Follower:
-        """Add a client that gets offsets too."""
+    @property
+    def filters(self) -> bool:
+        """May middleware keep a message from one client, and let others have it?"""
+        return self.outbox is not None and self.outbox.active
+
+    def follow(self, socket: Socket, channel: str, answer: Answer, *, skips: bool) -> Follower:
+        """Add a client that gets offsets too; ``skips``: may messages be left out on purpose?"""
         socket.channels.add(channel)
-        follower = Follower(socket, channel, answer, self._send)
+        follower = Follower(socket, channel, answer, self._send, skips=skips)
         self._followers.setdefault(channel, {})[socket] = follower
         return follower
 
@@ -134,6 +143,8 @@ class Members:
     def discard(self, socket: Socket, channel: str) -> None:
         """Remove a client."""
         socket.channels.discard(channel)
+        if self.outbox is not None:
+            self.outbox.discard(socket, channel)
         follower = self._followers.get(channel, {}).pop(socket, None)
         if follower is not None:
             follower.close()

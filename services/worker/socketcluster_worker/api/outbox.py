@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
@@ -20,6 +21,16 @@ MAX_WAITING = 1000
 """Messages that may wait for the middleware on their way to one socket; then it is disconnected."""
 
 
+@dataclass(slots=True)
+class _Delivery:
+    """A message on its way to one client."""
+
+    channel: str
+    packed: bytes
+    offset: str | None
+    dropped: bool = False
+
+
 class Outbox:
     """Asks the middleware once for each message and subscriber; it may change what that subscriber gets.
 
@@ -33,7 +44,7 @@ class Outbox:
         self._policy_of = policy_of
         self._middleware = middleware
         self._tasks = tasks
-        self._waiting: dict[Socket, deque[tuple[str, bytes, str | None]]] = {}
+        self._waiting: dict[Socket, deque[_Delivery]] = {}
 
     @property
     def active(self) -> bool:
@@ -42,32 +53,42 @@ class Outbox:
 
     def deliver(self, socket: Socket, channel: str, packed: bytes, offset: str | None = None) -> None:
         """Send a message, with its offset if there is one, to a subscriber, after those that wait."""
+        delivery = _Delivery(channel, packed, offset)
         waiting = self._waiting.get(socket)
         if waiting is None:
-            waiting = self._waiting[socket] = deque([(channel, packed, offset)])
+            waiting = self._waiting[socket] = deque([delivery])
             self._tasks.run(self._work, (socket, waiting), "middleware of the stage 'publish_out'")
-        elif len(waiting) < MAX_WAITING:
-            waiting.append((channel, packed, offset))
+        elif len(waiting) <= MAX_WAITING:  # the first one is with the middleware
+            waiting.append(delivery)
         else:
             socket.disconnect(CloseCode.TOO_SLOW, "too many messages are waiting for a middleware")
 
-    async def _work(self, socket: Socket, waiting: deque[tuple[str, bytes, str | None]]) -> None:
+    def discard(self, socket: Socket, channel: str) -> None:
+        """Drop what waits of a subscription that has ended: should there be another one, it has an order of its own."""
+        if not socket.connected:
+            return
+        for delivery in self._waiting.get(socket, ()):
+            if delivery.channel == channel:
+                delivery.dropped = True
+
+    async def _work(self, socket: Socket, waiting: deque[_Delivery]) -> None:
         try:
             while waiting and socket.connected:
-                channel, packed, offset = waiting.popleft()
-                if channel in socket.channels:
-                    await self._send(socket, channel, packed, offset)
+                if not waiting[0].dropped:
+                    await self._send(socket, waiting[0])
+                waiting.popleft()
         finally:
             del self._waiting[socket]
 
-    async def _send(self, socket: Socket, channel: str, packed: bytes, offset: str | None) -> None:
+    async def _send(self, socket: Socket, delivery: _Delivery) -> None:
+        channel, packed, offset = delivery.channel, delivery.packed, delivery.offset
         action = Action("publish_out", socket, channel=channel, data=unpack_message(packed))  # a copy, to be changed
         try:
             await self._middleware.run(action)
             data = msgspec.UNSET if action.data is None and packed == NO_DATA else action.data
             told = socketcluster.Publication(channel, data, msgspec.UNSET if offset is None else offset)
             outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, told))
-            if channel in socket.channels:
+            if not delivery.dropped:
                 socket.deliver(outgoing, self._policy_of(channel), channel)
         except EventError:
             return

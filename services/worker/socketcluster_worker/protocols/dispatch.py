@@ -12,7 +12,7 @@ from types import CoroutineType
 from typing import Any, Protocol, TypeAlias
 
 from socketcluster_runtime import logging
-from socketcluster_runtime.errors import LinkError
+from socketcluster_runtime.errors import LinkError, OperationError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker import turns
 from socketcluster_worker.api.events import Handler
@@ -123,7 +123,9 @@ class Dispatch:
         if isinstance(error, EventError):
             answer: tuple[Any, ...] = error.name, error.message, error.data
         elif isinstance(error, LinkError):
-            answer = type(error).__name__, "the store did not carry the operation out"
+            is_internal = type(error) is OperationError  # of no kind: by no fault of the caller
+            error_name = "InternalServerError" if is_internal else type(error).__name__
+            answer = error_name, "the store did not carry the operation out"
             log.warning("an operation on the store failed", event_name=name, error=str(error))
         else:
             answer = "InternalServerError", f"the handler of {name!r} failed"
