@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -231,8 +230,7 @@ async def test_refusals_have_other_names(start_worker: StartWorker, probe: Probe
 async def test_a_subscription_that_is_ended_meanwhile(worker: RunningWorker, probe: Probe) -> None:
     client = await worker.socket()
     socket = await probe.sockets.get()
-    await client.send_text(json.dumps(subscribe(None, 9)))
-    await until(lambda: "kept" in socket.channels)
-    socket.kick_out("kept")
+    socket.on("kick", socket.kick_out)
+    await client.send_json([subscribe(None, 9), {"event": "kick", "data": "kept"}])
     assert (await client.next_json())["event"] == "#kickOut"
     assert (await client.next_json())["error"]["name"] == "BrokerError"
