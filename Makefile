@@ -19,7 +19,7 @@ ALONE := tests/conformance/test_autobahn.py
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test lint types format proto proto-check clean fuzz history conformance bench-store bench-attack bench-balancer
+.PHONY: help install run up down test test-networks lint types format proto proto-check clean fuzz history conformance bench-store bench-attack bench-balancer
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test: install ## Lint, types, and every test that this machine allows; CI=true: 
 	@failed=0; $(BIN)/pytest $(ALONE) || failed=1; \
 	  $(BIN)/pytest tests --ignore=tests/unit --ignore=$(ALONE) -n 2 --dist loadfile || failed=1; \
 	  $(BIN)/pytest tests/unit -n $(CORES) --dist worksteal || failed=1; exit $$failed
+
+test-networks: install ## The browser client in bad networks at length, in Chromium and in Node (45 minutes; SEED= SEEDS= SITUATIONS="'half-open' cuts")
+	@PYTHONPATH=tests $(BIN)/python -m networks $(or $(SEED),$$RANDOM) $(or $(SEEDS),10) $(SITUATIONS)
 
 conformance: install ## The conformance tests with all cases of the Autobahn suite, twice those with compression (25 minutes)
 	@AUTOBAHN_ALL=1 $(BIN)/pytest tests/conformance

@@ -218,13 +218,29 @@ class Connection:
     async def _deliver_up(self) -> None:
         while (data := await self._next(Way.UP)) is not END:
             if self._server is None:
-                reader, self._server = await asyncio.open_connection(*self._target)
-                self._connected.set_result(reader)
+                await self._connect()
+            assert self._server is not None
             await self._write(self._server, data, Way.UP)
         if self._server is None:
             self._connected.set_result(None)
         else:
             self._server.write_eof()
+
+    async def _connect(self) -> None:
+        """Connect to the server; what is cut meanwhile closes that connection, too."""
+        opening = asyncio.ensure_future(asyncio.open_connection(*self._target))
+        opening.add_done_callback(self._opened_to_server)
+        await asyncio.wait((opening,))
+        opening.result()
+
+    def _opened_to_server(self, opening: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+        if opening.cancelled() or opening.exception() is not None:
+            return
+        reader, self._server = opening.result()
+        if self._cut:
+            self._server.transport.abort()
+        else:
+            self._connected.set_result(reader)
 
     async def _deliver_down(self) -> None:
         while (data := await self._next(Way.DOWN)) is not END:
