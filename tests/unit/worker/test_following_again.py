@@ -141,6 +141,18 @@ async def test_what_waits_for_middleware_ends_with_the_subscription(worker: Runn
     assert (await client.next_json())["data"] == {"channel": "other", "data": 1}
 
 
+async def test_a_channel_that_had_no_message_yet_begins_with_the_first(worker: RunningWorker) -> None:
+    exchange = exchange_of(worker)
+    client = await worker.socket()
+    assert (await client.call("#subscribe", {"channel": "kept", "since": None}))["data"] == {"offset": "0-0"}
+    first = await exchange.publish("kept", 1)
+    assert (await client.next_json())["data"] == {"channel": "kept", "data": 1, "offset": f"{first.epoch}-1"}
+    await exchange.publish("kept", 2)
+    assert await until_number(client, 2) == [2]
+    assert (await client.call("#subscribe", {"channel": "kept", "since": "0-0"}))["data"] == {"offset": "0-0"}
+    assert await until_number(client, 2) == [1, 2]
+
+
 # What is left out on purpose.
 
 

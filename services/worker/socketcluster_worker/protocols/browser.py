@@ -9,7 +9,7 @@ from socketcluster_worker.api.broadcast import Emission
 from socketcluster_worker.connection import Connection, Handshake
 from socketcluster_worker.errors import ReservedEventError
 from socketcluster_worker.protocols.context import Context
-from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
+from socketcluster_worker.protocols.socketcluster import SocketClusterPeer, encode, encode_outgoing
 
 OWN_EVENTS = frozenset(
     ("connect", "disconnect", "reconnecting", "error", "upgrade", "kickOut", "gap", "authTokenChange")
@@ -32,14 +32,14 @@ class BrowserPeer(SocketClusterPeer):
         if event in OWN_EVENTS:
             self._server.tasks.kept_back(event)
         else:
-            super().emit(event, args)
+            self._connection.send_text(encode(event, args))
 
     def emit_shared(self, emission: Emission) -> None:
         """Send an event that goes to other sockets too."""
         if emission.event in OWN_EVENTS:
             self._server.tasks.kept_back(emission.event)
         else:
-            super().emit_shared(emission)
+            self._connection.send_outgoing(emission.form(self.protocol, encode_outgoing))
 
     def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
         """Send an event that wants an answer.

@@ -167,16 +167,16 @@ class SocketClusterPeer:
 
     def emit(self, event: str, args: tuple[Any, ...]) -> None:
         """Send an event."""
-        self._connection.send_text(_encode(event, args))
+        self._connection.send_text(encode(event, args))
 
     def emit_shared(self, emission: Emission) -> None:
         """Send an event that goes to other sockets too."""
-        self._connection.send_outgoing(emission.form(self.protocol, _encode_outgoing))
+        self._connection.send_outgoing(emission.form(self.protocol, encode_outgoing))
 
     def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
         """Send an event that wants an answer."""
         call_id = self._last_call + 1
-        text = _encode(event, args, call_id)
+        text = encode(event, args, call_id)
         self._last_call = call_id
         answer = self._calls[call_id] = self._loop.create_future()
         self._connection.send_text(text, "disconnect")
@@ -455,8 +455,12 @@ def _data(args: tuple[Any, ...] | None) -> Any:
     return msgspec.UNSET if not args else args[0] if len(args) == 1 else args
 
 
-def _encode(event: str, args: tuple[Any, ...], cid: int | None = None) -> bytes:
-    """One argument is the data; none leaves it out; several travel as a list."""
+def encode(event: str, args: tuple[Any, ...], cid: int | None = None) -> bytes:
+    """Return an event as it is sent; one argument is the data, none leaves it out, several travel as a list.
+
+    Raises:
+        NotSerializableError: an argument has no JSON form.
+    """
     data = _data(args)
     try:
         return wire.encode_event(event, data, cid)
@@ -464,5 +468,6 @@ def _encode(event: str, args: tuple[Any, ...], cid: int | None = None) -> bytes:
         raise NotSerializableError(f"{event!r}: {error}") from None
 
 
-def _encode_outgoing(event: str, args: tuple[Any, ...]) -> Outgoing:
-    return Outgoing(_encode(event, args))
+def encode_outgoing(event: str, args: tuple[Any, ...]) -> Outgoing:
+    """Return an event as ``encode`` does, for many clients."""
+    return Outgoing(encode(event, args))
