@@ -24,8 +24,16 @@ export interface Options {
   randomizationFactor?: number;
   /** How long calls and subscriptions wait for their acknowledgement. Default: 10000. */
   ackTimeout?: number;
-  /** How long a connection, or the move to a WebSocket, may take. Default: 10000. */
+  /**
+   * How long a connection may take until the server has said its first word, and again as long until it is open; and how
+   * long the move to a WebSocket may. Default: 20000.
+   */
   connectTimeout?: number;
+  /**
+   * Whether polling sends cookies, as fetch has it. Default: `same-origin`. `include` where the server is of another
+   * origin and its option `origins` names this page's host: only then the session's cookie travels.
+   */
+  credentials?: "omit" | "same-origin" | "include";
   /** Parameters for the query of every request. */
   query?: Record<string, string>;
   /** Fields for the data of the handshake. */
@@ -49,22 +57,48 @@ export interface BuiltInEvents {
   /** The connection is tried again after `delay`. */
   reconnecting: { attempt: number; delay: number };
   /**
-   * A connection that could not be made (`ConnectError`), a message that was dropped (`QueueFullError`,
-   * `MessageTooLargeError`) or not understood (`ProtocolError`), an auth token that was not accepted, or what a listener
-   * threw.
+   * A connection that could not be made ({@link ConnectError}); an emit that was not sent, or may not have arrived
+   * ({@link EmitError}); a channel that cannot be subscribed to after a reconnection, for the moment or, where the error is
+   * the server's refusal, for good ({@link ChannelError}); a message that was not understood (`ProtocolError`), an auth
+   * token that was not accepted, or what a listener threw.
    */
-  error: Error;
+  error: Error & Partial<ConnectError & EmitError & ChannelError>;
   /** The connection has moved; it may do so before `connect`. */
   upgrade: Transport;
   /** The server has ended a subscription. */
   kickOut: { channel: string; message?: string };
   /**
-   * After a reconnection, messages of a channel are gone: those from the first to the last number of `missing`, or, where
-   * it is null, an unknown number, because the server began to count anew.
+   * Messages of a channel are gone: those from the first to the last number of `missing`, or, where it is null, an unknown
+   * number, because the server began to count anew.
    */
   gap: { channel: string; missing: [number, number] | null };
   /** The server gave an auth token, or took it away (null). */
   authTokenChange: { token: string | null; claims: Record<string, unknown> | null };
+}
+
+/** Why a connection could not be made. */
+export interface ConnectError extends Error {
+  name: "ConnectError";
+  /** A WebSocket close code, or the one that the server refused the handshake with; 1006 where nothing was heard. */
+  code: number;
+  /** Does trying again have a point, so that the client does? */
+  willReconnect: boolean;
+  /** The error with which the server refused the handshake: its name, message and data. */
+  cause?: Error & { data?: unknown };
+}
+
+/**
+ * What became of an emit: `QueueFullError`, `MessageTooLargeError` (it was not sent), or `SocketClosedError`, whose message
+ * says whether it was not sent, or may not have arrived.
+ */
+export interface EmitError extends Error {
+  event: string;
+}
+
+/** Why a channel is not subscribed to. */
+export interface ChannelError extends Error {
+  channel: string;
+  data?: unknown;
 }
 
 /**
@@ -75,8 +109,7 @@ export interface CallError extends Error {
   data?: unknown;
 }
 
-export class Channel<T = any> {
-  private constructor();
+export interface Channel<T = any> {
   readonly name: string;
   /** Listen to the messages; those that came before the first listener (at most 1000) are delivered to it. */
   on(listener: (data: T) => unknown): this;
@@ -87,8 +120,7 @@ export class Channel<T = any> {
   unsubscribe(): Promise<void>;
 }
 
-export class Socket {
-  private constructor();
+export interface Socket {
   /** Names the connection while it is open. */
   readonly id: string | null;
   /** `connecting` also while it waits for the next attempt. */
@@ -110,14 +142,19 @@ export class Socket {
   /** Remove a listener, an event's listeners, or all. */
   off(event?: string, listener?: (data: any) => unknown): this;
 
-  /** Send an event. While there is no connection, up to 1000 emits and calls wait for one. */
+  /**
+   * Send an event, at most once: while there is no connection, up to 1000 emits and calls wait for one; what a connection
+   * takes along that is lost is not repeated. What was certainly not sent is told by `error`.
+   * @throws TypeError the name is the client's own, or there is more than one value, or a callback
+   */
   emit(event: string, data?: unknown): this;
   /** Send an event; resolves with its acknowledgement, rejects with a {@link CallError}. */
   call<T = any>(event: string, data?: unknown, options?: { timeout?: number }): Promise<T>;
 
   /**
-   * Subscribe to a channel; the subscription is made again after a reconnection. If the channel has a history, what was
-   * published meanwhile comes first, in order and once.
+   * Subscribe to a channel. The subscription is made again after a reconnection, and tried again for as long as the server
+   * cannot make it; only a refusal ends it. If the channel has a history, what was published meanwhile comes first, in
+   * order and once. Rejects with a {@link ChannelError}.
    */
   subscribe<T = any>(channel: string): Promise<Channel<T>>;
   unsubscribe(channel: string): Promise<void>;
@@ -137,3 +174,7 @@ export class Socket {
  * @throws TypeError an option is unknown, and the message names the nearest known one; or its value is not usable
  */
 export function connect(options?: Options): Socket;
+export function connect(url: string | URL, options?: Options): Socket;
+
+declare const socketCluster: { connect: typeof connect };
+export default socketCluster;

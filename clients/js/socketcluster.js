@@ -1,7 +1,6 @@
 /*!
- * The browser client of SocketCluster for Python: Engine.IO revision 4 (long-polling, WebSocket, upgrade) carrying
- * SocketCluster messages. A classic script that sets `globalThis.socketCluster`, a CommonJS module, and, through
- * socketcluster.mjs, an ES module. Types are in socketcluster.d.ts.
+ * The browser client of SocketCluster for Python: SocketCluster messages on Engine.IO revision 4. A classic script that
+ * sets `globalThis.socketCluster`, and a CommonJS module.
  */
 (function (root) {
   "use strict";
@@ -15,7 +14,8 @@
     reconnectionDelayMax: 10000,
     randomizationFactor: 0.5,
     ackTimeout: 10000,
-    connectTimeout: 10000,
+    connectTimeout: 20000,
+    credentials: "same-origin",
     query: {},
     auth: null,
     tokenStorage: null,
@@ -24,55 +24,53 @@
     fetch: root.fetch,
   };
   const BUILT_IN = new Set(["connect", "disconnect", "reconnecting", "error", "upgrade", "kickOut", "gap", "authTokenChange"]);
+  const CREDENTIALS = ["omit", "same-origin", "include"];
+  const TIMER_LIMIT = 0x7fffffff; // ms
   const QUEUE_LIMIT = 1000; // messages that wait for a connection
+  const RETRY_TIME = 8000; // ms for which a request is sent again; the server waits for 10 s
+  const HEDGE_TIME = 3000; // ms after which an opening is asked for by another connection, too
+  const PROOF_TIME = 10000; // ms in which a WebSocket that took over must bring something
+  const BLOCKED_TIME = 300000; // ms without an upgrade after one that brought nothing
+  const WATCH_TIME = 10000; // ms between two looks at the clock: timers sleep with their machine
   const SEPARATOR = "\x1e"; // between the packets of one polling payload
   const HANDSHAKE_CID = 1; // calls are numbered from the next on
   const PACKET = { OPEN: "0", CLOSE: "1", PING: "2", PONG: "3", MESSAGE: "4", UPGRADE: "5", NOOP: "6" };
   const OPEN = 1; // a WebSocket's readyState
+  /** Errors of what a server cannot do now; any other is a refusal. */
+  const TEMPORARY = /^(Timeout|StoreUnavailable|PartitionUnavailable|ResultLost|Broker|InternalServer)Error$/;
   const CODE = { NORMAL: 1000, GOING_AWAY: 1001, NO_STATUS: 1005, ABNORMAL: 1006, RESTART: 1012, PERMANENT: 4500 };
 
-  /** @returns {Error} an error with a name and, when the server sent some, data */
-  function makeError(name, message, data) {
-    const error = Object.assign(new Error(message), { name });
-    return data === undefined ? error : Object.assign(error, { data });
+  function makeError(name, message, more) {
+    return Object.assign(new Error(message), { name }, more);
   }
 
-  /** @returns {Error} the error that a server's `{"name", "message", "data"}` describes */
+  /** Make an Error of what the server sent. */
   function remoteError(error) {
     const { name = "Error", message = String(error), data } = Object(error);
-    return makeError(name, message, data);
+    return makeError(name, message, data === undefined ? {} : { data });
   }
 
-  /** @returns {number} the bytes that `text` takes as UTF-8 */
   function byteLength(text) {
     return new TextEncoder().encode(text).length;
   }
 
-  /** @returns {Error | null} why a message of that text cannot be a packet of at most `limit` bytes */
+  /** @returns {Error | null} why the text cannot be a message of at most `limit` bytes */
   function tooLarge(text, limit) {
-    const size = 1 + (text.length * 3 < limit ? text.length : byteLength(text)); // exact only where it matters
+    const size = 1 + (text.length * 3 < limit ? text.length : byteLength(text));
     return size <= limit ? null : makeError("MessageTooLargeError", `${size} bytes; the server takes ${limit}`);
   }
 
-  /** @returns {number} the edits that make one word of the other */
-  function distance(a, b) {
-    let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-    for (let i = 1; i <= a.length; i++) {
-      const next = [i];
-      for (let j = 1; j <= b.length; j++) {
-        next.push(Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1)));
-      }
-      row = next;
-    }
-    return row[b.length];
+  /** @returns {number} how much of two words is alike, from 0 to 1 */
+  function likeness(a, b) {
+    const [ones, others] = [a, b].map((word) => [...word.toLowerCase()].map((letter, i, all) => letter + all[i + 1]));
+    return (2 * ones.filter((pair) => others.includes(pair)).length) / (ones.length + others.length);
   }
 
   function checkOptions(given) {
     const known = Object.keys(DEFAULTS);
     for (const name of Object.keys(given)) {
       if (known.includes(name)) continue;
-      const far = (other) => distance(name.toLowerCase(), other.toLowerCase());
-      const nearest = known.reduce((best, other) => (far(other) < far(best) ? other : best));
+      const nearest = known.reduce((best, other) => (likeness(name, other) > likeness(name, best) ? other : best));
       throw new TypeError(`unknown option "${name}"; did you mean "${nearest}"?`);
     }
     const set = Object.entries(given).filter(([, value]) => value !== undefined);
@@ -81,6 +79,7 @@
       if (typeof DEFAULTS[name] === "number") checkNumber(name, value);
     }
     const { transports } = options;
+    if (!CREDENTIALS.includes(options.credentials)) throw new TypeError(`credentials must be one of ${CREDENTIALS}`);
     if (!Array.isArray(transports) || !transports.length || transports.some((t) => !DEFAULTS.transports.includes(t))) {
       throw new TypeError('transports must list "polling", "websocket" or both');
     }
@@ -96,8 +95,14 @@
   }
 
   function checkNumber(name, value) {
-    const right = typeof value === "number" && value >= 0 && value <= 0x7fffffff; // the most that timers take
-    if (!right) throw new TypeError(`${name} must be a number from 0 to ${0x7fffffff}`);
+    if (typeof value === "number" && value >= 0 && value <= TIMER_LIMIT) return;
+    throw new TypeError(`${name} must be a number from 0 to ${TIMER_LIMIT}`);
+  }
+
+  /** Refuse what other clients take: a callback, further arguments. */
+  function checkData(data, more) {
+    if (!more.length && typeof data !== "function") return;
+    throw new TypeError("an event has one value (put several into a list) and no callback (use call)");
   }
 
   function checkFunction(fn) {
@@ -111,7 +116,6 @@
     return event;
   }
 
-  /** @returns {Promise} what a listener gives or throws */
   async function attempt(fn, data) {
     return fn(data);
   }
@@ -122,15 +126,14 @@
     });
   }
 
-  /** @returns {boolean} whether a message of that offset is new to who has seen the other; without offsets any is */
-  function follows(seen, offset) {
-    if (!seen || !offset) return true;
+  /** @returns {number} how far an offset is behind another; NaN: of another epoch */
+  function steps(seen, offset) {
     const [epoch, number] = seen.split("-");
     const [itsEpoch, itsNumber] = offset.split("-");
-    return epoch !== itsEpoch || Number(itsNumber) > Number(number);
+    return epoch === itsEpoch ? itsNumber - number : NaN;
   }
 
-  /** @returns {object | null} what an auth token says, if it is a JSON Web Token */
+  /** @returns {object | null} what a JSON Web Token says */
   function claimsOf(token) {
     try {
       const payload = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
@@ -140,6 +143,10 @@
     }
   }
 
+  function itemsOf(entries) {
+    return entries.map(({ item }) => item).filter(Boolean);
+  }
+
   function ignore() {}
 
   /** One Engine.IO connection, from its opening to its end, whatever carries it meanwhile. */
@@ -147,68 +154,111 @@
     transport;
     maxPayload = Infinity;
     #options;
-    #report; // open(), message(text), upgrade(transport), close(code, reason): what the owner is told
+    #report; // open(), message(text), upgrade(transport), lost(items), close(code, reason, left): the owner's
+    #upgrades; // may it move to a WebSocket?
+    #hedge; // may the browser have kept dead connections, that it would open with?
     #sid = null;
     #closed = false;
-    #outbox = []; // packets in order, not yet given to a transport
+    #outbox = []; // [{ packet, item }] not yet given to a transport; items are the owner's
     #getting = false;
-    #posting = false;
-    #paused = false; // polling stops for the upgrade: nothing new is sent or asked for
+    #posting = []; // what the POST in flight carries
+    #paused = false; // for the upgrade nothing new is sent or asked for
+    #numbered = false; // does the server know requests by numbers, so that they may be repeated?
+    #numbers = { GET: 0, POST: 0 };
     #webSocket = null;
+    #handed = []; // [{ end, item }] that the WebSocket may still hold; end: in bytes since its beginning
+    #bytes = 0; // that the WebSocket was given
     #probe = null; // { webSocket, timer } of the upgrade under way
-    #aborters = new Set(); // of the requests in flight; one each, as Node's fetch keeps a signal's listeners too long
+    #stops = new Set(); // one for each request or pause: Node's fetch keeps a signal's listeners too long
+    #aborted = false;
+    #leaving = false;
     #silence = 0; // ms without a packet after which the server counts as lost
-    #heardAt = 0;
+    #heard = { now: 0, date: 0 }; // when the last packet came, by a clock that nobody sets, and one that never sleeps
+    #proven = true; // has the WebSocket that took over brought anything?
     #timer;
+    #proofTimer;
 
-    constructor(options, transport, report) {
+    constructor(options, { transport, upgrades, hedge }, report) {
       this.#options = options;
       this.#report = report;
+      this.#upgrades = upgrades;
+      this.#hedge = hedge;
       this.transport = transport;
       if (transport === "polling") this.#poll();
-      else this.#adopt(this.#openWebSocket());
+      else this.#start();
     }
 
-    /** Send a message packet. */
-    send(text) {
-      this.#outbox.push(PACKET.MESSAGE + text);
+    get isHeard() {
+      return this.#sid !== null;
+    }
+
+    /** Send a message; if it was not sent, or perhaps not, the end is reported with its item. */
+    send(text, item) {
+      this.#outbox.push({ packet: PACKET.MESSAGE + text, item });
       this.#flush();
     }
 
-    /** Send what waits, tell the server, and end; nothing is reported any more. */
-    close() {
+    /** Send what waits, tell the server, and end without a report. */
+    close(leaving = false) {
       if (this.#closed) return;
       this.#stop();
+      this.#leaving = leaving;
       if (this.#webSocket) {
         if (this.#sid) this.#webSocket.send(PACKET.CLOSE);
         this.#webSocket.close(CODE.NORMAL);
       } else if (this.#sid) {
         this.#timer = setTimeout(() => this.#abort(), this.#options.connectTimeout);
-        this.#outbox.push(PACKET.CLOSE);
+        this.#outbox.push({ packet: PACKET.CLOSE });
         this.#post();
       } else {
         this.#abort();
       }
     }
 
-    /** The connection is lost, or the server ended it. */
-    #end(code, reason) {
+    lose(reason) {
+      this.#end(CODE.ABNORMAL, reason, true);
+    }
+
+    /** Look whether the server has been silent for too long. */
+    check() {
+      if (this.#closed || !this.#sid) return;
+      clearTimeout(this.#timer);
+      const { now, date } = this.#heard;
+      const left = this.#silence - Math.max(performance.now() - now, Date.now() - date);
+      if (left <= 0) this.lose(`nothing heard for ${this.#silence} ms`);
+      else this.#timer = setTimeout(() => this.check(), Math.min(left, WATCH_TIME));
+    }
+
+    #end(code, reason, hedge = false) {
       if (this.#closed) return;
+      const { bufferedAmount = 0 } = this.#webSocket || {};
+      const buffered = this.#handed.filter(({ end }) => end > this.#bytes - bufferedAmount);
       this.#stop();
       this.#abort();
       if (this.#webSocket) this.#webSocket.close();
-      this.#report.close(code, reason);
+      const left = {
+        unsent: itemsOf(this.#outbox.splice(0)),
+        doubtful: itemsOf([...this.#posting.splice(0), ...buffered]),
+        blocked: !this.#proven,
+        hedge,
+      };
+      this.#report.close(code, reason, left);
     }
 
     #stop() {
       this.#closed = true;
       clearTimeout(this.#timer);
+      clearTimeout(this.#proofTimer);
       this.#giveUpgradeUp();
     }
 
     #receive(packet) {
       if (this.#closed) return;
-      this.#heardAt = performance.now();
+      this.#heard = { now: performance.now(), date: Date.now() };
+      if (!this.#proven && this.#webSocket) {
+        this.#proven = true;
+        clearTimeout(this.#proofTimer);
+      }
       const data = packet.slice(1);
       if ((packet[0] === PACKET.OPEN) === Boolean(this.#sid)) return this.#refuse(packet);
       switch (packet[0]) {
@@ -217,7 +267,7 @@
         case PACKET.CLOSE:
           return this.#end(CODE.NO_STATUS, "the server closed the connection");
         case PACKET.PING:
-          this.#outbox.push(PACKET.PONG + data);
+          this.#outbox.push({ packet: PACKET.PONG + data });
           return this.#flush();
         case PACKET.MESSAGE:
           return this.#report.message(data);
@@ -239,36 +289,31 @@
       } catch {
         // refused below
       }
-      const { sid, upgrades = [], pingInterval, pingTimeout, maxPayload = Infinity } = Object(open);
+      const { sid, upgrades = [], pingInterval, pingTimeout, maxPayload = Infinity, numbered } = Object(open);
       this.#silence = pingInterval + pingTimeout;
       if (!sid || !(this.#silence > 0)) return this.#refuse(text);
       this.#sid = sid;
+      this.#numbered = numbered === true;
       this.maxPayload = maxPayload;
-      this.#watchSilence();
+      this.check();
       this.#report.open();
-      const { transports, WebSocket } = this.#options;
-      const wanted = this.transport === "polling" && transports.includes("websocket") && WebSocket;
+      const wanted = this.transport === "polling" && this.#upgrades && this.#options.WebSocket;
       if (wanted && upgrades.includes("websocket") && !this.#closed) this.#upgrade();
-    }
-
-    #watchSilence() {
-      const left = this.#heardAt + this.#silence - performance.now();
-      if (left <= 0) this.#end(CODE.ABNORMAL, `nothing heard for ${this.#silence} ms`);
-      else this.#timer = setTimeout(() => this.#watchSilence(), left);
     }
 
     #flush() {
       if (this.#closed || this.#paused || !this.#sid) return;
       if (this.transport === "polling") this.#post();
-      else for (const packet of this.#outbox.splice(0)) this.#webSocket.send(packet);
+      else for (const entry of this.#outbox.splice(0)) this.#hand(entry);
     }
 
-    #url(transport) {
+    #url(transport, number) {
       const url = new URL(this.#options.url);
       url.protocol = url.protocol.replace(/^(http|ws)/, transport === "websocket" ? "ws" : "http");
       const query = { ...this.#options.query, EIO: "4", transport };
+      if (this.#sid) query.sid = this.#sid;
+      if (number !== undefined) query.seq = number;
       for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
-      if (this.#sid) url.searchParams.set("sid", this.#sid);
       return url.href;
     }
 
@@ -279,60 +324,127 @@
       this.#getting = true;
       try {
         do {
-          const payload = await this.#request("GET");
+          const payload = await (this.#sid ? this.#request("GET") : this.#ask());
           for (const packet of payload.split(SEPARATOR)) this.#receive(packet);
         } while (!this.#closed && !this.#paused);
       } catch (error) {
-        this.#end(CODE.ABNORMAL, (error.cause || error).message); // Node tells the reason in the cause
+        this.#fail(error);
       }
       this.#getting = false;
       this.#switchWhenQuiet();
     }
 
     async #post() {
-      if (this.#posting) return;
-      this.#posting = true;
+      if (this.#posting.length) return;
+      this.#posting = [{}];
       try {
-        await null; // what is emitted in one go travels in one request
-        while (this.#outbox.length && !this.#paused) await this.#request("POST", this.#takePayload());
+        await null; // what is emitted in one go travels together
+        while (this.#outbox.length && !this.#paused) {
+          this.#posting = this.#takePayload();
+          await this.#request("POST", this.#posting.map(({ packet }) => packet).join(SEPARATOR));
+        }
       } catch (error) {
-        this.#end(CODE.ABNORMAL, (error.cause || error).message); // Node tells the reason in the cause
+        this.#fail(error);
       }
-      this.#posting = false;
+      this.#posting = [];
       if (!this.#closed) return this.#switchWhenQuiet();
       clearTimeout(this.#timer);
       this.#abort();
     }
 
-    #takePayload() {
-      let size = 0;
-      let count = 0;
-      do size += byteLength(this.#outbox[count++]) + SEPARATOR.length;
-      while (count < this.#outbox.length && size + byteLength(this.#outbox[count]) <= this.maxPayload);
-      return this.#outbox.splice(0, count).join(SEPARATOR);
+    #fail(error) {
+      const { message = error, cause } = Object(error);
+      if (this.#closed) this.#report.lost(itemsOf([...this.#posting, ...this.#outbox.splice(0)]));
+      this.#end(CODE.ABNORMAL, String(Object(cause).message || message)); // Node has the reason there
     }
 
-    async #request(method, body) {
-      const { fetch } = this.#options; // a browser's fetch must not be called as a method of another object
-      const aborter = new AbortController();
-      const { signal } = aborter;
-      this.#aborters.add(aborter);
-      try {
-        const how = { method, body, signal, credentials: "include", cache: "no-store" };
-        const response = await fetch(this.#url("polling"), how);
-        const text = await response.text();
-        if (!response.ok) throw new Error(`${method} was answered ${response.status}: ${text.slice(0, 200)}`);
+    #takePayload() {
+      const sizeOf = ({ packet }) => byteLength(packet);
+      let size = 0;
+      let count = 0;
+      do size += sizeOf(this.#outbox[count++]) + SEPARATOR.length;
+      while (count < this.#outbox.length && size + sizeOf(this.#outbox[count]) <= this.maxPayload);
+      return this.#outbox.splice(0, count);
+    }
+
+    /** Open; beside a request that gets no answer further ones take other connections. */
+    async #ask() {
+      const asked = [];
+      do {
+        asked.push(this.#fetch("GET", undefined, 0));
+        const more = this.#hedge && asked.length < 4 ? [this.#pause(HEDGE_TIME)] : [];
+        const text = await Promise.race([...asked, ...more]);
+        if (!text) continue;
+        for (const stop of this.#stops) stop();
         return text;
+      } while (!this.#aborted);
+      throw new Error("the connection has ended");
+    }
+
+    /** Send a request; to a server that knows its number again and again, should it or its answer be lost. */
+    async #request(method, body) {
+      const number = this.#numbered ? ++this.#numbers[method] : undefined;
+      let failing; // since when
+      for (let pause = 100; ; pause = Math.min(2 * pause, 2000)) {
+        const begun = performance.now();
+        try {
+          return await this.#fetch(method, body, number);
+        } catch (error) {
+          const now = performance.now();
+          if (failing === undefined || now - begun > RETRY_TIME) failing = now; // what waited for long had worked
+          const { isFinal = false } = Object(error);
+          if (!this.#numbered || this.#aborted || isFinal || now - failing > RETRY_TIME) throw error;
+        }
+        await this.#pause(pause * (0.5 + Math.random()));
+        if (this.#aborted) throw new Error("the connection has ended");
+      }
+    }
+
+    #pause(time) {
+      return new Promise((resolve) => {
+        const stop = () => {
+          clearTimeout(timer);
+          this.#stops.delete(stop);
+          resolve();
+        };
+        const timer = setTimeout(stop, time);
+        this.#stops.add(stop);
+      });
+    }
+
+    async #fetch(method, body, number) {
+      const { fetch, credentials } = this.#options; // no browser lets it be a method of another object
+      const aborter = new AbortController();
+      const stop = () => aborter.abort();
+      this.#stops.add(stop);
+      try {
+        const how = { method, body, credentials, signal: aborter.signal, cache: "no-store", keepalive: this.#leaving };
+        const response = await fetch(this.#url("polling", number), how);
+        const { ok, status } = response;
+        const text = await response.text();
+        if (ok && (method === "GET" ? /^[0-6]/.test(text) : text === "ok")) return text; // else somebody on the way answers
+        const isFinal = status >= 400 && status < 500 && status !== 408 && status !== 429;
+        throw Object.assign(new Error(`${method} was answered ${status}: ${text.slice(0, 200)}`), { isFinal });
       } finally {
-        this.#aborters.delete(aborter);
+        this.#stops.delete(stop);
       }
     }
 
     #abort() {
-      for (const aborter of this.#aborters) aborter.abort();
+      this.#aborted = true;
+      for (const stop of this.#stops) stop();
+      this.#stops.clear();
     }
 
     // -- WebSocket
+
+    #start() {
+      try {
+        this.#adopt(this.#openWebSocket());
+      } catch (error) {
+        queueMicrotask(() => this.#fail(error));
+      }
+    }
 
     #openWebSocket() {
       const webSocket = new this.#options.WebSocket(this.#url("websocket"));
@@ -344,6 +456,13 @@
       this.#webSocket = webSocket;
       webSocket.onmessage = ({ data }) => this.#receive(String(data));
       webSocket.onclose = ({ code, reason }) => this.#end(code, reason || "the WebSocket was closed");
+    }
+
+    #hand({ packet, item }) {
+      if (!this.#webSocket.bufferedAmount) this.#handed = [];
+      this.#bytes += byteLength(packet);
+      this.#handed.push({ end: this.#bytes, item });
+      this.#webSocket.send(packet);
     }
 
     /** Try a WebSocket beside the polling; polling goes on until it has answered. */
@@ -382,16 +501,23 @@
       this.#flush();
     }
 
-    /** Both requests are back: nothing is on its way over polling, so the WebSocket can take over where it ended. */
+    /** Nothing is on its way over polling: the WebSocket can take over. */
     #switchWhenQuiet() {
-      if (!this.#paused || this.#getting || this.#posting || this.#closed) return;
+      if (!this.#paused || this.#getting || this.#posting.length || this.#closed) return;
       if (this.#probe.webSocket.readyState !== OPEN) return this.#giveUpgradeUp();
       const webSocket = this.#endProbe();
       this.transport = "websocket";
       this.#adopt(webSocket);
       webSocket.send(PACKET.UPGRADE);
+      if (this.#numbered) this.#prove();
       this.#flush();
       this.#report.upgrade(this.transport);
+    }
+
+    /** Some proxies let no more through than the opening. */
+    #prove() {
+      this.#proven = false;
+      this.#proofTimer = setTimeout(() => this.#end(CODE.ABNORMAL, "the WebSocket brings nothing"), PROOF_TIME);
     }
   }
 
@@ -423,8 +549,8 @@
       return this;
     }
 
-    publish(data) {
-      return this.#socket.publish(this.name, data);
+    publish(data, ...more) {
+      return this.#socket.publish(this.name, data, ...more);
     }
 
     unsubscribe() {
@@ -446,19 +572,30 @@
     #id = null;
     #recovered = false;
     #token = null; // the auth token, where no storage keeps it
-    #queue = []; // [{ text, cid }] that wait for a connection; cid only for a call
-    #calls = new Map(); // cid: { resolve, reject, timer, sent }
+    #queue = []; // [{ text, event, cid, bound }] that wait for a connection; cid only for a call
+    #calls = new Map(); // cid: { resolve, reject, promise, answered, timer, sent }
     #lastCid = HANDSHAKE_CID;
-    #subscriptions = new Map(); // channel name: { channel, deliver, ready, settle, active }
-    #announced = null; // { code, reason } of the #disconnect that precedes the server's closing
-    #attempt = 0; // how often a reconnection was tried
-    #failures = 0; // connections in a row that never opened
+    #subscriptions = new Map(); // channel name: see subscribe()
+    #announced = null; // { code, reason } of the server's #disconnect
+    #attempt = 0;
+    #failures = 0; // connections in a row
+    #blockedAt = -Infinity; // when a WebSocket brought nothing
+    #hedge = false; // was the last connection lost in silence?
     #connectTimer;
     #retryTimer;
-    #tryNow = () => this.#retryTimer && this.#open();
+    #pageListeners;
 
     constructor(options) {
       this.#options = options;
+      const check = () => this.#engine && this.#engine.check();
+      this.#pageListeners = {
+        online: () => this.#online(),
+        offline: () => this.#engine && this.#engine.lose("the browser is offline"),
+        pagehide: ({ persisted }) => this.#pageHidden(persisted),
+        pageshow: ({ persisted }) => persisted && this.#online(),
+        resume: check,
+        visibilitychange: check,
+      };
     }
 
     get id() { return this.#id; }
@@ -483,36 +620,52 @@
     }
 
     /** Send an event; while there is no connection it waits for one. */
-    emit(event, data) {
-      this.#enqueue({ text: JSON.stringify({ event: checkName(event), data }) });
+    emit(event, data, ...more) {
+      checkData(data, more);
+      this.#enqueue({ text: JSON.stringify({ event: checkName(event), data }), event });
       return this;
     }
 
     /** Send an event and wait for its acknowledgement. */
-    call(event, data, { timeout = this.#options.ackTimeout } = {}) {
-      return this.#call(event, data, timeout);
+    call(event, data, options = {}, ...more) {
+      const { timeout = this.#options.ackTimeout } = Object(options);
+      return this.#call(event, data, { timeout, more: typeof options === "object" ? more : [options] });
     }
 
-    /** Call; `answered` hears of the answer before any message that comes after it. */
-    #call(event, data, timeout, answered = ignore) {
-      return new Promise((resolve, reject) => {
+    /** `answered` hears of the answer before any later message; what is `bound` to this connection goes by no other. */
+    #call(event, data, { timeout = this.#options.ackTimeout, answered = ignore, bound = false, more = [] } = {}) {
+      let call;
+      const promise = new Promise((resolve, reject) => {
         checkNumber("timeout", timeout);
+        checkData(data, more);
         const cid = ++this.#lastCid;
         const text = JSON.stringify({ event: checkName(event), data, cid });
         const late = () => this.#settle(cid, makeError("TimeoutError", `no answer to "${event}" in ${timeout} ms`));
-        this.#calls.set(cid, { resolve, reject, answered, timer: setTimeout(late, timeout), sent: false });
-        this.#enqueue({ text, cid });
+        call = { resolve, reject, answered, timer: setTimeout(late, timeout), sent: false, item: { text, event, cid, bound } };
       });
+      if (call) {
+        call.promise = promise;
+        this.#calls.set(call.item.cid, call);
+        this.#enqueue(call.item);
+      }
+      return promise;
     }
 
-    publish(channel, data) {
-      return this.call("#publish", { channel, data });
+    publish(channel, data, ...more) {
+      return this.#call("#publish", { channel, data }, { more: typeof data === "function" ? [data] : more });
     }
 
     /** Receive a channel's messages from now on, after reconnections too. */
     subscribe(name) {
       if (!this.#subscriptions.has(name)) {
-        const subscription = { active: false, offset: null }; // offset: "epoch-number" of the last message
+        const subscription = {
+          active: false, // has it been made once?
+          offset: null, // "epoch-number" of the last message
+          skips: false, // does the server leave out what is too much, on purpose?
+          held: [], // behind a gap, while the server is asked
+          asking: false,
+          failures: 0, // in a row
+        };
         subscription.channel = new Channel(this, name, (deliver) => (subscription.deliver = deliver));
         subscription.ready = new Promise((resolve, reject) => {
           const { ackTimeout } = this.#options;
@@ -523,8 +676,9 @@
           const timer = setTimeout(late, ackTimeout);
           subscription.settle = (error) => {
             clearTimeout(timer);
-            if (error) reject(error);
-            else resolve(subscription.channel);
+            if (!error) return resolve(subscription.channel);
+            if (error.name === "SocketClosedError") subscription.ready.catch(ignore);
+            return reject(Object.assign(error, { channel: name }));
           };
         });
         this.#subscriptions.set(name, subscription);
@@ -536,28 +690,32 @@
     async unsubscribe(name) {
       if (!this.#subscriptions.has(name)) return;
       this.#forget(name, makeError("SocketClosedError", `unsubscribed from "${name}"`));
+      if (this.#state === "open") await this.#request("#unsubscribe", name);
+    }
+
+    /** Throw the auth token away, here and at the server. */
+    async deauthenticate() {
+      this.#keepToken(null);
+      if (this.#state === "open") await this.#request("#removeAuthToken");
+    }
+
+    /** Ask for what the connection's end brings about, too. */
+    async #request(event, data) {
       const engine = this.#engine;
-      if (this.#state !== "open") return;
-      await this.call("#unsubscribe", name).catch((error) => {
-        if (this.#engine === engine) throw error; // else the connection's end has ended the subscription, too
+      await this.#call(event, data, { bound: true }).catch((error) => {
+        if (this.#engine === engine) throw error;
       });
     }
 
-    /** Throw the auth token away, here and, while there is a connection, at the server. */
-    async deauthenticate() {
-      this.#keepToken(null);
-      if (this.#state === "open") await this.call("#removeAuthToken");
-    }
-
-    /** Connect after disconnect(); while a reconnection waits for its time, try at once. */
+    /** Connect after disconnect(); or do not wait for the next attempt. */
     connect() {
       if (this.#state === "closed") {
         this.#state = "connecting";
         this.#attempt = this.#failures = 0;
-        if (root.addEventListener) root.addEventListener("online", this.#tryNow);
+        this.#watchPage("addEventListener");
         this.#open();
-      } else {
-        this.#tryNow();
+      } else if (this.#retryTimer) {
+        this.#open();
       }
       return this;
     }
@@ -579,7 +737,7 @@
       return this;
     }
 
-    /** Call the listeners in order; the result is a promise of each one's result. */
+    /** @returns {Promise[]} of the listeners' results */
     #fire(event, data) {
       return this.#heard(event).map((listener) => {
         if (listener.once) this.#listeners.set(event, this.#heard(event).filter((one) => one !== listener));
@@ -587,7 +745,7 @@
       });
     }
 
-    /** Make sure that what a listener threw is seen: by the error listeners, else as an uncaught error. */
+    /** What a listener threw is seen by the error listeners, else as an uncaught error. */
     #watch(results) {
       for (const result of results) {
         result.catch((error) => {
@@ -603,24 +761,65 @@
       else this.#watch(results);
     }
 
+    // -- the page
+
+    #watchPage(how) {
+      for (const [event, listener] of Object.entries(this.#pageListeners)) {
+        const target = event === "resume" || event === "visibilitychange" ? root.document : root;
+        if (target && target[how]) target[how](event, listener);
+      }
+    }
+
+    /** There is a network again, or the page is back: neither wait, nor trust what was begun before. */
+    #online() {
+      if (this.#state !== "connecting") {
+        if (this.#engine) this.#engine.check();
+      } else if (this.#retryTimer) {
+        this.#open();
+      } else if (this.#engine && !this.#engine.isHeard) {
+        this.#engine.close();
+        this.#open();
+      }
+    }
+
+    /** The page is left, perhaps for good; a connection would keep browsers from holding it. */
+    #pageHidden(persisted) {
+      if (!this.#engine) return;
+      this.#engine.close(true);
+      if (persisted) this.#leave(CODE.GOING_AWAY, "the page was left", { wanted: true });
+    }
+
     // -- connection
 
     #open() {
       clearTimeout(this.#retryTimer);
+      clearTimeout(this.#connectTimer);
       this.#retryTimer = undefined;
       const { transports, connectTimeout, auth } = this.#options;
-      const transport = transports[0] === "polling" ? "polling" : transports[this.#failures % transports.length];
-      const authToken = this.#loadToken() || Object(auth).authToken || null; // what the server gave goes first
+      const isBlocked = performance.now() - this.#blockedAt < BLOCKED_TIME;
+      const transport =
+        transports[0] === "polling" || (isBlocked && transports[1]) ? "polling" : transports[this.#failures % transports.length];
+      const how = { transport, upgrades: transports.includes("websocket") && !isBlocked, hedge: this.#hedge };
+      const authToken = this.#loadToken() || Object(auth).authToken || null;
       const handshake = { event: "#handshake", data: { ...auth, authToken }, cid: HANDSHAKE_CID };
-      const engine = new Engine(this.#options, transport, {
-        open: () => engine.send(JSON.stringify(handshake)),
+      const watch = () => {
+        const blocked = engine.isHeard && engine.transport === "websocket"; // it brings an opening, and no more
+        const late = () => this.#leave(CODE.ABNORMAL, `no connection in ${connectTimeout} ms`, { wanted: true, blocked });
+        clearTimeout(this.#connectTimer);
+        this.#connectTimer = setTimeout(late, connectTimeout);
+      };
+      const engine = new Engine(this.#options, how, {
+        open: () => {
+          watch(); // the rest may take as long again
+          engine.send(JSON.stringify(handshake));
+        },
         message: (text) => this.#receive(engine, text),
         upgrade: (name) => this.#tell("upgrade", name),
-        close: (code, reason) => this.#leave(code, reason, true),
+        lost: (items) => this.#tellLost(items, "may not have arrived", true),
+        close: (code, reason, left) => this.#leave(code, reason, { wanted: true, ...left }),
       });
       this.#engine = engine;
-      const late = () => this.#leave(CODE.ABNORMAL, `no connection in ${connectTimeout} ms`, true);
-      this.#connectTimer = setTimeout(late, connectTimeout);
+      watch();
     }
 
     #opened(data) {
@@ -637,8 +836,8 @@
       if (data.authError) this.#tell("error", remoteError(data.authError));
     }
 
-    /** The connection ends, or could not be made. */
-    #leave(code, reason, wanted = false) {
+    /** The connection ends, or could not be made; `wanted`: not by disconnect(). */
+    #leave(code, reason, { wanted = false, cause, unsent = [], doubtful = [], blocked, hedge = false } = {}) {
       const wasOpen = this.#state === "open";
       if (wanted && this.#announced) ({ code, reason } = this.#announced);
       const willReconnect = wanted && this.#options.reconnection && code !== CODE.NORMAL && code < CODE.PERMANENT;
@@ -649,13 +848,35 @@
       clearTimeout(this.#retryTimer);
       this.#retryTimer = undefined;
       this.#failures += wasOpen ? 0 : 1;
-      this.#rejectWaiting(makeError("SocketClosedError", `the connection ended: ${reason}`), willReconnect);
-      if (!willReconnect && root.removeEventListener) root.removeEventListener("online", this.#tryNow);
+      if (blocked) this.#blockedAt = performance.now();
+      this.#hedge = hedge;
+      this.#takeBack(unsent);
+      const error = makeError("SocketClosedError", `the connection ended: ${reason}`);
+      this.#rejectWaiting(error, willReconnect);
+      if (!willReconnect) this.#watchPage("removeEventListener");
 
       if (wasOpen) this.#tell("disconnect", { code, reason, willReconnect });
-      else if (wanted) this.#tell("error", makeError("ConnectError", reason));
+      else if (wanted) this.#tell("error", makeError("ConnectError", reason, { code, willReconnect, cause }));
+      this.#tellLost(doubtful, "may not have arrived");
+      if (!willReconnect) this.#tellLost(this.#queue.splice(0), "was not sent", !wanted);
       const untouched = this.#state === "connecting" && !this.#engine && !this.#retryTimer;
       if (untouched) this.#retry(wasOpen && (code === CODE.GOING_AWAY || code === CODE.RESTART));
+    }
+
+    /** Let what was not sent wait for the next connection. */
+    #takeBack(items) {
+      const kept = items.filter(({ cid, bound }) => !bound && (!cid || this.#calls.has(cid)));
+      for (const { cid } of kept) if (cid) this.#calls.get(cid).sent = false;
+      this.#queue = [...kept, ...this.#queue];
+      this.#trim();
+    }
+
+    /** Tell of lost emits; calls are rejected. */
+    #tellLost(items, what, ifHeard = false) {
+      if (ifHeard && !this.#heard("error").length) return;
+      for (const { event, cid } of items) {
+        if (!cid) this.#tell("error", makeError("SocketClosedError", `"${event}" ${what}`, { event }));
+      }
     }
 
     #retry(soon) {
@@ -667,18 +888,26 @@
       this.#tell("reconnecting", { attempt: this.#attempt, delay });
     }
 
-    /** What was sent may have been handled, so it is not repeated; what was not sent waits, if there is anything to wait for. */
+    /** What was sent may have been handled, and is not repeated; what was not waits, if there is anything to wait for. */
     #rejectWaiting(error, onlySent) {
-      for (const [cid, { sent }] of this.#calls) if (sent || !onlySent) this.#settle(cid, error);
-      if (onlySent) return;
-      for (const [name, { active }] of this.#subscriptions) if (!active) this.#forget(name, error);
+      for (const [cid, { sent, item }] of this.#calls) if (sent || item.bound || !onlySent) this.#settle(cid, error);
+      for (const [name, subscription] of this.#subscriptions) {
+        subscription.asking = false;
+        clearTimeout(subscription.retryTimer);
+        if (!onlySent && !subscription.active) this.#forget(name, error);
+      }
     }
 
     // -- messages
 
     #enqueue(item) {
       if (this.#state === "open" && !this.#queue.length) return this.#transmit(item);
-      if (this.#queue.push(item) > QUEUE_LIMIT) {
+      this.#queue.push(item);
+      return this.#trim();
+    }
+
+    #trim() {
+      while (this.#queue.length > QUEUE_LIMIT) {
         this.#drop(this.#queue.shift(), makeError("QueueFullError", `more than ${QUEUE_LIMIT} messages wait`));
       }
     }
@@ -687,51 +916,56 @@
       const error = tooLarge(item.text, this.#engine.maxPayload);
       if (error) return this.#drop(item, error);
       if (item.cid) this.#calls.get(item.cid).sent = true;
-      this.#engine.send(item.text);
+      this.#engine.send(item.text, item);
     }
 
-    #drop(item, error) {
-      if (item.cid) this.#settle(item.cid, error);
-      this.#tell("error", error);
+    #drop({ cid, event }, error) {
+      if (cid) this.#settle(cid, error);
+      this.#tell("error", Object.assign(error, { event }));
     }
 
     #settle(cid, error, data) {
       const call = this.#calls.get(cid);
-      if (!call) return; // the answer came after the time-out
+      if (!call) return; // the answer came late
       this.#calls.delete(cid);
       clearTimeout(call.timer);
       if (!call.sent) this.#queue = this.#queue.filter((item) => item.cid !== cid);
-      if (error) call.reject(error);
-      else {
+      if (error) {
+        if (error.name === "SocketClosedError") call.promise.catch(ignore); // perhaps nobody asked
+        call.reject(error);
+      } else {
         call.answered(Object(data));
         call.resolve(data);
       }
     }
 
     #receive(engine, text) {
-      if (text === "") return engine.send(""); // SocketCluster's own heartbeat
+      if (text === "") return engine.send(""); // SocketCluster's heartbeat
+      let messages;
       try {
-        const messages = JSON.parse(text);
-        for (const message of Array.isArray(messages) ? messages : [messages]) {
-          if (this.#engine === engine) this.#dispatch(engine, Object(message));
-        }
+        messages = JSON.parse(text);
       } catch (error) {
-        this.#tell("error", makeError("ProtocolError", error.message));
+        return this.#tell("error", makeError("ProtocolError", error.message));
+      }
+      for (const message of Array.isArray(messages) ? messages : [messages]) {
+        if (this.#engine !== engine) return undefined;
+        try {
+          this.#dispatch(engine, Object(message));
+        } catch (error) {
+          this.#tell("error", makeError("ProtocolError", error.message));
+        }
       }
     }
 
     #dispatch(engine, { event, data, cid, rid, error }) {
       if (rid === HANDSHAKE_CID && this.#state === "connecting") {
-        if (error) this.#leave(error.statusCode || CODE.ABNORMAL, remoteError(error).message, true);
+        if (error) this.#refused(remoteError(error), error.statusCode);
         else this.#opened(Object(data));
       } else if (rid !== undefined) {
         this.#settle(rid, error && remoteError(error), data);
       } else if (event === "#publish") {
         const subscription = this.#subscriptions.get(data.channel);
-        if (subscription && follows(subscription.offset, data.offset)) {
-          if (data.offset) subscription.offset = data.offset;
-          this.#watch(subscription.deliver(data.data));
-        }
+        if (subscription) this.#publication(subscription, data);
       } else if (event === "#kickOut") {
         this.#forget(data.channel, makeError("KickedOutError", data.message));
         this.#tell("kickOut", data);
@@ -756,7 +990,7 @@
       try {
         return tokenStorage ? tokenStorage.getItem(tokenName) : this.#token;
       } catch {
-        return this.#token; // the page may not use the storage
+        return this.#token;
       }
     }
 
@@ -773,7 +1007,7 @@
       if (token !== before) this.#tell("authTokenChange", { token, claims: claimsOf(token) });
     }
 
-    /** Answer a call of the server's with what the last listener gives. */
+    /** Answer a call with what the last listener gives. */
     async #answer(engine, rid, event, results) {
       const last = results.pop() || Promise.reject(makeError("NoHandlerError", `nobody handles "${event}" here`));
       this.#watch(results);
@@ -791,39 +1025,91 @@
       if (this.#engine === engine) engine.send(text);
     }
 
+    #refused(cause, code = CODE.ABNORMAL) {
+      this.#leave(code, cause.message, { wanted: true, cause });
+    }
+
     // -- subscriptions
 
-    /** Subscribe; what came after the last message comes first, and what of it is gone, the answer tells. */
+    /** What came after the last message comes first; the answer tells what of it is gone. */
     #requestSubscription(subscription) {
       const { name } = subscription.channel;
       const engine = this.#engine;
-      const { ackTimeout } = this.#options;
-      const told = ({ offset = null, missing = null, reset = false }) => {
-        if (missing || reset || !subscription.offset) subscription.offset = offset;
-        if (missing || reset) this.#tell("gap", { channel: name, missing });
-      };
-      const current = () => this.#engine === engine && this.#subscriptions.get(name) === subscription;
-      this.#call("#subscribe", { channel: name, since: subscription.offset }, ackTimeout, told).then(
+      subscription.asking = true;
+      subscription.held = [];
+      const answered = (answer) => this.#subscribed(subscription, answer);
+      this.#call("#subscribe", { channel: name, since: subscription.offset }, { answered, bound: true }).then(
         () => {
           subscription.active = true;
           subscription.settle();
         },
         (error) => {
-          if (!current()) return; // it's made again with the next connection, or nobody wants it any more
-          if (subscription.active) this.#tell("error", error);
-          this.#forget(name, error);
+          const isCurrent = this.#engine === engine && this.#subscriptions.get(name) === subscription;
+          if (!isCurrent) return; // the next connection makes it again, or nobody wants it
+          const isRefused = !TEMPORARY.test(error.name);
+          const isNews = isRefused || !subscription.failures++;
+          if (isRefused) this.#forget(name, error);
+          else this.#retrySubscription(subscription);
+          if (subscription.active && isNews) this.#tell("error", Object.assign(error, { channel: name }));
         },
       );
     }
 
+    #retrySubscription(subscription) {
+      const { reconnectionDelay, reconnectionDelayMax } = this.#options;
+      const delay = Math.min(reconnectionDelay * 2 ** subscription.failures, reconnectionDelayMax);
+      subscription.retryTimer = setTimeout(() => this.#requestSubscription(subscription), delay * (0.5 + Math.random() / 2));
+    }
+
+    #subscribed(subscription, { offset = null, missing = null, reset = false, skips = false }) {
+      const { held, offset: seen } = subscription;
+      Object.assign(subscription, { held: [], asking: false, failures: 0, skips });
+      if (!missing && !reset && seen) return; // all of it comes
+      subscription.offset = offset;
+      if (reset) this.#tellGap(subscription, null);
+      let [next, last] = missing || [Infinity, 0];
+      for (const one of held) {
+        const number = Number(one.offset.split("-")[1]);
+        if (!(steps(one.offset, offset) >= 0)) continue; // it comes again
+        if (number > next) this.#tellGap(subscription, [next, number - 1]);
+        next = number + 1;
+        this.#watch(subscription.deliver(one.data));
+      }
+      if (next <= last) this.#tellGap(subscription, [next, last]);
+    }
+
+    #tellGap({ channel }, missing) {
+      this.#tell("gap", { channel: channel.name, missing });
+    }
+
+    /** Deliver the next message; with a gap before it, ask for what lies there first. */
+    #publication(subscription, { data, offset }) {
+      const step = subscription.offset && offset ? steps(subscription.offset, offset) : 1;
+      if (step <= 0) return; // it was delivered
+      if (step === 1 || (subscription.skips && step > 1)) {
+        if (offset) subscription.offset = offset;
+        this.#watch(subscription.deliver(data));
+        return;
+      }
+      if (!subscription.asking) this.#requestSubscription(subscription);
+      if (subscription.held.push({ data, offset }) > QUEUE_LIMIT) subscription.held.shift();
+    }
+
     #forget(name, error) {
       const subscription = this.#subscriptions.get(name);
+      if (!subscription) return;
       this.#subscriptions.delete(name);
-      if (subscription) subscription.settle(error);
+      clearTimeout(subscription.retryTimer);
+      subscription.settle(error);
     }
   }
 
-  const api = { connect: (options = {}) => new Socket(checkOptions(options)).connect() };
+  function connect(url, options) {
+    const isAddress = typeof url === "string" || url instanceof URL;
+    return new Socket(checkOptions(isAddress ? { ...options, url } : { ...url })).connect();
+  }
+
+  const api = { connect };
   if (typeof module === "object" && module.exports) module.exports = api;
   else root.socketCluster = api;
 })(typeof globalThis === "undefined" ? self : globalThis);

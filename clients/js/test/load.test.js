@@ -8,33 +8,9 @@ const { once } = require("node:events");
 const path = require("node:path");
 const { test, describe } = require("node:test");
 const vm = require("node:vm");
-const { WebSocket, startServer, connect, next } = require("./support.js");
+const { gzipSync } = require("node:zlib");
+const { SOURCE, WebSocket, loadInPage, startServer, connect, next } = require("./support.js");
 const socketCluster = require("../socketcluster.js");
-
-const SOURCE = path.join(__dirname, "../socketcluster.js");
-
-/** Run the script as a script tag does, in a page at that address. */
-function loadInPage(href, more = {}) {
-  const { addEventListener, removeEventListener, dispatchEvent } = EventTarget.prototype;
-  const page = vm.createContext({
-    location: new URL(href),
-    events: new EventTarget(),
-    ...{ fetch, WebSocket, URL, AbortController, TextEncoder, performance, queueMicrotask, setTimeout, clearTimeout },
-    ...more,
-  });
-  page.listened = [];
-  page.addEventListener = (type, fn) => {
-    page.listened.push(type);
-    addEventListener.call(page.events, type, fn);
-  };
-  page.removeEventListener = (type, fn) => {
-    page.listened.pop();
-    removeEventListener.call(page.events, type, fn);
-  };
-  page.dispatchEvent = dispatchEvent.bind(page.events);
-  vm.runInContext(readFileSync(SOURCE, "utf8"), page, { filename: SOURCE });
-  return page;
-}
 
 describe("a script tag", () => {
   test("sets the global, and the page's origin is the default url", async (t) => {
@@ -46,7 +22,7 @@ describe("a script tag", () => {
     assert.equal(await socket.call("echo", 1), 1);
   });
 
-  test("fetch is called as browsers want it, cookies included", async (t) => {
+  test("fetch is called as browsers want it, with cookies of its own origin or as it is told", async (t) => {
     const server = await startServer(t);
     const calls = [];
     function strictFetch(url, options) {
@@ -55,10 +31,14 @@ describe("a script tag", () => {
       return fetch(url, options);
     }
     const page = loadInPage(server.url, { fetch: strictFetch });
-    const socket = page.socketCluster.connect();
-    server.clients.push(socket);
-    await next(socket, "connect");
-    assert.ok(calls.length > 1 && calls.every(({ credentials }) => credentials === "include"));
+    for (const credentials of [undefined, "include"]) {
+      const socket = page.socketCluster.connect({ credentials });
+      server.clients.push(socket);
+      await next(socket, "connect");
+      assert.ok(calls.length > 1 && calls.every((one) => one.credentials === (credentials ?? "same-origin")));
+      socket.disconnect();
+      calls.length = 0;
+    }
   });
 
   test("the browser's online event ends the wait for a reconnection", async (t) => {
@@ -69,9 +49,9 @@ describe("a script tag", () => {
     server.clients.push(socket);
     await next(socket, "reconnecting");
     server.faults = {};
-    page.dispatchEvent(new Event("online"));
+    page.happen("online");
     await next(socket, "connect");
-    assert.deepEqual(page.listened, ["online"]);
+    assert.deepEqual(page.listened, ["online", "offline", "pagehide", "pageshow", "resume", "visibilitychange"]);
     socket.disconnect();
     assert.deepEqual(page.listened, []);
   });
@@ -92,6 +72,10 @@ describe("a script tag", () => {
     assert.equal(page.connect, page.socketCluster.connect);
     assert.equal(page.byDefault, page.socketCluster);
   });
+});
+
+test("the script takes no more than 12 KB on its way", () => {
+  assert.ok(gzipSync(readFileSync(SOURCE), { level: 9 }).length <= 12 * 1024);
 });
 
 test("Node imports and requires the same thing, and sets no global", async () => {
@@ -118,6 +102,7 @@ describe("options", () => {
     [{ url, ackTimeout: "1" }, /ackTimeout must be a number/],
     [{ url, reconnectionDelay: -1 }, /reconnectionDelay must be a number/],
     [{ url, connectTimeout: Infinity }, /connectTimeout must be a number/],
+    [{ url, credentials: true }, /credentials must be one of omit,same-origin,include/],
     [{ url, transports: [] }, /transports/],
     [{ url, transports: ["carrier pigeon"] }, /transports/],
     [{ url, transports: ["websocket"], WebSocket: null }, /no WebSocket here/],
@@ -131,6 +116,16 @@ describe("options", () => {
       assert.throws(() => socketCluster.connect(options), { name: "TypeError", message });
     });
   }
+
+  test("an address may come first", async (t) => {
+    const server = await startServer(t);
+    for (const address of [server.url, new URL(server.url)]) {
+      const socket = socketCluster.connect(address, { WebSocket });
+      server.clients.push(socket);
+      await next(socket, "connect");
+    }
+    assert.throws(() => socketCluster.connect("nowhere"), { name: "TypeError", message: /Invalid URL/ });
+  });
 
   test("ws: means http: for polling, and undefined means the default", async (t) => {
     const server = await startServer(t);

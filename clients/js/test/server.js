@@ -27,6 +27,8 @@ class Connection {
   #calls = new Map();
   #lastCid = 0;
   #closed = false;
+  #numbers = { GET: 0, POST: 0 };
+  #payload = null; // of the last poll, once it is answered
 
   constructor(server, sid, transport) {
     this.#server = server;
@@ -88,8 +90,25 @@ class Connection {
     const { faults } = this.#server;
     if (!this.#get || faults.holdGet) return;
     if (!this.#outbox.length && !(this.#probe && this.#probe.answered)) return;
-    this.#get.end(this.#outbox.splice(0).join(SEPARATOR) || "6");
+    this.#payload = this.#outbox.splice(0).join(SEPARATOR) || "6";
+    const get = this.#get;
     this.#get = null;
+    this.#server.answer("Get", get, this.#payload);
+  }
+
+  /** Is it a request that has been taken? Then it is answered as before, and not handled. */
+  isRepeated(method, number, response) {
+    if (number === this.#numbers[method] + 1) {
+      this.#numbers[method] = number;
+      if (method === "GET") this.#payload = null;
+      return false;
+    }
+    if (number !== this.#numbers[method]) this.#server.violations.push(`${method} ${number} after ${this.#numbers[method]}`);
+    this.#server.repeated.push(method);
+    if (method === "POST") response.end("ok");
+    else if (this.#payload !== null) response.end(this.#payload);
+    else return false;
+    return true;
   }
 
   release() {
@@ -123,7 +142,7 @@ class Connection {
     if (this.#server.faults.holdPost) await this.#server.faults.holdPost;
     for (const packet of body.toString().split(SEPARATOR)) this.#onPacket(packet);
     this.#posting = false;
-    response.end("ok");
+    this.#server.answer("Post", response, "ok");
   }
 
   onWebSocket(webSocket) {
@@ -170,6 +189,8 @@ class Connection {
     this.#probe = null;
     this.#webSocket = webSocket;
     this.transport = "websocket";
+    if (this.#server.faults.mute) webSocket.send = () => {};
+    if (this.#server.numbered) webSocket.send("6");
     for (const packet of this.#outbox.splice(0)) webSocket.send(packet);
     this.#server.events.emit("upgrade", this);
   }
@@ -204,7 +225,8 @@ class Connection {
     if (!handler) return undefined;
     return (async () => handler(data, this))().then(
       (result) => cid !== undefined && result !== NOTHING && this.send({ rid: cid, data: result }),
-      ({ name, message: text, data: more }) => this.send({ rid: cid, error: { name, message: text, data: more } }),
+      ({ name, message: text, data: more, statusCode }) =>
+        this.send({ rid: cid, error: { name, message: text, data: more, statusCode } }),
     );
   }
 }
@@ -220,7 +242,11 @@ class TestServer {
   connections = [];
   sessions = new Map();
   events = new EventEmitter();
-  faults = {}; // holdGet, holdPost (a promise), refuseWebSocket, ignoreProbe, wrongProbe, refuse (a status)
+  repeated = []; // the methods of requests that came again
+  // holdGet, holdPost (a promise), refuseWebSocket, ignoreProbe, wrongProbe, refuse (a status), mute (the WebSocket, once
+  // it has taken over); numbers of times: resetGet, resetPost (once it was handled), portalGet, portalPost
+  faults = {};
+  numbered = false; // does it know requests by their numbers?
   maxPayload;
   url;
   handlers = {
@@ -245,6 +271,7 @@ class TestServer {
     const server = new TestServer();
     server.#options = { upgrades: ["websocket"], pingInterval: 25000, pingTimeout: 20000, port: 0, ...options };
     server.maxPayload = options.maxPayload ?? 1e6;
+    server.numbered = options.numbered ?? false;
     server.#http = http.createServer((request, response) => server.#onRequest(request, response));
     const webSockets = new WebSocketServer({ noServer: true });
     server.#http.on("upgrade", (request, socket, head) => {
@@ -286,7 +313,18 @@ class TestServer {
     this.sessions.set(sid, connection);
     const { pingInterval, pingTimeout, upgrades } = this.#options;
     const open = { sid, upgrades: transport === "polling" ? upgrades : [], pingInterval, pingTimeout };
-    return [connection, "0" + JSON.stringify({ ...open, maxPayload: this.maxPayload })];
+    const numbered = this.numbered && transport === "polling" ? true : undefined;
+    return [connection, "0" + JSON.stringify({ ...open, maxPayload: this.maxPayload, numbered })];
+  }
+
+  /** Answer, or let the network take the answer. */
+  answer(method, response, text) {
+    if (this.faults[`reset${method}`] > 0) {
+      this.faults[`reset${method}`]--;
+      response.socket.resetAndDestroy();
+    } else {
+      response.end(text);
+    }
   }
 
   #onRequest(request, response) {
@@ -297,7 +335,17 @@ class TestServer {
     if (query.get("EIO") !== "4" || query.get("transport") !== "polling") this.violations.push(request.url);
     if (!query.has("sid")) return response.end(this.#open("polling")[1]);
     const connection = this.sessions.get(query.get("sid"));
+    const method = request.method === "GET" ? "Get" : "Post";
+    if (this.faults[`portal${method}`] > 0) {
+      this.faults[`portal${method}`]--;
+      return response.writeHead(this.faults.portalStatus ?? 200).end("<html>Log in, please</html>");
+    }
     if (!connection) return response.writeHead(400).end('{"code":1,"message":"Session ID unknown"}');
+    if (this.numbered) {
+      if (connection.isRepeated(request.method, Number(query.get("seq")), response)) return undefined;
+    } else if (query.has("seq")) {
+      this.violations.push(`a number that was not asked for: ${request.url}`);
+    }
     return request.method === "GET" ? connection.onGet(response) : connection.onPost(request, response);
   }
 

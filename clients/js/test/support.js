@@ -2,6 +2,9 @@
 // What the tests share: a server and clients that end with the test, and promises of a client's events.
 
 const assert = require("node:assert/strict");
+const { readFileSync } = require("node:fs");
+const path = require("node:path");
+const vm = require("node:vm");
 const WebSocket = require("ws");
 const socketCluster = require("../socketcluster.js");
 const { TestServer, until } = require("./server.js");
@@ -22,10 +25,10 @@ async function startServer(t, options) {
   return server;
 }
 
-/** Connect a client that ends with the test; retries are quick. */
-function connect(server, options = {}) {
+/** Connect a client that ends with the test; retries are quick. `client` is another loading of the script. */
+function connect(server, { client = socketCluster, ...options } = {}) {
   const given = { url: server.url, WebSocket, reconnectionDelay: 5, reconnectionDelayMax: 20, ...options };
-  const socket = socketCluster.connect(given);
+  const socket = client.connect(given);
   server.clients.push(socket);
   return socket;
 }
@@ -54,9 +57,52 @@ function watchedWebSocket() {
   return { made, WebSocket: Watched };
 }
 
+const SOURCE = path.join(__dirname, "../socketcluster.js");
+
+/** Load the client with other times (names of its constants): a test does not wait for those of users. */
+function withTimes(times) {
+  let source = readFileSync(SOURCE, "utf8");
+  for (const [name, value] of Object.entries(times)) {
+    const line = new RegExp(`const ${name} = \\d+;`);
+    assert.match(source, line);
+    source = source.replace(line, `const ${name} = ${value};`);
+  }
+  const module = { exports: {} };
+  vm.runInThisContext(`(function (module) {${source}})`, { filename: SOURCE })(module);
+  return module.exports;
+}
+
+/** Run the script as a script tag does, in a page at that address. */
+function loadInPage(href, more = {}) {
+  const page = vm.createContext({
+    location: new URL(href),
+    ...{ fetch, WebSocket, URL, AbortController, TextEncoder, performance, queueMicrotask, setTimeout, clearTimeout },
+    ...more,
+  });
+  page.listened = [];
+  page.document = {};
+  for (const target of [page, page.document]) {
+    const events = new EventTarget();
+    target.addEventListener = (type, listener) => {
+      page.listened.push(type);
+      events.addEventListener(type, listener);
+    };
+    target.removeEventListener = (type, listener) => {
+      page.listened.splice(page.listened.indexOf(type), 1);
+      events.removeEventListener(type, listener);
+    };
+    target.happen = (type, properties) => events.dispatchEvent(Object.assign(new Event(type), properties));
+  }
+  vm.runInContext(readFileSync(SOURCE, "utf8"), page, { filename: SOURCE });
+  return page;
+}
+
 /** Resolves when the client has moved to the WebSocket. */
 async function upgraded(socket) {
   if (socket.transport !== "websocket") await next(socket, "upgrade");
 }
 
-module.exports = { POLLING, WEBSOCKET, TRANSPORTS, startServer, connect, connected, next, until, upgraded, watchedWebSocket, WebSocket };
+module.exports = {
+  ...{ POLLING, WEBSOCKET, TRANSPORTS, SOURCE, WebSocket, startServer, connect, connected, next, until, upgraded },
+  ...{ loadInPage, watchedWebSocket, withTimes },
+};

@@ -230,8 +230,10 @@ test("a server that does not speak Engine.IO is an error that shows what it said
   assert.deepEqual([error.name, /404/.test(error.message)], ["ConnectError", true]);
   assert.equal(socket.state, "closed");
   const page = connect(server, { ...POLLING, fetch: async () => new Response("<html>"), reconnection: false });
-  assert.match((await next(page, "error")).message, /<html>/);
-  for (const open of ["0", "0null", "0{}", '0{"sid":"x"}', "1", ""]) {
+  assert.match((await next(page, "error")).message, /^GET was answered 200: <html>/);
+  const empty = connect(server, { ...POLLING, fetch: async () => new Response(""), reconnection: false });
+  assert.equal((await next(empty, "error")).message, "GET was answered 200: ");
+  for (const open of ["0", "0null", "0{}", '0{"sid":"x"}', "1"]) {
     const odd = connect(server, { ...POLLING, fetch: async () => new Response(open), reconnection: false });
     assert.equal((await next(odd, "error")).message, `not Engine.IO: ${open.replace(/^0/, "")}`);
   }

@@ -163,9 +163,3 @@ def test_the_errors_have_the_codes_of_the_reference_server() -> None:
         "FORBIDDEN": (4, "Forbidden"),
         "UNSUPPORTED_VERSION": (5, "Unsupported protocol version"),
     }
-
-
-def test_the_open_packet_says_that_requests_have_numbers_only_where_that_is_so() -> None:
-    fields = {"sid": "x", "upgrades": [], "pingInterval": 1, "pingTimeout": 2, "maxPayload": 3}
-    assert json.loads(str(Open("x", [], 1, 2, 3).packet().data)) == fields
-    assert json.loads(str(Open("x", [], 1, 2, 3, numbered=True).packet().data)) == fields | {"numbered": True}

@@ -319,3 +319,17 @@ async def test_a_numbered_client_reads_it_again_by_polling(worker: RunningWorker
         answer = await raw.request("GET", ask + "&seq=2")
         assert texts(bytes(answer.body or b"").decode().split("\x1e")) == [LAST, WORDS, "1"]
     assert await client.websocket.next_close() == GOING_AWAY
+
+
+async def test_a_numbered_client_has_proof_that_its_websocket_brings_something(
+    worker: RunningWorker, probe: Probe
+) -> None:
+    polling = Polling(worker.connect, ENGINE.replace("EIO=4", "EIO=4&seq=0"))
+    await polling.open()
+    polling._endpoint = ENGINE
+    raw = await worker.connect()
+    assert (await raw.request("POST", polling.target + "&seq=1", b"4" + HANDSHAKE.encode())).status_code == 200
+    client = Upgrading(worker, polling, await beside(worker, polling))
+    await client.probe()
+    await client.websocket.send_text("5")
+    assert bytes((await client.websocket.next()).data) == b"6"

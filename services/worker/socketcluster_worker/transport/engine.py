@@ -33,6 +33,8 @@ MESSAGE = b"4"
 """What a message packet begins with in a WebSocket's text."""
 _MESSAGE_TYPE = MESSAGE.decode()
 NOOP = Packet(PacketType.NOOP)
+PROOF = b"6"
+"""A noop: what a WebSocket sends first that has taken over. Some proxies let no more through than the opening."""
 POLL_BYTES = 131_072
 """Bytes from which on no further packet goes into the answer to a poll: the loop waits while it is made."""
 LAST_POLL = 10.0
@@ -354,6 +356,8 @@ class EngineSession:
         self._probe_over()
         self.websocket = websocket
         self.come_back()
+        if self.numbering is not None:  # such a client waits for proof that what is sent arrives
+            websocket.send_text(PROOF)
         self.numbering = None  # its client has the answers of all that it asked for, or would not go over
         if self._holds and not self.closed:
             websocket.pause_reading()
