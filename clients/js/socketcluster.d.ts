@@ -171,7 +171,7 @@ export interface Socket {
 
 /**
  * Connect to a cluster.
- * @throws TypeError an option is unknown, and the message names the nearest known one; or its value is not usable
+ * @throws TypeError an option is unknown, or its value not usable
  */
 export function connect(options?: Options): Socket;
 export function connect(url: string | URL, options?: Options): Socket;

@@ -60,19 +60,9 @@
     return size <= limit ? null : makeError("MessageTooLargeError", `${size} bytes; the server takes ${limit}`);
   }
 
-  /** @returns {number} how much of two words is alike, from 0 to 1 */
-  function likeness(a, b) {
-    const [ones, others] = [a, b].map((word) => [...word.toLowerCase()].map((letter, i, all) => letter + all[i + 1]));
-    return (2 * ones.filter((pair) => others.includes(pair)).length) / (ones.length + others.length);
-  }
-
   function checkOptions(given) {
-    const known = Object.keys(DEFAULTS);
-    for (const name of Object.keys(given)) {
-      if (known.includes(name)) continue;
-      const nearest = known.reduce((best, other) => (likeness(name, other) > likeness(name, best) ? other : best));
-      throw new TypeError(`unknown option "${name}"; did you mean "${nearest}"?`);
-    }
+    const unknown = Object.keys(given).find((name) => !Object.hasOwn(DEFAULTS, name));
+    if (unknown) throw new TypeError(`unknown option "${unknown}"; there are ${Object.keys(DEFAULTS).join(", ")}`);
     const set = Object.entries(given).filter(([, value]) => value !== undefined);
     const options = { ...DEFAULTS, ...Object.fromEntries(set) };
     for (const [name, value] of Object.entries(options)) {
@@ -126,11 +116,14 @@
     });
   }
 
-  /** @returns {number} how far an offset is behind another; NaN: of another epoch */
+  function numberOf(offset) {
+    return Number(offset.split("-")[1]);
+  }
+
+  /** @returns {number} how far an offset is behind another; NaN: of another epoch (0 is any) */
   function steps(seen, offset) {
-    const [epoch, number] = seen.split("-");
-    const [itsEpoch, itsNumber] = offset.split("-");
-    return epoch === itsEpoch ? itsNumber - number : NaN;
+    const [epoch, itsEpoch] = [seen, offset].map((one) => one.split("-")[0]);
+    return epoch === itsEpoch || epoch === "0" ? numberOf(offset) - numberOf(seen) : NaN;
   }
 
   /** @returns {object | null} what a JSON Web Token says */
@@ -587,14 +580,12 @@
 
     constructor(options) {
       this.#options = options;
-      const check = () => this.#engine && this.#engine.check();
       this.#pageListeners = {
         online: () => this.#online(),
         offline: () => this.#engine && this.#engine.lose("the browser is offline"),
         pagehide: ({ persisted }) => this.#pageHidden(persisted),
         pageshow: ({ persisted }) => persisted && this.#online(),
-        resume: check,
-        visibilitychange: check,
+        visibilitychange: () => this.#engine && this.#engine.check(),
       };
     }
 
@@ -664,6 +655,7 @@
           skips: false, // does the server leave out what is too much, on purpose?
           held: [], // behind a gap, while the server is asked
           asking: false,
+          askedAt: null, // the offset behind which a gap was asked for last
           failures: 0, // in a row
         };
         subscription.channel = new Channel(this, name, (deliver) => (subscription.deliver = deliver));
@@ -764,10 +756,7 @@
     // -- the page
 
     #watchPage(how) {
-      for (const [event, listener] of Object.entries(this.#pageListeners)) {
-        const target = event === "resume" || event === "visibilitychange" ? root.document : root;
-        if (target && target[how]) target[how](event, listener);
-      }
+      for (const [event, listener] of Object.entries(this.#pageListeners)) if (root[how]) root[how](event, listener);
     }
 
     /** There is a network again, or the page is back: neither wait, nor trust what was begun before. */
@@ -1069,7 +1058,7 @@
       if (reset) this.#tellGap(subscription, null);
       let [next, last] = missing || [Infinity, 0];
       for (const one of held) {
-        const number = Number(one.offset.split("-")[1]);
+        const number = numberOf(one.offset);
         if (!(steps(one.offset, offset) >= 0)) continue; // it comes again
         if (number > next) this.#tellGap(subscription, [next, number - 1]);
         next = number + 1;
@@ -1082,17 +1071,25 @@
       this.#tell("gap", { channel: channel.name, missing });
     }
 
-    /** Deliver the next message; with a gap before it, ask for what lies there first. */
+    /** Deliver the next message; with a gap before it, ask for what lies there first, once. */
     #publication(subscription, { data, offset }) {
-      const step = subscription.offset && offset ? steps(subscription.offset, offset) : 1;
+      const { offset: seen, skips, asking, askedAt, held } = subscription;
+      const step = seen && offset ? steps(seen, offset) : 1;
       if (step <= 0) return; // it was delivered
-      if (step === 1 || (subscription.skips && step > 1)) {
-        if (offset) subscription.offset = offset;
-        this.#watch(subscription.deliver(data));
-        return;
+      if (step !== 1 && !(skips && step > 1)) {
+        if (asking && held.push({ data, offset }) > QUEUE_LIMIT) held.shift();
+        if (asking) return;
+        if (askedAt !== seen) {
+          subscription.askedAt = seen;
+          this.#requestSubscription(subscription);
+          subscription.held.push({ data, offset });
+          return;
+        }
+        const last = numberOf(offset) - 1;
+        this.#tellGap(subscription, step > 1 ? [last - step + 2, last] : null);
       }
-      if (!subscription.asking) this.#requestSubscription(subscription);
-      if (subscription.held.push({ data, offset }) > QUEUE_LIMIT) subscription.held.shift();
+      if (offset) subscription.offset = offset;
+      this.#watch(subscription.deliver(data));
     }
 
     #forget(name, error) {

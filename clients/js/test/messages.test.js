@@ -124,6 +124,15 @@ describe("calls", () => {
     assert.throws(() => socket.emit("connect"), { name: "TypeError", message: /"connect"/ });
     assert.throws(() => socket.emit(""), TypeError);
     assert.throws(() => socket.emit("big", 1n), TypeError);
+    const callback = () => assert.fail("called");
+    for (const args of [[callback], [1, callback], [1, 2], [1, undefined]]) {
+      assert.throws(() => socket.emit("x", ...args), { name: "TypeError", message: /one value/ });
+      if (args[1] !== undefined) await assert.rejects(socket.call("x", ...args), { message: /one value/ });
+    }
+    await assert.rejects(socket.call("x", 1, {}, callback), { message: /one value/ });
+    await assert.rejects(socket.publish("c", callback), { message: /one value/ });
+    await assert.rejects(socket.publish("c", 1, callback), { message: /one value/ });
+    await assert.rejects((await socket.subscribe("c")).publish(1, callback), { message: /one value/ });
     await assert.rejects(socket.call("echo", 1, { timeout: -1 }), TypeError);
     await assert.rejects(socket.call("echo", 1n), TypeError);
   });
@@ -167,6 +176,18 @@ describe("listeners", () => {
       assert.equal((await error).name, "ProtocolError", text);
     }
     assert.equal(await socket.call("echo", 1), 1);
+  });
+
+  test("an odd message takes nothing of its batch along", async (t) => {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    const seen = [];
+    socket.on("n", (n) => seen.push(n));
+    const errors = [];
+    socket.on("error", ({ name }) => errors.push(name));
+    connection.send([{ event: "n", data: 1 }, { event: "error", data: 2 }, null, { event: "n", data: 3 }]);
+    await socket.call("echo");
+    assert.deepEqual([seen, errors], [[1, 3], ["ProtocolError", "ProtocolError"]]);
   });
 
   test("several messages may come as an array", async (t) => {
@@ -286,6 +307,125 @@ describe("channels", () => {
     assert.deepEqual(told, [{ channel: "c", missing: [6, 8] }, { channel: "c", missing: null }]);
   });
 
+  /** A channel whose server answers with what `answer` is at the moment. */
+  async function followed(t, first) {
+    const server = await startServer(t);
+    const { socket, connection } = await connected(server);
+    const follow = { socket, connection, server, seen: [], told: [], answer: first };
+    server.handlers["#subscribe"] = () => follow.answer;
+    const channel = await socket.subscribe("c");
+    channel.on((data) => follow.seen.push(data));
+    socket.on("gap", (gap) => follow.told.push(gap.missing));
+    follow.publish = (...offsets) => {
+      for (const offset of offsets) connection.emit("#publish", { channel: "c", data: offset, offset });
+    };
+    follow.asked = () => connection.received.filter(({ event }) => event === "#subscribe").map(({ data }) => data.since);
+    return follow;
+  }
+
+  test("an offset that jumps is a gap, which is fetched", async (t) => {
+    const follow = await followed(t, { offset: "7-2" });
+    follow.server.handlers["#subscribe"] = () => {
+      queueMicrotask(() => follow.publish("7-4", "7-5", "7-6", "7-7")); // what comes after the answer
+      return { offset: "7-3" };
+    };
+    follow.publish("7-3", "7-5", "7-6"); // the last two came while it was asked
+    await until(follow.server.events, "message", () => follow.asked().length === 2);
+    await follow.socket.call("echo");
+    assert.deepEqual(follow.seen, ["7-3", "7-4", "7-5", "7-6", "7-7"]);
+    assert.deepEqual([follow.asked(), follow.told], [[null, "7-3"], []]);
+  });
+
+  for (const [what, answer, seen, told] of [
+    ["all", { offset: "7-9", missing: [4, 9] }, ["7-6", "7-7", "7-9"], [[4, 5], [8, 8]]],
+    ["some", { offset: "7-5", missing: [4, 5] }, ["7-6"], [[4, 5]]],
+    ["the end", { offset: "7-12", missing: [4, 12] }, ["7-6", "7-7", "7-9"], [[4, 5], [8, 8], [10, 12]]],
+    ["another epoch", { offset: "8-1", reset: true }, [], [null]],
+  ]) {
+    test(`of a gap, ${what}, what came meanwhile is not lost, the rest is told`, async (t) => {
+      const follow = await followed(t, { offset: "7-3" });
+      follow.answer = answer;
+      follow.publish("7-6", "7-7", "7-9");
+      await until(follow.server.events, "message", () => follow.asked().length === 2);
+      const [epoch, number] = answer.offset.split("-").map(Number);
+      const after = [1, 2].map((n) => `${epoch}-${number + n}`);
+      follow.publish(...after);
+      await follow.socket.call("echo");
+      const expected = what === "some" ? after : [...seen, ...after];
+      assert.deepEqual([follow.seen, follow.told], [expected, told]);
+    });
+  }
+
+  test("another epoch is asked about, and what came of it meanwhile is not lost", async (t) => {
+    const follow = await followed(t, { offset: "7-3" });
+    follow.answer = { offset: "8-2", reset: true };
+    follow.publish("8-1", "8-2");
+    await until(follow.server.events, "message", () => follow.asked().length === 2);
+    follow.publish("8-3");
+    await follow.socket.call("echo");
+    assert.deepEqual([follow.seen, follow.told, follow.asked()], [["8-1", "8-2", "8-3"], [null], [null, "7-3"]]);
+  });
+
+  test("the first message of a channel without any is no gap", async (t) => {
+    const follow = await followed(t, { offset: "0-0" });
+    follow.publish("5-1", "5-2");
+    await follow.socket.call("echo");
+    assert.deepEqual([follow.seen, follow.told, follow.asked()], [["5-1", "5-2"], [], [null]]);
+  });
+
+  test("a gap is asked for once: a server that does not know of it is believed, and the gap is told", async (t) => {
+    const follow = await followed(t, { offset: "7-3" });
+    follow.publish("7-5");
+    await until(follow.server.events, "message", () => follow.asked().length === 2);
+    follow.publish("7-6", "7-7", "9-1", "9-2");
+    await until(follow.server.events, "message", () => follow.asked().length === 3);
+    follow.publish("9-2", "9-3");
+    await follow.socket.call("echo");
+    assert.deepEqual([follow.seen, follow.told], [["7-6", "7-7", "9-2", "9-3"], [[4, 5], null]]);
+  });
+
+  test("where messages are left out on purpose, jumps are no gaps", async (t) => {
+    const follow = await followed(t, { offset: "7-3", skips: true });
+    follow.publish("7-5", "7-9", "7-8", "7-10");
+    await follow.socket.call("echo");
+    assert.deepEqual([follow.seen, follow.told, follow.asked()], [["7-5", "7-9", "7-10"], [], [null]]);
+  });
+
+  test("a subscription that cannot be made for the moment is tried again, told once, and goes on where it was", async (t) => {
+    const follow = await followed(t, { offset: "7-3" });
+    const { socket, server } = follow;
+    let failures = 0;
+    server.handlers["#subscribe"] = () => {
+      if (++failures > 3) return { offset: "7-4" };
+      throw Object.assign(new Error("not now"), { name: "StoreUnavailableError" });
+    };
+    const errors = [];
+    socket.on("error", ({ name, channel }) => errors.push(`${name} ${channel}`));
+    const again = server.next("connection");
+    follow.connection.drop();
+    const second = await again;
+    await until(server.events, "message", () => failures === 4);
+    second.emit("#publish", { channel: "c", data: "again", offset: "7-4" });
+    await socket.call("echo");
+    assert.deepEqual([follow.seen, errors], [["again"], ["StoreUnavailableError c"]]);
+    assert.ok(second.received.every(({ event, data }) => event !== "#subscribe" || data.since === "7-3"));
+  });
+
+  test("one that cannot be made at first is tried for as long as its caller waits", async (t) => {
+    const server = await startServer(t);
+    let tries = 0;
+    server.handlers["#subscribe"] = () => {
+      if (++tries > 2) return {};
+      throw Object.assign(new Error("not now"), { name: "PartitionUnavailableError" });
+    };
+    const { socket } = await connected(server);
+    assert.equal((await socket.subscribe("c")).name, "c");
+    server.handlers["#subscribe"] = () => {
+      throw Object.assign(new Error("never"), { name: "Refused", data: 1 });
+    };
+    await assert.rejects(socket.subscribe("d"), { name: "Refused", message: "never", data: 1, channel: "d" });
+  });
+
   test("a subscription that is refused after a reconnect is an error event", async (t) => {
     const server = await startServer(t);
     const { socket, connection } = await connected(server);
@@ -295,6 +435,7 @@ describe("channels", () => {
     };
     const error = next(socket, "error");
     connection.drop();
-    assert.equal((await error).name, "Refused");
+    const { name, channel } = await error;
+    assert.deepEqual([name, channel], ["Refused", "c"]);
   });
 });

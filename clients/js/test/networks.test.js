@@ -295,11 +295,11 @@ describe("a page", () => {
       }
     }
     const { page, socket } = await openPage(server, { Date: Clock });
-    page.document.happen("visibilitychange");
+    page.happen("visibilitychange");
     assert.equal(socket.state, "open");
     const told = next(socket, "disconnect");
     slept = 46000; // longer than its server waits
-    page.document.happen("visibilitychange");
+    page.happen("visibilitychange");
     assert.equal((await told).reason, "nothing heard for 45000 ms");
   });
 });

@@ -79,20 +79,17 @@ function loadInPage(href, more = {}) {
     ...{ fetch, WebSocket, URL, AbortController, TextEncoder, performance, queueMicrotask, setTimeout, clearTimeout },
     ...more,
   });
+  const events = new EventTarget();
   page.listened = [];
-  page.document = {};
-  for (const target of [page, page.document]) {
-    const events = new EventTarget();
-    target.addEventListener = (type, listener) => {
-      page.listened.push(type);
-      events.addEventListener(type, listener);
-    };
-    target.removeEventListener = (type, listener) => {
-      page.listened.splice(page.listened.indexOf(type), 1);
-      events.removeEventListener(type, listener);
-    };
-    target.happen = (type, properties) => events.dispatchEvent(Object.assign(new Event(type), properties));
-  }
+  page.addEventListener = (type, listener) => {
+    page.listened.push(type);
+    events.addEventListener(type, listener);
+  };
+  page.removeEventListener = (type, listener) => {
+    page.listened.splice(page.listened.indexOf(type), 1);
+    events.removeEventListener(type, listener);
+  };
+  page.happen = (type, properties) => events.dispatchEvent(Object.assign(new Event(type), properties));
   vm.runInContext(readFileSync(SOURCE, "utf8"), page, { filename: SOURCE });
   return page;
 }
