@@ -62,7 +62,7 @@ export interface BuiltInEvents {
    * the server's refusal, for good ({@link ChannelError}); a message that was not understood (`ProtocolError`), an auth
    * token that was not accepted, or what a listener threw.
    */
-  error: Error & Partial<ConnectError & EmitError & ChannelError>;
+  error: Error & Partial<Omit<ConnectError, "name"> & EmitError & ChannelError>;
   /** The connection has moved; it may do so before `connect`. */
   upgrade: Transport;
   /** The server has ended a subscription. */

@@ -1,6 +1,6 @@
 /*!
  * The browser client of SocketCluster for Python: SocketCluster messages on Engine.IO revision 4. A classic script that
- * sets `globalThis.socketCluster`, and a CommonJS module.
+ * sets `globalThis.socketCluster`, and a CommonJS module. What is public is described in socketcluster.d.ts.
  */
 (function (root) {
   "use strict";
@@ -31,7 +31,7 @@
   const HEDGE_TIME = 3000; // ms after which an opening is asked for by another connection, too
   const PROOF_TIME = 10000; // ms in which a WebSocket that took over must bring something
   const BLOCKED_TIME = 300000; // ms without an upgrade after one that brought nothing
-  const WATCH_TIME = 10000; // ms between two looks at the clock: timers sleep with their machine
+  const WATCH_TIME = 10000; // ms between looks at the clock: timers may sleep
   const SEPARATOR = "\x1e"; // between the packets of one polling payload
   const HANDSHAKE_CID = 1; // calls are numbered from the next on
   const PACKET = { OPEN: "0", CLOSE: "1", PING: "2", PONG: "3", MESSAGE: "4", UPGRADE: "5", NOOP: "6" };
@@ -89,7 +89,6 @@
     throw new TypeError(`${name} must be a number from 0 to ${TIMER_LIMIT}`);
   }
 
-  /** Refuse what other clients take: a callback, further arguments. */
   function checkData(data, more) {
     if (!more.length && typeof data !== "function") return;
     throw new TypeError("an event has one value (put several into a list) and no callback (use call)");
@@ -120,7 +119,7 @@
     return Number(offset.split("-")[1]);
   }
 
-  /** @returns {number} how far an offset is behind another; NaN: of another epoch (0 is any) */
+  /** @returns {number} NaN: the offsets are of two epochs (0 is any) */
   function steps(seen, offset) {
     const [epoch, itsEpoch] = [seen, offset].map((one) => one.split("-")[0]);
     return epoch === itsEpoch || epoch === "0" ? numberOf(offset) - numberOf(seen) : NaN;
@@ -162,11 +161,11 @@
     #handed = []; // [{ end, item }] that the WebSocket may still hold; end: in bytes since its beginning
     #bytes = 0; // that the WebSocket was given
     #probe = null; // { webSocket, timer } of the upgrade under way
-    #stops = new Set(); // one for each request or pause: Node's fetch keeps a signal's listeners too long
+    #stops = new Set(); // of requests and pauses
     #aborted = false;
     #leaving = false;
     #silence = 0; // ms without a packet after which the server counts as lost
-    #heard = { now: 0, date: 0 }; // when the last packet came, by a clock that nobody sets, and one that never sleeps
+    #heard = { now: 0, date: 0 }; // when, by a clock that nobody sets, and one that never sleeps
     #proven = true; // has the WebSocket that took over brought anything?
     #timer;
     #proofTimer;
@@ -185,7 +184,7 @@
       return this.#sid !== null;
     }
 
-    /** Send a message; if it was not sent, or perhaps not, the end is reported with its item. */
+    /** The end is reported with the items that were not sent, or perhaps not. */
     send(text, item) {
       this.#outbox.push({ packet: PACKET.MESSAGE + text, item });
       this.#flush();
@@ -337,6 +336,7 @@
           await this.#request("POST", this.#posting.map(({ packet }) => packet).join(SEPARATOR));
         }
       } catch (error) {
+        if (this.#closed) this.#report.lost(itemsOf([...this.#posting, ...this.#outbox.splice(0)]));
         this.#fail(error);
       }
       this.#posting = [];
@@ -347,7 +347,6 @@
 
     #fail(error) {
       const { message = error, cause } = Object(error);
-      if (this.#closed) this.#report.lost(itemsOf([...this.#posting, ...this.#outbox.splice(0)]));
       this.#end(CODE.ABNORMAL, String(Object(cause).message || message)); // Node has the reason there
     }
 
@@ -360,7 +359,7 @@
       return this.#outbox.splice(0, count);
     }
 
-    /** Open; beside a request that gets no answer further ones take other connections. */
+    /** Open; beside a request without an answer others take further connections. */
     async #ask() {
       const asked = [];
       do {
@@ -374,7 +373,7 @@
       throw new Error("the connection has ended");
     }
 
-    /** Send a request; to a server that knows its number again and again, should it or its answer be lost. */
+    /** Send a request; where it has a number again and again, until there is an answer. */
     async #request(method, body) {
       const number = this.#numbered ? ++this.#numbers[method] : undefined;
       let failing; // since when
@@ -452,7 +451,8 @@
     }
 
     #hand({ packet, item }) {
-      if (!this.#webSocket.bufferedAmount) this.#handed = [];
+      const sent = this.#bytes - this.#webSocket.bufferedAmount;
+      while (this.#handed.length && this.#handed[0].end <= sent) this.#handed.shift();
       this.#bytes += byteLength(packet);
       this.#handed.push({ end: this.#bytes, item });
       this.#webSocket.send(packet);
@@ -571,6 +571,7 @@
     #subscriptions = new Map(); // channel name: see subscribe()
     #announced = null; // { code, reason } of the server's #disconnect
     #attempt = 0;
+    #dropping = false;
     #failures = 0; // connections in a row
     #blockedAt = -Infinity; // when a WebSocket brought nothing
     #hedge = false; // was the last connection lost in silence?
@@ -610,20 +611,18 @@
       return this;
     }
 
-    /** Send an event; while there is no connection it waits for one. */
     emit(event, data, ...more) {
       checkData(data, more);
       this.#enqueue({ text: JSON.stringify({ event: checkName(event), data }), event });
       return this;
     }
 
-    /** Send an event and wait for its acknowledgement. */
     call(event, data, options = {}, ...more) {
       const { timeout = this.#options.ackTimeout } = Object(options);
       return this.#call(event, data, { timeout, more: typeof options === "object" ? more : [options] });
     }
 
-    /** `answered` hears of the answer before any later message; what is `bound` to this connection goes by no other. */
+    /** `answered` hears of the answer before any later message; what is `bound` goes by this connection only. */
     #call(event, data, { timeout = this.#options.ackTimeout, answered = ignore, bound = false, more = [] } = {}) {
       let call;
       const promise = new Promise((resolve, reject) => {
@@ -646,7 +645,6 @@
       return this.#call("#publish", { channel, data }, { more: typeof data === "function" ? [data] : more });
     }
 
-    /** Receive a channel's messages from now on, after reconnections too. */
     subscribe(name) {
       if (!this.#subscriptions.has(name)) {
         const subscription = {
@@ -682,10 +680,12 @@
     async unsubscribe(name) {
       if (!this.#subscriptions.has(name)) return;
       this.#forget(name, makeError("SocketClosedError", `unsubscribed from "${name}"`));
-      if (this.#state === "open") await this.#request("#unsubscribe", name);
+      if (this.#state !== "open") return;
+      await this.#request("#unsubscribe", name).catch((error) => {
+        if (error.name !== "BrokerError") throw error; // the server had no subscription
+      });
     }
 
-    /** Throw the auth token away, here and at the server. */
     async deauthenticate() {
       this.#keepToken(null);
       if (this.#state === "open") await this.#request("#removeAuthToken");
@@ -699,7 +699,6 @@
       });
     }
 
-    /** Connect after disconnect(); or do not wait for the next attempt. */
     connect() {
       if (this.#state === "closed") {
         this.#state = "connecting";
@@ -712,7 +711,6 @@
       return this;
     }
 
-    /** Close, and stay closed until connect(). */
     disconnect() {
       if (this.#state !== "closed") this.#leave(CODE.NORMAL, "disconnect() was called");
       return this;
@@ -729,7 +727,6 @@
       return this;
     }
 
-    /** @returns {Promise[]} of the listeners' results */
     #fire(event, data) {
       return this.#heard(event).map((listener) => {
         if (listener.once) this.#listeners.set(event, this.#heard(event).filter((one) => one !== listener));
@@ -737,7 +734,7 @@
       });
     }
 
-    /** What a listener threw is seen by the error listeners, else as an uncaught error. */
+    /** What a listener threw is an error event, else an uncaught error. */
     #watch(results) {
       for (const result of results) {
         result.catch((error) => {
@@ -759,7 +756,7 @@
       for (const [event, listener] of Object.entries(this.#pageListeners)) if (root[how]) root[how](event, listener);
     }
 
-    /** There is a network again, or the page is back: neither wait, nor trust what was begun before. */
+    /** Neither wait, nor trust what was begun before. */
     #online() {
       if (this.#state !== "connecting") {
         if (this.#engine) this.#engine.check();
@@ -771,7 +768,7 @@
       }
     }
 
-    /** The page is left, perhaps for good; a connection would keep browsers from holding it. */
+    /** A connection would keep browsers from holding the page. */
     #pageHidden(persisted) {
       if (!this.#engine) return;
       this.#engine.close(true);
@@ -786,13 +783,13 @@
       this.#retryTimer = undefined;
       const { transports, connectTimeout, auth } = this.#options;
       const isBlocked = performance.now() - this.#blockedAt < BLOCKED_TIME;
-      const transport =
-        transports[0] === "polling" || (isBlocked && transports[1]) ? "polling" : transports[this.#failures % transports.length];
-      const how = { transport, upgrades: transports.includes("websocket") && !isBlocked, hedge: this.#hedge };
+      const usable = isBlocked && transports[1] ? ["polling"] : transports;
+      const transport = usable[this.#failures % usable.length]; // either may be what the network lets through
+      const how = { transport, upgrades: usable.includes("websocket"), hedge: this.#hedge };
       const authToken = this.#loadToken() || Object(auth).authToken || null;
       const handshake = { event: "#handshake", data: { ...auth, authToken }, cid: HANDSHAKE_CID };
       const watch = () => {
-        const blocked = engine.isHeard && engine.transport === "websocket"; // it brings an opening, and no more
+        const blocked = transport === "websocket"; // it may open, and bring no more
         const late = () => this.#leave(CODE.ABNORMAL, `no connection in ${connectTimeout} ms`, { wanted: true, blocked });
         clearTimeout(this.#connectTimer);
         this.#connectTimer = setTimeout(late, connectTimeout);
@@ -825,7 +822,7 @@
       if (data.authError) this.#tell("error", remoteError(data.authError));
     }
 
-    /** The connection ends, or could not be made; `wanted`: not by disconnect(). */
+    /** The connection ends; `wanted`: not by disconnect(). */
     #leave(code, reason, { wanted = false, cause, unsent = [], doubtful = [], blocked, hedge = false } = {}) {
       const wasOpen = this.#state === "open";
       if (wanted && this.#announced) ({ code, reason } = this.#announced);
@@ -840,14 +837,14 @@
       if (blocked) this.#blockedAt = performance.now();
       this.#hedge = hedge;
       this.#takeBack(unsent);
-      const error = makeError("SocketClosedError", `the connection ended: ${reason}`);
-      this.#rejectWaiting(error, willReconnect);
+      this.#rejectWaiting(() => makeError("SocketClosedError", `the connection ended: ${reason}`), willReconnect);
+      const waiting = willReconnect ? [] : this.#queue.splice(0);
       if (!willReconnect) this.#watchPage("removeEventListener");
 
       if (wasOpen) this.#tell("disconnect", { code, reason, willReconnect });
       else if (wanted) this.#tell("error", makeError("ConnectError", reason, { code, willReconnect, cause }));
       this.#tellLost(doubtful, "may not have arrived");
-      if (!willReconnect) this.#tellLost(this.#queue.splice(0), "was not sent", !wanted);
+      this.#tellLost(waiting, "was not sent", !wanted);
       const untouched = this.#state === "connecting" && !this.#engine && !this.#retryTimer;
       if (untouched) this.#retry(wasOpen && (code === CODE.GOING_AWAY || code === CODE.RESTART));
     }
@@ -877,13 +874,13 @@
       this.#tell("reconnecting", { attempt: this.#attempt, delay });
     }
 
-    /** What was sent may have been handled, and is not repeated; what was not waits, if there is anything to wait for. */
-    #rejectWaiting(error, onlySent) {
-      for (const [cid, { sent, item }] of this.#calls) if (sent || item.bound || !onlySent) this.#settle(cid, error);
+    /** What was sent may have been handled, and is not repeated. */
+    #rejectWaiting(makeOne, onlySent) {
+      for (const [cid, { sent, item }] of this.#calls) if (sent || item.bound || !onlySent) this.#settle(cid, makeOne());
       for (const [name, subscription] of this.#subscriptions) {
         subscription.asking = false;
         clearTimeout(subscription.retryTimer);
-        if (!onlySent && !subscription.active) this.#forget(name, error);
+        if (!onlySent && !subscription.active) this.#forget(name, makeOne());
       }
     }
 
@@ -909,8 +906,11 @@
     }
 
     #drop({ cid, event }, error) {
-      if (cid) this.#settle(cid, error);
+      if (cid) return this.#settle(cid, error);
+      if (this.#dropping) return; // by an error listener that emits
+      this.#dropping = true;
       this.#tell("error", Object.assign(error, { event }));
+      this.#dropping = false;
     }
 
     #settle(cid, error, data) {
@@ -929,7 +929,7 @@
     }
 
     #receive(engine, text) {
-      if (text === "") return engine.send(""); // SocketCluster's heartbeat
+      if (text === "") return engine.send("");
       let messages;
       try {
         messages = JSON.parse(text);
@@ -1020,7 +1020,7 @@
 
     // -- subscriptions
 
-    /** What came after the last message comes first; the answer tells what of it is gone. */
+    /** What came after the last message comes first. */
     #requestSubscription(subscription) {
       const { name } = subscription.channel;
       const engine = this.#engine;
@@ -1034,7 +1034,7 @@
         },
         (error) => {
           const isCurrent = this.#engine === engine && this.#subscriptions.get(name) === subscription;
-          if (!isCurrent) return; // the next connection makes it again, or nobody wants it
+          if (!isCurrent) return; // made again with the next connection
           const isRefused = !TEMPORARY.test(error.name);
           const isNews = isRefused || !subscription.failures++;
           if (isRefused) this.#forget(name, error);
@@ -1071,7 +1071,7 @@
       this.#tell("gap", { channel: channel.name, missing });
     }
 
-    /** Deliver the next message; with a gap before it, ask for what lies there first, once. */
+    /** Deliver a message; what lies in a gap before it is asked for first, once. */
     #publication(subscription, { data, offset }) {
       const { offset: seen, skips, asking, askedAt, held } = subscription;
       const step = seen && offset ? steps(seen, offset) : 1;

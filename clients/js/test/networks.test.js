@@ -140,6 +140,80 @@ describe("what was not sent", () => {
     quiet.emit("n"); // would be an uncaught error
     quiet.disconnect();
   });
+
+  test("by disconnect() is told once", async (t) => {
+    const server = await startServer(t);
+    const { socket } = await connected(server, POLLING);
+    const lost = [];
+    socket.on("error", ({ event }) => lost.push(event));
+    server.faults = { holdPost: new Promise(() => {}) };
+    const posted = server.next("body");
+    socket.emit("one");
+    await posted;
+    socket.emit("two");
+    socket.disconnect();
+    server.cut();
+    while (lost.length < 2) await next(socket, "error");
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(lost, ["one", "two"]);
+  });
+
+  test("has an error of its own each", async (t) => {
+    const server = await startServer(t);
+    server.faults.refuse = 503;
+    const socket = connect(server, NEVER);
+    const all = Promise.allSettled([socket.subscribe("a"), socket.subscribe("b"), socket.call("c")]);
+    socket.disconnect();
+    assert.deepEqual((await all).map(({ reason }) => reason.channel), ["a", "b", undefined]);
+  });
+});
+
+test("unsubscribe() is done where the server has no subscription", async (t) => {
+  const server = await startServer(t);
+  const { socket } = await connected(server);
+  const channel = await socket.subscribe("c");
+  const refuse = (name) => {
+    server.handlers["#unsubscribe"] = () => {
+      throw Object.assign(new Error("not so"), { name });
+    };
+  };
+  refuse("BrokerError");
+  await channel.unsubscribe();
+  refuse("Other");
+  await socket.subscribe("c");
+  await assert.rejects(socket.unsubscribe("c"), { name: "Other" });
+});
+
+describe("listeners", () => {
+  for (const how of ["disconnect()", "the server"]) {
+    test(`that connect again when ${how} has ended the connection keep what they send`, async (t) => {
+      const server = await startServer(t);
+      const { socket, connection } = await connected(server, POLLING);
+      socket.on("error", assert.fail);
+      const call = new Promise((resolve, reject) => {
+        socket.once("disconnect", () => {
+          socket.connect();
+          socket.emit("n", 1);
+          socket.call("echo", 2).then(resolve, reject);
+        });
+      });
+      if (how === "disconnect()") socket.disconnect();
+      else connection.disconnect(4500, "for a moment");
+      assert.equal(await call, 2);
+      assert.deepEqual(dataOf(server.connections[1]), [1]);
+    });
+  }
+
+  test("that emit what was not sent do so to a full queue, too", async (t) => {
+    const server = await startServer(t);
+    server.faults.refuse = 503;
+    const socket = connect(server, NEVER);
+    const names = [];
+    socket.on("error", ({ name }) => names.push(name) && socket.emit("oops", name));
+    await next(socket, "reconnecting");
+    for (const n of upTo(1005)) socket.emit("n", n);
+    assert.deepEqual(names, ["ConnectError", ...upTo(6).map(() => "QueueFullError")]);
+  });
 });
 
 describe("the upgrade", () => {

@@ -289,8 +289,13 @@ class TestServer {
     return server;
   }
 
-  async stop() {
+  /** Break every connection. */
+  cut() {
     for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async stop() {
+    this.cut();
     this.#http.close();
     await once(this.#http, "close");
   }

@@ -333,3 +333,15 @@ async def test_a_numbered_client_has_proof_that_its_websocket_brings_something(
     await client.probe()
     await client.websocket.send_text("5")
     assert bytes((await client.websocket.next()).data) == b"6"
+
+
+async def test_who_polls_on_after_the_probe_waits_for_its_answer(
+    client: Upgrading, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.probe()
+    assert await client.polling.poll() == ["6"]  # a moment later
+    monkeypatch.setattr("socketcluster_worker.transport.engine.RELEASE_PAUSE", 3600.0)
+    polling = asyncio.create_task(client.polling.poll())
+    await until(lambda: client.session._poll is not None)
+    (await probe.sockets.get()).emit("one", 1)
+    assert texts(await polling) == [{"event": "one", "data": 1}]

@@ -236,11 +236,16 @@ async def test_a_number_that_is_left_out_ends_the_session(
     assert (await probe.ends.get())[1] == CloseCode.PROTOCOL_ERROR
 
 
-async def test_a_second_poll_at_a_time_ends_the_session(client: Numbered, probe: Probe) -> None:
+async def test_the_next_poll_takes_the_place_of_one_that_was_held_up_on_its_way(client: Numbered, probe: Probe) -> None:
     waiting = await client.wait(2)
-    assert code(await client.ask("GET", 3)) == (400, BAD)
-    assert (await result(waiting))[1].endswith("1")
-    assert (await probe.ends.get())[1] == CloseCode.PROTOCOL_ERROR
+    late = await client.begin("GET", 2)
+    assert await result(waiting) == (200, "6")  # so its client goes on
+    following = await client.begin("GET", 3)
+    assert await result(late) == (200, "6")
+    (await probe.sockets.get()).emit("one", 1)
+    status, body = await result(following)
+    assert (status, json.loads(body[1:])["data"]) == (200, 1)
+    assert await client.get(3) == [body]
 
 
 # Requests with packets.

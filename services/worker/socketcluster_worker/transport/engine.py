@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PROBE = "probe"
 PROBE_TIMEOUT = 25.0
 """Seconds that a WebSocket has from its opening to taking the connection over."""
+RELEASE_PAUSE = 0.1
+"""Seconds that a poll waits which comes after the probe, as in the reference."""
 PACKET_OVERHEAD = 100
 """Bytes that a waiting packet takes beside its data."""
 MESSAGE = b"4"
@@ -189,8 +191,8 @@ class EngineSession:
         future = self._poll
         if self._queue or self.closed:
             self._flush()
-        elif self._probed:
-            self.release_poll()
+        elif self._probed:  # perhaps its client gave the upgrade up: it is not to poll at the pace of the network
+            self._loop.call_later(RELEASE_PAUSE, self.release_poll)
         return future
 
     def break_off(self) -> None:
