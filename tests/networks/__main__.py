@@ -1,6 +1,7 @@
 """``python -m networks SEED SEEDS [SITUATION ...]``: each situation on each transport, in a browser and in Node.
 
-NETWORKS_SCALE=small is that of ``make test``; with NETWORKS_LOGS=1 what was done is told of runs without fault, too.
+NETWORKS_AT_ONCE=30: how many share the machine. NETWORKS_SCALE=small: that of ``make test``. NETWORKS_LOGS=1: what
+was done is told of runs without fault, too.
 """
 
 from __future__ import annotations
@@ -19,40 +20,42 @@ from networks.judge import Counts
 from networks.situations import SITUATIONS
 from networks.stage import CONTROLLER, FULL, OPTIONS, SHORT_HEARTBEATS, SMALL, Report, play
 
-AT_ONCE = 10
+AT_ONCE = int(os.environ.get("NETWORKS_AT_ONCE", "30"))
 """Runs that share the machine."""
 ROW = "{:<26} {:<16} {:<8} {:>5} {:>8} {:>9} {:>8} {:>6} {:>5} {:>5} {:>6} {:>7}"
 HEAD = ("situation", "transport", "platform", "seeds", "messages", *list(Counts.__annotations__)[1:], "back")
 
 
 async def main(seed: int, count: int, names: list[str]) -> int:
-    """Run them all; return how many runs found something."""
+    """Run them all, as many side by side as the machine bears; return how many runs found something."""
     small = os.environ.get("NETWORKS_SCALE") == "small"
     scale = SMALL if small else FULL
+    options = (*OPTIONS, *(SHORT_HEARTBEATS if small else ()))
+    turns = asyncio.Semaphore(AT_ONCE)
     found = 0
     say(ROW.format(*HEAD))
     with tempfile.TemporaryDirectory() as folder:
         await install(Path(folder, "node"))
-        options = (*OPTIONS, *(SHORT_HEARTBEATS if small else ()))
         async with LocalCluster(CONTROLLER, Path(folder, "data"), *options) as cluster, chromium() as browser:
-            turns = asyncio.Semaphore(AT_ONCE)
             platforms: dict[str, Platform] = {"browser": browser.profile, "node": in_node(Path(folder, "node"))}
-            for name, platform in itertools.product(names, platforms):
-                situation = SITUATIONS[name]
-                if situation.in_browsers_only and platform != "browser":
-                    continue
 
-                async def one(transport: str, seed: int, name: str = name, platform: str = platform) -> Report:
-                    async with turns:
+            async def one(name: str, transport: str, platform: str, seed: int) -> Report:
+                async with turns:
+                    try:
                         return await play(SITUATIONS[name], transport, seed, scale, cluster, platforms[platform])
+                    except Exception as error:  # one run that cannot be made is to end no other
+                        return Report(Counts(), 0, [f"it could not be made: {error!r}"], [])
 
-                runs = list(itertools.product(situation.transports, range(seed, seed + count)))
-                reports = await asyncio.gather(*(one(*each) for each in runs))
-                for transport in situation.transports:
-                    of_it = {
-                        each[1]: report for each, report in zip(runs, reports, strict=True) if each[0] == transport
-                    }
-                    found += show(name, transport, platform, of_it)
+            rows = {
+                (name, transport, platform): [
+                    asyncio.create_task(one(name, transport, platform, each)) for each in range(seed, seed + count)
+                ]
+                for name, platform in itertools.product(names, platforms)
+                if platform == "browser" or not SITUATIONS[name].in_browsers_only
+                for transport in SITUATIONS[name].transports
+            }
+            for row, tasks in rows.items():
+                found += show(*row, dict(enumerate(await asyncio.gather(*tasks), seed)))
     return found
 
 

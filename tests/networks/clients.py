@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from playwright.async_api import CDPSession, async_playwright
-from support.cluster import until
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -59,9 +58,12 @@ class Client(ABC):
         how = json.dumps({"run": run, "client": self.name, "channel": channel, "options": options})
         await self.evaluate(f"startRecorder({how}, {self.platform})")
 
-    async def until(self, expression: str) -> Any:
-        """Wait until an expression is true there."""
-        return await until(lambda: self.evaluate(expression), bool)
+    async def until(self, expression: str) -> None:
+        """Wait until an expression is true there; asked less often as time goes by."""
+        pause = 0.05
+        while not await self.evaluate(expression):
+            await asyncio.sleep(pause)
+            pause = min(1.2 * pause, 1.0)
 
 
 Open = Callable[[str, str], Awaitable[Client]]

@@ -14,7 +14,7 @@ from networks.clients import Platform
 from networks.situations import SITUATIONS
 from networks.stage import CONTROLLER, OPTIONS, SHORT_HEARTBEATS, SMALL, Report, play
 
-AT_ONCE = 8
+AT_ONCE = 6
 SEED = 1
 
 Run = tuple[str, str]

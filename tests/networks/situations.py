@@ -9,8 +9,17 @@ from support.adverse_proxy import Block, Break, Connection, Request
 from networks.clients import Tab
 from networks.stage import Situation, Stage
 
-STEPS = ("websocket", "answer", "up 1", "down 1", "up 2", "down 2")
-"""Of an upgrade, as the proxy sees the WebSocket: asked for, opened, probe, its answer, the move, the first packet."""
+STEPS = {
+    "asked for": "websocket",
+    "opened": "answer",
+    "probed": "up 1",
+    "answered": "down 1",
+    "moving": "up 2",
+    "moved": "down 2",
+}
+"""Of an upgrade, as the proxy sees the WebSocket."""
+KINDS: tuple[tuple[str, ...], ...] = ((), ("poll",), ("post",), ("websocket",))
+"""Of the connections that are cut; none: all."""
 BOTH = ("upgrade", "websocket first")
 """Transports that may have a WebSocket, and need none."""
 
@@ -26,8 +35,8 @@ async def calm(stage: Stage) -> None:
 async def half_open(stage: Stage) -> None:
     """The network has changed: nothing comes through old connections any more; new ones work."""
     await stage.begin()
-    stage.proxy.hang()
-    await stage.lost()
+    async with stage.losing():
+        stage.proxy.hang()
     await stage.progress()
 
 
@@ -58,8 +67,8 @@ async def unreachable(stage: Stage) -> None:
 async def refused(stage: Stage) -> None:
     """Connections are refused."""
     await stage.begin()
-    stage.proxy.refuse()
-    await stage.lost()
+    async with stage.losing():
+        stage.proxy.refuse()
     await stage.pause(stage.scale.outage)
     await stage.proxy.open()
     await stage.progress()
@@ -89,29 +98,27 @@ async def cuts(stage: Stage) -> None:
     """All connections are cut, or all of a kind, again and again, by FIN or RST."""
     await stage.begin()
     async for _ in stage.troubles():
-        kinds = stage.chance.choice(((), ("poll",), ("post",), ("websocket",)))
-        stage.proxy.cut(*kinds, reset=stage.chance.random() < 0.5)
+        stage.proxy.cut(*stage.chance.choice(KINDS), reset=stage.chance.random() < 0.5)
     await stage.progress()
 
 
-async def upgrades(stage: Stage) -> None:
-    """A round trip takes 80 ms, and at each step of upgrades something is cut."""
+def cut_at(step: str, stage: Stage) -> None:
+    """A round trip takes 80 ms, and at a step of the upgrade something is cut, once."""
     stage.proxy.latency = 0.04
-    steps = list(STEPS)
-    stage.chance.shuffle(steps)
 
-    def step(_connection: Connection, name: str) -> None:
-        if steps and name == steps[-1]:
-            steps.pop()
-            kinds = stage.chance.choice(((), ("poll",), ("post",), ("websocket",)))
-            stage.proxy.cut(*kinds, reset=stage.chance.random() < 0.5)
+    def seen(_connection: Connection, name: str) -> None:
+        if name == step and not stage.happened.is_set():
+            stage.happened.set()
+            stage.proxy.cut(*stage.chance.choice(KINDS), reset=stage.chance.random() < 0.5)
 
-    stage.proxy.on_step = step
+    stage.proxy.on_step = seen
+
+
+async def cut_once(stage: Stage) -> None:
+    """What was prepared happens."""
     await stage.begin()
-    while steps:
-        await stage.progress()
-        stage.proxy.cut()
-        await stage.pause(stage.scale.pause)
+    stage.note("waiting for what is to happen")
+    await stage.happened.wait()
     await stage.progress()
 
 
@@ -226,7 +233,10 @@ SITUATIONS = {
     "resets": Situation(resets),
     "repeats": Situation(repeats, ("polling", "upgrade")),
     "cuts": Situation(cuts),
-    "upgrades": Situation(upgrades, ("upgrade",)),
+    **{
+        f"upgrade {name}": Situation(cut_once, ("upgrade",), functools.partial(cut_at, step))
+        for name, step in STEPS.items()
+    },
     "slow": Situation(calm, prepare=slow, interval=4),
     "far": Situation(calm, prepare=far),
     **{f"websocket {how.value}": Situation(calm, BOTH, functools.partial(block, how)) for how in Block},

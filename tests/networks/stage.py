@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ SMALL = Scale(
     idle=0.5,
     interval=0.1,
     publishing=0.1,
-    limit=100,
+    limit=150,
     options={"connectTimeout": 3000, "ackTimeout": 5000, "reconnectionDelay": 100, "reconnectionDelayMax": 1000},
 )
 FULL = Scale(
@@ -138,6 +139,7 @@ class Stage:
         seed: from which all that is random follows.
         doing: what is waited for.
         log: what was done.
+        happened: set once what was prepared has happened.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class Stage:
         self.doing = ""
         self.log: list[str] = []
         self.back = 0.0
+        self.happened = asyncio.Event()
         self.cluster_url = cluster.url
         self.channel = f"chat:{uuid.uuid4()}"
         self._begun = time.monotonic()
@@ -188,15 +191,18 @@ class Stage:
     async def progress(self) -> None:
         """Wait until each client has a few more messages and answers, which were sent from now on."""
         self.note("waiting for messages and answers")
-        for client in self.clients:
-            messages, answered = await client.evaluate("[recorder.messages.length, recorder.answered]")
+        before = [await client.evaluate("[recorder.messages.length, recorder.answered]") for client in self.clients]
+        for client, (messages, answered) in zip(self.clients, before, strict=True):
             await client.until(f"recorder.messages.length > {messages} + 3 && recorder.answered > {answered} + 2")
 
-    async def lost(self) -> None:
-        """Wait until each client has noticed that its connection is lost."""
+    @asynccontextmanager
+    async def losing(self) -> AsyncIterator[None]:
+        """Wait until each client has noticed that what is done meanwhile has ended its connection."""
+        before = [await client.evaluate("recorder.count('disconnect')") for client in self.clients]
+        yield
         self.note("waiting until the connection counts as lost")
-        for client in self.clients:
-            await client.until("recorder.state !== 'open' || recorder.count('disconnect')")
+        for client, losses in zip(self.clients, before, strict=True):
+            await client.until(f"recorder.count('disconnect') > {losses}")
 
     async def pause(self, seconds: float) -> None:
         """Let time go by."""
