@@ -1,6 +1,6 @@
 /*!
  * The browser client of SocketCluster for Python: SocketCluster messages on Engine.IO revision 4. A classic script that
- * sets `globalThis.socketCluster`, and a CommonJS module. What is public is described in socketcluster.d.ts.
+ * sets `globalThis.socketCluster`, and a CommonJS module; socketcluster.d.ts describes what is public.
  */
 (function (root) {
   "use strict";
@@ -28,6 +28,7 @@
   const TIMER_LIMIT = 0x7fffffff; // ms
   const QUEUE_LIMIT = 1000; // messages that wait for a connection
   const RETRY_TIME = 8000; // ms for which a request is sent again; the server waits for 10 s
+  const STEADY_TIME = 5000; // ms after which a connection's end begins a new series of attempts
   const HEDGE_TIME = 3000; // ms after which an opening is asked for by another connection, too
   const PROOF_TIME = 10000; // ms in which a WebSocket that took over must bring something
   const BLOCKED_TIME = 300000; // ms without an upgrade after one that brought nothing
@@ -54,7 +55,6 @@
     return new TextEncoder().encode(text).length;
   }
 
-  /** @returns {Error | null} why the text cannot be a message of at most `limit` bytes */
   function tooLarge(text, limit) {
     const size = 1 + (text.length * 3 < limit ? text.length : byteLength(text));
     return size <= limit ? null : makeError("MessageTooLargeError", `${size} bytes; the server takes ${limit}`);
@@ -85,8 +85,9 @@
   }
 
   function checkNumber(name, value) {
-    if (typeof value === "number" && value >= 0 && value <= TIMER_LIMIT) return;
-    throw new TypeError(`${name} must be a number from 0 to ${TIMER_LIMIT}`);
+    const most = name === "randomizationFactor" ? 1 : TIMER_LIMIT;
+    if (typeof value === "number" && value >= 0 && value <= most) return;
+    throw new TypeError(`${name} must be a number from 0 to ${most}`);
   }
 
   function checkData(data, more) {
@@ -125,7 +126,6 @@
     return epoch === itsEpoch || epoch === "0" ? numberOf(offset) - numberOf(seen) : NaN;
   }
 
-  /** @returns {object | null} what a JSON Web Token says */
   function claimsOf(token) {
     try {
       const payload = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
@@ -148,7 +148,7 @@
     #options;
     #report; // open(), message(text), upgrade(transport), lost(items), close(code, reason, left): the owner's
     #upgrades; // may it move to a WebSocket?
-    #hedge; // may the browser have kept dead connections, that it would open with?
+    #hedge; // may the browser have kept dead connections?
     #sid = null;
     #closed = false;
     #outbox = []; // [{ packet, item }] not yet given to a transport; items are the owner's
@@ -231,7 +231,7 @@
       const left = {
         unsent: itemsOf(this.#outbox.splice(0)),
         doubtful: itemsOf([...this.#posting.splice(0), ...buffered]),
-        blocked: !this.#proven,
+        doubt: this.#proven ? 0 : hedge ? 2 : 1,
         hedge,
       };
       this.#report.close(code, reason, left);
@@ -359,7 +359,7 @@
       return this.#outbox.splice(0, count);
     }
 
-    /** Open; beside a request without an answer others take further connections. */
+    /** Beside a request without an answer others take further connections. */
     async #ask() {
       const asked = [];
       do {
@@ -447,18 +447,18 @@
     #adopt(webSocket) {
       this.#webSocket = webSocket;
       webSocket.onmessage = ({ data }) => this.#receive(String(data));
-      webSocket.onclose = ({ code, reason }) => this.#end(code, reason || "the WebSocket was closed");
+      webSocket.onclose = ({ code, reason }) => this.#end(code || CODE.ABNORMAL, reason || "the WebSocket was closed");
     }
 
     #hand({ packet, item }) {
-      const sent = this.#bytes - this.#webSocket.bufferedAmount;
+      const sent = this.#bytes - (this.#webSocket.bufferedAmount || 0); // not every class has it
       while (this.#handed.length && this.#handed[0].end <= sent) this.#handed.shift();
       this.#bytes += byteLength(packet);
       this.#handed.push({ end: this.#bytes, item });
       this.#webSocket.send(packet);
     }
 
-    /** Try a WebSocket beside the polling; polling goes on until it has answered. */
+    /** Polling goes on until a WebSocket has answered. */
     #upgrade() {
       let webSocket;
       try {
@@ -510,7 +510,7 @@
     /** Some proxies let no more through than the opening. */
     #prove() {
       this.#proven = false;
-      this.#proofTimer = setTimeout(() => this.#end(CODE.ABNORMAL, "the WebSocket brings nothing"), PROOF_TIME);
+      this.#proofTimer = setTimeout(() => this.lose("the WebSocket brings nothing"), PROOF_TIME);
     }
   }
 
@@ -521,9 +521,12 @@
     #listeners = new Set();
     #held = []; // what came before the first listener did
 
-    constructor(socket, name, expose) {
+    #watch;
+
+    constructor(socket, name, watch, expose) {
       this.name = name;
       this.#socket = socket;
+      this.#watch = watch;
       expose((data) => this.#deliver(data));
     }
 
@@ -532,7 +535,7 @@
       this.#listeners.add(fn);
       const held = this.#held || [];
       this.#held = null;
-      for (const data of held) attempt(fn, data).catch(throwLater);
+      this.#watch(held.map((data) => attempt(fn, data)));
       return this;
     }
 
@@ -552,7 +555,7 @@
 
     #deliver(data) {
       if (this.#held && this.#held.push(data) > QUEUE_LIMIT) this.#held.shift();
-      return [...this.#listeners].map((fn) => attempt(fn, data));
+      this.#watch([...this.#listeners].map((fn) => attempt(fn, data)));
     }
   }
 
@@ -571,9 +574,12 @@
     #subscriptions = new Map(); // channel name: see subscribe()
     #announced = null; // { code, reason } of the server's #disconnect
     #attempt = 0;
+    #openedAt;
     #dropping = false;
     #failures = 0; // connections in a row
-    #blockedAt = -Infinity; // when a WebSocket brought nothing
+    #polls = false; // has a connection by polling been answered?
+    #doubt = 0; // that WebSockets get through
+    #blockedAt = -Infinity; // when it was too much
     #hedge = false; // was the last connection lost in silence?
     #connectTimer;
     #retryTimer;
@@ -656,7 +662,7 @@
           askedAt: null, // the offset behind which a gap was asked for last
           failures: 0, // in a row
         };
-        subscription.channel = new Channel(this, name, (deliver) => (subscription.deliver = deliver));
+        subscription.channel = new Channel(this, name, (results) => this.#watch(results), (fn) => (subscription.deliver = fn));
         subscription.ready = new Promise((resolve, reject) => {
           const { ackTimeout } = this.#options;
           const late = () => {
@@ -783,19 +789,21 @@
       this.#retryTimer = undefined;
       const { transports, connectTimeout, auth } = this.#options;
       const isBlocked = performance.now() - this.#blockedAt < BLOCKED_TIME;
-      const usable = isBlocked && transports[1] ? ["polling"] : transports;
-      const transport = usable[this.#failures % usable.length]; // either may be what the network lets through
-      const how = { transport, upgrades: usable.includes("websocket"), hedge: this.#hedge };
+      const isSure = isBlocked || (this.#polls && transports[0] === "polling");
+      const usable = isSure && transports[1] ? ["polling"] : transports;
+      const transport = usable[this.#failures % usable.length];
+      const how = { transport, upgrades: transports.includes("websocket") && !isBlocked, hedge: this.#hedge };
       const authToken = this.#loadToken() || Object(auth).authToken || null;
       const handshake = { event: "#handshake", data: { ...auth, authToken }, cid: HANDSHAKE_CID };
       const watch = () => {
-        const blocked = transport === "websocket"; // it may open, and bring no more
-        const late = () => this.#leave(CODE.ABNORMAL, `no connection in ${connectTimeout} ms`, { wanted: true, blocked });
+        const doubt = transport === "websocket" && engine.isHeard ? 2 : 0; // it opens, and brings no more
+        const late = () => this.#leave(CODE.ABNORMAL, `no connection in ${connectTimeout} ms`, { wanted: true, doubt });
         clearTimeout(this.#connectTimer);
         this.#connectTimer = setTimeout(late, connectTimeout);
       };
       const engine = new Engine(this.#options, how, {
         open: () => {
+          this.#polls ||= transport === "polling";
           watch(); // the rest may take as long again
           engine.send(JSON.stringify(handshake));
         },
@@ -811,7 +819,8 @@
     #opened(data) {
       clearTimeout(this.#connectTimer);
       this.#state = "open";
-      this.#attempt = this.#failures = 0;
+      this.#failures = 0;
+      this.#openedAt = performance.now();
       this.#id = data.id;
       this.#recovered = data.recovered === true;
       const waiting = this.#queue.splice(0);
@@ -823,7 +832,7 @@
     }
 
     /** The connection ends; `wanted`: not by disconnect(). */
-    #leave(code, reason, { wanted = false, cause, unsent = [], doubtful = [], blocked, hedge = false } = {}) {
+    #leave(code, reason, { wanted = false, cause, unsent = [], doubtful = [], doubt = 0, hedge = false } = {}) {
       const wasOpen = this.#state === "open";
       if (wanted && this.#announced) ({ code, reason } = this.#announced);
       const willReconnect = wanted && this.#options.reconnection && code !== CODE.NORMAL && code < CODE.PERMANENT;
@@ -834,7 +843,10 @@
       clearTimeout(this.#retryTimer);
       this.#retryTimer = undefined;
       this.#failures += wasOpen ? 0 : 1;
-      if (blocked) this.#blockedAt = performance.now();
+      const isSteady = code === CODE.ABNORMAL || performance.now() - this.#openedAt > STEADY_TIME;
+      if (wasOpen && isSteady) this.#attempt = 0; // else a server ends whatever it opens
+      this.#doubt = doubt && this.#doubt + doubt;
+      if (this.#doubt > 1) this.#blockedAt = performance.now();
       this.#hedge = hedge;
       this.#takeBack(unsent);
       this.#rejectWaiting(() => makeError("SocketClosedError", `the connection ended: ${reason}`), willReconnect);
@@ -846,10 +858,9 @@
       this.#tellLost(doubtful, "may not have arrived");
       this.#tellLost(waiting, "was not sent", !wanted);
       const untouched = this.#state === "connecting" && !this.#engine && !this.#retryTimer;
-      if (untouched) this.#retry(wasOpen && (code === CODE.GOING_AWAY || code === CODE.RESTART));
+      if (untouched) this.#retry(!this.#attempt && wasOpen && (code === CODE.GOING_AWAY || code === CODE.RESTART));
     }
 
-    /** Let what was not sent wait for the next connection. */
     #takeBack(items) {
       const kept = items.filter(({ cid, bound }) => !bound && (!cid || this.#calls.has(cid)));
       for (const { cid } of kept) if (cid) this.#calls.get(cid).sent = false;
@@ -857,7 +868,7 @@
       this.#trim();
     }
 
-    /** Tell of lost emits; calls are rejected. */
+    /** Calls are rejected, emits told. */
     #tellLost(items, what, ifHeard = false) {
       if (ifHeard && !this.#heard("error").length) return;
       for (const { event, cid } of items) {
@@ -923,8 +934,8 @@
         if (error.name === "SocketClosedError") call.promise.catch(ignore); // perhaps nobody asked
         call.reject(error);
       } else {
-        call.answered(Object(data));
         call.resolve(data);
+        call.answered(Object(data));
       }
     }
 
@@ -1034,7 +1045,7 @@
         },
         (error) => {
           const isCurrent = this.#engine === engine && this.#subscriptions.get(name) === subscription;
-          if (!isCurrent) return; // made again with the next connection
+          if (!isCurrent) return;
           const isRefused = !TEMPORARY.test(error.name);
           const isNews = isRefused || !subscription.failures++;
           if (isRefused) this.#forget(name, error);
@@ -1062,7 +1073,7 @@
         if (!(steps(one.offset, offset) >= 0)) continue; // it comes again
         if (number > next) this.#tellGap(subscription, [next, number - 1]);
         next = number + 1;
-        this.#watch(subscription.deliver(one.data));
+        subscription.deliver(one.data);
       }
       if (next <= last) this.#tellGap(subscription, [next, last]);
     }
@@ -1089,7 +1100,7 @@
         this.#tellGap(subscription, step > 1 ? [last - step + 2, last] : null);
       }
       if (offset) subscription.offset = offset;
-      this.#watch(subscription.deliver(data));
+      subscription.deliver(data);
     }
 
     #forget(name, error) {

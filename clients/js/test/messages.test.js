@@ -167,6 +167,21 @@ describe("listeners", () => {
     assert.equal(await error, boom);
   });
 
+  test("what a channel's listener throws is an error event, at a message that waited for it, too", async (t) => {
+    const server = await startServer(t);
+    const { socket } = await connected(server);
+    const channel = await socket.subscribe("c");
+    await channel.publish(1);
+    const thrown = [];
+    socket.on("error", (error) => thrown.push(error));
+    channel.on((data) => {
+      throw data;
+    });
+    await channel.publish(2);
+    await socket.call("echo");
+    assert.deepEqual(thrown, [1, 2]);
+  });
+
   test("odd messages are error events, and the connection goes on", async (t) => {
     const server = await startServer(t);
     const { socket, connection } = await connected(server);

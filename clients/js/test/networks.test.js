@@ -234,6 +234,17 @@ describe("the upgrade", () => {
         assert.equal(server.requests.filter((request) => request.startsWith("UPGRADE")).length, 1);
   });
 
+  test("is tried again after one cut, and not after two in a row", async (t) => {
+    const server = await startServer(t, { numbered: true });
+    server.faults.mute = true;
+    server.events.on("upgrade", (connection) => setImmediate(() => connection.drop()));
+    const socket = connect(server, {});
+    const upgrades = () => server.requests.filter((request) => request.startsWith("UPGRADE")).length;
+    while (socket.transport !== "polling" || upgrades() < 2 || socket.state !== "open") await next(socket, "connect");
+    assert.equal(await socket.call("echo", 1), 1);
+    assert.deepEqual([upgrades(), socket.transport], [2, "polling"]);
+  });
+
   test("holds where the WebSocket brings something", async (t) => {
     const server = await startServer(t, { numbered: true });
     const { socket } = await connected(server, { client: withTimes({ PROOF_TIME: 50 }) });
@@ -258,6 +269,26 @@ describe("connecting", () => {
     const error = next(socket, "error");
     await next(socket, "connect");
     assert.deepEqual([(await error).message, socket.transport], ["by the page's policy", "polling"]);
+  });
+
+  test("goes by the other transport where polling is blocked, and by polling only once that has worked", async (t) => {
+    const server = await startServer(t);
+    let isBlocked = true;
+    const blocked = (...given) => (isBlocked ? Promise.reject(new TypeError("Failed to fetch")) : fetch(...given));
+    const socket = connect(server, { fetch: blocked });
+    const error = next(socket, "error");
+    await next(socket, "connect");
+    assert.deepEqual([(await error).message, socket.transport], ["Failed to fetch", "websocket"]);
+    isBlocked = false;
+    const other = connect(server);
+    await upgraded(other);
+    const before = server.requests.length;
+    server.faults.refuse = 503;
+    for (const connection of server.connections) connection.drop();
+    socket.disconnect();
+    for (let n = 0; n < 4; n++) await next(other, "reconnecting");
+    const asked = server.requests.slice(before);
+    assert.ok(asked.length >= 3 && asked.every((request) => request.startsWith("GET")));
   });
 
   for (const reason of [undefined, null, "no", new TypeError("Failed to fetch")]) {

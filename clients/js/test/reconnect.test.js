@@ -123,6 +123,20 @@ describe("back-off", () => {
     }
   });
 
+  for (const code of [1001, 4003]) {
+    test(`grows while a server ends with ${code} what it has just opened`, async (t) => {
+      const server = await startServer(t);
+      const socket = connect(server, { ...WEBSOCKET, reconnectionDelay: 2, reconnectionDelayMax: 16, randomizationFactor: 0 });
+      server.events.on("connection", (connection) => setImmediate(() => connection.disconnect(code, "no room")));
+      const delays = [];
+      await new Promise((resolve) => {
+        socket.on("reconnecting", ({ delay }) => delays.push(delay) === 5 && resolve());
+      });
+      socket.disconnect();
+      assert.deepEqual(delays.slice(1), [4, 8, 16, 16]);
+    });
+  }
+
   for (const code of [1001, 1012]) {
     test(`is short when the server closes with ${code}`, async (t) => {
       const server = await startServer(t);

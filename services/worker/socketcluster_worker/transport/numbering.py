@@ -101,7 +101,7 @@ class Numbering:
             self._let_go = None
         return answer.result() if answer.done() else await self._wait(answer, receive)
 
-    async def _wait(self, answer: asyncio.Future[list[Packet]], receive: Receive) -> list[Packet]:
+    async def _wait(self, answer: asyncio.Future[list[Packet]], receive: Receive) -> list[Packet] | Outcome:
         let_go = self._let_go = self._loop.create_future()
         gone = asyncio.ensure_future(disconnected(receive))
         try:
@@ -110,8 +110,8 @@ class Numbering:
             gone.cancel()
             if self._let_go is let_go:
                 self._let_go = None
-        if let_go.done():
-            return [NOOP]
+        if let_go.done():  # a noop would be an answer, if the other one is a late copy of this one: it would go on
+            return Outcome.UNDECIDED
         if gone.done():  # its client may only have ended its own direction, and take this for the answer
             self._session.release_poll()
             self._session.break_off()
