@@ -24,7 +24,6 @@
     fetch: root.fetch,
   };
   const BUILT_IN = new Set(["connect", "disconnect", "reconnecting", "error", "upgrade", "kickOut", "gap", "authTokenChange"]);
-  const CREDENTIALS = ["omit", "same-origin", "include"];
   const TIMER_LIMIT = 0x7fffffff; // ms
   const QUEUE_LIMIT = 1000; // messages that wait for a connection
   const RETRY_TIME = 8000; // ms for which a request is sent again; the server waits for 10 s
@@ -69,7 +68,9 @@
       if (typeof DEFAULTS[name] === "number") checkNumber(name, value);
     }
     const { transports } = options;
-    if (!CREDENTIALS.includes(options.credentials)) throw new TypeError(`credentials must be one of ${CREDENTIALS}`);
+    if (!/^(omit|same-origin|include)$/.test(options.credentials)) {
+      throw new TypeError("credentials must be omit, same-origin or include");
+    }
     if (!Array.isArray(transports) || !transports.length || transports.some((t) => !DEFAULTS.transports.includes(t))) {
       throw new TypeError('transports must list "polling", "websocket" or both');
     }
@@ -809,7 +810,7 @@
         },
         message: (text) => this.#receive(engine, text),
         upgrade: (name) => this.#tell("upgrade", name),
-        lost: (items) => this.#tellLost(items, "may not have arrived", true),
+        lost: (items) => this.#tellLost(items, "may not have arrived"),
         close: (code, reason, left) => this.#leave(code, reason, { wanted: true, ...left }),
       });
       this.#engine = engine;
@@ -856,7 +857,7 @@
       if (wasOpen) this.#tell("disconnect", { code, reason, willReconnect });
       else if (wanted) this.#tell("error", makeError("ConnectError", reason, { code, willReconnect, cause }));
       this.#tellLost(doubtful, "may not have arrived");
-      this.#tellLost(waiting, "was not sent", !wanted);
+      this.#tellLost(waiting, "was not sent");
       const untouched = this.#state === "connecting" && !this.#engine && !this.#retryTimer;
       if (untouched) this.#retry(!this.#attempt && wasOpen && (code === CODE.GOING_AWAY || code === CODE.RESTART));
     }
@@ -869,8 +870,7 @@
     }
 
     /** Calls are rejected, emits told. */
-    #tellLost(items, what, ifHeard = false) {
-      if (ifHeard && !this.#heard("error").length) return;
+    #tellLost(items, what) {
       for (const { event, cid } of items) {
         if (!cid) this.#tell("error", makeError("SocketClosedError", `"${event}" ${what}`, { event }));
       }

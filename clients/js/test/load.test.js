@@ -102,7 +102,7 @@ describe("options", () => {
     [{ url, reconnectionDelay: -1 }, /reconnectionDelay must be a number/],
     [{ url, connectTimeout: Infinity }, /connectTimeout must be a number/],
     [{ url, randomizationFactor: 1.1 }, /randomizationFactor must be a number from 0 to 1$/],
-    [{ url, credentials: true }, /credentials must be one of omit,same-origin,include/],
+    [{ url, credentials: true }, /credentials must be omit, same-origin or include/],
     [{ url, transports: [] }, /transports/],
     [{ url, transports: ["carrier pigeon"] }, /transports/],
     [{ url, transports: ["websocket"], WebSocket: null }, /no WebSocket here/],

@@ -125,7 +125,7 @@ describe("what was not sent", () => {
     assert.deepEqual(lost, ["two SocketClosedError", "three SocketClosedError"]);
   });
 
-  test("is told when the connection ends for good; after disconnect() only to who listens", async (t) => {
+  test("is told when the connection ends for good; nobody has to listen", async (t) => {
     const server = await startServer(t);
     server.handlers["#handshake"] = () => {
       throw Object.assign(new Error("banned"), { statusCode: 4500 });
@@ -137,7 +137,7 @@ describe("what was not sent", () => {
     while (told.length < 2) await next(socket, "error");
     assert.deepEqual(told, [["ConnectError", undefined], ["SocketClosedError", "n"]]);
     const quiet = connect(server);
-    quiet.emit("n"); // would be an uncaught error
+    quiet.emit("n");
     quiet.disconnect();
   });
 
