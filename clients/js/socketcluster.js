@@ -146,6 +146,7 @@
   class Engine {
     transport;
     maxPayload = Infinity;
+    isHeard = false;
     #options;
     #report; // open(), message(text), upgrade(transport), lost(items), close(code, reason, left): the owner's
     #upgrades; // may it move to a WebSocket?
@@ -181,10 +182,6 @@
       else this.#start();
     }
 
-    get isHeard() {
-      return this.#sid !== null;
-    }
-
     /** The end is reported with the items that were not sent, or perhaps not. */
     send(text, item) {
       this.#outbox.push({ packet: PACKET.MESSAGE + text, item });
@@ -208,8 +205,8 @@
       }
     }
 
-    lose(reason) {
-      this.#end(CODE.ABNORMAL, reason, true);
+    lose(reason, doubt = 0) {
+      this.#end(CODE.ABNORMAL, reason, { hedge: true, doubt });
     }
 
     /** Look whether the server has been silent for too long. */
@@ -218,11 +215,11 @@
       clearTimeout(this.#timer);
       const { now, date } = this.#heard;
       const left = this.#silence - Math.max(performance.now() - now, Date.now() - date);
-      if (left <= 0) this.lose(`nothing heard for ${this.#silence} ms`);
+      if (left <= 0) this.lose(`nothing heard for ${this.#silence} ms`, 2);
       else this.#timer = setTimeout(() => this.check(), Math.min(left, WATCH_TIME));
     }
 
-    #end(code, reason, hedge = false) {
+    #end(code, reason, { hedge = false, doubt = 1 } = {}) {
       if (this.#closed) return;
       const { bufferedAmount = 0 } = this.#webSocket || {};
       const buffered = this.#handed.filter(({ end }) => end > this.#bytes - bufferedAmount);
@@ -232,7 +229,7 @@
       const left = {
         unsent: itemsOf(this.#outbox.splice(0)),
         doubtful: itemsOf([...this.#posting.splice(0), ...buffered]),
-        doubt: this.#proven ? 0 : hedge ? 2 : 1,
+        doubt: this.#proven ? 0 : doubt,
         hedge,
       };
       this.#report.close(code, reason, left);
@@ -286,6 +283,7 @@
       this.#silence = pingInterval + pingTimeout;
       if (!sid || !(this.#silence > 0)) return this.#refuse(text);
       this.#sid = sid;
+      this.isHeard = true;
       this.#numbered = numbered === true;
       this.maxPayload = maxPayload;
       this.check();
@@ -511,7 +509,7 @@
     /** Some proxies let no more through than the opening. */
     #prove() {
       this.#proven = false;
-      this.#proofTimer = setTimeout(() => this.lose("the WebSocket brings nothing"), PROOF_TIME);
+      this.#proofTimer = setTimeout(() => this.lose("the WebSocket brings nothing", 2), PROOF_TIME);
     }
   }
 
@@ -905,7 +903,8 @@
 
     #trim() {
       while (this.#queue.length > QUEUE_LIMIT) {
-        this.#drop(this.#queue.shift(), makeError("QueueFullError", `more than ${QUEUE_LIMIT} messages wait`));
+        const item = this.#dropping ? this.#queue.pop() : this.#queue.shift();
+        this.#drop(item, makeError("QueueFullError", `more than ${QUEUE_LIMIT} messages wait`));
       }
     }
 
@@ -1118,6 +1117,7 @@
   }
 
   const api = { connect };
+  api.default = api; // for who imports it from CommonJS
   if (typeof module === "object" && module.exports) module.exports = api;
   else root.socketCluster = api;
 })(typeof globalThis === "undefined" ? self : globalThis);

@@ -276,7 +276,7 @@ class TestServer {
     const webSockets = new WebSocketServer({ noServer: true });
     server.#http.on("upgrade", (request, socket, head) => {
       server.requests.push(`UPGRADE ${request.url}`);
-      if (server.faults.refuseWebSocket) return socket.end("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+      if (server.faults.refuseWebSocket || server.faults.refuse) return socket.end("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
       return webSockets.handleUpgrade(request, socket, head, (webSocket) => server.#onWebSocket(request, webSocket));
     });
     server.#http.on("connection", (socket) => {
