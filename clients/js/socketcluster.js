@@ -1112,7 +1112,7 @@
   }
 
   function connect(url, options) {
-    const isAddress = typeof url === "string" || url instanceof URL;
+    const isAddress = typeof url === "string" || "href" in Object(url);
     return new Socket(checkOptions(isAddress ? { ...options, url } : { ...url })).connect();
   }
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Error, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Error, Page, expect
 from support.cluster import runs, until
 from support.local import LocalCluster
 
@@ -17,24 +15,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hello" / "controller.py"
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 """Where the pictures of a run are left, for people to look at."""
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
     async with LocalCluster(EXAMPLE, tmp_path / "data") as running:
         yield running
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS, env={**os.environ, "DBUS_SESSION_BUS_ADDRESS": "/dev/null"}
-        )
-        yield running
-        await running.close()
 
 
 @pytest.fixture(autouse=True)
