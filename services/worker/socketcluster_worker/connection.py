@@ -79,6 +79,10 @@ class Connection(Protocol):
         """Is nothing waiting to be sent?"""
 
     @property
+    def ended_by_client(self) -> bool:
+        """Has the client ended it in good order, so that what it had sent before is still to be taken?"""
+
+    @property
     def held(self) -> bool:
         """Is nothing read from the client at the moment? Then a heartbeat's answer may be on its way for long."""
 

@@ -67,17 +67,35 @@ class Serial:
         function: what is called.
     """
 
-    __slots__ = ("__wrapped__", "_turn")
+    __slots__ = ("__wrapped__", "_turn", "_waiting", "when_all_began")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.__wrapped__ = function  # whose signature is looked at
         self._turn = asyncio.Lock()  # those who wait for it get it in their order
+        self._waiting = 0
+        self.when_all_began: Callable[[], None] | None = None
+        """Is called once when no call waits for its turn any more."""
+
+    @property
+    def waits(self) -> bool:
+        """Does a call wait for its turn?"""
+        return self._waiting > 0
 
     async def __call__(self, *args: Any) -> Any:
         """Call the function when it is this call's turn."""
-        async with self._turn:
+        self._waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._waiting -= 1
+            if self.when_all_began is not None and not self._waiting:
+                asyncio.get_running_loop().call_soon(self.when_all_began)
+                self.when_all_began = None
+        try:
             result = self.__wrapped__(*args)
             return await result if inspect.isawaitable(result) else result
+        finally:
+            self._turn.release()
 
 
 def _is(function: Callable[..., Any], wanted: Callable[..., Any]) -> bool:

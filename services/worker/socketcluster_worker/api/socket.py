@@ -100,8 +100,11 @@ class Socket(Emitter):
         self.handshake = handshake
         self.recovered = False
         self.connected = True
+        self.end_now: Callable[[], None] | None = None
+        """Has the application told of the end at once that waits for what its client had sent before. Set by its
+        protocol meanwhile."""
         self.is_in = False
-        """Was it let in? Only then do events reach it. Kept by the namespace."""
+        """Was it let in, and its end not told? Only then do events reach it. Kept by the namespace."""
         self.data: dict[str, Any] = {}
         self.joined: set[str] = set()
         """The rooms that were joined; kept by the namespace."""
@@ -239,6 +242,8 @@ class Socket(Emitter):
         """End the connection; ``code`` says why (RFC 6455, section 7.4), 4500 to 4999 are the application's."""
         if self.connected:
             self._peer.close(code, reason)
+        elif self.end_now is not None:
+            self.end_now()
 
     # Authentication.
 
@@ -404,7 +409,7 @@ class Socket(Emitter):
 
     def tell_authenticated(self) -> None:
         """Call the handlers of ``authenticate``."""
-        if self._auth_token is not None and self.connected:
+        if self._auth_token is not None and self.is_in:
             self._run_all("authenticate", self._auth_token)
 
     def token_removed(self) -> None:

@@ -42,6 +42,11 @@ class Batching:
         return self._connection.writable
 
     @property
+    def ended_by_client(self) -> bool:
+        """Has the client ended it in good order?"""
+        return self._connection.ended_by_client
+
+    @property
     def held(self) -> bool:
         """Is nothing read from the client at the moment?"""
         return self._connection.held

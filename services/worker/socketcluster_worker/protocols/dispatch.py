@@ -15,7 +15,7 @@ from socketcluster_runtime import logging
 from socketcluster_runtime.errors import LinkError, OperationError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker import turns
-from socketcluster_worker.api.events import Handler
+from socketcluster_worker.api.events import Handler, Serial
 from socketcluster_worker.api.middleware import Action
 from socketcluster_worker.api.namespace import Namespace
 from socketcluster_worker.api.socket import Socket
@@ -101,6 +101,7 @@ class Dispatch:
         self._waiting: deque[Waiting] | None = deque()
         self._running = 0
         self._when_room: Callable[[], None] | None = None  # who goes on once fewer handlers run
+        self._at_end: Callable[[], None] | None = None  # who is told once nothing waits
 
     def begin(self) -> None:
         """Let events through, once the handlers of "connection" have begun: async ones do in the loop's next turn."""
@@ -117,6 +118,28 @@ class Dispatch:
             self._start(name, args, call_id)
         else:
             self._start_late(name, args, call_id)
+
+    def end(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once all that has arrived has begun; in serial mode, has ended. Nothing more arrives.
+
+        It may be called again later.
+        """
+        self._at_end = then
+        nobody_goes_on = not self._socket.is_in or self._when_room is not None
+        if self._waiting is None or (not self._waiting and nobody_goes_on):
+            self._end()
+
+    def _end(self) -> None:
+        """Nothing waits here any more, but calls of handlers may that have their own turns."""
+        if self._at_end is None:
+            return
+        if self._socket.is_in:
+            for handlers in self._handlers.values():
+                for handler in handlers:
+                    if isinstance(handler.function, Serial) and handler.function.waits:
+                        handler.function.when_all_began = self._end
+                        return
+        self._at_end()
 
     def raised(self, error: Exception, name: str, call_id: CallId | None) -> None:
         """Tell the client, and where it is the server's fault the log, what a handler or middleware raised."""
@@ -147,9 +170,24 @@ class Dispatch:
             self._gate.hold(self)
         return waiting
 
+    def _open(self) -> None:
+        """Have nothing wait any more; what still does is dropped, as its client is gone."""
+        for *_, size in self._waiting or ():
+            self._intake.stop_waiting(size)
+        self._waiting = None
+        if self._gate is not None:
+            self._gate.release(self)
+        if self._waiting is None:  # the gate may have let something in that others have to wait for
+            self._end()
+
     def _release(self) -> None:
+        if not self._socket.is_in:
+            self._open()
+            return
         if self._running >= MAX_RUNNING:
             self._when_room = self._release
+            if not self._waiting:
+                self._end()
             return
         if self._waiting and self._namespace.middleware.active("event"):
             self._namespace.run(self._take_turns, (), "middleware of the stage 'event'")
@@ -167,8 +205,8 @@ class Dispatch:
                 self._waiting = waiting
         if self._waiting is not None:
             self._waiting = waiting
-        elif self._gate is not None:
-            self._gate.release(self)
+        else:
+            self._open()
 
     def _next(self, waiting: deque[Waiting]) -> tuple[str, tuple[Any, ...], CallId | None]:
         name, args, call_id, size = waiting.popleft()
@@ -210,7 +248,7 @@ class Dispatch:
         """Ask the middleware about one event after the other; in serial mode each waits for the handlers too."""
         end = monotonic() + turns.SLICE
         try:
-            while self._waiting:
+            while self._waiting and self._socket.is_in:
                 name, args, call_id = self._next(self._waiting)
                 action = Action("event", self._socket, event=name, args=args)
                 size = self._intake.begin()
@@ -219,7 +257,7 @@ class Dispatch:
                 except Exception as error:
                     self.raised(error, name, call_id)
                 else:
-                    if self._socket.connected:
+                    if self._socket.is_in:
                         self._intake.size = size
                         await self._carry_on(action, call_id)
                 finally:
@@ -228,14 +266,10 @@ class Dispatch:
                     await turns.next_turn()
                     end = monotonic() + turns.SLICE
         finally:
-            if self._waiting and self._socket.connected:  # a handler was cancelled, and not the client's events
+            if self._waiting and self._socket.is_in:  # a handler was cancelled, and not the client's events
                 asyncio.get_running_loop().call_soon(self._release)
             else:
-                for *_, size in self._waiting or ():
-                    self._intake.stop_waiting(size)
-                self._waiting = None
-                if self._gate is not None:
-                    self._gate.release(self)
+                self._open()
 
     async def _carry_on(self, action: Action, call_id: CallId | None) -> None:
         """Have an event handled that the middleware let through."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from socketcluster_wire.close_codes import CloseCode
@@ -14,6 +15,7 @@ from socketcluster_worker.connection import Connection, Handshake, Outgoing, Slo
 from socketcluster_worker.errors import EventError, NotSerializableError
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.ending import Ending
 from socketcluster_worker.protocols.intake import Intake
 
 MESSAGE = "message"
@@ -56,12 +58,12 @@ class PlainPeer:
         except Exception as error:
             self._dispatch.raised(error, "handshake", None)
             code = error.close_code if isinstance(error, EventError) else None
-            self.close(code or CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
+            self._socket.disconnect(code or CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
         else:
             self._opened()
 
     def _opened(self) -> None:
-        if self._socket.connected:
+        if self._socket.connected or self._socket.end_now is not None:
             self._namespace.connected(self._socket)
             self._dispatch.begin()
 
@@ -72,8 +74,12 @@ class PlainPeer:
 
     def on_close(self, code: int, reason: str) -> None:
         """Learn that the connection has ended."""
-        self._socket.connected = False
-        self._namespace.disconnected(self._socket, code, reason)
+        tell = partial(self._namespace.disconnected, self._socket, code, reason)
+        if self._connection.ended_by_client:
+            self._dispatch.end(Ending(self._socket, tell).come)
+        else:
+            self._socket.connected = False
+            tell()
 
     @property
     def writable(self) -> bool:

@@ -114,7 +114,7 @@ class Requests:
         except Exception as error:
             self._dispatch.raised(error, event.name, event.cid)
         else:
-            if self._socket.connected:
+            if self._socket.is_in:
                 self._intake.size = size  # others may have come meanwhile
                 begin(channel, msgspec.UNSET if is_empty and action.data is None else action.data)
 
@@ -211,7 +211,7 @@ class Requests:
             self._authenticated(event, allowed)
 
     def _authenticated(self, event: wire.Event, claims: dict[str, Any]) -> None:
-        if self._socket.connected:
+        if self._socket.is_in:
             self._socket.token_accepted(claims)
             self._client.answer(wire.encode_response(event.cid, wire.AuthReply(is_authenticated=True)))
 

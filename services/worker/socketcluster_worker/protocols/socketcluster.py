@@ -28,6 +28,7 @@ from socketcluster_worker.protocols import authentication
 from socketcluster_worker.protocols.batching import Batching
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.ending import Ending
 from socketcluster_worker.protocols.intake import MAX_WAITING, Intake
 from socketcluster_worker.protocols.requests import Requests
 
@@ -73,6 +74,7 @@ class SocketClusterPeer:
         self._waiting: deque[tuple[wire.Event, int]] = deque()
         self._holders: set[object] = set()  # who has events wait; nobody but they are asked once the client is let in
         self._releasing = False
+        self._ending: Ending | None = None  # while the client's end waits for its turn
         self._reason = ""  # what the client said in its #disconnect
         self._last_call = 0
         self._calls: dict[wire.CallId, asyncio.Future[Any]] = {}
@@ -139,6 +141,8 @@ class SocketClusterPeer:
         if self._socket is None and len(self._waiting) >= MAX_WAITING:  # the handshake would have to come behind them
             self.close(CloseCode.POLICY_VIOLATION, "too many events before the handshake")
             return False
+        if event.name == wire.DISCONNECT:  # tells nobody but what follows it
+            return self._reserved(event)
         self._waiting.append((event, self._intake.wait()))
         return True
 
@@ -146,7 +150,6 @@ class SocketClusterPeer:
         """Learn that the connection has ended."""
         self._timer.cancel()
         self._dispatch = None
-        self._waiting.clear()
         self._settled()
         if isinstance(self._connection, Batching):
             self._connection.flush()
@@ -154,9 +157,28 @@ class SocketClusterPeer:
         for answer in calls.values():
             if not answer.done():
                 answer.set_exception(SocketClosedError(f"the client is gone ({code})"))
-        if self._socket is not None:
-            self._socket.connected = False
-            self._server.disconnected(self._socket, code, reason or self._reason)
+        if self._socket is None:
+            self._waiting.clear()
+            return
+        tell = partial(self._tell_gone, self._socket, code, reason)
+        if self._transport.ended_by_client and (self._waiting or self._holders):
+            self._ending = Ending(self._socket, tell)
+            self._end_in_turn()
+        else:
+            tell()
+
+    def _tell_gone(self, socket: Socket, code: int, reason: str) -> None:
+        socket.connected = False
+        self._dispatch = None
+        self._waiting.clear()
+        self._server.disconnected(socket, code, reason or self._reason)
+
+    def _end_in_turn(self) -> None:
+        """Have the application told of the client's end once nothing is before it, here or where events go on from."""
+        if self._ending is not None and self._ready is not None and not self._waiting:
+            dispatch = self._ready[0]
+            if self._holders <= {dispatch}:
+                dispatch.end(self._ending.come)
 
     # What the socket asks.
 
@@ -206,6 +228,8 @@ class SocketClusterPeer:
 
     def _end(self, code: int, reason: str) -> None:
         self._connection.close(code, reason)
+        if self._ending is not None:
+            self._ending.come()
 
     # The handshake.
 
@@ -256,7 +280,7 @@ class SocketClusterPeer:
                 claims, refusal = None, error
         if self._sentence is not None:
             self._carry_out()
-        elif socket.connected:
+        elif socket.connected or socket.end_now is not None:
             self._judging = False
             self._opened(socket, event, claims, refusal)
 
@@ -294,7 +318,7 @@ class SocketClusterPeer:
             self._give_token(socket, entering.token)
         if self._context.socketcluster.batch_interval:
             self._connection = Batching(self._transport, self._context.socketcluster.batch_interval)
-        if self._pings:
+        if self._pings and socket.connected:
             self._timer = self._loop.call_later(self._context.timing.heartbeat_interval, self._ping)
         dispatch = Dispatch(self._server, socket, self, self._intake, gate=self)
         self.hold(dispatch)  # until it begins
@@ -394,7 +418,7 @@ class SocketClusterPeer:
     def release(self, holder: object) -> None:
         """Take what has waited, and what comes, unless somebody else has it wait."""
         self._holders.discard(holder)
-        if self._holders or self._ready is None or self._socket is None or not self._socket.connected:
+        if self._holders or self._ready is None or self._socket is None or not self._socket.is_in:
             return
         dispatch = self._dispatch = self._ready[0]
         if self._releasing:  # called by the loop below, which goes on: a middleware may answer at once
@@ -410,6 +434,8 @@ class SocketClusterPeer:
                     self._rest()
         finally:
             self._releasing = False
+        if self._ending is not None:
+            self._end_in_turn()
 
     def respond(self, call_id: wire.CallId, result: Any) -> None:
         """Send what a handler returned: ``None`` is no data, a tuple of one is that one, ``null`` if it is ``None``.

@@ -26,6 +26,7 @@ from socketcluster_worker.connection import Connection, Handshake, Outgoing, Slo
 from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.ending import Ending
 from socketcluster_worker.protocols.intake import Intake
 from socketcluster_worker.protocols.recovery import Recovery
 
@@ -88,7 +89,7 @@ class SocketIOPeer:
         """Learn that the connection has ended."""
         self._timer.cancel()
         for member in tuple(self._members.values()):
-            member.gone(code, reason)
+            member.gone(code, reason, in_good_order=self.connection.ended_by_client)
 
     def send(self, packet: wire.Packet) -> None:
         """Send a packet and its attachments.
@@ -188,14 +189,16 @@ class Member:
             self._socket.connected = False
             self._peer.send(wire.connect_error(self.namespace.name, message, data))
             self._peer.left(self)
+        elif self._socket.end_now is not None:
+            self._socket.end_now()
 
     def _connected(self) -> None:
         recovery = self._recovery
-        if not self._socket.connected:
+        if not self._socket.connected and self._socket.end_now is None:
             return
         missed = () if recovery is None else recovery.missed()
         if missed is None:  # the middleware took so long; its ticket is used, so the client begins anew
-            self._peer.connection.close(CloseCode.GOING_AWAY, "what was missed is not known any more")
+            self._socket.disconnect(CloseCode.GOING_AWAY, "what was missed is not known any more")
             return
         pid = None if recovery is None else recovery.begin()
         self._peer.send(wire.connect(self.namespace.name, self._socket.id, pid))
@@ -228,20 +231,27 @@ class Member:
         elif packet.type is _DISCONNECT:
             if self._recovery is not None:
                 self._recovery.forget()
-            self.gone(CloseCode.NORMAL, "the client left the namespace")
+            self.gone(CloseCode.NORMAL, "the client left the namespace", in_good_order=True)
             self._peer.left(self)
         else:
             self._peer.connection.close(CloseCode.INVALID_DATA, "a packet that only a server sends")
 
-    def gone(self, code: int, reason: str) -> None:
-        """Learn that the client is gone."""
-        if self._recovery is not None:
-            self._recovery.save()  # with the data as it is at the end
+    def gone(self, code: int, reason: str, *, in_good_order: bool = False) -> None:
+        """Learn that the client is gone; if that was ``in_good_order``, what it sent before is still taken."""
         calls, self._calls = self._calls, {}
         for answer in calls.values():
             if not answer.done():
                 answer.set_exception(SocketClosedError(f"the client is gone ({code})"))
-        self._socket.connected = False
+        tell = partial(self._tell_gone, code, reason)
+        if in_good_order:
+            self._dispatch.end(Ending(self._socket, tell).come)
+        else:
+            self._socket.connected = False
+            tell()
+
+    def _tell_gone(self, code: int, reason: str) -> None:
+        if self._recovery is not None:
+            self._recovery.save()  # with the data as it is at the end
         self.namespace.disconnected(self._socket, code, reason)
 
     def _answered(self, packet: wire.Packet) -> None:
@@ -324,6 +334,8 @@ class Member:
 
     def _leave(self, code: int, reason: str) -> None:
         if not self._socket.connected:
+            if self._socket.end_now is not None:
+                self._socket.end_now()
             return
         replaced = code == CloseCode.REPLACED  # what is kept of the client is the other connection's now
         if self._recovery is not None:

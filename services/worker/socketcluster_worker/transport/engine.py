@@ -96,6 +96,8 @@ class EngineSession:
         self._poll: asyncio.Future[list[Packet]] | None = None
         self._last: list[Packet] = []  # what a poll gets behind all else; a WebSocket has its close frame for that
         self._end_with = (int(CloseCode.ABNORMAL), "")
+        self.ended_by_client = False
+        """Has the client ended it in good order, by a close packet or its WebSocket's close frame?"""
         self.closed = False
         """Has it ended? Then it is only kept for the next poll to learn of it."""
         self.is_telling = False
@@ -340,6 +342,7 @@ class EngineSession:
     def websocket_closed(self, websocket: WebSocket, code: int, reason: str) -> None:
         """Learn that one of the connection's WebSockets has ended."""
         if websocket is self.websocket:
+            self.ended_by_client = self.ended_by_client or websocket.ended_by_client
             self._end(code, reason)
         elif websocket is self._probing:
             self._probe_over()  # polling goes on
@@ -392,6 +395,7 @@ class EngineSession:
                 pass  # as in the reference
 
     def _closed_by_client(self) -> None:
+        self.ended_by_client = True
         if self.websocket is None:
             self._enqueue(NOOP, "disconnect")
             self._end(CloseCode.NORMAL, "closed by the client")

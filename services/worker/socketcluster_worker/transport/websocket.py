@@ -133,6 +133,8 @@ class WebSocket(asyncio.Protocol):
         self._ended = False  # has the receiver been told?
         self._close: tuple[int, str] = (CloseCode.ABNORMAL, "")
         self._close_timer: asyncio.TimerHandle | None = None
+        self.ended_by_client = False
+        """Has the client ended it in good order, by a close frame?"""
         self.dropped = 0
         """Messages that were dropped because the client read too slowly."""
 
@@ -426,6 +428,7 @@ class WebSocket(asyncio.Protocol):
     def _close_received(self, event: wire.CloseReceived) -> None:
         if self._writable:
             self._writable = False
+            self.ended_by_client = True
             self._close = (event.code, event.reason)
             self._write_last(wire.close_frame(event.code))
         self._finish()
