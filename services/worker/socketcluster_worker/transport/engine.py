@@ -33,7 +33,6 @@ PACKET_OVERHEAD = 100
 """Bytes that a waiting packet takes beside its data."""
 MESSAGE = b"4"
 """What a message packet begins with in a WebSocket's text."""
-_MESSAGE_TYPE = MESSAGE.decode()
 NOOP = Packet(PacketType.NOOP)
 PROOF = b"6"
 """A noop: what a WebSocket sends first that has taken over. Some proxies let no more through than the opening."""
@@ -481,24 +480,3 @@ class EngineSession:
         """Forget the connection, though its client did not come for what was left to tell."""
         self._queue, self._last = SendQueue(_size), []
         self._over()
-
-
-class EngineWebSocket:
-    """The receiver of a WebSocket that belongs to an Engine.IO session."""
-
-    def __init__(self, websocket: WebSocket, session: EngineSession) -> None:
-        self._websocket = websocket
-        self._session = session
-
-    def on_message(self, message: str | bytes) -> None:
-        """Pass a message on; nearly all are text messages of an open session, and go the short way."""
-        session = self._session
-        if type(message) is str and message[:1] == _MESSAGE_TYPE and session.websocket is self._websocket:
-            if not session.closed:
-                session.receiver.on_message(message[1:])
-            return
-        session.from_websocket(self._websocket, message)
-
-    def on_close(self, code: int, reason: str) -> None:
-        """Pass the end on."""
-        self._session.websocket_closed(self._websocket, code, reason)

@@ -19,7 +19,8 @@ from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.origins import OriginPolicy
 from socketcluster_worker.transport.content_coding import accepts_gzip
-from socketcluster_worker.transport.engine import EngineOptions, EngineSession, EngineWebSocket, Farewell
+from socketcluster_worker.transport.engine import EngineOptions, EngineSession, Farewell
+from socketcluster_worker.transport.engine_websocket import EngineWebSocket
 from socketcluster_worker.transport.numbering import (
     OPENING,
     PARAMETER,
