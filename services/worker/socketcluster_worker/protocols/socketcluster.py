@@ -161,7 +161,7 @@ class SocketClusterPeer:
             self._waiting.clear()
             return
         tell = partial(self._tell_gone, self._socket, code, reason)
-        if self._transport.ended_by_client and (self._waiting or self._holders):
+        if self._transport.ended_by_client and (self._waiting or self._ready is not None):
             self._ending = Ending(self._socket, tell)
             self._end_in_turn()
         else:
