@@ -12,6 +12,8 @@ import time
 from collections.abc import Hashable
 from typing import Any, TextIO
 
+from socketcluster_runtime import conditions
+
 BURST = 5
 """Lines of one kind that are written at once."""
 INTERVAL = 1.0
@@ -136,4 +138,6 @@ def kind_of(record: logging.LogRecord) -> Hashable:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         place = (type(error), trace and (trace.tb_frame.f_code, trace.tb_lineno))
+    if record.pathname == conditions.__file__:  # all conditions are told from there, and each is news
+        place = (str(fields.get("event")),)
     return (record.pathname, record.lineno, *place, *(str(fields[name]) for name in PARTS if name in fields))
