@@ -51,6 +51,8 @@ class WorkerStatus(_message.Message):
     HTTP_HOST_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     HTTP_PATH_FIELD_NUMBER: _builtins.int
+    ALIVE_EVERY_MS_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Eight characters; session ids and Engine.IO sids that the worker makes begin with it. The same after a restart."""
     name: _builtins.str
@@ -69,6 +71,10 @@ class WorkerStatus(_message.Message):
     http_host: _builtins.str
     http_path: _builtins.str
     """A Unix socket at which the worker serves HTTP too, likewise; of use only to a balancer on the same host."""
+    alive_every_ms: _builtins.int
+    """The longest time in milliseconds between two statuses of a worker whose event loop turns; 0: it promises none."""
+    full: _builtins.bool
+    """Has it no descriptor left for a new client? It is not ready then; it will be as soon as clients leave."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a balancer's controller may call it and its like by."""
@@ -86,10 +92,12 @@ class WorkerStatus(_message.Message):
         http_host: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         http_path: _builtins.str = ...,
+        alive_every_ms: _builtins.int = ...,
+        full: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "draining", b"draining", "handoff_path", b"handoff_path", "http_host", b"http_host", "http_path", b"http_path", "http_port", b"http_port", "name", b"name", "ready", b"ready", "tags", b"tags", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive_every_ms", b"alive_every_ms", "connections", b"connections", "draining", b"draining", "full", b"full", "handoff_path", b"handoff_path", "http_host", b"http_host", "http_path", b"http_path", "http_port", b"http_port", "name", b"name", "ready", b"ready", "tags", b"tags", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -46,7 +46,7 @@ class WorkerServicer:
 
     def Watch(self, request, context):
         """The worker's status now, and again at each change of readiness; at most a few times a second when only its load
-        changes.
+        changes. It is the worker's sign of life: it comes again, changed or not, as often as the status says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,7 +33,7 @@ class WorkerStub:
     def __new__(cls, channel: _aio.Channel) -> WorkerAsyncStub: ...
     Watch: _grpc.UnaryStreamMultiCallable[_worker_pb2.WatchRequest, _worker_pb2.WorkerStatus]
     """The worker's status now, and again at each change of readiness; at most a few times a second when only its load
-    changes.
+    changes. It is the worker's sign of life: it comes again, changed or not, as often as the status says.
     """
 
 @_typing.type_check_only
@@ -41,7 +41,7 @@ class WorkerAsyncStub(WorkerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Watch: _aio.UnaryStreamMultiCallable[_worker_pb2.WatchRequest, _worker_pb2.WorkerStatus]  # type: ignore[assignment]
     """The worker's status now, and again at each change of readiness; at most a few times a second when only its load
-    changes.
+    changes. It is the worker's sign of life: it comes again, changed or not, as often as the status says.
     """
 
 class WorkerServicer(metaclass=_abc_1.ABCMeta):
@@ -52,7 +52,7 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_pb2.WorkerStatus], _abc.AsyncIterator[_worker_pb2.WorkerStatus]]:
         """The worker's status now, and again at each change of readiness; at most a few times a second when only its load
-        changes.
+        changes. It is the worker's sign of life: it comes again, changed or not, as often as the status says.
         """
 
 def add_WorkerServicer_to_server(servicer: WorkerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -46,6 +46,7 @@ class Dispatcher:
         limits: on new connections.
         counters: the balancer's.
         available: returns the workers that may be given clients.
+        may_come: returns whether one may be there in a moment, if there is none.
         controller: whose middleware is asked first; ``None`` if there is none.
     """
 
@@ -55,6 +56,7 @@ class Dispatcher:
         limits: Limits,
         counters: Counters,
         available: Callable[[], tuple[Worker, ...]],
+        may_come: Callable[[], bool],
         controller: Controller | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -65,6 +67,7 @@ class Dispatcher:
         # which one a worker believes, a proxy with TLS in front may tell it; for the choice of a worker either will do
         self._cookies = [session_cookie_name(settings.app_name, secure=secure) for secure in (True, False)]
         self._available = available
+        self._may_come = may_come
         self._draw: Callable[[int], int] = random.randrange
         self._suspicion_ends = 0.0
         self._closed = False
@@ -143,7 +146,11 @@ class Dispatcher:
         self._wait(client)
 
     def workers_changed(self) -> None:
-        """Place the clients that wait, if there is a worker now."""
+        """Place the clients that wait, if there is a worker now, or it is clear that there will be none."""
+        if self._waiting and not self._available() and not self._may_come():
+            waiting, self._waiting = self._waiting, []
+            for client in waiting:
+                self._refuse(client)
         if self._waiting and self._available():
             waiting, self._waiting = self._waiting, []
             for position, client in enumerate(waiting, 1):
@@ -182,7 +189,8 @@ class Dispatcher:
         now = self._loop.time()
         if not client.wait_until:
             client.wait_until = now + self._settings.worker_wait
-        if client.wait_until <= now or len(self._waiting) >= self._settings.max_waiting:
+        in_vain = client.wait_until <= now or not (self._available() or self._may_come())
+        if in_vain or len(self._waiting) >= self._settings.max_waiting:
             self._refuse(client)
             return
         self._waiting.append(client)
@@ -224,7 +232,7 @@ class Dispatcher:
 
     def _suspect(self, worker: Worker, reason: str, clients: int) -> None:
         now = self._loop.time()
-        if clients and worker.suspect_until <= now:
+        if clients and worker.suspect_until <= now and not worker.hung:
             log.warning("worker takes no clients", worker=worker.name, reason=reason, clients=clients)
         worker.suspect_until = self._suspicion_ends = now + SUSPICION
 

@@ -178,8 +178,10 @@ class HandoffLink:
             self._living[number] = client.key
             self._taken(client)
 
-    def _too_slow(self, _number: int) -> None:
-        self._break("no acknowledgement in time")
+    def _too_slow(self, number: int) -> None:
+        self._readable()  # it may have come while this process was the one that was slow
+        if number in self._in_flight:
+            self._break("no acknowledgement in time")
 
     def _break(self, reason: str) -> None:
         """End the connection and give every client that the worker has not taken back."""

@@ -48,6 +48,13 @@ class BalancerMetrics(Collector):
         )
         yield _gauge("handovers_pending", "Handovers without acknowledgement.", "", sum(link.pending for link in links))
         yield _gauge("workers_ready", "Workers that may be given clients.", "", len(balancer.workers.available))
+        yield _gauge(
+            "workers_hung",
+            "Workers that give no sign of life.",
+            "",
+            sum(worker.hung for worker in balancer.workers.known),
+        )
+        yield _counter("worker_hangs", "Times that a worker was found to hang.", "", balancer.workers.hangs)
         yield _counter("accepted", "Connections that were accepted.", "transport", {self._transport: counters.accepted})
         yield _counter("refused", "Connections that were not served, by the reason.", "reason", counters.refused)
         yield _counter(

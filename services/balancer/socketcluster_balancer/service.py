@@ -62,7 +62,14 @@ class Balancer:
     def __init__(self, settings: BalancerSettings, controller: Controller | None = None) -> None:
         self.counters = Counters()
         self.limits = Limits(settings)
-        self.dispatcher = Dispatcher(settings, self.limits, self.counters, lambda: self.workers.available, controller)
+        self.dispatcher = Dispatcher(
+            settings,
+            self.limits,
+            self.counters,
+            lambda: self.workers.available,
+            lambda: self.workers.may_come,
+            controller,
+        )
         if controller is not None:
             controller.balancer.look_by(lambda: tuple(worker.info() for worker in self.workers.available))
         self.workers = WorkerDirectory(settings, self.dispatcher.make_link, self.dispatcher.workers_changed)

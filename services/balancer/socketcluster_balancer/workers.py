@@ -16,10 +16,12 @@ from grpc import aio
 from socketcluster_balancer.api import WorkerInfo
 from socketcluster_balancer.handoff import HandoffLink
 from socketcluster_balancer.settings import BalancerSettings, split_host_port
+from socketcluster_balancer.signs_of_life import LOOK_INTERVAL, OwnTime, SignOfLife
 from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
 from socketcluster_runtime import rpc
 from socketcluster_runtime.addresses import follow, is_name
+from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.logging import get_logger
 
 log = get_logger(__name__)
@@ -27,6 +29,9 @@ log = get_logger(__name__)
 MIN_BACKOFF = 0.05
 MAX_BACKOFF = 1.0
 """Seconds between two attempts to reach a worker; a random part of up to a half is taken off."""
+
+REFUSED_WITHIN = 0.5
+"""Seconds within which a host says that nobody listens there; one whose process hangs accepts, and says nothing."""
 
 SUSPICION = 1.0
 """Seconds for which a worker that failed to take a client is chosen only if there is no other."""
@@ -43,7 +48,9 @@ twice for a while holds for every worker.
 class Worker:
     """What the balancer knows of one worker."""
 
-    def __init__(self, address: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, address: str, clock: Callable[[], float] = time.monotonic, own_time: OwnTime | None = None
+    ) -> None:
         self._clock = clock
         self.address = address
         """Of its gRPC server."""
@@ -67,6 +74,19 @@ class Worker:
         self.suspect_until = 0.0
         """Loop time until which it is chosen only if there is no other."""
         self.connections = 0
+        self.full = False
+        """Is it without a descriptor for a client?"""
+        self.hung = False
+        """Has it given no sign of life for so long that it gets no clients?"""
+        self.sign_of_life = SignOfLife(own_time or OwnTime())
+        self.hanging = Condition(
+            log, "worker hangs: it is given no clients", over="worker gives signs of life again", lasts=True
+        )
+
+    @property
+    def available(self) -> bool:
+        """May it be given clients now?"""
+        return bool(self.worker_id) and self.ready and not self.draining and not self.hung
 
     @property
     def load(self) -> float:
@@ -115,6 +135,9 @@ class WorkerDirectory:
         self._tls = settings.rpc_tls()
         self._make_link = make_link
         self._changed = changed
+        self.hangs = 0
+        """How often a worker was found to hang."""
+        self._own_time = OwnTime()
         self._workers: dict[str, Worker] = {}
         self._wanted: dict[str, set[str]] = {}
         """By name: the addresses that it had at the last look-up; a fixed address is its own name."""
@@ -123,6 +146,7 @@ class WorkerDirectory:
         """Watch until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._look())
                 for address in self._settings.workers:
                     if is_name(address):
                         tasks.create_task(follow(address, partial(self._want, address, tasks)))
@@ -132,6 +156,12 @@ class WorkerDirectory:
             for worker in self._workers.values():
                 if worker.link is not None:
                     worker.link.close("the balancer stops")
+                worker.hanging.close()
+
+    @property
+    def may_come(self) -> bool:
+        """May one that is not available be there in a moment? Not if all hang or are full: those take their time."""
+        return not self._workers or any(not (worker.hung or worker.full) for worker in self._workers.values())
 
     @property
     def known(self) -> tuple[Worker, ...]:
@@ -141,7 +171,7 @@ class WorkerDirectory:
     def _want(self, name: str, tasks: asyncio.TaskGroup, addresses: Iterable[str]) -> None:
         wanted = self._wanted[name] = set(addresses)
         for address in wanted - self._workers.keys():
-            worker = self._workers[address] = Worker(address)
+            worker = self._workers[address] = Worker(address, own_time=self._own_time)
             tasks.create_task(self._watch(worker))
 
     def _is_wanted(self, address: str) -> bool:
@@ -149,10 +179,11 @@ class WorkerDirectory:
 
     async def _watch(self, worker: Worker) -> None:
         """Follow one address until it is wanted no more."""
+        loop = asyncio.get_running_loop()
         backoff = MIN_BACKOFF
         reported: object = None
         while True:
-            heard = False
+            heard, began = False, loop.time()
             problem: tuple[grpc.StatusCode | None, str | None] = (None, "the stream ended")
             try:
                 async with rpc.connect(worker.address, self._tls) as channel:
@@ -167,6 +198,10 @@ class WorkerDirectory:
             if heard:
                 self._lose(worker)
                 backoff, reported = MIN_BACKOFF, (problem[0], False)
+            elif worker.hung and loop.time() - began < REFUSED_WITHIN:
+                worker.hung = False  # it has gone: a new one may come
+                worker.hanging.close()
+                self._refresh()
             if not self._is_wanted(worker.address):
                 self._drop(worker)
                 return
@@ -188,7 +223,10 @@ class WorkerDirectory:
             worker.forget_clients()
         worker.tags = tuple(status.tags)
         worker.called = frozenset((worker.worker_id, worker.name, *worker.tags))
-        worker.ready, worker.draining = status.ready, status.draining
+        worker.ready, worker.draining, worker.full = status.ready, status.draining, status.full
+        worker.sign_of_life.heard(status.alive_every_ms)
+        worker.hung = False
+        worker.hanging.end(worker=worker.name, worker_id=worker.worker_id)
         worker.connections = status.connections
         worker.http = (status.http_host or host_of(worker.address), status.http_port) if status.http_port else None
         path = status.handoff_path if self._settings.handoff else ""
@@ -206,20 +244,40 @@ class WorkerDirectory:
         """The stream broke: the worker is gone until it says otherwise."""
         log.info("worker left", worker=worker.name, worker_id=worker.worker_id, address=worker.address)
         worker.worker_id = ""
-        worker.ready = worker.draining = False
+        worker.ready = worker.draining = worker.full = False
+        worker.sign_of_life.lost()
         worker.forget_clients()
         self._refresh()
 
+    async def _look(self) -> None:
+        """Find the workers that hang."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._own_time.look(loop.time())
+            for worker in self.known:
+                if worker.sign_of_life.missing and not worker.hung:
+                    self._hangs(worker)
+            await asyncio.sleep(LOOK_INTERVAL)
+
+    def _hangs(self, worker: Worker) -> None:
+        self.hangs += 1
+        worker.hung = True
+        worker.hanging.add(
+            worker=worker.name, worker_id=worker.worker_id, silent_for=round(worker.sign_of_life.silent_for, 1)
+        )
+        self._refresh()
+        if worker.link is not None and worker.link.pending:
+            worker.link.close("it hangs")  # what it has not acknowledged is for others; what it has taken lives on
+
     def _drop(self, worker: Worker) -> None:
+        worker.hanging.close()
         del self._workers[worker.address]
         if worker.link is not None:
             worker.link.close("the worker is gone")
             worker.link = None
 
     def _refresh(self) -> None:
-        self.available = tuple(
-            worker for worker in self._workers.values() if worker.ready and not worker.draining and worker.worker_id
-        )
+        self.available = tuple(worker for worker in self._workers.values() if worker.available)
         if self.available:
             self.any_ready.set()
         self._changed()

@@ -14,6 +14,8 @@ from socketcluster_proto.v1 import worker_pb2_grpc as rpc
 
 LOAD_INTERVAL = 0.25
 """Seconds between two statuses that differ only in the number of connections."""
+ALIVE_INTERVAL = 0.5
+"""Seconds after which the status is sent again, changed or not: balancers take a worker that stays silent for hung."""
 
 
 class Control(rpc.WorkerServicer):
@@ -26,6 +28,7 @@ class Control(rpc.WorkerServicer):
 
     def __init__(self, status: pb.WorkerStatus, connections: Callable[[], int]) -> None:
         self._status = status
+        self._status.alive_every_ms = round(1000 * ALIVE_INTERVAL)
         self._connections = connections
         self._changed: set[asyncio.Event] = set()
 
@@ -39,17 +42,20 @@ class Control(rpc.WorkerServicer):
     async def Watch(  # noqa: N802  # gRPC's name
         self, request: pb.WatchRequest, context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.WorkerStatus]:
-        """Send the status now and at each change."""
+        """Send the status now, at each change, and as a sign of life."""
+        loop = asyncio.get_running_loop()
         changed = asyncio.Event()
         self._changed.add(changed)
         told: pb.WorkerStatus | None = None
+        due = 0.0
         try:
             while True:
                 changed.clear()
                 now = pb.WorkerStatus()
                 now.CopyFrom(self._status)
                 now.connections = self._connections()
-                if now != told:
+                if now != told or loop.time() >= due:
+                    due = loop.time() + ALIVE_INTERVAL - LOAD_INTERVAL
                     yield now
                     told = now
                 with contextlib.suppress(TimeoutError):

@@ -54,7 +54,9 @@ class Simulation:
         self._a, self._b = socket.socketpair()
         settings = BalancerSettings(workers=["nowhere:1"], secret="the secret of the tests", name="tested")
         self._directory = WorkerDirectory(settings, lambda _, path: CountingLink(path, settings), lambda: None)
-        self._dispatcher = Dispatcher(settings, Limits(settings), Counters(), lambda: self._directory.available)
+        self._dispatcher = Dispatcher(
+            settings, Limits(settings), Counters(), lambda: self._directory.available, lambda: True
+        )
         self._dispatcher._draw = random.Random(seed + 1).randrange
         self.workers: dict[str, Worker] = {}
         self.statuses: dict[str, WorkerStatus] = {}

@@ -1,0 +1,179 @@
+"""How the balancer notices that a worker hangs, and what it does then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+
+from socketcluster_balancer.signs_of_life import HANG_AFTER, LOOK_INTERVAL, OwnTime, SignOfLife
+
+Bench = Any  # of conftest.py, which cannot be imported
+
+PROMISE = {"alive_every_ms": 10}
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a worker for hung that is silent for a moment."""
+    monkeypatch.setattr("socketcluster_balancer.signs_of_life.HANG_AFTER", 0.1)
+    monkeypatch.setattr("socketcluster_balancer.signs_of_life.LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr("socketcluster_balancer.workers.LOOK_INTERVAL", 0.01)
+
+
+def looks(time: OwnTime, begin: float, end: float) -> float:
+    """Look as often as the balancer does; return the time of the last look."""
+    now = begin
+    while now < end:
+        time.look(now)
+        now += LOOK_INTERVAL
+    return now
+
+
+def test_a_worker_is_missing_after_two_seconds_of_silence_and_not_before() -> None:
+    time = OwnTime()
+    sign = SignOfLife(time)
+    now = looks(time, 100.0, 101.0)
+    sign.heard(500)
+    now = looks(time, now, now + HANG_AFTER - LOOK_INTERVAL)
+    assert not sign.missing
+    now = looks(time, now, now + 2 * LOOK_INTERVAL)
+    assert sign.missing
+    sign.heard(500)
+    assert not sign.missing
+
+
+def test_who_promises_fewer_signs_gets_longer_and_who_promises_none_is_never_missing() -> None:
+    time = OwnTime()
+    slow, old, lost = SignOfLife(time), SignOfLife(time), SignOfLife(time)
+    slow.heard(2000)
+    old.heard(0)
+    lost.heard(500)
+    lost.lost()
+    now = looks(time, 0.0, 7.5)
+    assert not slow.missing
+    looks(time, now, 9.0)
+    assert slow.missing
+    assert not old.missing
+    assert not lost.missing
+
+
+def test_the_balancer_s_own_pause_is_no_silence_of_the_workers() -> None:
+    time = OwnTime()
+    sign = SignOfLife(time)
+    now = looks(time, 0.0, 1.0)
+    sign.heard(500)
+    now += 3600  # stopped, asleep
+    now = looks(time, now, now + 1.0)
+    assert not sign.missing
+    looks(time, now, now + HANG_AFTER)
+    assert sign.missing
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_worker_that_hangs_is_told_once_and_gets_no_clients_until_it_is_heard_again(
+    bench: Bench, log_lines: Any
+) -> None:
+    hung, other = await bench.worker("aaaaaaaa", **PROMISE), await bench.worker("bbbbbbbb")
+    balancer = await bench.start(hung, other)
+    await bench.until(lambda: len(bench.available) == 1)
+    assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "bbbbbbbb"
+    assert (await bench.get("/", cookie="socketcluster.session=aaaaaaaa12.sig")).said["worker"] == "bbbbbbbb"
+    assert log_lines(logging.WARNING) == ["worker hangs: it is given no clients"]
+    assert balancer.workers.hangs == 1
+    await hung.tell(alive_every_ms=0)
+    await bench.until(lambda: len(bench.available) == 2)
+    assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "aaaaaaaa"
+    assert "worker gives signs of life again" in log_lines(logging.INFO)
+    assert len(log_lines(logging.WARNING)) == 1
+
+
+async def test_a_worker_of_an_older_release_promises_no_signs_and_never_hangs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socketcluster_balancer.signs_of_life.HANG_AFTER", 0.0)
+    monkeypatch.setattr("socketcluster_balancer.workers.LOOK_INTERVAL", 0.001)
+    old, new = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb", alive_every_ms=1)
+    await bench.start(old, new)
+    await bench.until(lambda: [worker.worker_id for worker in bench.available] == ["aaaaaaaa"])
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_client_that_a_hung_worker_has_not_acknowledged_goes_to_another_one(bench: Bench) -> None:
+    hung, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
+    hung.pause_taking()
+    await bench.start(hung, other, handoff_timeout=60)
+    asking = asyncio.ensure_future(bench.get("/?sid=aaaaaaaa.1"))
+    await bench.until(lambda: any(worker.link.pending for worker in bench.available))
+    await hung.tell(**PROMISE)
+    assert (await asking).said["worker"] == "bbbbbbbb"
+    hung.resume_taking()
+    assert isinstance(await hung.refused_acks.get(), BrokenPipeError)  # nobody is served twice
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_what_a_hung_worker_has_taken_is_still_counted(bench: Bench) -> None:
+    hung = await bench.worker("aaaaaaaa")
+    balancer = await bench.start(hung)
+    async with bench.client() as (_, writer):
+        writer.write(b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\n")
+        (known,) = bench.available
+        await bench.until(lambda: known.link.living == 1)
+        await hung.tell(**PROMISE)
+        await bench.until(lambda: not bench.available)
+        assert balancer.limits.connections == known.link.living == 1
+        writer.write(b"x")
+    await bench.until(lambda: balancer.limits.connections == 0)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_if_all_workers_hang_clients_are_told_at_once(bench: Bench) -> None:
+    hung = [await bench.worker(letter * 8) for letter in "ab"]
+    await bench.start(*hung, worker_wait=3600)
+    for worker in hung:
+        worker.pause_taking()
+    asking = asyncio.ensure_future(bench.get())
+    await bench.until(lambda: any(worker.link.pending for worker in bench.available))
+    for worker in hung:
+        await worker.tell(**PROMISE)
+    answer = await asking  # it was given to one of them
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    answer = await bench.get()
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    for worker in hung:
+        worker.resume_taking()
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_once_a_hung_worker_has_gone_clients_wait_for_another(bench: Bench) -> None:
+    hung = await bench.worker("aaaaaaaa", **PROMISE)
+    balancer = await bench.start(workers=[hung.address], worker_wait=3600)
+    await bench.until(lambda: balancer.workers.hangs == 1)
+    assert (await bench.get()).status == 503
+    await hung.stop_grpc()
+    await bench.until(lambda: balancer.workers.may_come)
+    asking = asyncio.ensure_future(bench.get())
+    await bench.until(lambda: bench.waiting == 1)
+    hung.set(alive_every_ms=0)
+    await hung.start_grpc()
+    assert (await asking).said["worker"] == "aaaaaaaa"
+
+
+async def test_an_acknowledgement_that_came_while_the_balancer_was_stopped_is_read_first(bench: Bench) -> None:
+    """Both are in this one process: stopping it stops the worker, too, whose acknowledgement lies in the socket."""
+    worker = await bench.worker("aaaaaaaa")
+    worker.silent = True
+    balancer = await bench.start(worker, handoff_timeout=0.2)
+    asking = asyncio.ensure_future(bench.get())
+    taken = await worker.received.get()
+    (link,) = worker._links
+    link.send(b"\x02\x00" + taken.id.to_bytes(8, "big"))
+    time.sleep(0.5)  # noqa: ASYNC251  # the balancer's timers are due when it goes on
+    (known,) = bench.available
+    await bench.until(lambda: known.link.living == 1)
+    assert balancer.counters.handovers_failed == 0
+    worker.tell_end(taken.id)
+    asking.cancel()
