@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -19,8 +20,12 @@ from socketcluster.plan import ChildSpec, check, notify_path, plan
 from socketcluster.settings import ClusterSettings, Spell
 from socketcluster.supervisor import Supervisor
 from socketcluster_runtime import logging
+from socketcluster_runtime.errors import SettingsError
 
 log = logging.get_logger(__name__)
+
+HANGUP_TIME = 1.0
+"""Seconds after SIGHUP at which it is known whether the terminal has gone."""
 
 
 class SocketCluster:
@@ -67,8 +72,9 @@ class SocketCluster:
         self.settings = resolve(named | options | _tls_options(protocol, protocol_options or {}, options))
 
     def run(self) -> None:
-        """Run the cluster until SIGINT, SIGTERM or SIGHUP; must be called in the main thread, with no loop running.
+        """Run the cluster until SIGINT or SIGTERM; must be called in the main thread, with no loop running.
 
+        SIGHUP has every process read its files again, unless it comes because the terminal is gone: then it stops.
         Prints ``ready URL`` on standard output when clients are served; everything else goes to the log, on standard
         error.
 
@@ -114,7 +120,10 @@ def resolve(given: dict[str, object], spell: Spell = str) -> ClusterSettings:
 
 def run_cluster(settings: ClusterSettings) -> None:
     """Do what :meth:`SocketCluster.run` says."""
-    logging.configure(settings)
+    try:
+        logging.configure(settings)
+    except SettingsError as error:
+        raise OptionError(str(error)) from None
     controller = settings.worker_controller.absolute()
     if not controller.is_file():
         log.error("there is no such controller; the workers are tried again until there is", path=str(controller))
@@ -163,7 +172,7 @@ async def supervise(
             if each.pid == pid:
                 each.ready()
 
-    with NotifyListener(notify_path(sockets_dir), on_ready), _signals(everyone) as stopping:
+    with NotifyListener(notify_path(sockets_dir), on_ready), _signals(settings, everyone) as stopping:
         lives = [asyncio.create_task(each.run(), name=each.name) for each in everyone]
         stop = asyncio.create_task(stopping.wait(), name="stop")
         try:
@@ -181,13 +190,15 @@ def _nothing() -> None:
 
 
 @contextlib.contextmanager
-def _signals(everyone: Sequence[Supervisor]) -> Iterator[asyncio.Event]:
-    """Set the event at the first signal to stop; kill every process at a Ctrl-C after it.
+def _signals(settings: ClusterSettings, everyone: Sequence[Supervisor]) -> Iterator[asyncio.Event]:
+    """Set the event at the first signal to stop; kill every process at a Ctrl-C after it; pass SIGHUP on.
 
     A second SIGTERM changes nothing: a wrapper (``timeout``, ``make``) may well pass one signal on twice.
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
+    # nohup means to survive the terminal; who never had one, as under systemd, cannot lose it
+    dies_with_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
 
     def stop(number: int) -> None:
         name = signal.Signals(number).name
@@ -199,16 +210,40 @@ def _signals(everyone: Sequence[Supervisor]) -> Iterator[asyncio.Event]:
             for each in everyone:
                 each.kill()
 
-    handled = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup means to survive the terminal
-        handled.append(signal.SIGHUP)
-    for number in handled:
+    def hang_up() -> None:
+        if stopping.is_set():
+            return
+        if dies_with_terminal and not _has_terminal():
+            stop(signal.SIGHUP)
+            return
+        if settings.log_level_file is not None:
+            try:
+                logging.set_level(settings)
+            except SettingsError as error:
+                log.error("the log level stays", error=str(error))
+        log.info("every process reads its files again", signal="SIGHUP")
+        for each in everyone:
+            each.reload()
+        if dies_with_terminal:  # the kernel may say so before it takes the terminal away
+            loop.call_later(HANGUP_TIME, lambda: None if _has_terminal() else stop(signal.SIGHUP))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     try:
         yield stopping
     finally:
-        for number in handled:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
+
+
+def _has_terminal() -> bool:
+    """Has this process a terminal that would end it, as a shell's job has?"""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _close(sockets: list[socket.socket]) -> None:

@@ -150,6 +150,7 @@ def _values(settings: ClusterSettings, service: type[ServiceSettings]) -> dict[s
         "app_name": settings.app_name,
         "log_format": settings.log_format,
         "log_level": settings.log_level,
+        **_log_level_file(settings),
         **_rpc_tls(settings),
         **{field: text for field, text in settings.service_options.items() if field in service.model_fields},
     }
@@ -158,6 +159,10 @@ def _values(settings: ClusterSettings, service: type[ServiceSettings]) -> dict[s
     else:
         values["secret_file"] = str(secret_path(settings))
     return values
+
+
+def _log_level_file(settings: ClusterSettings) -> dict[str, str]:
+    return {} if settings.log_level_file is None else {"log_level_file": str(settings.log_level_file.absolute())}
 
 
 def _rpc_tls(settings: ClusterSettings) -> dict[str, str]:

@@ -51,6 +51,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_since: float | None = None
+        self._reload = False
         self._backoff = Backoff()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -65,6 +66,14 @@ class Supervisor:
         self._ready_since = asyncio.get_running_loop().time()
         log.debug("ready", process=self.name, pid=self.pid)
         self._on_ready()
+        if self._reload:
+            self.reload()
+
+    def reload(self) -> None:
+        """Have the process read its files again: now, or once it is ready, as before that a signal might end it."""
+        self._reload = self._ready_since is None
+        if self._process is not None and not self._reload:
+            self._process.send_signal(signal.SIGHUP)
 
     async def run(self) -> None:
         """Keep the process running until ``stop`` or ``kill``.
@@ -119,6 +128,7 @@ class Supervisor:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._ready_since = None
+        self._reload = False  # it reads everything now
         # in a session of its own, so that Ctrl-C on the terminal reaches the launcher alone
         return subprocess.Popen(  # noqa: S603  # the command is the launcher's own
             self._spec.argv,

@@ -104,6 +104,24 @@ async def test_by_https_everything_works_and_certificates_are_renewed_under_way(
                 assert (await polling.call("who"))["session"] == answer.json()["session"]
 
 
+async def test_keys_and_the_level_of_the_log_are_read_again_by_the_launcher_s_sighup(tmp_path: Path) -> None:
+    key, level = tmp_path / "key", tmp_path / "level"
+    key.write_text("first" * 10)
+    level.write_text("warning")
+    options = ("--auth-key-file", str(key), "--log-level-file", str(level))
+    async with LocalCluster(CONTROLLER, tmp_path / "data", *options, workers=1) as cluster:
+        async with Browser(cluster.url) as browser, browser.raw() as raw:
+            before = (await raw.call("who"))["session"]
+            key.write_text("second" * 10)
+            level.write_text("info")
+            cluster.process.send_signal(signal.SIGHUP)
+            await until(cluster.log, lambda log: log.count("read again") >= 4)  # three levels, one key
+            assert (await raw.call("who"))["session"] == before
+        log = await cluster.log()
+        assert "what='keys of auth tokens'" in log
+        assert log.count("what='log level'") == 3
+
+
 async def test_a_page_must_have_come_by_tls_as_its_client_does(tmp_path: Path) -> None:
     files = certificates.make(tmp_path, "origins")
     options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--origins", "friend.example:*")

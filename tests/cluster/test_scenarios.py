@@ -98,6 +98,19 @@ async def test_a_login_leaves_the_old_id_worthless_and_a_logout_ends_every_socke
         assert (await browser.http.get("/get", params={"key": "user"})).json() == {"value": None}
 
 
+async def test_sighup_ends_no_service(cluster: Cluster) -> None:
+    async with cluster.browser() as browser, browser.raw() as socket:
+        before = await socket.call("who")
+        for service in ("balancer", "worker", "store"):
+            said = (await cluster.log()).count("nothing to read again")
+            count = await cluster.hang_up(service)
+            assert count
+            await until(cluster.log, lambda log, due=said + count: log.count("nothing to read again") >= due)  # type: ignore[misc]
+        assert await socket.call("who") == before
+        async with browser.raw() as another:
+            assert (await another.call("who"))["session"] == before["session"]
+
+
 async def test_an_emit_to_a_session_reaches_its_sockets_on_every_worker_once(cluster: Cluster) -> None:
     async with cluster.browser() as browser, AsyncExitStack() as stack:
         home = await stack.enter_async_context(browser.raw())

@@ -42,6 +42,14 @@ class Cluster(ABC):
     async def stop_worker(self, name: str) -> None:
         """Ask a worker to stop with SIGTERM, and wait until it has."""
 
+    @abstractmethod
+    async def hang_up(self, service: str) -> int:
+        """Send SIGHUP to every process of a service; return how many there are."""
+
+    @abstractmethod
+    async def log(self) -> str:
+        """Return what all services have logged."""
+
     def browser(self) -> Browser:
         """Return a new browser."""
         return Browser(self.url)

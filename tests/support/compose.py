@@ -112,6 +112,13 @@ class ComposeCluster(Cluster):
         if service != "worker":  # of which there is only one: Docker does not start again what was killed by hand
             await docker("start", container["Id"])
 
+    async def hang_up(self, service: str) -> int:
+        await asyncio.to_thread(self.compose, "kill", "--signal", "HUP", service)
+        return len(await asyncio.to_thread(self.containers, service))
+
+    async def log(self) -> str:
+        return await asyncio.to_thread(self.logs)
+
     async def stop_worker(self, name: str) -> None:
         await docker("stop", (await self._find("worker", name))["Id"])
 

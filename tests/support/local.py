@@ -86,6 +86,13 @@ class LocalCluster(Cluster):
         for process in self.children(service):
             process.send_signal(number)
 
+    async def hang_up(self, service: str) -> int:
+        await self.signal(service, signal.SIGHUP)
+        return len(self.children(service))
+
+    async def log(self) -> str:
+        return self.log_path.read_text()
+
     async def stop_worker(self, name: str) -> None:
         process = self._find("worker", name)
         process.terminate()

@@ -33,6 +33,7 @@ class Lifecycle:
         """Set by SIGTERM and SIGINT: finish what is under way, then return."""
         self.metrics = metrics.make_registry()
         """What the service has to tell of itself, in numbers."""
+        self._readable: dict[str, Callable[[], str | None]] = {}
 
     def ready(self) -> None:
         """Say that the service serves: to whoever started it, by systemd's protocol, if it listens for that."""
@@ -45,6 +46,30 @@ class Lifecycle:
                 notify.sendto(f"READY=1\nMAINPID={os.getpid()}".encode(), address)
             except OSError as error:
                 log.warning("nobody hears that the service is ready", error=str(error))
+
+    def on_reload(self, what: str, read: Callable[[], str | None]) -> None:
+        """Have something read again at each SIGHUP.
+
+        Args:
+            what: is read, in the words of the log: "certificate".
+            read: reads it and puts it to use; returns what there is to say of it, if anything. If it raises
+                ``ServiceError``, that is logged, and what was read before has to be still in use.
+        """
+        self._readable[what] = read
+
+    def reload(self) -> None:
+        """Read again what can be, and say what became of it; nothing that is found makes the service end."""
+        if not self._readable:
+            log.info("nothing to read again: no option names a file that would be", signal="SIGHUP")
+        for what, read in self._readable.items():
+            try:
+                said = read()
+            except ServiceError as error:
+                log.error("not read again, what was read before stays", what=what, error=str(error))
+            except Exception:
+                log.exception("not read again, what was read before stays", what=what)
+            else:
+                log.info("read again", what=what, **({} if said is None else {"now": said}))
 
     async def unless_stopping(self, work: Coroutine[Any, Any, None]) -> bool:
         """Wait for ``work``, but not after the service was asked to stop; return whether it was done."""
@@ -64,15 +89,16 @@ def run(settings_class: type[S], serve: Callable[[S, Lifecycle], Awaitable[None]
     """Run a service until it is asked to stop, and exit.
 
     The status is 0 after SIGTERM or SIGINT, 78 when no restart will help, 1 otherwise. A second signal ends the
-    process at once.
+    process at once. SIGHUP ends nothing: it has the service read again what it can (``Lifecycle.on_reload``).
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     _die_with_parent()
     try:
         settings = settings_class.load()
+        logging.configure(settings)
     except SettingsError as error:
         sys.stderr.write(f"{settings_class.service}: {error}\n")
         sys.exit(EX_CONFIG)
-    logging.configure(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(settings, serve))
@@ -94,6 +120,9 @@ async def _serve(settings: S, serve: Callable[[S, Lifecycle], Awaitable[None]]) 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, lifecycle.reload)
+    if settings.log_level_file is not None:
+        lifecycle.on_reload("log level", lambda: logging.set_level(settings))
     async with metrics.served(lifecycle.metrics, settings.metrics_listen):
         await serve(settings, lifecycle)
 

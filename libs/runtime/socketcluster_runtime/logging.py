@@ -21,7 +21,11 @@ if TYPE_CHECKING:  # settings log, too
 
 
 def configure(settings: ServiceSettings) -> None:
-    """Send every log message of this process to standard error, in the format of ``settings``."""
+    """Send every log message of this process to standard error, in the format of ``settings``.
+
+    Raises:
+        SettingsError: the file of the log level cannot be used.
+    """
 
     def add_origin(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         if settings.log_format == "json":
@@ -69,9 +73,7 @@ def configure(settings: ServiceSettings) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level.upper())
-    for name in ("uvicorn.error", "uvicorn.access", "asyncio", "grpc"):  # what they say at info is not ours to say
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    set_level(settings)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -82,6 +84,20 @@ def configure(settings: ServiceSettings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def set_level(settings: ServiceSettings) -> str:
+    """Log from now on what is as important as ``settings``, or the file that they name, say; return that level.
+
+    Raises:
+        SettingsError: the file cannot be used; the level stays as it is.
+    """
+    level = settings.current_log_level()
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for name in ("uvicorn.error", "uvicorn.access", "asyncio", "grpc"):  # what they say at info is not ours to say
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    return level
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -127,10 +127,18 @@ def listen(server: aio.Server, address: str, tls: RpcTls | None = None) -> int:
     try:
         if tls is None or is_local(address):
             return server.add_insecure_port(address)
-        credentials = grpc.ssl_server_credentials([(tls.key, tls.cert)], tls.ca, require_client_auth=True)
-        return server.add_secure_port(address, credentials)
+        return server.add_secure_port(address, server_credentials(tls))
     except RuntimeError as error:
         raise AddressInUseError(f"cannot listen on {address}: {error}") from None
+
+
+def server_credentials(tls: RpcTls) -> grpc.ServerCredentials:
+    """Return what a server needs for TLS: it shows what ``tls`` has at each handshake, and asks for the same."""
+
+    def current() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(tls.key, tls.cert)], tls.ca)
+
+    return grpc.dynamic_ssl_server_credentials(current(), current, require_client_authentication=True)
 
 
 class SecretInterceptor(aio.ServerInterceptor):

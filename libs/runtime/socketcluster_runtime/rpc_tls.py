@@ -10,9 +10,9 @@ from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.secret_files import read_secret
 
 
-@dataclass(frozen=True)
+@dataclass
 class RpcTls:
-    """What a service shows and believes, as PEM."""
+    """What a service shows and believes, as PEM; a connection takes what there is when it begins."""
 
     cert: bytes
     """Its certificate, and those of its issuers but the last."""
@@ -21,6 +21,17 @@ class RpcTls:
     """The authorities that are believed."""
     name: str
     """The DNS name that a server's certificate must have, whatever address it is reached at."""
+    files: tuple[Path, Path, Path]
+    """Where certificate, key and authorities come from."""
+
+    def reload(self) -> None:
+        """Read the files again, for the connections to come.
+
+        Raises:
+            SettingsError: as :func:`load_rpc_tls`; what was read before stays.
+        """
+        now = load_rpc_tls(*self.files, self.name)
+        self.cert, self.key, self.ca = now.cert, now.key, now.ca
 
 
 def load_rpc_tls(cert: Path, key: Path, ca: Path, name: str) -> RpcTls:
@@ -47,7 +58,7 @@ def load_rpc_tls(cert: Path, key: Path, ca: Path, name: str) -> RpcTls:
             f"rpc_tls_cert: {cert} would not be accepted by the other services: {problem}; it has to be signed by "
             f"{ca} (rpc_tls_ca), for the DNS name {name} (rpc_tls_name), for servers and clients"
         )
-    return RpcTls(contents["rpc_tls_cert"], secret, contents["rpc_tls_ca"], name)
+    return RpcTls(contents["rpc_tls_cert"], secret, contents["rpc_tls_ca"], name, (cert, key, ca))
 
 
 def _read(option: str, path: Path) -> bytes:

@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, cast, get_args
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -18,6 +18,11 @@ from socketcluster_runtime.rpc_tls import RpcTls, load_rpc_tls
 from socketcluster_runtime.secret_files import read_secret
 
 PREFIX = "SOCKETCLUSTER_"
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+MAX_LEVEL_CHARACTERS = 100
+"""How much of a file is looked at for a log level."""
 
 
 def wiring(default: Any = ..., **kwargs: Any) -> Any:
@@ -62,8 +67,10 @@ class ServiceSettings(BaseSettings):
     """The DNS name that these certificates have, the same for all services, wherever they run."""
     log_format: Literal["text", "json"] = Field("text", validation_alias="LOG_FORMAT")
     """``text`` for people, ``json`` for programs: one object a line."""
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="LOG_LEVEL")
+    log_level: LogLevel = Field("info", validation_alias="LOG_LEVEL")
     """The least important messages that are logged."""
+    log_level_file: Path | None = Field(None, validation_alias="LOG_LEVEL_FILE")
+    """File with such a level, which counts then; it is read again at SIGHUP."""
     metrics_listen: str | None = wiring(None, pattern=r"^.+:\d{1,5}$")
     """``host:port`` of ``/metrics`` in Prometheus' text format, for no client to reach; none: it is not served."""
 
@@ -118,6 +125,25 @@ class ServiceSettings(BaseSettings):
         if self.rpc_tls_cert is None or self.rpc_tls_key is None or self.rpc_tls_ca is None:
             return None
         return load_rpc_tls(self.rpc_tls_cert, self.rpc_tls_key, self.rpc_tls_ca, self.rpc_tls_name)
+
+    def current_log_level(self) -> LogLevel:
+        """Return the least important level that is logged now.
+
+        Raises:
+            SettingsError: ``log_level_file`` names a file that cannot be read, or that has no such level.
+        """
+        if self.log_level_file is None:
+            return self.log_level
+        try:
+            with self.log_level_file.open(encoding="utf-8", errors="replace") as file:
+                said = file.read(MAX_LEVEL_CHARACTERS).strip().lower()
+        except OSError as error:
+            raise SettingsError(f"log_level_file: {self.log_level_file} cannot be read: {error.strerror}") from None
+        for level in get_args(LogLevel):
+            if said == level:
+                return cast(LogLevel, level)
+        levels = ", ".join(get_args(LogLevel))
+        raise SettingsError(f"log_level_file: {self.log_level_file} has {said!r}; write one of {levels} into it")
 
     def shared_secret(self) -> str:
         """Return the cluster's secret, from ``secret`` or from ``secret_file``, which is made if it does not exist.

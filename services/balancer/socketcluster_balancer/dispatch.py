@@ -24,7 +24,6 @@ from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.tls import make_context
 from socketcluster_balancer.workers import SUSPICION, Worker
 from socketcluster_runtime.cookies import session_cookie_name
-from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.secret_files import secret_of
@@ -93,14 +92,13 @@ class Dispatcher:
         return len(self._splices)
 
     def reload_certificate(self) -> None:
-        """Read the certificate again, for the handshakes to come; if that fails, the one before stays."""
+        """Read the certificate again, for the handshakes to come.
+
+        Raises:
+            SettingsError: it cannot be used; the one before stays.
+        """
         if isinstance(self.reception, SecureReception):
-            try:
-                self.reception.context = self._make_context()
-            except SettingsError as error:
-                log.error("the certificate was not read again, the one before stays", error=str(error))
-            else:
-                log.info("the certificate was read again")
+            self.reception.context = self._make_context()
 
     def _open(self) -> Reception[Any]:
         complete = self.place if self.admission is None else self.admission.examine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 
 from socketcluster_balancer.controller import Controller, find
 from socketcluster_balancer.counters import Counters
@@ -40,7 +39,9 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
         watching = tasks.create_task(balancer.workers.run())
         balancer.listener.start()
         if settings.tls_cert is not None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, balancer.dispatcher.reload_certificate)
+            lifecycle.on_reload("certificate", balancer.dispatcher.reload_certificate)
+        if balancer.workers.tls is not None:
+            lifecycle.on_reload("rpc_tls certificate", balancer.workers.tls.reload)
         host, port = balancer.listener.address
         log.info("listening", host=host, port=port)
         announcing = tasks.create_task(_announce(balancer, lifecycle))

@@ -132,7 +132,8 @@ class WorkerDirectory:
         """Set once a worker has been ready."""
         self._settings = settings
         self._metadata = rpc.credentials(settings.shared_secret())
-        self._tls = settings.rpc_tls()
+        self.tls = settings.rpc_tls()
+        """What connections to workers are secured with; ``None`` if they are not."""
         self._make_link = make_link
         self._changed = changed
         self.hangs = 0
@@ -186,7 +187,7 @@ class WorkerDirectory:
             heard, began = False, loop.time()
             problem: tuple[grpc.StatusCode | None, str | None] = (None, "the stream ended")
             try:
-                async with rpc.connect(worker.address, self._tls) as channel:
+                async with rpc.connect(worker.address, self.tls) as channel:
                     stream = WorkerStub(channel).Watch(
                         WatchRequest(balancer_id=self._settings.name), metadata=self._metadata
                     )

@@ -92,14 +92,7 @@ class Service:
             tasks=self._background,
         )
         cookies = SessionCookies(settings.app_name, self._secret)
-        tokens = Tokens.from_options(
-            algorithm=settings.auth_algorithm,
-            key=secret_of("auth_key", settings.auth_key, settings.auth_key_file),
-            public_key=settings.auth_public_key,
-            private_key=settings.auth_private_key,
-            default_expiry=settings.auth_default_expiry,
-            secret=self._secret,
-        )
+        self._tokens = self._read_tokens()
         proxy_key = derive_key(self._secret, Purpose.PROXY_HEADERS)
         forwarder = Forwarder(
             identity.worker_id,
@@ -109,13 +102,18 @@ class Service:
             max_body_bytes=settings.max_http_buffer_size,
             answer_timeout=settings.heartbeat_interval + settings.heartbeat_timeout,
         )
-        self._endpoints = Endpoints(self._worker, settings, identity, cookies, tokens, forwarder)
+        self._endpoints = Endpoints(self._worker, settings, identity, cookies, self._tokens, forwarder)
         self._server = ClientServer(
             self._endpoints, self._worker.http_server, proxy_key, AddressSet(settings.trusted_proxies)
         )
 
     async def run(self, lifecycle: Lifecycle) -> None:
         """Serve until the lifecycle says stop."""
+        settings = self._settings
+        if any((settings.auth_key_file, settings.auth_public_key, settings.auth_private_key)):
+            lifecycle.on_reload("keys of auth tokens", lambda: self._tokens.take_keys(self._read_tokens()))
+        if self._tls is not None:
+            lifecycle.on_reload("rpc_tls certificate", self._tls.reload)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._server.unbind)
             host, port = self._server.bind(self._settings.http_listen)
@@ -156,6 +154,17 @@ class Service:
             await self._tasks.drain(self._settings.drain_timeout)  # the handlers of "disconnect"
             await self._background.drain(0)
             await self._reports.drain(self._settings.drain_timeout)
+
+    def _read_tokens(self) -> Tokens:
+        settings = self._settings
+        return Tokens.from_options(
+            algorithm=settings.auth_algorithm,
+            key=secret_of("auth_key", settings.auth_key, settings.auth_key_file),
+            public_key=settings.auth_public_key,
+            private_key=settings.auth_private_key,
+            default_expiry=settings.auth_default_expiry,
+            secret=self._secret,
+        )
 
     async def _listen(self, stack: contextlib.AsyncExitStack, http: tuple[str, int]) -> Control:
         settings = self._settings

@@ -34,7 +34,7 @@ _UNCHECKED: Options = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tokens:
     """Signs and verifies tokens by one algorithm.
 
@@ -91,6 +91,10 @@ class Tokens:
             except (AuthTokenError, NotSerializableError):
                 raise SettingsError("auth_public_key and auth_private_key do not belong together") from None
         return tokens
+
+    def take_keys(self, other: Tokens) -> None:
+        """Sign and verify with the keys of ``other`` from now on, which is of the same algorithm."""
+        self.verification_key, self.signing_key = other.verification_key, other.signing_key
 
     def sign(self, claims: Mapping[str, Any], expires_in: float | None = None) -> tuple[str, dict[str, Any]]:
         """Return a token, and its claims with the times that were added: ``iat``, and ``exp`` if it is not there.

@@ -228,7 +228,7 @@ async def test_no_worker_is_a_503(bench: Bench, files: certificates.Files) -> No
 
 
 async def test_a_new_certificate_is_for_the_clients_to_come(
-    bench: Bench, files: certificates.Files, tmp_path: Path, log_lines: Callable[[int], list[str]]
+    bench: Bench, files: certificates.Files, tmp_path: Path
 ) -> None:
     worker = await bench.worker("aaaaaaaa")
     go_on = asyncio.Event()
@@ -246,8 +246,8 @@ async def test_a_new_certificate_is_for_the_clients_to_come(
         await bench.until(lambda: bench.splices == 1)
         second = certificates.make(tmp_path, "second")
         second.cert.replace(files.cert)
-        balancer.dispatcher.reload_certificate()  # its key is not there yet
-        assert "the certificate was not read again, the one before stays" in log_lines(logging.ERROR)
+        with pytest.raises(SettingsError, match="tls_key: the key does not belong"):  # it is not there yet
+            balancer.dispatcher.reload_certificate()
         second.key.replace(files.key)
         balancer.dispatcher.reload_certificate()
         async with connected(bench, trusting(files)) as (_, renewed):
@@ -257,9 +257,7 @@ async def test_a_new_certificate_is_for_the_clients_to_come(
         assert await reader.read() == b"still here"
 
 
-async def test_a_passphrase_s_file_is_read_again_with_the_certificate(
-    bench: Bench, tmp_path: Path, log_lines: Callable[[int], list[str]]
-) -> None:
+async def test_a_passphrase_s_file_is_read_again_with_the_certificate(bench: Bench, tmp_path: Path) -> None:
     files = certificates.make(tmp_path, "first", "open sesame")
     passphrase = tmp_path / "passphrase"
     passphrase.write_text("open sesame\n")
@@ -268,11 +266,13 @@ async def test_a_passphrase_s_file_is_read_again_with_the_certificate(
     second = certificates.make(tmp_path, "second", "another one")
     second.cert.replace(files.cert)
     second.key.replace(files.key)
-    balancer.dispatcher.reload_certificate()  # its passphrase is not there yet
-    assert log_lines(logging.INFO)[-1] == "the certificate was not read again, the one before stays"
+    with pytest.raises(SettingsError, match="tls_passphrase: it does not open"):  # it is not there yet
+        balancer.dispatcher.reload_certificate()
     passphrase.write_text("another one\n")
     balancer.dispatcher.reload_certificate()
-    assert log_lines(logging.INFO)[-1] == "the certificate was read again"
+    async with connected(bench, trusting(files)) as (_, renewed):
+        subject = dict(pair for part in renewed.get_extra_info("peercert")["subject"] for pair in part)
+    assert subject["commonName"] == "second"
 
 
 # Files

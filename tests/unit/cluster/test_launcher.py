@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import select
@@ -10,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,6 +112,27 @@ run(Settings, serve)
 )
 
 
+LATE = (
+    SERVICE
+    + """
+signal.signal(signal.SIGUSR1, lambda *_: go_on.set())
+import threading
+go_on = threading.Event()
+say("waits")
+while not go_on.wait(0.01):
+    pass
+
+async def serve(settings, lifecycle):
+    lifecycle.on_reload("late", lambda: os.write(2, b"read again: late\\n") and None)
+    lifecycle.ready()
+    say("serves")
+    await lifecycle.stopping.wait()
+run(Settings, serve)
+"""
+)
+"""Dies of SIGHUP until it is let go on by SIGUSR1."""
+
+
 class Launched:
     """A launcher under test, and what it and its processes say."""
 
@@ -155,14 +178,24 @@ def launch(run_dir: Path) -> Iterator[Launch]:
     started: list[subprocess.Popen[str]] = []
 
     def start(
-        balancer: str = BALANCER, worker: str = OBEDIENT, store: str = OBEDIENT, stop_timeout: float = 30
+        balancer: str = BALANCER,
+        worker: str = OBEDIENT,
+        store: str = OBEDIENT,
+        stop_timeout: float = 30,
+        terminal: int | None = None,
     ) -> Launched:
+        def prepare() -> None:
+            _hear_hangups()
+            if terminal is not None:
+                os.setsid()
+                fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
         process = subprocess.Popen(
             [sys.executable, "-c", LAUNCHER, str(run_dir), balancer, worker, store, str(stop_timeout)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_hear_hangups,
+            preexec_fn=prepare,
         )
         started.append(process)
         return Launched(process)
@@ -189,7 +222,7 @@ def all_dead(pids: list[int]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_everything_in_order(launch: Launch, number: signal.Signals) -> None:
     launched = launch()
     pids = launched.served()
@@ -202,6 +235,48 @@ def test_a_signal_stops_everything_in_order(launch: Launch, number: signal.Signa
     assert stops[0] == "balancer-0"
     assert set(stops[1:3]) == {"worker-0", "worker-1"}
     assert stops[3:] == ["store-0"]
+
+
+def test_sighup_has_every_process_read_its_files_again_and_ends_none(launch: Launch) -> None:
+    launched = launch()
+    pids = launched.served()
+    launched.process.send_signal(signal.SIGHUP)
+    for _ in pids:
+        launched.read_until("nothing to read again")
+    launched.process.terminate()
+    status, _ = launched.end()
+    assert status == 0
+    assert " died" not in "".join(launched.log)
+
+
+def test_a_terminal_that_goes_takes_the_cluster_with_it(launch: Launch) -> None:
+    controller, terminal = os.openpty()
+    launched = launch(terminal=terminal)
+    os.close(terminal)
+    pids = launched.served()
+    os.close(controller)
+    status, _ = launched.end()
+    assert status == 0
+    assert not any(map(psutil.pid_exists, pids.values()))
+    assert "store-0 stops" in "".join(launched.log)
+
+
+def test_a_process_that_is_not_ready_is_sent_sighup_when_it_is(launch: Launch) -> None:
+    launched = launch(worker=LATE)
+    waiting: list[str] = []
+    while len(waiting) < 2 or not any("balancer-0 serves" in line for line in launched.log):
+        found = launched.read_until(r"^(?:worker-\d waits (\d+)|balancer-0 serves)")
+        waiting += [found[1]] if found[1] else []
+    launched.process.send_signal(signal.SIGHUP)
+    launched.read_until("every process reads its files again")
+    for pid in waiting:
+        os.kill(int(pid), signal.SIGUSR1)
+    log = "".join(launched.log)
+    while log.count("read again: late") < 2:
+        launched.read_until("read again")
+        log = "".join(launched.log)
+    launched.process.terminate()
+    assert launched.end()[0] == 0
 
 
 def test_sigkill_of_the_launcher_leaves_nothing_behind(launch: Launch) -> None:

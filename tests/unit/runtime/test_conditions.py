@@ -96,7 +96,7 @@ def test_conditions_do_not_share_a_budget() -> None:
     handler = BudgetHandler(stream)
     for number in range(2 * BURST):
         record = logging.LogRecord("socketcluster_store", 40, conditions.__file__, 1, "", (), None)
-        record.msg = {"event": f"condition {number}"}  # type: ignore[assignment]  # as structlog makes it
+        record.msg = {"event": f"condition {number}"}  # as structlog makes it
         handler.handle(record)
     assert len(stream.getvalue().splitlines()) == 2 * BURST
     handler.close()

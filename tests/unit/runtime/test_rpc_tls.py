@@ -117,6 +117,28 @@ async def test_each_side_lets_in_only_its_own(authority: Authority, tmp_path: Pa
         await server.stop(None)
 
 
+async def test_what_is_read_again_is_shown_to_who_connects_from_then_on(authority: Authority, tmp_path: Path) -> None:
+    cert, key = authority.issue("own")
+    tls = load_rpc_tls(cert, key, authority.cert, NAME)
+    renewed = Authority(tmp_path, "renewed")
+    new_cert, new_key = renewed.issue("new")
+    new = load_rpc_tls(new_cert, new_key, renewed.cert, NAME)
+    server, _health = rpc.server(SECRET)
+    port = rpc.listen(server, "127.0.0.1:0", tls)
+    await server.start()
+    assert await ask(f"127.0.0.1:{port}", tls) is StatusCode.OK
+    new_cert.replace(cert)
+    with pytest.raises(SettingsError, match=r"rpc_tls_key: \S+ does not belong"):  # its key is not there yet
+        tls.reload()
+    assert await ask(f"127.0.0.1:{port}", tls) is StatusCode.OK
+    new_key.replace(key)
+    renewed.cert.replace(authority.cert)
+    tls.reload()
+    assert await ask(f"127.0.0.1:{port}", new) is StatusCode.OK
+    assert await ask(f"127.0.0.1:{port}", tls) is StatusCode.OK
+    await server.stop(None)
+
+
 async def test_a_unix_socket_never_leaves_the_machine_and_stays_as_it_is(authority: Authority, tmp_path: Path) -> None:
     tls = load_rpc_tls(*authority.issue("own"), authority.cert, NAME)
     server, _health = rpc.server(SECRET)

@@ -23,7 +23,7 @@ SERVICE = """
 import asyncio, logging, sys
 from typing import ClassVar
 from socketcluster_runtime import lifecycle
-from socketcluster_runtime.errors import AddressInUseError
+from socketcluster_runtime.errors import AddressInUseError, SettingsError
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.settings import ServiceSettings
 
@@ -36,6 +36,13 @@ async def serve(settings, life):
         raise AddressInUseError("cannot listen on here")
     if sys.argv[1] == "broken":
         raise RuntimeError("a bug")
+    if sys.argv[1] == "reads":
+        def read(outcomes=iter(["one", None, SettingsError("no such file"), RuntimeError("a bug")])):
+            outcome = next(outcomes)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+        life.on_reload("something", read)
     log.info("event", number=7)
     logging.getLogger("other").warning("from the standard library")
     life.ready()
@@ -135,6 +142,72 @@ async def test_a_second_signal_ends_it_at_once(start: Callable[..., Any], notifi
     assert await process.stdout.readline() == b"stopping\n"
     process.terminate()
     assert await process.wait() == 128 + signal.SIGTERM
+
+
+async def test_sighup_ends_nothing_but_has_files_read_again(start: Callable[..., Any], notified: Any) -> None:
+    address, ready = notified
+    process = await start("-c", SERVICE, "reads", NOTIFY_SOCKET=address, LOG_FORMAT="json")
+    await ready()
+    await process.stderr.readline(), await process.stderr.readline()  # of the beginning
+    lines = []
+    for _ in range(4):
+        process.send_signal(signal.SIGHUP)
+        lines.append(json.loads(await process.stderr.readline()))
+    assert [(line["level"], line["event"], line["what"]) for line in lines] == [
+        ("info", "read again", "something"),
+        ("info", "read again", "something"),
+        ("error", "not read again, what was read before stays", "something"),
+        ("error", "not read again, what was read before stays", "something"),
+    ]
+    assert [line.get("now") for line in lines] == ["one", None, None, None]
+    assert lines[2]["error"] == "no such file"
+    assert "RuntimeError: a bug" in lines[3]["exception"]
+    process.terminate()
+    assert await process.wait() == 0
+
+
+async def test_sighup_without_anything_to_read_is_answered_by_a_line(start: Callable[..., Any], notified: Any) -> None:
+    address, ready = notified
+    process = await start("-c", SERVICE, "", NOTIFY_SOCKET=address, LOG_FORMAT="json")
+    await ready()
+    await process.stderr.readline(), await process.stderr.readline()
+    process.send_signal(signal.SIGHUP)
+    assert json.loads(await process.stderr.readline())["event"].startswith("nothing to read again")
+    process.terminate()
+    assert await process.wait() == 0
+
+
+async def test_the_level_of_the_log_is_read_from_its_file_again(
+    start: Callable[..., Any], notified: Any, tmp_path: Path
+) -> None:
+    address, ready = notified
+    level = tmp_path / "level"
+    level.write_text("Error\n")
+    options = {"NOTIFY_SOCKET": address, "LOG_FORMAT": "json", "LOG_LEVEL": "debug", "LOG_LEVEL_FILE": str(level)}
+    process = await start("-c", SERVICE, "", **options)
+    await ready()
+    for text, event in (
+        ("loud", "not read again, what was read before stays"),  # the first line: info and warning were not said
+        ("info", "read again"),
+    ):
+        level.write_text(text)
+        process.send_signal(signal.SIGHUP)
+        line = json.loads(await process.stderr.readline())
+        assert (line["event"], line["what"]) == (event, "log level")
+    assert line["now"] == "info"
+    process.terminate()
+    assert await process.wait() == 0
+
+
+async def test_a_file_without_a_level_is_an_error_at_the_start(start: Callable[..., Any], tmp_path: Path) -> None:
+    for text, error in (("loud", b"has 'loud'; write one of debug, info"), (None, b"cannot be read: No such file")):
+        level = tmp_path / "level"
+        level.unlink(missing_ok=True)
+        if text is not None:
+            level.write_text(text)
+        process = await start("-c", SERVICE, "", LOG_LEVEL_FILE=str(level))
+        assert error in (await process.communicate())[1]
+        assert process.returncode == 78
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,15 @@ def test_a_token_says_what_was_signed_and_when() -> None:
     assert make().verify(token) == claims
 
 
+def test_other_keys_count_from_the_moment_when_they_are_taken() -> None:
+    tokens, other = make(), Tokens("HS256", b"o" * 64, b"o" * 64, 60.0, lambda: NOW)
+    before, _ = tokens.sign({})
+    tokens.take_keys(other)
+    after, claims = tokens.sign({})
+    assert other.verify(after) == tokens.verify(after) == claims
+    assert refusal(tokens, before).name == refusal(other, before).name
+
+
 @pytest.mark.parametrize(
     ("claims", "expires_in", "expiry"),
     [({}, 5, 1_700_000_005), ({}, 0.5, NOW + 0.5), ({"exp": 1_700_000_009}, 5, 1_700_000_009)],
