@@ -174,7 +174,7 @@ def describe(error: ValidationError, settings: type[ServiceSettings]) -> str:
         field = str(item["loc"][0]) if item["loc"] else ""
         name = settings.env_name(field) if field in settings.model_fields else field
         given = "" if item["type"] == "missing" or is_secret(settings, field) else f" (got {item['input']!r})"
-        parts.append(f"{name}{': ' if name else ''}{item['msg']}{given}")
+        parts.append(f"{name}{': ' if name else ''}{item['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(parts)
 
 
