@@ -96,7 +96,8 @@ def test_a_secrets_file_that_cannot_be_used_is_named(
 def test_tls_between_services_is_all_of_its_files_or_none(
     monkeypatch: pytest.MonkeyPatch, given: str, missing: str
 ) -> None:
-    with pytest.raises(SettingsError, match=rf"^rpc_tls_cert, rpc_tls_key and rpc_tls_ca belong together: {missing}.* is not set$"):
+    said = rf"^rpc_tls_cert, rpc_tls_key and rpc_tls_ca belong together: {missing}.* is not set$"
+    with pytest.raises(SettingsError, match=said):
         load(monkeypatch, **{f"SOCKETCLUSTER_RPC_TLS_{given}": "a.pem"})
 
 
