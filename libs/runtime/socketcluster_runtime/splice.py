@@ -42,6 +42,17 @@ class Splice:
         """
         await asyncio.get_running_loop().create_unix_connection(lambda: self._worker, path)
 
+    async def ask(self, beginning: bytes) -> None:
+        """Send the worker ``beginning`` before the client is there, and return when it has begun to answer.
+
+        Raises:
+            OSError: it has ended the connection without an answer.
+        """
+        self._worker.write(beginning)
+        await self._worker.heard.wait()
+        if not self._worker.early:
+            raise ConnectionResetError("the worker gave no answer")
+
     async def start(self, client: socket.socket, beginning: bytes) -> None:
         """Send the worker ``beginning`` and copy from then on. The client's socket belongs to the splice now.
 
@@ -102,6 +113,10 @@ class _End(asyncio.Protocol):
     other: _End
 
     def __init__(self, closed: Callable[[_End], object], ended: Callable[[], object] | None) -> None:
+        self.early = b""
+        """What came from here before the other end was there."""
+        self.heard = asyncio.Event()
+        """Set when that begins, or nothing can come any more."""
         self.greeting = b""
         """What the other end is sent before anything that comes from here."""
         self.lost = False
@@ -124,24 +139,33 @@ class _End(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         if self.greeting:
             self.other.write(self.greeting)
+        if self.other.early:
+            self.write(self.other.early)
+            self.other.resume_reading()
+        if self.other._at_eof and not self.other.lost:
+            self._end_here()
         if self.other.made and not self.other.lost:
             self._go_straight()
             self.other._go_straight()
 
     def data_received(self, data: bytes) -> None:
-        self.other.write(data)
+        if self.other.made:
+            self.other.write(data)
+            return
+        self.early += data
+        self.pause_reading()
+        self.heard.set()
 
     def eof_received(self) -> bool:
         self._at_eof = True
+        self.heard.set()
         if self._ended is not None:
             self._ended()
         if self.other._at_eof:
             self.close()
             self.other.close()
-        elif self.other.may_half_close:
-            self.other.write_eof()
         else:
-            self.other.close()
+            self.other._end_here()
         return self.may_half_close  # if so, the other direction may go on
 
     def pause_writing(self) -> None:
@@ -152,6 +176,7 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self.heard.set()
         self.other._go_by_here()
         self._closed(self)
 
@@ -183,6 +208,13 @@ class _End(asyncio.Protocol):
         self.other._go_by_here()
         if self._transport is not None:
             self._transport.abort()
+
+    def _end_here(self) -> None:
+        """Pass the other end's end on."""
+        if self.may_half_close:
+            self.write_eof()
+        else:
+            self.close()
 
     def _go_straight(self) -> None:
         to = self.other._transport

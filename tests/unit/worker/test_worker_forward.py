@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -267,6 +268,55 @@ async def test_a_worker_that_is_silent(start_worker: StartWorker) -> None:
         await expect_unknown(raw)
 
 
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+async def test_a_worker_that_hangs_is_waited_for_no_longer_than_one_that_cannot_be_reached(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.setattr("socketcluster_worker.transport.forward.SIGN_TIMEOUT", 0.05)
+    other = await start_other(start_worker, heartbeat_interval=3600)
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # the kernel accepts
+        introduce(other, hung.getsockname()[1])
+        raw = await other.connect()
+        await ask(raw, transport, STRANGER + "x")
+        await expect_unknown(raw)
+        await until(lambda: under_way(other) == 0)
+
+
+async def test_a_poll_is_waited_for_as_long_as_it_takes_once_its_worker_has_given_a_sign(
+    owner: RunningWorker, other: RunningWorker, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socketcluster_worker.transport.forward.SIGN_TIMEOUT", 0.5)
+    client = await astray(owner, other)
+    await client.handshake()
+    waiting = await client.start_poll()
+    await until(lambda: session(owner, client.sid)._poll)
+    await asyncio.sleep(0.6)  # longer than a sign may take
+    (await probe.sockets.get()).emit("news", 1)
+    answer = await waiting.answer()
+    assert (answer.status_code, json.loads(bytes(answer.body)[1:])["data"]) == (200, 1)
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_an_interim_answer_is_not_the_answer(start_worker: StartWorker, split: bool) -> None:
+    other = await start_other(start_worker)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 100 Continue\r\nx-interim: yes\r\n\r\n")
+        if split:
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+        writer.close()
+
+    async with stranger(other, serve):
+        raw = await other.connect()
+        await ask(raw, "polling", STRANGER + "x")
+        answer = await raw.answer()
+        assert (answer.status_code, answer.body) == (200, b"hi")
+        assert "x-interim" not in answer.headers
+
+
 async def test_what_a_forwarded_request_is_made_of(start_worker: StartWorker) -> None:
     other = await start_other(start_worker)
     seen: asyncio.Queue[bytes] = asyncio.Queue()
@@ -294,7 +344,7 @@ async def test_what_a_forwarded_request_is_made_of(start_worker: StartWorker) ->
         assert header.source == raw.writer.get_extra_info("sockname")
         assert got[header.size :].decode() == (
             f"POST {ENGINE}polling&sid={STRANGER}%78&t=%20 HTTP/1.1\r\nhost: x\r\nx-mine: 1\r\nx-mine: 2\r\n"
-            "connection: close\r\ncontent-length: 4\r\n\r\nbody"
+            "connection: close\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\nbody"
         )
 
 
@@ -353,7 +403,11 @@ async def stranger(
 ) -> AsyncIterator[None]:
     """Be a worker that another one knows."""
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        address = WorkerAddress(worker_id=STRANGER, http_host="127.0.0.1", http_port=port)
-        knows.service._client.workers.told("the test", Directory(workers=[address]))
+        introduce(knows, server.sockets[0].getsockname()[1])
         yield
+
+
+def introduce(to: RunningWorker, port: int) -> None:
+    """Tell a worker where the stranger is."""
+    address = WorkerAddress(worker_id=STRANGER, http_host="127.0.0.1", http_port=port)
+    to.service._client.workers.told("the test", Directory(workers=[address]))

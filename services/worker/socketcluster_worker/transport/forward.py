@@ -30,8 +30,12 @@ EXTENSION = "socketcluster.forwarded"
 """The ASGI extension of a request that another worker forwarded to this one."""
 CONNECT_TIMEOUT = 2.0
 """Seconds that another worker has to accept a connection."""
+SIGN_TIMEOUT = 2.0
+"""Seconds that it has then to begin an answer, an interim one perhaps: for a worker that hangs the kernel accepts."""
 READ_BYTES = 65_536
 """Bytes of an answer that are read at a time; the stream holds back twice as many."""
+SIGN_WANTED = (b"expect", b"100-continue")
+"""Asks for an interim answer at once: that of a poll may take its time (RFC 9110, section 10.1.1)."""
 
 _HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
@@ -120,7 +124,7 @@ class Forwarder:
             return True
         target = scope["raw_path"] + b"?" + scope["query_string"]
         passed_on = [(name, value) for name, value in headers if name not in _NOT_PASSED_ON]
-        passed_on += [(b"connection", b"close"), (b"content-length", b"%d" % len(body))]
+        passed_on += [(b"connection", b"close"), (b"content-length", b"%d" % len(body)), SIGN_WANTED]
         head = _head(scope["method"].encode("ascii"), target, passed_on)
         gone = asyncio.ensure_future(disconnected(receive))
         answered = asyncio.ensure_future(
@@ -136,19 +140,21 @@ class Forwarder:
     async def _ask(self, owner: Address, request: bytes, send: Send) -> bool:
         """Send a request, and its answer on; return false if there is none."""
         answer = _Answer()
-        parser = httptools.HttpResponseParser(answer)
+        parser = answer.parser
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 reader, writer = await asyncio.open_connection(*owner, limit=READ_BYTES)
             writer.write(request)
-            async with asyncio.timeout(self._answer_timeout):
+            end = asyncio.get_running_loop().time() + self._answer_timeout
+            async with asyncio.timeout(min(SIGN_TIMEOUT, self._answer_timeout)) as patience:
                 while not answer.complete:
                     data = await reader.read(READ_BYTES)
                     if not data:
                         raise ConnectionResetError("the answer ends too early")
+                    patience.reschedule(end)
                     parser.feed_data(data)
-                    await answer.pass_on(send, parser)
+                    await answer.pass_on(send)
         except (OSError, httptools.HttpParserError):  # a TimeoutError is an OSError
             self._unreachable.add()
             return answer.started  # if so, the connection ends without the rest of it
@@ -186,9 +192,13 @@ class Forwarder:
         self, transport: asyncio.Transport, waiting: _Waiting, owner: Address, refuse: Callable[[], None]
     ) -> None:
         splice = Splice(self._splices.discard)
+        sent = b""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await splice.connect(*owner)
+            async with asyncio.timeout(SIGN_TIMEOUT):
+                sent = waiting.beginning
+                await splice.ask(sent)
         except OSError:
             splice.abort()
             self._unreachable.add()
@@ -199,7 +209,7 @@ class Forwarder:
             raise
         else:
             self._splices.add(splice)
-            splice.adopt(transport, waiting.beginning)
+            splice.adopt(transport, waiting.beginning[len(sent) :])
 
     def close(self) -> None:
         """End the WebSockets that are forwarded; polling requests end by themselves."""
@@ -241,6 +251,8 @@ class _Answer:
         self.started = False
         """Has the client been sent a part of it?"""
         self.complete = False
+        self.parser: Any = httptools.HttpResponseParser(self)
+        self._interim = False
         self._headers: list[tuple[bytes, bytes]] = []
         self._has_head = False
         self._body: list[bytes] = []
@@ -250,21 +262,26 @@ class _Answer:
             self._headers.append((lower, value))
 
     def on_headers_complete(self) -> None:
-        self._has_head = True
+        self._interim = self.parser.get_status_code() < 200
+        self._has_head = not self._interim
+        if self._interim:
+            self._headers.clear()
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        self.complete = not self._interim
 
-    async def pass_on(self, send: Send, parser: Any) -> None:
+    async def pass_on(self, send: Send) -> None:
         """Send what has been parsed and not been sent."""
         if not self._has_head:
             return
         if not self.started:
             self.started = True
-            await send({"type": "http.response.start", "status": parser.get_status_code(), "headers": self._headers})
+            await send(
+                {"type": "http.response.start", "status": self.parser.get_status_code(), "headers": self._headers}
+            )
         body, self._body = b"".join(self._body), []
         await send({"type": "http.response.body", "body": body, "more_body": not self.complete})
 
