@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import OrderedDict
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from secrets import token_hex
@@ -25,6 +25,7 @@ from socketcluster_runtime.errors import (
     StoreUnavailableError,
     TooLargeError,
 )
+from socketcluster_runtime.heard_emits import HeardEmits
 from socketcluster_runtime.link import StoreLink
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation, Result, decode_results
@@ -32,6 +33,7 @@ from socketcluster_runtime.operations import described, error_of, operation_name
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_runtime.rpc_tls import RpcTls
 from socketcluster_runtime.store_links import StoreLinks
+from socketcluster_runtime.store_reach import StoreReach
 from socketcluster_runtime.store_routes import ANSWERS_TELL, RENEW, Pending, Route, clock, partition_for
 from socketcluster_runtime.untold import Untold
 from socketcluster_runtime.worker_directory import WorkerDirectory
@@ -46,8 +48,6 @@ MAX_OPERATION_BYTES = 32 * 1024 * 1024
 """The largest value that is sent at all; a store allows less."""
 MAX_HISTORIES = 16
 """Answers of histories that may be on their way; each has a megabyte or so."""
-MAX_HEARD = 100_000
-"""Emits that are remembered, to tell those that come again after a takeover: of all workers, the last ones heard."""
 
 _ATTACH = store_pb2.VERB_SESSION_ATTACH
 _SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
@@ -99,8 +99,11 @@ class StoreClient:
         self._opening = store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=_new_incarnation())
         self.workers = WorkerDirectory()
         """Where the workers are that the stores know."""
+        self.reach = StoreReach(timeout)
+        """Which partitions' owners have not been reached for so long that operations fail."""
         self._links = StoreLinks(addresses, self._opening, secret, self, tls)
         self._timeout = timeout
+        self._heard_at = -math.inf  # by ``clock``, when a store said something last
         self._on_session_message = on_session_message
         self._on_session_destroyed = on_session_destroyed
         self._on_session_over = on_session_over
@@ -120,7 +123,7 @@ class StoreClient:
         self._feeds: dict[str, ChannelFeed] = {}  # of all routes
         self._pending: dict[int, Pending] = {}  # in the order of their deadlines
         self._pending_bytes = 0
-        self._emitted: OrderedDict[tuple[str, int], None] = OrderedDict()  # by incarnation and id, in order
+        self._emits = HeardEmits()
         self._timer: asyncio.TimerHandle | None = None
         self._histories = asyncio.Semaphore(MAX_HISTORIES)
         self._ready = asyncio.Event()
@@ -134,6 +137,7 @@ class StoreClient:
         """
         if http is not None:
             self._opening.http_host, self._opening.http_port = http
+        self.reach.note_missing(range(PARTITION_COUNT))
         self._links.start()
 
     async def close(self) -> None:
@@ -142,6 +146,7 @@ class StoreClient:
         if self._timer is not None:
             self._timer.cancel()
         self._untold.close()
+        self.reach.close()
         await self._links.close()
         self._ready.clear()
         for feed in self._feeds.values():
@@ -214,7 +219,9 @@ class StoreClient:
             why = "too many operations wait for the stores"
         elif route.refusals and (reason := route.unavailable):
             route.failed(operation, reason)
-            future.set_exception(partition_unavailable(operation, reason))
+            unavailable = partition_unavailable(operation, reason)
+            self.reach.failed(partition, unavailable)
+            future.set_exception(unavailable)
             return future
         else:
             deadline = clock() + self._timeout
@@ -225,10 +232,11 @@ class StoreClient:
                 self._arm(pending)
             route.dispatch(pending)
             return future
-        if refused is StoreUnavailableError:
+        refusal = refused(f"{described(operation)}: {why}", operation=operation_name(verb), keys=keys)
+        if isinstance(refusal, StoreUnavailableError):
             route.failed(operation, why)
-        text = f"{described(operation)}: {why}"
-        future.set_exception(refused(text, operation=operation_name(verb), keys=keys))
+            self.reach.failed(partition, refusal)
+        future.set_exception(refusal)
         return future
 
     def attach(self, session_id: str) -> asyncio.Future[bytes]:
@@ -313,6 +321,9 @@ class StoreClient:
 
     def on_reply(self, link: StoreLink, reply: store_pb2.LinkReply) -> None:
         """Take a link's reply."""
+        self._heard_at = clock()
+        if self.reach.silent:
+            self.reach.heard()
         if reply.HasField("announcement"):
             self._announced(link, reply.announcement)
         if reply.HasField("directory"):
@@ -354,14 +365,9 @@ class StoreClient:
         self._note_readiness()
 
     def _note_readiness(self) -> None:
-        ready = True
-        for route in self._routes:
-            if route.owner is None:
-                ready = ready and self._refuse_parked(route)
-        if ready:
-            self._ready.set()
-        else:
-            self._ready.clear()
+        missing = [route.number for route in self._routes if route.owner is None and not self._refuse_parked(route)]
+        self.reach.note_missing(missing)
+        (self._ready.clear if missing else self._ready.set)()
 
     def _refuse_parked(self, route: Route) -> bool:
         """Fail what waits for an owner that the partition cannot have; return whether that is so."""
@@ -399,6 +405,7 @@ class StoreClient:
 
     def _note_lost(self, route: Route) -> None:
         if route.owner is None and not self._refuse_parked(route):
+            self.reach.note_lost(route.number)
             self._ready.clear()
 
     def _on_event(self, link: StoreLink, event: store_pb2.Event) -> None:
@@ -410,7 +417,7 @@ class StoreClient:
                 feed.take(message.value, message.offset, message.epoch, link)
         elif kind == "session_message":
             emit = event.session_message
-            if self._is_new(emit):
+            if self._emits.is_new(emit):
                 self._on_session_message(emit.session_id, emit.name, emit.value)
         elif kind == "data_change":
             self._on_data_change(event.data_change)
@@ -424,16 +431,6 @@ class StoreClient:
                 self._on_session_destroyed(session_id)
         elif kind == "session_renewed":
             self.session_renewed(event.session_renewed.session_id, event.session_renewed.renewed_id)
-
-    def _is_new(self, emit: store_pb2.SessionMessage) -> bool:
-        """Was an emit not heard of before? One may come again after a takeover, or late from a former owner."""
-        key = emit.origin, emit.id
-        if key in self._emitted:
-            return False
-        self._emitted[key] = None
-        if len(self._emitted) > MAX_HEARD:
-            self._emitted.popitem(last=False)
-        return True
 
     def _gone(self, tell: Callable[[str], None], session_id: str) -> None:
         """Tell of a session that ended, or is over, while nobody could tell this worker."""
@@ -457,6 +454,8 @@ class StoreClient:
                 route.over(operation.session_id)
         elif not isinstance(error, InvalidOperationError):
             route.failed(operation, str(error))
+        if isinstance(error, StoreUnavailableError):
+            self.reach.failed(route.number, error)
         self._forget(pending)
         if not pending.future.done():
             pending.future.set_exception(error)
@@ -479,6 +478,8 @@ class StoreClient:
         ids = {pending.operation.id for pending in overdue}
         for link in self._links:
             link.forget(ids)
+        if self._heard_at < overdue[0].deadline - self._timeout:
+            self.reach.unanswered()
         for pending in overdue:
             operation = pending.operation
             text = f"no store answered {described(operation)} within {self._timeout:g} s"

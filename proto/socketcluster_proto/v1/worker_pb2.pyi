@@ -38,6 +38,41 @@ class WatchRequest(_message.Message):
 Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
 
 @_typing.final
+class OtherWorkers(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WELL_FIELD_NUMBER: _builtins.int
+    well: _builtins.bool
+    """Is there one that may be given clients, reaches the stores, and has all the tags that this one has?"""
+    def __init__(
+        self,
+        *,
+        well: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["well", b"well"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OtherWorkers: _TypeAlias = OtherWorkers  # noqa: Y015
+
+@_typing.final
+class OthersReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OthersReply: _TypeAlias = OthersReply  # noqa: Y015
+
+@_typing.final
 class WorkerStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -53,6 +88,7 @@ class WorkerStatus(_message.Message):
     HTTP_PATH_FIELD_NUMBER: _builtins.int
     ALIVE_EVERY_MS_FIELD_NUMBER: _builtins.int
     FULL_FIELD_NUMBER: _builtins.int
+    REACHES_STORES_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Eight characters; session ids and Engine.IO sids that the worker makes begin with it. The same after a restart."""
     name: _builtins.str
@@ -75,6 +111,8 @@ class WorkerStatus(_message.Message):
     """The longest time in milliseconds between two statuses of a worker whose event loop turns; 0: it promises none."""
     full: _builtins.bool
     """Has it no descriptor left for a new client? It is not ready then; it will be as soon as clients leave."""
+    reaches_stores: _builtins.bool
+    """Does it reach the owner of each partition, or know why there is none?"""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a balancer's controller may call it and its like by."""
@@ -94,10 +132,11 @@ class WorkerStatus(_message.Message):
         http_path: _builtins.str = ...,
         alive_every_ms: _builtins.int = ...,
         full: _builtins.bool = ...,
+        reaches_stores: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive_every_ms", b"alive_every_ms", "connections", b"connections", "draining", b"draining", "full", b"full", "handoff_path", b"handoff_path", "http_host", b"http_host", "http_path", b"http_path", "http_port", b"http_port", "name", b"name", "ready", b"ready", "tags", b"tags", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive_every_ms", b"alive_every_ms", "connections", b"connections", "draining", b"draining", "full", b"full", "handoff_path", b"handoff_path", "http_host", b"http_host", "http_path", b"http_path", "http_port", b"http_port", "name", b"name", "reaches_stores", b"reaches_stores", "ready", b"ready", "tags", b"tags", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

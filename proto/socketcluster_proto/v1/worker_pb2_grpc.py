@@ -39,6 +39,11 @@ class WorkerStub:
                 request_serializer=socketcluster__proto_dot_v1_dot_worker__pb2.WatchRequest.SerializeToString,
                 response_deserializer=socketcluster__proto_dot_v1_dot_worker__pb2.WorkerStatus.FromString,
                 _registered_method=True)
+        self.Others = channel.stream_unary(
+                '/socketcluster.v1.Worker/Others',
+                request_serializer=socketcluster__proto_dot_v1_dot_worker__pb2.OtherWorkers.SerializeToString,
+                response_deserializer=socketcluster__proto_dot_v1_dot_worker__pb2.OthersReply.FromString,
+                _registered_method=True)
 
 
 class WorkerServicer:
@@ -52,6 +57,13 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Others(self, request_iterator, context):
+        """Whether other workers could take this one's clients: now, and again at each change, for as long as the stream lasts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +71,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=socketcluster__proto_dot_v1_dot_worker__pb2.WatchRequest.FromString,
                     response_serializer=socketcluster__proto_dot_v1_dot_worker__pb2.WorkerStatus.SerializeToString,
+            ),
+            'Others': grpc.stream_unary_rpc_method_handler(
+                    servicer.Others,
+                    request_deserializer=socketcluster__proto_dot_v1_dot_worker__pb2.OtherWorkers.FromString,
+                    response_serializer=socketcluster__proto_dot_v1_dot_worker__pb2.OthersReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +105,33 @@ class Worker:
             '/socketcluster.v1.Worker/Watch',
             socketcluster__proto_dot_v1_dot_worker__pb2.WatchRequest.SerializeToString,
             socketcluster__proto_dot_v1_dot_worker__pb2.WorkerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Others(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/socketcluster.v1.Worker/Others',
+            socketcluster__proto_dot_v1_dot_worker__pb2.OtherWorkers.SerializeToString,
+            socketcluster__proto_dot_v1_dot_worker__pb2.OthersReply.FromString,
             options,
             channel_credentials,
             insecure,

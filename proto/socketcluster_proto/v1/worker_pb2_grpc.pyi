@@ -35,6 +35,8 @@ class WorkerStub:
     """The worker's status now, and again at each change of readiness; at most a few times a second when only its load
     changes. It is the worker's sign of life: it comes again, changed or not, as often as the status says.
     """
+    Others: _grpc.StreamUnaryMultiCallable[_worker_pb2.OtherWorkers, _worker_pb2.OthersReply]
+    """Whether other workers could take this one's clients: now, and again at each change, for as long as the stream lasts."""
 
 @_typing.type_check_only
 class WorkerAsyncStub(WorkerStub):
@@ -43,6 +45,8 @@ class WorkerAsyncStub(WorkerStub):
     """The worker's status now, and again at each change of readiness; at most a few times a second when only its load
     changes. It is the worker's sign of life: it comes again, changed or not, as often as the status says.
     """
+    Others: _aio.StreamUnaryMultiCallable[_worker_pb2.OtherWorkers, _worker_pb2.OthersReply]  # type: ignore[assignment]
+    """Whether other workers could take this one's clients: now, and again at each change, for as long as the stream lasts."""
 
 class WorkerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -54,5 +58,13 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         """The worker's status now, and again at each change of readiness; at most a few times a second when only its load
         changes. It is the worker's sign of life: it comes again, changed or not, as often as the status says.
         """
+
+    @_abc_1.abstractmethod
+    def Others(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_pb2.OtherWorkers],
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.OthersReply, _abc.Awaitable[_worker_pb2.OthersReply]]:
+        """Whether other workers could take this one's clients: now, and again at each change, for as long as the stream lasts."""
 
 def add_WorkerServicer_to_server(servicer: WorkerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

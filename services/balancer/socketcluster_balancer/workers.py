@@ -15,6 +15,7 @@ from grpc import aio
 
 from socketcluster_balancer.api import WorkerInfo
 from socketcluster_balancer.handoff import HandoffLink
+from socketcluster_balancer.others import Others
 from socketcluster_balancer.settings import BalancerSettings, split_host_port
 from socketcluster_balancer.signs_of_life import LOOK_INTERVAL, OwnTime, SignOfLife
 from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
@@ -59,6 +60,8 @@ class Worker:
         self.ready = False
         """May it be given clients?"""
         self.draining = False
+        self.reaches_stores = False
+        """Does it reach the owner of each partition?"""
         self.http: tuple[str, int] | None = None
         self.http_path = ""
         """Where it serves HTTP at a Unix socket, if that is to be found on this host."""
@@ -139,6 +142,7 @@ class WorkerDirectory:
         self.hangs = 0
         """How often a worker was found to hang."""
         self._own_time = OwnTime()
+        self._others = Others(lambda: self.available, self._metadata)
         self._workers: dict[str, Worker] = {}
         self._wanted: dict[str, set[str]] = {}
         """By name: the addresses that it had at the last look-up; a fixed address is its own name."""
@@ -185,17 +189,22 @@ class WorkerDirectory:
         reported: object = None
         while True:
             heard, began = False, loop.time()
+            telling: asyncio.Task[None] | None = None
             problem: tuple[grpc.StatusCode | None, str | None] = (None, "the stream ended")
             try:
                 async with rpc.connect(worker.address, self.tls) as channel:
-                    stream = WorkerStub(channel).Watch(
-                        WatchRequest(balancer_id=self._settings.name), metadata=self._metadata
-                    )
+                    stub = WorkerStub(channel)
+                    stream = stub.Watch(WatchRequest(balancer_id=self._settings.name), metadata=self._metadata)
                     async for status in stream:
-                        heard = True
                         self._learn(worker, status)
+                        if not heard:
+                            heard = True
+                            telling = asyncio.create_task(self._others.tell(worker, stub))
             except aio.AioRpcError as error:
                 problem = error.code(), error.details()
+            finally:
+                if telling is not None:
+                    telling.cancel()
             if heard:
                 self._lose(worker)
                 backoff, reported = MIN_BACKOFF, (problem[0], False)
@@ -228,6 +237,7 @@ class WorkerDirectory:
         worker.sign_of_life.heard(status.alive_every_ms)
         worker.hung = False
         worker.hanging.end(worker=worker.name, worker_id=worker.worker_id)
+        worker.reaches_stores = status.reaches_stores
         worker.connections = status.connections
         worker.http = (status.http_host or host_of(worker.address), status.http_port) if status.http_port else None
         path = status.handoff_path if self._settings.handoff else ""
@@ -281,6 +291,7 @@ class WorkerDirectory:
         self.available = tuple(worker for worker in self._workers.values() if worker.available)
         if self.available:
             self.any_ready.set()
+        self._others.refresh()
         self._changed()
 
 

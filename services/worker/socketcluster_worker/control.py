@@ -24,12 +24,17 @@ class Control(rpc.WorkerServicer):
     Args:
         status: all that does not change.
         connections: returns how many clients are connected.
+        reaches_stores: returns whether each partition's owner is reached.
     """
 
-    def __init__(self, status: pb.WorkerStatus, connections: Callable[[], int]) -> None:
+    def __init__(
+        self, status: pb.WorkerStatus, connections: Callable[[], int], reaches_stores: Callable[[], bool] = lambda: True
+    ) -> None:
         self._status = status
         self._status.alive_every_ms = round(1000 * ALIVE_INTERVAL)
         self._connections = connections
+        self._reaches_stores = reaches_stores
+        self._others: dict[object, bool] = {}  # by the stream of a balancer
         self._changed: set[asyncio.Event] = set()
 
     def update(self, *, ready: bool, draining: bool = False) -> None:
@@ -38,6 +43,23 @@ class Control(rpc.WorkerServicer):
         self._status.draining = draining
         for changed in self._changed:
             changed.set()
+
+    @property
+    def others_well(self) -> bool:
+        """Could other workers take this one's clients, as every balancer sees it that says something of that?"""
+        return bool(self._others) and all(self._others.values())
+
+    async def Others(  # noqa: N802  # gRPC's name
+        self, request_iterator: AsyncIterator[pb.OtherWorkers], context: aio.ServicerContext[Any, Any]
+    ) -> pb.OthersReply:
+        """Hear from a balancer how the other workers are; what it says counts until its stream ends."""
+        stream = object()
+        try:
+            async for others in request_iterator:
+                self._others[stream] = others.well
+        finally:
+            self._others.pop(stream, None)
+        return pb.OthersReply()
 
     async def Watch(  # noqa: N802  # gRPC's name
         self, request: pb.WatchRequest, context: aio.ServicerContext[Any, Any]
@@ -54,6 +76,7 @@ class Control(rpc.WorkerServicer):
                 now = pb.WorkerStatus()
                 now.CopyFrom(self._status)
                 now.connections = self._connections()
+                now.reaches_stores = self._reaches_stores()
                 if now != told or loop.time() >= due:
                     due = loop.time() + ALIVE_INTERVAL - LOAD_INTERVAL
                     yield now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -31,6 +32,7 @@ from socketcluster_worker.protocols.plain import PlainPeer
 from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
 from socketcluster_worker.protocols.socketcluster_v1 import SocketClusterV1Peer
 from socketcluster_worker.protocols.socketio import SocketIOPeer
+from socketcluster_worker.readiness import Readiness
 from socketcluster_worker.session_cookie import SessionCookie, SessionResponse, SessionScope
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tokens import Tokens
@@ -43,6 +45,8 @@ from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 log = logging.get_logger(__name__)
 
 NO_SNIFF = {"x-content-type-options": "nosniff"}
+_ELSEWHERE = NO_STORE | {"retry-after": "1", "connection": "close"}
+"""Headers of an answer to a client that another worker is to serve."""
 
 
 class Endpoints:
@@ -62,12 +66,14 @@ class Endpoints:
         cookies: SessionCookies,
         tokens: Tokens,
         forwarder: Forwarder,
+        readiness: Readiness,
     ) -> None:
         self._worker = worker
         self._settings = settings
         self._identity = identity
         self._cookies = cookies
         self._forwarder = forwarder
+        self._readiness = readiness
         self._context = Context(
             worker.ws_server,
             identity,
@@ -124,6 +130,12 @@ class Endpoints:
     def connections(self) -> int:
         """How many clients are connected, by whatever transport."""
         return len(self._worker.ws_server.sockets)
+
+    def clients(self, code: CloseCode, reason: str) -> Iterator[Callable[[], None]]:
+        """Return what ends each client's connection; one that has no socket yet is left to its own time limits."""
+        for namespace in self._worker.ws_server.everybody():
+            for socket in namespace.sockets:
+                yield partial(socket.disconnect, code, reason)
 
     def close_all(self, code: CloseCode, reason: str) -> None:
         """End every client's connection."""
@@ -193,6 +205,10 @@ class Endpoints:
                 handshake = replace(handshake, has_session=True)
                 self._worker.ws_server.sessions.shown(cookie.brought)
             opens = scope["method"] == "GET" and "sid" not in handshake.query
+            if opens and (reason := self._readiness.reason):  # by a connection that it has kept, or past the balancer
+                refused = PlainTextResponse(f"{reason}\n", 503, headers=_ELSEWHERE)
+                await refused(scope, receive, noting)
+                return
             answer = cookie.opening(noting) if opens else noting
             await engine.serve(scope, receive, answer, handshake, cookie.session_id)
         if started:
@@ -225,7 +241,11 @@ class Endpoints:
             return self._client_files.response(name, scope)
         headers = NO_SNIFF | NO_STORE
         if path == self._health_path:
-            return JSONResponse({"status": "ok", "worker": self._worker.name}, headers=headers)
+            name, reason = self._worker.name, self._readiness.reason
+            if reason:
+                said = {"status": "not ready", "worker": name, "reason": reason}
+                return JSONResponse(said, 503, headers=headers)
+            return JSONResponse({"status": "ok", "worker": name}, headers=headers)
         if self._is_raw(path):
             text = "this is a WebSocket endpoint\n"
             return PlainTextResponse(text, 426, headers=headers | {"upgrade": "websocket"})
@@ -282,6 +302,8 @@ class Endpoints:
         else:
             reason = self._origins.refusal(handshake)
             refusal = None if reason is None else Refusal(403, ErrorCode.FORBIDDEN, reason)
+        if refusal is None and self._readiness.reason and (engine is None or "sid" not in handshake.query):
+            refusal = Refusal(503, ErrorCode.FORBIDDEN, self._readiness.reason)
         if refusal is not None:
             _refuse(transport, refusal)
             return None

@@ -141,6 +141,11 @@ class ClientServer:
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
 
+    def end_idle(self) -> None:
+        """Have HTTP connections end with the answer that they wait for, or at once: the next request goes elsewhere."""
+        for connection in tuple(self._state.connections):
+            connection.shutdown()
+
     async def close(self, timeout: float) -> None:
         """Take no more connections, let requests finish for at most ``timeout`` seconds, and stop the apps."""
         if self._listener is not None:
@@ -149,8 +154,7 @@ class ClientServer:
             self._unix.close()
         if self._unix_path is not None:
             self._unix_path.unlink(missing_ok=True)
-        for connection in tuple(self._state.connections):
-            connection.shutdown()
+        self.end_idle()
         if self._state.tasks:
             _, late = await asyncio.wait(tuple(self._state.tasks), timeout=timeout)
             for task in late:

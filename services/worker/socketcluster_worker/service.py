@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Iterable
 
 from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1 import worker_pb2_grpc as rpc
@@ -27,8 +28,10 @@ from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.api.ws_server import WSServer
 from socketcluster_worker.control import Control
 from socketcluster_worker.controller import run_controller
+from socketcluster_worker.cut_off import CutOff
 from socketcluster_worker.endpoints import Endpoints
 from socketcluster_worker.identity import Identity
+from socketcluster_worker.readiness import Readiness
 from socketcluster_worker.server import ClientServer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tasks import Tasks
@@ -102,7 +105,8 @@ class Service:
             max_body_bytes=settings.max_http_buffer_size,
             answer_timeout=settings.heartbeat_interval + settings.heartbeat_timeout,
         )
-        self._endpoints = Endpoints(self._worker, settings, identity, cookies, self._tokens, forwarder)
+        self._readiness = Readiness()
+        self._endpoints = Endpoints(self._worker, settings, identity, cookies, self._tokens, forwarder, self._readiness)
         self._server = ClientServer(
             self._endpoints, self._worker.http_server, proxy_key, AddressSet(settings.trusted_proxies)
         )
@@ -133,7 +137,14 @@ class Service:
             stack.push_async_callback(self._server.close, self._settings.drain_timeout)
             await self._server.start()
             control = await self._listen(stack, http)
-            control.update(ready=True)
+            cut_off = CutOff(
+                self._client.reach,
+                self._readiness,
+                others_well=lambda: control.others_well,
+                clients=self._leaving,
+                timeout=self._settings.cut_off_timeout or None,
+            )
+            stack.callback(cut_off.close)
             lifecycle.metrics.register(
                 Gauges(
                     ("socketcluster_worker_connections", "Clients, by whatever transport.", self._connections),
@@ -148,6 +159,8 @@ class Service:
             log.info("ready", worker_id=self._worker.id, controller=str(self._settings.controller))
             await lifecycle.stopping.wait()
             log.info("draining", connections=self._endpoints.connections)
+            cut_off.close()
+            self._readiness.end()
             control.update(ready=False, draining=True)
             await self._tasks.drain(self._settings.drain_timeout)
             self._endpoints.close_all(CloseCode.SERVICE_RESTART, "this worker is being replaced")
@@ -181,14 +194,25 @@ class Service:
             http_path = path.with_suffix(".http")
             await self._server.listen_at(http_path)
             status.http_path = str(http_path)
-        control = Control(status, self._connections)
+        control = Control(status, self._connections, lambda: self._client.ready)
         server, health = grpc_runtime.server(self._secret)
         rpc.add_WorkerServicer_to_server(control, server)
         grpc_runtime.listen(server, settings.control_listen, self._tls)
         await server.start()
         stack.push_async_callback(server.stop, 0.5)
-        await grpc_runtime.set_serving(health, serving=True)
+
+        def tell(ready: bool) -> None:
+            control.update(ready=ready)
+            serving = grpc_runtime.set_serving(health, serving=ready)
+            self._background.spawn(serving, "telling health checks how the worker is")
+
+        self._readiness.begin(tell)
         return control
+
+    def _leaving(self) -> Iterable[Callable[[], None]]:
+        """Return what tells each client to reconnect, at another worker."""
+        self._server.end_idle()
+        return self._endpoints.clients(CloseCode.SERVICE_RESTART, "this worker does not reach the stores")
 
     def _connections(self) -> int:
         return self._endpoints.connections

@@ -115,6 +115,8 @@ class WorkerSettings(ServiceSettings):
     """Requests for sessions of other workers that are forwarded at a time, WebSockets included; others are refused."""
     store_timeout: float = Field(10.0, gt=0, le=600)
     """Seconds that an operation waits for its store, a restart of the store included."""
+    cut_off_timeout: float = Field(60.0, ge=0, le=86_400)
+    """Seconds without the stores after which clients are told to reconnect, if another worker has them; 0: never."""
     drain_timeout: float = Field(10.0, ge=0, le=600)
     """Seconds that handlers and HTTP requests have to finish when the worker stops."""
 

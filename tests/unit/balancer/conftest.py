@@ -21,7 +21,7 @@ import uvloop
 
 from socketcluster_balancer.service import Balancer
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
+from socketcluster_proto.v1.worker_pb2 import OthersReply, WatchRequest, WorkerStatus
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 from socketcluster_runtime import rpc
 from socketcluster_runtime.keys import Purpose, derive_key
@@ -64,6 +64,8 @@ class StandInWorker(WorkerServicer):
         self.status = WorkerStatus(worker_id=worker_id, name=f"name of {worker_id}", ready=True)
         self.watched = asyncio.Event()
         """Set while a balancer watches."""
+        self.others: list[bool] = []
+        """What it was told of the other workers."""
         self.silent = False
         """Does it take sockets without acknowledging them?"""
         self.received: asyncio.Queue[handoff.Handoff] = asyncio.Queue()
@@ -202,6 +204,11 @@ class StandInWorker(WorkerServicer):
         async with self._changed:
             self._version += 1
             self._changed.notify_all()
+
+    async def Others(self, request_iterator: Any, context: Any) -> OthersReply:  # noqa: N802
+        async for others in request_iterator:
+            self.others.append(others.well)
+        return OthersReply()
 
     async def Watch(self, request: WatchRequest, context: object) -> AsyncIterator[WorkerStatus]:  # noqa: N802
         self.watched.set()

@@ -6,11 +6,11 @@ import pytest
 from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import store_client
+from socketcluster_runtime import heard_emits
 
 
 async def test_what_is_remembered_is_bounded_and_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_client, "MAX_HEARD", 4)
+    monkeypatch.setattr(heard_emits, "MAX_HEARD", 4)
     client = make_client()
     heard: list[str] = []
     client._on_session_message = lambda _session_id, name, _value: heard.append(name)
@@ -22,7 +22,7 @@ async def test_what_is_remembered_is_bounded_and_the_latest(monkeypatch: pytest.
 
     for number in (3, 1, 2, *range(4, 11)):  # a former owner's come late
         emit(number)
-    assert len(client._emitted) == 4
+    assert len(client._emits) == 4
     for number in range(7, 11):
         emit(number)
     assert heard == ["3", "1", "2", *map(str, range(4, 11))]

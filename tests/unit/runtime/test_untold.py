@@ -45,7 +45,7 @@ def fed() -> HandFed:
 
 
 @pytest.fixture
-def link(fed: HandFed) -> StoreLink:
+async def link(fed: HandFed) -> StoreLink:  # it has the loop's timers
     link = fed.link()
     fed.announce(link, NUMBER, 3)
     return link

@@ -1,0 +1,128 @@
+"""When a worker counts as cut off from the stores, and what its log says of operations that fail for that."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import structlog
+from support.store_links import HandLink, make_client
+from support.worker import until
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.errors import StoreUnavailableError
+from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
+from socketcluster_runtime.store_client import StoreClient
+
+SOON = 0.05
+GET = store_pb2.VERB_GET
+CUT_OFF = "this worker does not reach the stores: operations fail"
+OVER = "this worker reaches the stores again"
+FAILING = "operations on the stores fail"
+
+
+def announce(client: StoreClient, link: HandLink, numbers: range = range(PARTITION_COUNT), epoch: int = 1) -> None:
+    owned = [store_pb2.Ownership(partition=number, epoch=epoch) for number in numbers]
+    client.on_reply(link, store_pb2.LinkReply(announcement=store_pb2.Announcement(partitions=owned)))
+
+
+def lines(log: list[Any], *events: str) -> list[str]:
+    return [line["event"] for line in log if line["event"] in (events or (CUT_OFF, OVER, FAILING))]
+
+
+async def unavailable(client: StoreClient, session_id: str = "s") -> None:
+    with pytest.raises(StoreUnavailableError):
+        await client.call(GET, session_id=session_id, keys=["key"])
+
+
+async def test_all_links_are_broken_for_the_timeout() -> None:
+    client = make_client(timeout=SOON)
+    link = HandLink(client)
+    announce(client, link)
+    told: list[int] = []
+    client.reach.on_change = lambda: told.append(client.reach.unreached)
+    with structlog.testing.capture_logs() as log:
+        link.break_()
+        assert client.reach.unreached == 0
+        await until(lambda: client.reach.unreached)
+        assert client.reach.unreached == PARTITION_COUNT
+        for _ in range(3):
+            await unavailable(client)
+        assert client.reach.unreached == PARTITION_COUNT
+        again = HandLink(client, "b:1")
+        announce(client, again, epoch=2)
+    assert told == [PARTITION_COUNT, 0]
+    assert lines(log) == [CUT_OFF, OVER]
+    assert next(line["times"] for line in log if line["event"] == OVER) == 3
+    await client.close()
+
+
+async def test_a_store_that_is_replaced_in_time_is_no_matter() -> None:
+    client = make_client()
+    link, other = HandLink(client), HandLink(client, "b:1")
+    announce(client, link)
+    link.break_()
+    assert len(client.reach._missing) == PARTITION_COUNT
+    announce(client, other, epoch=2)
+    assert not client.reach._missing
+    assert client.reach.unreached == 0
+    await client.close()
+
+
+async def test_links_that_swallow_everything_are_noticed_by_what_has_no_answer() -> None:
+    client = make_client(timeout=SOON)
+    link = HandLink(client)
+    announce(client, link)
+    with structlog.testing.capture_logs() as log:
+        await unavailable(client)
+        assert client.reach.unreached == PARTITION_COUNT
+        link.break_()  # the keepalive has found out
+        again = HandLink(client)
+        announce(client, again, range(10), epoch=2)
+        assert client.reach.unreached == PARTITION_COUNT - 10  # not until then is anything known of the others
+        announce(client, again, epoch=3)
+        assert client.reach.unreached == 0
+    assert lines(log) == [CUT_OFF, OVER]
+    await client.close()
+
+
+async def test_one_store_of_several_that_does_not_answer_is_another_matter() -> None:
+    client = make_client(timeout=SOON)
+    silent, well = HandLink(client), HandLink(client, "b:1")
+    announce(client, silent, range(32))
+    announce(client, well, range(32, 64))
+    session = next(f"s{number}" for number in range(100) if partition_of(f"s{number}") < 32)
+    waiting = asyncio.ensure_future(unavailable(client, session))
+    await asyncio.sleep(0)
+    announce(client, well, range(32, 64))
+    with structlog.testing.capture_logs() as log:
+        await waiting
+    assert client.reach.unreached == 0
+    assert lines(log) == [FAILING]
+    await client.close()
+
+
+async def test_some_partitions_without_an_owner() -> None:
+    client = make_client(timeout=SOON)
+    gone, well = HandLink(client), HandLink(client, "b:1")
+    announce(client, gone, range(32))
+    announce(client, well, range(32, 64))
+    gone.break_()
+    await until(lambda: client.reach.unreached)
+    assert client.reach.unreached == 32
+    announce(client, well, epoch=2)
+    assert client.reach.unreached == 0
+    await client.close()
+
+
+async def test_a_partition_that_its_store_cannot_open_is_reached() -> None:
+    client = make_client(timeout=SOON)
+    link = HandLink(client)
+    broken = [store_pb2.Broken(partition=0, reason="its disk is full")]
+    owned = [store_pb2.Ownership(partition=number, epoch=1) for number in range(1, PARTITION_COUNT)]
+    announcement = store_pb2.Announcement(partitions=owned, broken=broken)
+    client.on_reply(link, store_pb2.LinkReply(announcement=announcement))
+    assert not client.reach._missing
+    assert client.ready
+    await client.close()
