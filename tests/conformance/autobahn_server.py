@@ -14,6 +14,7 @@ import uvloop
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.endpoints import Endpoints
@@ -48,6 +49,7 @@ class EchoEndpoints:
     """Stands in for the worker's endpoints: every path is a WebSocket that echoes."""
 
     body_window = 15.0
+    health_path = ""
 
     def __init__(self, deflate: DeflateOptions | None) -> None:
         self._options = WebSocketOptions(LARGEST, 4 * LARGEST, "disconnect", deflate)
@@ -78,8 +80,9 @@ async def serve(deflate: DeflateOptions | None) -> None:
     config = Config(_nothing, ws="websockets-sansio", lifespan="off", proxy_headers=False, log_config=None)
     config.load()
     state = ServerState()
+    proxies = TrustedProxies((), "proxy-protocol")
     server = await asyncio.get_running_loop().create_server(
-        lambda: HTTPProtocol(config, state, endpoints, Origin(None, secure=False)), "127.0.0.1", 0
+        lambda: HTTPProtocol(config, state, endpoints, proxies, Origin(None, secure=False)), "127.0.0.1", 0
     )
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()

@@ -56,6 +56,7 @@ class Endpoints:
         open_websockets: the connections that are open by WebSocket.
         refused: is told of requests that could not be read.
         body_window: seconds in each of which a request's body must get on.
+        health_path: where it is asked for the worker's health.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Endpoints:
         self._hosts = HostPolicy(settings.allowed_hosts)
         self._client_files = client_files.ClientFiles(settings.client_files)
         self._raw_path = settings.path
-        self._health_path = settings.path + "health"
+        self.health_path = settings.path + "health"
         self._fetch_path = settings.path + session_fetch.NAME
         self._fetch = session_fetch.SessionFetch(worker.ws_server.sessions, self._origins)
         options = EngineOptions(
@@ -240,7 +241,7 @@ class Endpoints:
         if name in client_files.NAMES:
             return self._client_files.response(name, scope)
         headers = NO_SNIFF | NO_STORE
-        if path == self._health_path:
+        if path == self.health_path:
             name, reason = self._worker.name, self._readiness.reason
             if reason:
                 said = {"status": "not ready", "worker": name, "reason": reason}
@@ -253,7 +254,7 @@ class Endpoints:
 
     def is_for_us(self, host: str, path: str, *, secure: bool) -> bool:
         """May a request for this host be served? Who asks for the worker's health may know no name of it."""
-        return self._hosts.allows(host, secure=secure) or path == self._health_path
+        return self._hosts.allows(host, secure=secure) or path == self.health_path
 
     def polls(self, path: str) -> bool:
         """Do polling requests go to this path?"""

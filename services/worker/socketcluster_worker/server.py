@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from socketcluster_runtime import logging
 from socketcluster_runtime.errors import AddressInUseError, ControllerError, ServiceError
-from socketcluster_runtime.networks import AddressSet
+from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
 from socketcluster_worker.endpoints import Endpoints
@@ -36,13 +36,14 @@ class ClientServer:
         endpoints: the ASGI app, and where WebSockets go.
         http_server: whose mounted apps are started and stopped with the worker (ASGI's lifespan).
         key: what balancers and other workers sign PROXY headers with.
-        trusted: addresses of load balancers that do not sign theirs.
+        trusted: those in front that sign nothing.
     """
 
-    def __init__(self, endpoints: Endpoints, http_server: HTTPServer, key: bytes, trusted: AddressSet) -> None:
+    def __init__(self, endpoints: Endpoints, http_server: HTTPServer, key: bytes, trusted: TrustedProxies) -> None:
         self._endpoints = endpoints
         self._http_server = http_server
-        self._proxies = Proxies(key, trusted)
+        self._trusted = trusted
+        self._proxies = Proxies(key, trusted.by_connection)
         self._state = ServerState()
         self._lifespans: list[LifespanOn] = []
         self._socket: socket.socket | None = None
@@ -136,7 +137,7 @@ class ClientServer:
 
     def take_over(self, client: socket.socket, handoff: Handoff) -> None:
         """Serve a client whose socket a balancer handed over."""
-        protocol = self._make_http(Origin(handoff.client, secure=handoff.tls), handoff.head)
+        protocol = self._make_http(Origin(handoff.client, secure=handoff.tls, placed=True), handoff.head)
         task = asyncio.get_running_loop().create_task(_adopt(client, protocol))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
@@ -164,11 +165,12 @@ class ClientServer:
         for lifespan in reversed(self._lifespans):
             await lifespan.shutdown()
         self._proxies.close()
+        self._trusted.close()
         if self._clock is not None:
             self._clock.cancel()
 
     def _make_http(self, origin: Origin, received: bytes) -> HTTPProtocol:
-        return HTTPProtocol(self._config, self._state, self._endpoints, origin, received)
+        return HTTPProtocol(self._config, self._state, self._endpoints, self._trusted, origin, received)
 
     def _tick(self) -> None:
         """Renew the Date header."""

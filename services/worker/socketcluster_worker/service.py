@@ -15,9 +15,9 @@ from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.metrics import Gauges
-from socketcluster_runtime.networks import AddressSet
 from socketcluster_runtime.secret_files import secret_of
 from socketcluster_runtime.store_client import StoreClient
+from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.exchange import Exchange
 from socketcluster_worker.api.http_server import HTTPServer
@@ -108,7 +108,10 @@ class Service:
         self._readiness = Readiness()
         self._endpoints = Endpoints(self._worker, settings, identity, cookies, self._tokens, forwarder, self._readiness)
         self._server = ClientServer(
-            self._endpoints, self._worker.http_server, proxy_key, AddressSet(settings.trusted_proxies)
+            self._endpoints,
+            self._worker.http_server,
+            proxy_key,
+            TrustedProxies(settings.trusted_proxies, settings.proxy_headers),
         )
 
     async def run(self, lifecycle: Lifecycle) -> None:

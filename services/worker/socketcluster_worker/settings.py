@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 from socketcluster_runtime.networks import Networks
 from socketcluster_runtime.secret_files import check_one_form
 from socketcluster_runtime.settings import ServiceSettings, wiring
+from socketcluster_runtime.trusted_proxies import ProxyHeaders
 from socketcluster_worker.connection import SlowConsumer
 from socketcluster_worker.hosts import HostPolicy
 from socketcluster_worker.origins import OriginPolicy
@@ -56,9 +57,11 @@ class WorkerSettings(ServiceSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts that requests may be for (``Host``): ``example.com,*.example.com``; without any, all. Others get 400."""
     match_origin_protocol: bool = True
-    """Refuse a page by http that connects by https, and the reverse; to be switched off if a proxy ends TLS."""
+    """Refuse a page by http that connects by https, and the reverse; to be switched off if a proxy hides that."""
     trusted_proxies: Networks = ()
-    """Networks of load balancers in front, comma-separated: their connections begin with a PROXY protocol header."""
+    """Networks of proxies in front, comma-separated, who say of each client who it is (see ``proxy_headers``)."""
+    proxy_headers: ProxyHeaders = "proxy-protocol"
+    """How: by the ``proxy-protocol``, or in each request's ``x-forwarded`` (-For, -Proto, -Host) or ``forwarded``."""
     protocol_version: int = Field(2, ge=1, le=2)
     """Version of SocketCluster's protocol at ``path``: 1 for clients before version 15."""
     strict_handshake: bool = True

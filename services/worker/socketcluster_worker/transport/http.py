@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from time import monotonic
 from urllib.parse import unquote
@@ -13,6 +14,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from socketcluster_runtime.trusted_proxies import ForgottenProxy, TrustedProxies
 from socketcluster_wire.request_head import Target
 from socketcluster_worker import turns
 from socketcluster_worker.connection import Handshake
@@ -27,6 +29,7 @@ from socketcluster_worker.transport.framing import (
     announced_length,
     check_head,
 )
+from socketcluster_worker.transport.mounted_websocket import MountedWebSocket
 from socketcluster_worker.transport.time_limits import TimeLimits
 from socketcluster_worker.transport.websocket import end_for_all
 
@@ -42,6 +45,10 @@ class Origin:
     secure: bool
     forwarded: bool = False
     """Was it passed on by another worker?"""
+    final: bool = False
+    """Do the header fields of its requests say nothing more of the client, even if it comes from a trusted proxy?"""
+    placed: bool = False
+    """Did a balancer choose this worker by the connection's first request?"""
 
 
 class HTTPProtocol(HttpToolsProtocol):
@@ -54,7 +61,8 @@ class HTTPProtocol(HttpToolsProtocol):
         config: uvicorn's.
         server_state: uvicorn's.
         endpoints: where WebSockets go.
-        origin: who the client is.
+        proxies: whose header fields say who the client is.
+        origin: where the connection comes from.
         received: what was read from the connection by somebody else.
     """
 
@@ -67,11 +75,14 @@ class HTTPProtocol(HttpToolsProtocol):
         config: Config,
         server_state: ServerState,
         endpoints: Endpoints,
+        proxies: TrustedProxies,
         origin: Origin,
         received: bytes = b"",
     ) -> None:
         super().__init__(config, server_state, {})
         self._endpoints = endpoints
+        self._proxies = proxies
+        self._proxy: tuple[tuple[str, int], bool] | None = None  # one that is believed, and whether it came by TLS
         self._origin = origin
         self._received = received
         self._pieces = Pieces()  # received, and not yet parsed
@@ -97,6 +108,8 @@ class HTTPProtocol(HttpToolsProtocol):
             self.client = self._origin.client
         if self._origin.secure:
             self.scheme = "https"
+        if self.client is not None and not self._origin.final and self._proxies.tell(self.client[0]):
+            self._proxy = self.client, self.scheme == "https"
         received, self._received = self._received, b""
         if received:
             self.data_received(received)
@@ -231,6 +244,10 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._upgraded_from is not None:
             self.headers[:], self._upgraded_from = self._upgraded_from, None
         target = check_head(self.scope["method"], self.url, version, self.headers)
+        if self._proxy is not None:
+            self._ask(*self._proxy, target)
+        elif self._proxies.forgotten is not None:
+            self._look_for_proxy(self._proxies.forgotten, target.path)
         path, host = unquote(target.path), dict(self.headers).get(b"host", b"").decode("ascii")
         if not self._endpoints.is_for_us(host, path, secure=self.scheme == "https"):
             raise RefusedError(400, "This server does not go by that name (option allowed_hosts).")
@@ -255,12 +272,33 @@ class HTTPProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self._is_placed_by_request,
             on_response=self.on_response_complete,
         )
         self.cycle.ends_with_eof = self.scope["method"] == "GET" and self._endpoints.polls(self.scope["path"])
         self._served = True
         self._start_asgi_task(self.cycle, self.app)
+
+    @property
+    def _is_placed_by_request(self) -> bool:
+        """Is a balancer to see each request? A proxy has those of many clients on one connection, if it may."""
+        return self._proxy is not None and self._origin.placed
+
+    def _look_for_proxy(self, forgotten: ForgottenProxy, path: str) -> None:
+        """Look whether a proxy should be believed that is not; many ask for the health without one."""
+        if not self._origin.final and path != self._endpoints.health_path:
+            forgotten.see(self.headers, self.client)
+
+    def _ask(self, proxy: tuple[str, int], came_by_tls: bool, target: Target) -> None:
+        """Take what a proxy in front says: whose this request is, how it came there, and which host it is for."""
+        told = self._proxies.read(self.headers, proxy)
+        secure = came_by_tls if told.secure is None else told.secure
+        self.client = self.scope["client"] = told.client
+        self.scheme = self.scope["scheme"] = "https" if secure else "http"
+        if told.host is not None:
+            self.headers[:] = [field for field in self.headers if field[0] != b"host"]
+            self.headers.insert(0, (b"host", told.host.encode("ascii")))
+            self.url = _origin_form(target)
 
     def _expect_body(self) -> None:
         """Look at how long a body will be, and begin to watch how it comes."""
@@ -303,9 +341,10 @@ class HTTPProtocol(HttpToolsProtocol):
         target = self.url.decode("latin-1")
         handshake = Handshake.parse(target, self.headers, self.client, secure=self.scheme == "https")
         if not self._endpoints.serves(handshake.path):
-            asked = Target.parse(target)
-            self.url = (asked.path + ("?" + asked.query if asked.query else "")).encode("ascii")
+            self.url = _origin_form(Target.parse(target))
             self.scope["headers"] = self.headers
+            make = partial(MountedWebSocket, client=self.client, secure=self.scheme == "https")
+            self.ws_protocol_class = make  # type: ignore[assignment]
             super().handle_websocket_upgrade()
             return
         self.connections.discard(self)
@@ -399,6 +438,10 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _slow_body(self) -> None:
         self._refuse(408, "The request's body did not arrive in time.")
+
+
+def _origin_form(target: Target) -> bytes:
+    return (target.path + ("?" + target.query if target.query else "")).encode("ascii")
 
 
 def _too_large() -> RefusedError:

@@ -22,10 +22,16 @@ class MountedWebSocket(WebSocketsSansIOProtocol):
 
     What a client sends is parsed a piece at a time, and no further while the app has messages to take, or the client
     does not take what it is sent: the answers to its pings, say.
+
+    Args:
+        args, options: uvicorn's.
+        client: the client's IP address and port, which its socket may not tell.
+        secure: did it come by TLS?
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, client: tuple[str, int] | None, secure: bool, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._origin = client, secure
         self._unread = bytearray()  # received, and not yet parsed
         self._blocked = False  # is nothing read from the transport?
         self._turn_asked = False
@@ -34,6 +40,8 @@ class MountedWebSocket(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         super().connection_made(transport)
+        self.client, secure = self._origin
+        self.scheme = "wss" if secure else "ws"
         stream = cast(asyncio.Transport, transport)
         self._clocks = TimeLimits(stream, FlowControl(stream), stream.abort, body_window=0)  # there are no bodies
 

@@ -33,7 +33,7 @@ class Proxies:
                 "connections with a PROXY header that is not believed were closed",
                 connections=count,
                 reason=self._refused.last,
-                setting="trusted_proxies",
+                settings="trusted_proxies, proxy_headers",
             )
         )
 
@@ -83,7 +83,9 @@ class ProxyProtocol(asyncio.Protocol):
             self._transport.abort()
             return
         if header is not None:
-            origin = Origin(header.source, header.tls, header.forwarded)
+            # Whoever is no client but speaks for itself, or has read the fields already, says all there is to say.
+            final = header.forwarded or header.source is None
+            origin = Origin(header.source, header.tls, header.forwarded, final=final, placed=True)
             self._go_on(origin, self._received[header.size :])
 
     def connection_lost(self, exc: Exception | None) -> None:
