@@ -90,11 +90,12 @@ class Admission:
             self._respond(client, pages.answer(503, head))
             return
         try:
-            (host, port), _ = client.addresses()
+            address, secure = client.identity()
         except OSError:
             self._release(client)
             return
-        request = Request(head, (host, port), self._cookies, secure=client.secure)
+        host = None if client.told is None else client.told.host
+        request = Request(head, address, self._cookies, secure=secure, host=host)
         try:
             waiting = self._ask(request, functions)
         except (SystemExit, KeyboardInterrupt):

@@ -28,8 +28,17 @@ class Request:
             waits for one, and is answered 503 in the end.
     """
 
-    def __init__(self, head: RequestHead, address: tuple[str, int], cookies: SessionCookies, *, secure: bool) -> None:
+    def __init__(
+        self,
+        head: RequestHead,
+        address: tuple[str, int],
+        cookies: SessionCookies,
+        *,
+        secure: bool,
+        host: str | None = None,
+    ) -> None:
         self._head = head
+        self._host = host
         self._cookies = cookies
         self.address = address
         self.secure = secure
@@ -57,9 +66,12 @@ class Request:
 
     @cached_property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case; of several of one name, joined by commas; ``host`` is the target's, if that has one."""
-        authority = Target.parse(self._head.target).authority
-        return self._head.headers() | ({} if authority is None else {"host": authority})
+        """Names in lower case; of several of one name, joined by commas.
+
+        ``host`` is the one that a proxy in front tells, else the target's, if that has one.
+        """
+        host = Target.parse(self._head.target).authority if self._host is None else self._host
+        return self._head.headers() | ({} if host is None else {"host": host})
 
     @cached_property
     def session_id(self) -> str | None:

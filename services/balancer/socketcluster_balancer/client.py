@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, ClassVar
 
+from socketcluster_wire.forwarded import Told
 from socketcluster_wire.proxy import ProxyHeader
 from socketcluster_wire.request_head import RequestHead
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class Client(abc.ABC):
     """A connection that belongs to the balancer."""
 
-    __slots__ = ("_header", "data", "head", "key", "tried", "wait_until", "wanted")
+    __slots__ = ("_header", "data", "head", "key", "told", "tried", "wait_until", "wanted")
 
     ends_tls: ClassVar[bool]
     """Does it speak TLS with the balancer?"""
@@ -29,6 +30,8 @@ class Client(abc.ABC):
         """Everything read so far."""
         self.head: RequestHead | None = None
         """The first request, once its head has arrived."""
+        self.told: Told | None = None
+        """What a proxy in front says in that of who the client is; the worker reads it again, in each request."""
         self.tried: tuple[Worker, ...] = ()
         """The workers that could not take it over."""
         self.wait_until = 0.0
@@ -38,7 +41,7 @@ class Client(abc.ABC):
 
     @property
     def secure(self) -> bool:
-        """Did it come by TLS, which ends here or at a balancer in front?"""
+        """Did its connection come by TLS, which ends here or at a balancer in front?"""
         return self.ends_tls or (self._header is not None and self._header.tls)
 
     @property
@@ -54,6 +57,16 @@ class Client(abc.ABC):
         """
         peer, own = self._socket_addresses()
         return self.source or peer, own
+
+    def identity(self) -> tuple[tuple[str, int], bool]:
+        """Return the client's host and port, and whether it came by TLS, as far as any proxy in front tells.
+
+        Raises:
+            OSError: it has gone.
+        """
+        if self.told is None:
+            return self.addresses()[0], self.secure
+        return self.told.client, self.secure if self.told.secure is None else self.told.secure
 
     @abc.abstractmethod
     def _socket_addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:

@@ -29,6 +29,7 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.secret_files import secret_of
 from socketcluster_runtime.splice import Splice
 from socketcluster_runtime.throttle import Throttle
+from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire import proxy
 
 log = get_logger(__name__)
@@ -44,6 +45,7 @@ class Dispatcher:
         settings: the balancer's.
         limits: on new connections.
         counters: the balancer's.
+        proxies: those in front.
         available: returns the workers that may be given clients.
         may_come: returns whether one may be there in a moment, if there is none.
         controller: whose middleware is asked first; ``None`` if there is none.
@@ -54,6 +56,7 @@ class Dispatcher:
         settings: BalancerSettings,
         limits: Limits,
         counters: Counters,
+        proxies: TrustedProxies,
         available: Callable[[], tuple[Worker, ...]],
         may_come: Callable[[], bool],
         controller: Controller | None = None,
@@ -62,6 +65,7 @@ class Dispatcher:
         self._settings = settings
         self._limits = limits
         self._counters = counters
+        self._proxies = proxies
         self._key = derive_key(settings.shared_secret(), Purpose.PROXY_HEADERS)
         # which one a worker believes, a proxy with TLS in front may tell it; for the choice of a worker either will do
         self._cookies = [session_cookie_name(settings.app_name, secure=secure) for secure in (True, False)]
@@ -103,8 +107,9 @@ class Dispatcher:
     def _open(self) -> Reception[Any]:
         complete = self.place if self.admission is None else self.admission.examine
         if self._settings.tls_cert is None:
-            return PlainReception(self._settings, self._limits, self._counters, complete)
-        return SecureReception(self._settings, self._limits, self._counters, self._make_context(), complete)
+            return PlainReception(self._settings, self._limits, self._counters, self._proxies, complete)
+        context = self._make_context()
+        return SecureReception(self._settings, self._limits, self._counters, self._proxies, context, complete)
 
     def _admit_by(self, controller: Controller) -> Admission:
         return Admission(

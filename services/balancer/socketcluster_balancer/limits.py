@@ -20,6 +20,9 @@ MAX_ADDRESSES = 16_384
 ADDRESS_RETRY = 5
 """Seconds after which a client whose address has too many connections is told to try again."""
 
+NOBODY = b""
+"""What connections are counted under that belong to no address, or not yet."""
+
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -60,30 +63,41 @@ class Limits:
         self.connections = 0
         """How many there are."""
 
+    @property
+    def count_addresses(self) -> bool:
+        """Is there a limit for each address?"""
+        return bool(self._most_of_address or self._interval)
+
     def key(self, host: str) -> bytes:
         """Return what connections of ``host`` are counted under, which is all the same if addresses have no limit."""
-        return address_key(host) if self._most_of_address or self._interval else b""
+        return address_key(host) if self.count_addresses else NOBODY
 
     def enter(self, key: bytes) -> Refusal | None:
         """Count a new connection, or say why there must be none."""
         if self.connections >= self._most:
             return Refusal.SOCKETS
-        if self._most_of_address:
-            count = self._of_address.get(key, 0)
-            if count >= self._most_of_address:
-                return Refusal.ADDRESS_SOCKETS
-            if self._interval and not self._take_token(key):
-                return Refusal.ADDRESS_RATE
-            self._of_address[key] = count + 1
-        elif self._interval and not self._take_token(key):
+        refusal = self.name(key)
+        if refusal is None:
+            self.connections += 1
+        return refusal
+
+    def name(self, key: bytes) -> Refusal | None:
+        """Count a connection, which was counted under ``NOBODY``, under ``key``, or say why there must be none."""
+        if key == NOBODY:
+            return None
+        count = self._of_address.get(key, 0)
+        if self._most_of_address and count >= self._most_of_address:
+            return Refusal.ADDRESS_SOCKETS
+        if self._interval and not self._take_token(key):
             return Refusal.ADDRESS_RATE
-        self.connections += 1
+        if self._most_of_address:
+            self._of_address[key] = count + 1
         return None
 
     def leave(self, key: bytes) -> None:
         """Count a connection no more, which was counted under ``key``."""
         self.connections -= 1
-        if self._most_of_address:
+        if self._most_of_address and key != NOBODY:
             count = self._of_address[key] - 1
             if count:
                 self._of_address[key] = count

@@ -54,7 +54,7 @@ class PlainReception(Reception[PlainClient]):
     _answers = 0
 
     def accept(self, sock: socket.socket, host: str, header: ProxyHeader | None) -> None:
-        key = self._limits.key(host)
+        key = self._key(host)
         if (refusal := self._admit(key)) is not None:
             self._refuse(sock, key, refusal)
             return

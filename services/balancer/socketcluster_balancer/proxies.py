@@ -31,14 +31,15 @@ class ProxyEntrance:
     Args:
         settings: the balancer's.
         counters: the balancer's.
+        trusted: the addresses of those proxies.
         accept: is given each connection, its client's address, and the header that was in front of it, if the peer is a
             trusted proxy.
     """
 
-    def __init__(self, settings: BalancerSettings, counters: Counters, accept: Accept) -> None:
+    def __init__(self, settings: BalancerSettings, counters: Counters, trusted: AddressSet, accept: Accept) -> None:
         self._loop = asyncio.get_running_loop()
         self._counters = counters
-        self._trusted = AddressSet(settings.trusted_proxies)
+        self._trusted = trusted
         self._key = derive_key(settings.shared_secret(), Purpose.PROXY_HEADERS)
         self._pass_on = accept
         self._received: dict[socket.socket, tuple[str, bytes]] = {}
@@ -51,7 +52,7 @@ class ProxyEntrance:
                 "connections from trusted proxies without a proper PROXY header were closed",
                 connections=count,
                 reason=self._refused.last,
-                setting="trusted_proxies",
+                settings="trusted_proxies, proxy_headers",
             )
         )
 

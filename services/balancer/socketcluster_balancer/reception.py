@@ -12,8 +12,9 @@ from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.deadlines import Deadlines
-from socketcluster_balancer.limits import Limits, Refusal
+from socketcluster_balancer.limits import NOBODY, Limits, Refusal
 from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_runtime.trusted_proxies import TELLING, TrustedProxies
 from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
 from socketcluster_wire.proxy import ProxyHeader
 from socketcluster_wire.request_head import RequestHead
@@ -37,17 +38,24 @@ class Reception(abc.ABC, Generic[C]):
         settings: the balancer's.
         limits: on new connections.
         counters: the balancer's.
+        proxies: those in front, who may say in the head whose connection it is.
         complete: is given each client whose head has arrived, and whom nobody reads from.
     """
 
     def __init__(
-        self, settings: BalancerSettings, limits: Limits, counters: Counters, complete: Callable[[C], object]
+        self,
+        settings: BalancerSettings,
+        limits: Limits,
+        counters: Counters,
+        proxies: TrustedProxies,
+        complete: Callable[[C], object],
     ) -> None:
         self._limits = limits
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self._max_head_bytes = settings.max_head_bytes
-        self._complete = complete
+        self._proxies = proxies
+        self._pass_on = complete
         self._clients: set[C] = set()
         self._refused: set[C] = set()
         self._silent: Deadlines[C] = Deadlines(settings.first_byte_timeout, self._too_slow)
@@ -115,6 +123,10 @@ class Reception(abc.ABC, Generic[C]):
         for client in (*self._clients, *self._refused):
             self._close_answered(client)
 
+    def _key(self, host: str) -> bytes:
+        """Return what a new connection is counted under; that of a proxy has no client before its head is there."""
+        return NOBODY if self._proxies.tell(host) else self._limits.key(host)
+
     def _admit(self, key: bytes) -> Refusal | None:
         """Count a new connection, or say why it is to be refused."""
         refusal = self._limits.enter(key)
@@ -146,6 +158,41 @@ class Reception(abc.ABC, Generic[C]):
             self._counters.refused["head_too_large"] += 1
             return 431
         return 0
+
+    def _complete(self, client: C) -> None:
+        """Pass a client on whose head has arrived and whom nobody reads from, unless it proves to be over a limit."""
+        try:
+            refusal = self._learn_from_proxy(client)
+        except OSError:  # it has gone
+            self.release(client)
+            return
+        if refusal is None:
+            self._pass_on(client)
+            return
+        self._counters.refused[refusal.value] += 1
+        self.respond(client, pages.over_limit(429, self._limits.retry_after(refusal)))
+
+    def _learn_from_proxy(self, client: C) -> Refusal | None:
+        """Learn whose request it is that a proxy in front has sent, if it is one; return why it must not be served.
+
+        Raises:
+            OSError: it has gone.
+        """
+        head, proxies = client.head, self._proxies
+        if head is None or not (proxies.by_request or proxies.forgotten):
+            return None
+        peer, _ = client.addresses()
+        if not proxies.tell(peer[0]):
+            if proxies.forgotten is not None:
+                fields = [(name.encode(), (head.header(name) or "").encode("latin-1")) for name in TELLING]
+                proxies.forgotten.see([field for field in fields if field[1]], peer)
+            return None
+        client.told = proxies.read_joined(head.headers(), peer)
+        key = self._limits.key(client.told.client[0])
+        refusal = self._limits.name(key)
+        if refusal is None:
+            client.key = key
+        return refusal
 
     def _too_slow(self, client: C) -> None:
         """Be rid of a client whose head has not arrived in time."""

@@ -16,6 +16,7 @@ from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.splice import Splice
 from socketcluster_runtime.throttle import Throttle
+from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.proxy import ProxyHeader
 
 log = get_logger(__name__)
@@ -72,10 +73,11 @@ class SecureReception(Reception[SecureClient]):
         settings: BalancerSettings,
         limits: Limits,
         counters: Counters,
+        proxies: TrustedProxies,
         context: ssl.SSLContext,
         complete: Callable[[Client], object],
     ) -> None:
-        super().__init__(settings, limits, counters, complete)
+        super().__init__(settings, limits, counters, proxies, complete)
         self.context = context
         """What handshakes from now on are made with."""
         self._handshake_timeout = settings.first_byte_timeout
@@ -83,7 +85,7 @@ class SecureReception(Reception[SecureClient]):
         self._failed = Throttle(lambda count: log.info("TLS handshakes failed", clients=count))
 
     def accept(self, sock: socket.socket, host: str, header: ProxyHeader | None) -> None:
-        key = self._limits.key(host)
+        key = self._key(host)
         if self._admit(key) is not None:
             sock.close()  # an answer would cost a handshake
             return

@@ -17,6 +17,7 @@ from socketcluster_balancer.workers import WorkerDirectory
 from socketcluster_runtime import descriptors
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.trusted_proxies import TrustedProxies
 
 log = get_logger(__name__)
 
@@ -63,10 +64,14 @@ class Balancer:
     def __init__(self, settings: BalancerSettings, controller: Controller | None = None) -> None:
         self.counters = Counters()
         self.limits = Limits(settings)
+        self.proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_headers)
+        if controller is None and not self.limits.count_addresses:  # whose addresses they are matters to nothing here
+            self.proxies.forgotten = None
         self.dispatcher = Dispatcher(
             settings,
             self.limits,
             self.counters,
+            self.proxies,
             lambda: self.workers.available,
             lambda: self.workers.may_come,
             controller,
@@ -74,7 +79,9 @@ class Balancer:
         if controller is not None:
             controller.balancer.look_by(lambda: tuple(worker.info() for worker in self.workers.available))
         self.workers = WorkerDirectory(settings, self.dispatcher.make_link, self.dispatcher.workers_changed)
-        self.entrance = ProxyEntrance(settings, self.counters, self.dispatcher.reception.accept)
+        self.entrance = ProxyEntrance(
+            settings, self.counters, self.proxies.by_connection, self.dispatcher.reception.accept
+        )
         self.listener = Listener(
             open_socket(settings), self.entrance.accept, self.counters, answers=settings.tls_cert is None
         )
@@ -86,3 +93,4 @@ class Balancer:
         await self.listener.close(min(LAST_CALL, timeout))
         await self.entrance.drain(min(GRACE, timeout))
         await self.dispatcher.drain(max(0, end - loop.time()))
+        self.proxies.close()

@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode
 from socketcluster_runtime.networks import Networks
 from socketcluster_runtime.secret_files import check_one_form
 from socketcluster_runtime.settings import ServiceSettings, wiring
+from socketcluster_runtime.trusted_proxies import ProxyHeaders
 from socketcluster_wire.handoff import MAX_PACKET_BYTES
 
 _LABEL = r"[A-Za-z0-9_-]{1,63}"
@@ -87,7 +88,9 @@ class BalancerSettings(ServiceSettings):
     defer_accept: bool = True
     """Have the kernel keep connections that say nothing, for about ``first_byte_timeout``, before they are accepted."""
     trusted_proxies: Networks = ()
-    """Networks of load balancers in front, comma-separated: their connections begin with a PROXY protocol header."""
+    """Networks of proxies in front, comma-separated, who say of each client who it is (see ``proxy_headers``)."""
+    proxy_headers: ProxyHeaders = "proxy-protocol"
+    """How: by the ``proxy-protocol``, or in each request's ``x-forwarded`` (-For, -Proto, -Host) or ``forwarded``."""
     tls_cert: Path | None = None
     """File of the certificate and its issuers' (PEM), or a PFX file; with it clients come by HTTPS alone."""
     tls_key: Path | None = None

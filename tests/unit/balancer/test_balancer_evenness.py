@@ -18,6 +18,7 @@ from socketcluster_balancer.plain import PlainClient
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.workers import Worker, WorkerDirectory
 from socketcluster_proto.v1.worker_pb2 import WorkerStatus
+from socketcluster_runtime.trusted_proxies import TrustedProxies
 
 STATUS_INTERVAL = 0.25
 SESSIONS = 10_000
@@ -54,8 +55,9 @@ class Simulation:
         self._a, self._b = socket.socketpair()
         settings = BalancerSettings(workers=["nowhere:1"], secret="the secret of the tests", name="tested")
         self._directory = WorkerDirectory(settings, lambda _, path: CountingLink(path, settings), lambda: None)
+        proxies = TrustedProxies((), "proxy-protocol")
         self._dispatcher = Dispatcher(
-            settings, Limits(settings), Counters(), lambda: self._directory.available, lambda: True
+            settings, Limits(settings), Counters(), proxies, lambda: self._directory.available, lambda: True
         )
         self._dispatcher._draw = random.Random(seed + 1).randrange
         self.workers: dict[str, Worker] = {}
