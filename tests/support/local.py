@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -92,6 +94,16 @@ class LocalCluster(Cluster):
 
     async def log(self) -> str:
         return self.log_path.read_text()
+
+    @contextmanager
+    def paused(self, service: str, name: str) -> Iterator[None]:
+        """Have a process do nothing, while its sockets stay open: it hangs."""
+        process = self._find(service, name)
+        process.suspend()
+        try:
+            yield
+        finally:
+            process.resume()
 
     async def stop_worker(self, name: str) -> None:
         process = self._find("worker", name)
