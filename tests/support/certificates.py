@@ -33,22 +33,28 @@ class Files:
 
 
 class Authority:
-    """One that signs the certificates of a cluster's services.
+    """One that signs certificates, such as those of a cluster's services.
+
+    Args:
+        folder: where its files go.
+        name: its own.
+        above: the authority that vouches for it; by default it does so itself.
 
     Attributes:
         cert: the file of its own.
     """
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    def __init__(self, folder: Path, name: str = "authority", *, above: Authority | None = None) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.cert = folder / f"{name}.ca.crt"
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        made = _builder(self._name, self._name, self._key.public_key(), 1).add_extension(
+        above = above or self
+        made = _builder(self._name, above._name, self._key.public_key(), 1).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
-        self.cert.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        self.cert.write_bytes(made.sign(above._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
     def issue(
         self, name: str, host: str = "socketcluster", *, days: int = 1, usages: Sequence[x509.ObjectIdentifier] = ()

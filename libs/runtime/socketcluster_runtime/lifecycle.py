@@ -15,6 +15,7 @@ import uvloop
 
 from socketcluster_runtime import logging, metrics
 from socketcluster_runtime.errors import EX_CONFIG, ServiceError, SettingsError
+from socketcluster_runtime.rpc_tls import RpcTls
 from socketcluster_runtime.settings import ServiceSettings
 
 log = logging.get_logger(__name__)
@@ -56,6 +57,12 @@ class Lifecycle:
                 ``ServiceError``, that is logged, and what was read before has to be still in use.
         """
         self._readable[what] = read
+
+    def keep(self, tls: RpcTls | None) -> None:
+        """Have the certificate of gRPC, if there is one, read again at SIGHUP, and warned of before it ends."""
+        if tls is not None:
+            tls.watch()
+            self.on_reload("rpc_tls certificate", tls.reload)
 
     def reload(self) -> None:
         """Read again what can be, and say what became of it; nothing that is found makes the service end."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.secret_files import read_secret
+
+if TYPE_CHECKING:
+    from socketcluster_runtime.expiry_watch import ExpiryWatch
+
+log = get_logger(__name__)
 
 
 @dataclass
@@ -23,6 +30,25 @@ class RpcTls:
     """The DNS name that a server's certificate must have, whatever address it is reached at."""
     files: tuple[Path, Path, Path]
     """Where certificate, key and authorities come from."""
+    _watch: ExpiryWatch | None = field(default=None, compare=False, repr=False)
+
+    def watch(self) -> None:
+        """Say now, and from now on in the running loop, if a certificate ends soon, or has ended."""
+        # read certificates cost 8 MB and a moment; services without TLS are to be spared that
+        from socketcluster_runtime.certificates import read_chain
+        from socketcluster_runtime.expiry_watch import ExpiryWatch
+
+        if self._watch is None:
+            self._watch = ExpiryWatch("put one that is valid into the file, and send this service SIGHUP")
+        cert, _, ca = self.files
+        self._watch.take("rpc_tls_cert", cert, read_chain(self.cert))
+        self._watch.take("rpc_tls_ca", ca, read_chain(self.ca))
+        self._watch.start()
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._watch is not None:
+            self._watch.close()
 
     def reload(self) -> None:
         """Read the files again, for the connections to come.
@@ -32,6 +58,8 @@ class RpcTls:
         """
         now = load_rpc_tls(*self.files, self.name)
         self.cert, self.key, self.ca = now.cert, now.key, now.ca
+        if self._watch is not None:
+            self.watch()
 
 
 def load_rpc_tls(cert: Path, key: Path, ca: Path, name: str) -> RpcTls:
@@ -40,6 +68,8 @@ def load_rpc_tls(cert: Path, key: Path, ca: Path, name: str) -> RpcTls:
     Raises:
         SettingsError: a file cannot be read, or they would not be accepted; the text names the option and the reason.
     """
+    from socketcluster_runtime.certificates import outdated, read_chain, why_disordered  # see RpcTls.watch
+
     contents = {option: _read(option, path) for option, path in (("rpc_tls_cert", cert), ("rpc_tls_ca", ca))}
     secret = read_secret("rpc_tls_key", key).encode() + b"\n"
     sides: list[ssl.SSLContext] = []
@@ -53,11 +83,16 @@ def load_rpc_tls(cert: Path, key: Path, ca: Path, name: str) -> RpcTls:
             raise SettingsError(f"rpc_tls_ca: no certificate in {ca} ({error.reason or error})") from None
         sides.append(context)
     problem = _try_out(sides, name)
+    chain = read_chain(contents["rpc_tls_cert"])
     if problem:
+        if late := outdated((*chain, *read_chain(contents["rpc_tls_ca"]))):
+            problem += f" ({late})"
         raise SettingsError(
             f"rpc_tls_cert: {cert} would not be accepted by the other services: {problem}; it has to be signed by "
             f"{ca} (rpc_tls_ca), for the DNS name {name} (rpc_tls_name), for servers and clients"
         )
+    if disorder := why_disordered(chain):
+        log.warning("a certificate's chain is not in order", option="rpc_tls_cert", path=str(cert), problem=disorder)
     return RpcTls(contents["rpc_tls_cert"], secret, contents["rpc_tls_ca"], name, (cert, key, ca))
 
 
@@ -82,6 +117,10 @@ def _load_pair(context: ssl.SSLContext, cert: Path, key: Path) -> None:
         if asked:
             raise SettingsError(f"rpc_tls_key: {key} is encrypted; give a key that is not") from None
         if error.reason == "KEY_VALUES_MISMATCH":
+            from socketcluster_runtime.certificates import read_chain, why_mismatched  # see RpcTls.watch
+
+            if why := why_mismatched(read_chain(cert.read_bytes()), key.read_bytes(), None):
+                raise SettingsError(f"rpc_tls_cert: {cert}: {why}") from None
             raise SettingsError(f"rpc_tls_key: {key} does not belong to the certificate {cert}") from None
         raise SettingsError(
             f"rpc_tls_cert: no certificate in {cert}, or no key in {key} ({error.reason or error})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -21,9 +20,10 @@ from socketcluster_balancer.plain import PlainClient, PlainReception
 from socketcluster_balancer.reception import Reception
 from socketcluster_balancer.secure import SecureReception
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_balancer.tls import make_context
+from socketcluster_balancer.tls import Loaded, load
 from socketcluster_balancer.workers import SUSPICION, Worker
 from socketcluster_runtime.cookies import session_cookie_name
+from socketcluster_runtime.expiry_watch import ExpiryWatch
 from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.secret_files import secret_of
@@ -76,6 +76,8 @@ class Dispatcher:
         self._closed = False
         self.admission = None if controller is None else self._admit_by(controller)
         """Who shows clients to the controller, if there is one."""
+        self.expiry = ExpiryWatch("put one that is valid into the file, and send the balancer SIGHUP")
+        """Says when the clients' certificate ends."""
         self.reception = self._open()
         self._waiting: list[Client] = []
         self._retry: asyncio.TimerHandle | None = None
@@ -102,13 +104,13 @@ class Dispatcher:
             SettingsError: it cannot be used; the one before stays.
         """
         if isinstance(self.reception, SecureReception):
-            self.reception.context = self._make_context()
+            self.reception.context = self._load().context
 
     def _open(self) -> Reception[Any]:
         complete = self.place if self.admission is None else self.admission.examine
         if self._settings.tls_cert is None:
             return PlainReception(self._settings, self._limits, self._counters, self._proxies, complete)
-        context = self._make_context()
+        context = self._load().context
         return SecureReception(self._settings, self._limits, self._counters, self._proxies, context, complete)
 
     def _admit_by(self, controller: Controller) -> Admission:
@@ -121,11 +123,14 @@ class Dispatcher:
             release=lambda client: self.reception.release(client),
         )
 
-    def _make_context(self) -> ssl.SSLContext:
+    def _load(self) -> Loaded:
         settings = self._settings
         assert settings.tls_cert is not None  # noqa: S101  # asked before
         passphrase = secret_of("tls_passphrase", settings.tls_passphrase, settings.tls_passphrase_file)
-        return make_context(settings.tls_cert, settings.tls_key, passphrase)
+        loaded = load(settings.tls_cert, settings.tls_key, passphrase)
+        self.expiry.take("tls_cert", settings.tls_cert, loaded.chain)
+        self.expiry.start()
+        return loaded
 
     def make_link(self, worker: Worker, path: str) -> HandoffLink | None:
         """Make the link by which sockets go to ``worker``; there is none where clients come by TLS."""
@@ -186,6 +191,7 @@ class Dispatcher:
             self._retry.cancel()
         self.reception.close()
         self._refused.close()
+        self.expiry.close()
 
     def _wait(self, client: Client) -> None:
         """Keep a client until there is a worker for it, or its time is up."""

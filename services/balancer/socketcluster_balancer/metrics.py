@@ -55,6 +55,9 @@ class BalancerMetrics(Collector):
             sum(worker.hung for worker in balancer.workers.known),
         )
         yield _counter("worker_hangs", "Times that a worker was found to hang.", "", balancer.workers.hangs)
+        if (ends := dispatcher.expiry.ends) is not None:
+            text = "When the first certificate of the clients' chain ends, in seconds since 1970."
+            yield _gauge("certificate_expiry_timestamp_seconds", text, "", round(ends))
         yield _counter("accepted", "Connections that were accepted.", "transport", {self._transport: counters.accepted})
         yield _counter("refused", "Connections that were not served, by the reason.", "reason", counters.refused)
         yield _counter(

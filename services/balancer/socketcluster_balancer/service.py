@@ -41,8 +41,7 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
         balancer.listener.start()
         if settings.tls_cert is not None:
             lifecycle.on_reload("certificate", balancer.dispatcher.reload_certificate)
-        if balancer.workers.tls is not None:
-            lifecycle.on_reload("rpc_tls certificate", balancer.workers.tls.reload)
+        lifecycle.keep(balancer.workers.tls)
         host, port = balancer.listener.address
         log.info("listening", host=host, port=port)
         announcing = tasks.create_task(_announce(balancer, lifecycle))

@@ -59,8 +59,7 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
     """Serve until asked to stop; ready once every partition that the store is to own is owned."""
     server, health = rpc.server(settings.shared_secret())
     tls = settings.rpc_tls()
-    if tls is not None:
-        lifecycle.on_reload("rpc_tls certificate", tls.reload)
+    lifecycle.keep(tls)
     store_id = make_store_id(settings.name)
     engine = make_engine(settings, store_id)
     await engine.connect()

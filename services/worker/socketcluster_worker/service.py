@@ -119,8 +119,7 @@ class Service:
         settings = self._settings
         if any((settings.auth_key_file, settings.auth_public_key, settings.auth_private_key)):
             lifecycle.on_reload("keys of auth tokens", lambda: self._tokens.take_keys(self._read_tokens()))
-        if self._tls is not None:
-            lifecycle.on_reload("rpc_tls certificate", self._tls.reload)
+        lifecycle.keep(self._tls)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._server.unbind)
             host, port = self._server.bind(self._settings.http_listen)

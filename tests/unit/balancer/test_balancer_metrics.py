@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from support import certificates
 
 from socketcluster_balancer.metrics import BalancerMetrics
+from socketcluster_runtime.certificates import read_chain
 
 Bench = Any  # of conftest.py, which cannot be imported
 
@@ -54,6 +55,14 @@ async def test_connections_are_told_by_the_way_that_they_went(bench: Bench, read
     assert read("accepted_total", transport="plain") == 3
     assert (read("clients_total", way="handover"), read("clients_total", way="spliced")) == (2, 1)
     assert read("handovers_failed_total") == read("handovers_pending") == 0
+
+
+async def test_the_end_of_the_certificate_is_told(bench: Bench, read: Any, tmp_path: Path) -> None:
+    files = certificates.make(tmp_path, "any")
+    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
+    (certificate,) = read_chain(files.cert.read_bytes())
+    ends = certificate.not_valid_after_utc.timestamp()
+    assert read("certificate_expiry_timestamp_seconds", transport_of_all="tls") == ends
 
 
 async def test_handovers_that_fail_and_those_under_way_are_told(bench: Bench, read: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -20,6 +21,7 @@ from support.certificates import Authority
 
 from socketcluster_runtime import rpc
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.rpc_tls import RpcTls, load_rpc_tls
 
 SECRET = "a secret of the tests"
@@ -67,7 +69,7 @@ def test_a_certificate_that_others_would_not_accept_is_refused(authority: Author
     for number, (issued, reason) in enumerate(
         (
             (authority.issue("1", "another"), "Hostname mismatch"),
-            (authority.issue("2", days=-1), "certificate has expired"),
+            (authority.issue("2", days=-1), r"certificate has expired \(CN=2 is valid from \S+Z to \S+Z\)"),
             (authority.issue("3", usages=[ExtendedKeyUsageOID.SERVER_AUTH]), "unsuitable certificate purpose"),
             (authority.issue("4", usages=[ExtendedKeyUsageOID.CLIENT_AUTH]), "unsuitable certificate purpose"),
         ),
@@ -75,6 +77,41 @@ def test_a_certificate_that_others_would_not_accept_is_refused(authority: Author
     ):
         with pytest.raises(SettingsError, match=rf"^rpc_tls_cert: \S+/{number}.crt would not be accepted .*{reason}"):
             load_rpc_tls(*issued, authority.cert, NAME)
+
+
+def test_a_chain_out_of_order_is_named(tmp_path: Path) -> None:
+    root = Authority(tmp_path, "root")
+    upper = Authority(tmp_path, "upper", above=root)
+    lower = Authority(tmp_path, "lower", above=upper)
+    cert, key = lower.issue("own")
+    leaf, *issuers = (path.read_bytes() for path in (cert, lower.cert, upper.cert))
+    cert.write_bytes(issuers[0] + leaf)
+    with pytest.raises(SettingsError, match=rf"^rpc_tls_cert: {cert}: .* first one is CN=lower, but .* to CN=own; put"):
+        load_rpc_tls(cert, key, root.cert, NAME)
+    cert.write_bytes(b"".join((leaf, *reversed(issuers))))
+    with structlog.testing.capture_logs() as lines:
+        load_rpc_tls(cert, key, root.cert, NAME)
+    assert [(line["option"], line["path"]) for line in lines] == [("rpc_tls_cert", str(cert))]
+    assert lines[0]["problem"].endswith("put them so: 1. CN=own, 2. CN=lower, 3. CN=upper")
+
+
+async def test_the_end_of_a_certificate_is_told_at_the_start_and_after_reading_again(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)  # which ends in a day
+    cert, key = authority.issue("own", days=100)
+    tls = load_rpc_tls(cert, key, authority.cert, NAME)
+    lifecycle = Lifecycle()
+    with structlog.testing.capture_logs() as lines:
+        lifecycle.keep(tls)
+        assert [(line["event"], line["option"]) for line in lines] == [("a certificate expires soon", "rpc_tls_ca")]
+        lines.clear()
+        authority.issue("own", days=2)
+        lifecycle.reload()
+    tls.close()
+    assert [line["option"] for line in lines if line["event"] == "a certificate expires soon"] == [
+        "rpc_tls_cert",
+        "rpc_tls_ca",
+    ]
+    Lifecycle().keep(None)
 
 
 async def ask(address: str, tls: RpcTls | None) -> StatusCode:
