@@ -14,6 +14,7 @@ REFUSALS = (
     "head_malformed",
     "head_too_large",
     "tls_handshake",
+    "plain_http",
     "no_worker",
     "proxy_header",
     "controller",

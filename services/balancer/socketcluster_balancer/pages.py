@@ -57,6 +57,12 @@ def answer(status: int, head: RequestHead | None = None, *, retry_after: int = 1
     return _response(f"{status} {reason}", kind, f"Cache-Control: no-store\r\n{retry}", text, head)
 
 
+def plain_http() -> bytes:
+    """Return the whole answer, in clear, to a client that speaks HTTP where HTTPS is spoken."""
+    text = "This port speaks HTTPS: use https:// (or wss://) instead of http:// (or ws://).\n"
+    return _response("400 Bad Request", "text/plain", "Cache-Control: no-store\r\n", text, None)
+
+
 def refusal(error: RefusedError, head: RequestHead | None) -> bytes:
     """Return the whole response that a controller's middleware refuses a client with."""
     fields = "".join(f"{name}: {value}\r\n" for name, value in error.headers.items())

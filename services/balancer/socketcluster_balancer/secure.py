@@ -6,8 +6,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
+from socketcluster_balancer import pages
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.limits import Limits
@@ -22,10 +24,14 @@ from socketcluster_wire.proxy import ProxyHeader
 log = get_logger(__name__)
 
 
+MAX_DISCARDED = 256 * 1024
+"""Bytes of a client without TLS that are read and dropped; the kernel holds up what it sends beyond them."""
+
+
 class SecureClient(Client, asyncio.Protocol):
     """A connection whose TLS ends here; what arrives is plain."""
 
-    __slots__ = ("_reception", "answered", "lost", "transport")
+    __slots__ = ("_discarded", "_reception", "answered", "lost", "transport")
 
     ends_tls = True
 
@@ -36,12 +42,16 @@ class SecureClient(Client, asyncio.Protocol):
         """``None`` until the handshake is done."""
         self.lost = False
         self.answered = False
+        self._discarded = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self.answered:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED and self.transport is not None and not self.transport.is_closing():
+                self.transport.pause_reading()
             return
         known = len(self.data)
         self.data += data
@@ -83,6 +93,7 @@ class SecureReception(Reception[SecureClient]):
         self._handshake_timeout = settings.first_byte_timeout
         self._handshakes: dict[SecureClient, asyncio.Task[None]] = {}
         self._failed = Throttle(lambda count: log.info("TLS handshakes failed", clients=count))
+        self._plain = Throttle(lambda count: log.info("plain HTTP at the port of HTTPS: answered 400", clients=count))
 
     def accept(self, sock: socket.socket, host: str, header: ProxyHeader | None) -> None:
         key = self._key(host)
@@ -137,9 +148,13 @@ class SecureReception(Reception[SecureClient]):
             task.cancel()
         super().close()
         self._failed.close()
+        self._plain.close()
 
     async def _handshake(self, client: SecureClient, sock: socket.socket) -> None:
         try:
+            if await self._speaks_plainly(sock):
+                await self._tell_of_https(client, sock)
+                return
             await self._loop.connect_accepted_socket(
                 lambda: client,
                 sock,
@@ -153,6 +168,38 @@ class SecureReception(Reception[SecureClient]):
             sock.close()
             self._ended(client)
 
+    async def _speaks_plainly(self, sock: socket.socket) -> bool:
+        """Wait for a client's first byte, and leave it there: one that is a letter begins a request, and never TLS."""
+        while True:
+            try:
+                return sock.recv(1, socket.MSG_PEEK).isalpha()
+            except (BlockingIOError, InterruptedError):
+                readable = self._loop.create_future()
+            self._loop.add_reader(sock, _resolve, readable)
+            try:
+                await readable
+            except asyncio.CancelledError:
+                sock.close()
+                raise
+            finally:
+                self._loop.remove_reader(sock)
+
+    async def _tell_of_https(self, client: SecureClient, sock: socket.socket) -> None:
+        self._plain.add()
+        self._counters.refused["plain_http"] += 1
+        self._silent.discard(client)
+        self._leaving.discard(client)
+        client.answered = True
+        self._lingering.add(client)
+        with suppress(OSError):
+            await self._loop.connect_accepted_socket(lambda: client, sock)
+        if client.transport is None:
+            sock.close()
+            self._ended(client)
+        elif not client.lost:
+            client.transport.write(pages.plain_http())
+            client.transport.write_eof()  # closed at once, what it still sends would make of the end a reset
+
     def _hurry_away(self, client: SecureClient) -> None:
         if client.data:
             self.answer(client, 408)
@@ -164,3 +211,8 @@ class SecureReception(Reception[SecureClient]):
 
     def _close_answered(self, client: SecureClient) -> None:
         self.release(client)
+
+
+def _resolve(readable: asyncio.Future[None]) -> None:
+    if not readable.done():
+        readable.set_result(None)

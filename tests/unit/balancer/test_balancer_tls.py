@@ -117,20 +117,65 @@ async def test_older_versions_and_ciphers_without_forward_secrecy_are_refused(
     assert b"200 OK" in (await asyncio.to_thread(get_blocking, bench.port, trusting(files)))[0]
 
 
-async def test_without_tls_it_is_no_use_there(
+async def ask_plainly(port: int, *parts: bytes) -> bytes:
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for part in parts:
+            writer.write(part)
+            with suppress(ConnectionError):
+                await writer.drain()
+        answer = b""
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                answer += data
+        writer.close()
+        return answer
+
+
+async def test_who_speaks_no_tls_fails(
     bench: Bench, files: certificates.Files, log_lines: Callable[[int], list[str]]
 ) -> None:
-    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
-    async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)
-        writer.write(GET)
-        with suppress(ConnectionError):
-            assert not (await reader.read()).startswith(b"HTTP")
-        writer.close()
+    balancer = await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
+    assert not (await ask_plainly(bench.port, b"\x80\x01 nonsense")).startswith(b"HTTP")
     await bench.until(lambda: "TLS handshakes failed" in log_lines(logging.INFO))
+    assert (balancer.counters.refused["tls_handshake"], balancer.counters.refused["plain_http"]) == (1, 0)
+    await bench.until(lambda: balancer.limits.connections == 0)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        (GET,),
+        (b"G", b"ET / HTTP/1.1\r\n"),
+        (b"POST / HTTP/1.1\r\ncontent-length: 10000000\r\n\r\n", bytes(100_000)),
+    ],
+)
+async def test_plain_http_is_told_of_https(
+    bench: Bench, files: certificates.Files, log_lines: Callable[[int], list[str]], sent: tuple[bytes, ...]
+) -> None:
+    balancer = await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
+    answer = await ask_plainly(bench.port, *sent)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\n\r\nThis port speaks HTTPS" in answer
+    assert log_lines(logging.INFO)[-1] == "plain HTTP at the port of HTTPS: answered 400"
+    assert (balancer.counters.refused["tls_handshake"], balancer.counters.refused["plain_http"]) == (0, 1)
+    await bench.until(lambda: balancer.limits.connections == 0)
     async with connected(bench, trusting(files)) as (reader, writer):
         writer.write(GET)
         assert b"200 OK" in await reader.read()
+
+
+async def test_plain_http_that_never_ends_does_not_stay(bench: Bench, files: certificates.Files) -> None:
+    balancer = await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
+    async with asyncio.timeout(PATIENCE):
+        _, writer = await asyncio.open_connection("127.0.0.1", bench.port)
+        writer.write(GET)
+        with suppress(ConnectionError):  # it comes, or this lasts until the timeout
+            while True:
+                writer.write(bytes(65536))
+                await writer.drain()
+        writer.close()
+    await bench.until(lambda: balancer.limits.connections == 0)
 
 
 @pytest.mark.parametrize("secure_first", [True, False])
