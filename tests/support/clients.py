@@ -58,7 +58,11 @@ class Messages(abc.ABC):
         """Send an event and return its answer."""
         self._cid += 1
         answer = self._calls[self._cid] = asyncio.get_running_loop().create_future()
-        await self.send_text(json.dumps({"event": event, "data": data, "cid": self._cid}))
+        try:
+            await self.send_text(json.dumps({"event": event, "data": data, "cid": self._cid}))
+        except BaseException:
+            answer.cancel()
+            raise
         return await answer
 
     async def next(self, name: str, *, after: int = 0) -> Any:

@@ -72,14 +72,14 @@ class LocalCluster(Cluster):
 
     async def worker_url(self, name: str) -> str:
         async def ports() -> list[int]:
-            connections = self._find("worker", name).net_connections("tcp")
+            connections = self.find("worker", name).net_connections("tcp")
             return [each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN]
 
         (port,) = await until(ports, lambda found: len(found) == 1)
         return f"http://127.0.0.1:{port}"
 
     async def kill(self, service: str, name: str | None = None) -> None:
-        process = self._find(service, name)
+        process = self.find(service, name)
         process.kill()
         await asyncio.to_thread(_gone, process)
 
@@ -106,11 +106,12 @@ class LocalCluster(Cluster):
             process.resume()
 
     async def stop_worker(self, name: str) -> None:
-        process = self._find("worker", name)
+        process = self.find("worker", name)
         process.terminate()
         await asyncio.to_thread(_gone, process)
 
-    def _find(self, service: str, name: str | None) -> psutil.Process:
+    def find(self, service: str, name: str | None) -> psutil.Process:
+        """Return a process of a service: the one of that name, or any."""
         found = [child for child in self.children(service) if name is None or _name(child) == name]
         assert found, f"no {service} {name or ''} runs"
         return found[0]

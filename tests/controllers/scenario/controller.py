@@ -80,6 +80,10 @@ def run(worker):
         async def get_value(keys):
             return await session.get(keys)
 
+        @socket.on("append")
+        async def append(pair):
+            return await session.add(*pair)
+
         @socket.on("app set")
         async def app_set(pair):
             await worker.store.set(*pair)
