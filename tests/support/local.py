@@ -98,7 +98,7 @@ class LocalCluster(Cluster):
     @contextmanager
     def paused(self, service: str, name: str) -> Iterator[None]:
         """Have a process do nothing, while its sockets stay open: it hangs."""
-        process = self._find(service, name)
+        process = self.find(service, name)
         process.suspend()
         try:
             yield
