@@ -57,12 +57,8 @@ def _faults(cluster: LocalCluster, all_go_on: Callable[[], Awaitable[None]]) -> 
 
     async def pause(service: str, name: str) -> None:
         """Stop a process until all others do without it."""
-        process = cluster.find(service, name)
-        process.suspend()
-        try:
+        with cluster.paused(service, name):
             await all_go_on()
-        finally:
-            process.resume()
 
     async def pause_for_a_moment(service: str) -> None:
         """Stop all of a kind, and let them go on once they are."""
