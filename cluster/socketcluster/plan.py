@@ -69,7 +69,17 @@ def plan(settings: ClusterSettings, run_dir: Path, listen_fds: Sequence[int]) ->
 
     return Plan(
         balancers=tuple(
-            child(BalancerSettings, index, controller | {"workers": ",".join(workers), "listen_fd": str(fd)}, fd)
+            child(
+                BalancerSettings,
+                index,
+                {
+                    "workers": ",".join(workers),
+                    "listen_fd": str(fd),
+                    "tls_ticket_dir": str(run_dir / "tickets"),
+                    **controller,
+                },
+                fd,
+            )
             for index, fd in enumerate(listen_fds)
         ),
         workers=tuple(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import ssl
+import stat
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,34 @@ async def test_by_https_everything_works_and_certificates_are_renewed_under_way(
                 for socket in (raw, engine):
                     assert (await socket.call("who"))["session"] == answer.json()["session"]
                 assert (await polling.call("who"))["session"] == answer.json()["session"]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_tls_session_is_resumed_whichever_balancer_is_met(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    files = certificates.make(tmp_path, "any")
+    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--balancers", "3")
+    tls = ssl.create_default_context(cafile=str(files.cert))
+    tls.minimum_version = tls.maximum_version = version
+
+    def ask(port: int, session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+        with (
+            socket.create_connection(("127.0.0.1", port), 60) as plain,
+            tls.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as client,
+        ):
+            client.sendall(b"GET /socketcluster/health HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+            while client.recv(65536):
+                pass
+            return client.session, client.session_reused
+
+    async with LocalCluster(CONTROLLER, tmp_path / "data", *options, workers=1) as cluster:
+        port = int(cluster.url.rpartition(":")[2].rstrip("/"))
+        session, _ = await asyncio.to_thread(ask, port, None)
+        again = [(await asyncio.to_thread(ask, port, session))[1] for _ in range(20)]  # all of one: once in 10 ** 9
+        await cluster.kill("balancer", "balancer-1")
+        again += [(await asyncio.to_thread(ask, port, session))[1] for _ in range(5)]
+        assert again == [True] * 25
+        (key,) = (cluster.run_dir / "tickets").iterdir()
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
 
 
 async def test_keys_and_the_level_of_the_log_are_read_again_by_the_launcher_s_sighup(tmp_path: Path) -> None:

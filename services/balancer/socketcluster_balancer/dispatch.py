@@ -20,6 +20,7 @@ from socketcluster_balancer.plain import PlainClient, PlainReception
 from socketcluster_balancer.reception import Reception
 from socketcluster_balancer.secure import SecureReception
 from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_balancer.tickets import TicketKeys
 from socketcluster_balancer.tls import Loaded, load
 from socketcluster_balancer.workers import SUSPICION, Worker
 from socketcluster_runtime.cookies import session_cookie_name
@@ -78,6 +79,7 @@ class Dispatcher:
         """Who shows clients to the controller, if there is one."""
         self.expiry = ExpiryWatch("put one that is valid into the file, and send the balancer SIGHUP")
         """Says when the clients' certificate ends."""
+        self._tickets = None if settings.tls_ticket_dir is None else TicketKeys(settings.tls_ticket_dir)
         self.reception = self._open()
         self._waiting: list[Client] = []
         self._retry: asyncio.TimerHandle | None = None
@@ -130,6 +132,8 @@ class Dispatcher:
         loaded = load(settings.tls_cert, settings.tls_key, passphrase)
         self.expiry.take("tls_cert", settings.tls_cert, loaded.chain)
         self.expiry.start()
+        if self._tickets is not None:
+            self._tickets.use_in(loaded.context)
         return loaded
 
     def make_link(self, worker: Worker, path: str) -> HandoffLink | None:
@@ -192,6 +196,8 @@ class Dispatcher:
         self.reception.close()
         self._refused.close()
         self.expiry.close()
+        if self._tickets is not None:
+            self._tickets.close()
 
     def _wait(self, client: Client) -> None:
         """Keep a client until there is a worker for it, or its time is up."""

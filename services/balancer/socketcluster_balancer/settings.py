@@ -99,6 +99,8 @@ class BalancerSettings(ServiceSettings):
     """What the key is encrypted with, if it is."""
     tls_passphrase_file: Path | None = None
     """File of that passphrase: an argument shows in the list of processes."""
+    tls_ticket_dir: Path | None = wiring(None)
+    """Folder, of this host's balancers alone, of the key of TLS session tickets; none: each has a key of its own."""
     balancer_controller: Path | None = None
     """The Python file with ``run(balancer)``, for middleware; default: ``balancer_controller.py`` beside the other."""
     controller_timeout: float = Field(2.0, gt=0, le=60)

@@ -157,6 +157,7 @@ def test_each_service_accepts_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -
         if isinstance(settings, BalancerSettings):
             assert settings.handoff is False
             assert settings.listen_fd == 10
+            assert settings.tls_ticket_dir is not None
         if isinstance(settings, StoreSettings):
             assert settings.session_timeout == 60
             assert settings.listen == "127.0.0.1:9200"
@@ -201,7 +202,9 @@ def test_the_secret_is_a_file_unless_it_is_given(monkeypatch: pytest.MonkeyPatch
     assert "SOCKETCLUSTER_SECRET_FILE" not in environ
 
 
-@pytest.mark.parametrize("wired", ["handoff_dir", "listen", "listen_fd", "secret", "name", "service_options"])
+@pytest.mark.parametrize(
+    "wired", ["handoff_dir", "listen", "listen_fd", "tls_ticket_dir", "secret", "name", "service_options"]
+)
 def test_wiring_is_no_option(wired: str) -> None:
     assert wired not in OPTIONS
     with pytest.raises(OptionError, match=f"^{wired}: there is no such option"):
