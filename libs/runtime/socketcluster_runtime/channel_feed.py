@@ -289,8 +289,7 @@ class ChannelFeed:
             self._again = False
             try:
                 page = await self._ask(self._channel, self.position, PAGE)
-            except StoreUnavailableError as error:
-                log.warning("a channel's history does not answer", channel=self._channel, error=str(error))
+            except StoreUnavailableError:  # the log says so, once for all channels
                 await asyncio.sleep(RETRY_PAUSE)
                 continue
             except LinkError as error:

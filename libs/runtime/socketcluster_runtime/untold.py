@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.throttle import Throttle
 
 log = get_logger(__name__)
 
@@ -76,12 +76,16 @@ class Untold:
         self._pause = 0.0  # the last one
         self._told_at = -math.inf  # by the loop's clock, the last time
         self._closed = False
-        self._refused = Throttle(self._report)
+        self._refused = Condition(
+            log,
+            "the stores do not know yet what is attached, subscribed or watched here; they are told again",
+            over="the stores have been told again what is attached, subscribed and watched here",
+        )
 
     def note(self, why: str) -> None:
         """Note that a state is untold, and why."""
         if not self._closed:
-            self._refused.add(why)
+            self._refused.add(last=why)
             self._arm()
 
     def close(self) -> None:
@@ -104,10 +108,3 @@ class Untold:
         left = [route.tell_again(TOLD_AT_ONCE) for route in self._routes if route.untold]
         if any(left):
             self._arm()
-
-    def _report(self, count: int) -> None:
-        log.warning(
-            "the stores do not know yet what is attached, subscribed or watched here; they are told again",
-            count=count,
-            last=self._refused.last,
-        )

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from socketcluster_runtime import logging
 from socketcluster_runtime.cookies import SessionCookies
+from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions
@@ -45,7 +46,8 @@ from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 log = logging.get_logger(__name__)
 
 NO_SNIFF = {"x-content-type-options": "nosniff"}
-_ELSEWHERE = NO_STORE | {"retry-after": "1", "connection": "close"}
+RETRY = NO_STORE | {"retry-after": "1"}
+_ELSEWHERE = RETRY | {"connection": "close"}
 """Headers of an answer to a client that another worker is to serve."""
 
 
@@ -179,6 +181,13 @@ class Endpoints:
         try:
             answered = await self._worker.http_server.serve(told, receive, response.send)
         except ClientDisconnect:  # while its request was read: nothing has failed
+            return
+        except StoreUnavailableError as error:
+            if scope["type"] != "http":
+                raise
+            self._worker.ws_server.tasks.unavailable(error, f"a handler of {path!r:.100}")
+            if not changed.told:
+                await PlainTextResponse("no store answered\n", 503, headers=NO_SNIFF | RETRY)(scope, receive, send)
             return
         if not answered:
             response.is_own = True

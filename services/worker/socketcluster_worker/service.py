@@ -30,6 +30,7 @@ from socketcluster_worker.control import Control
 from socketcluster_worker.controller import run_controller
 from socketcluster_worker.cut_off import CutOff
 from socketcluster_worker.endpoints import Endpoints
+from socketcluster_worker.failures import Failures
 from socketcluster_worker.identity import Identity
 from socketcluster_worker.readiness import Readiness
 from socketcluster_worker.server import ClientServer
@@ -49,9 +50,10 @@ class Service:
         self._settings = settings
         self._secret, self._tls = settings.shared_secret(), settings.rpc_tls()
         identity = Identity(settings.name)
-        self._tasks = Tasks(self._handler_failed)
+        self._failures = Failures()
+        self._tasks = Tasks(self._handler_failed, self._failures.add_unavailable)
         self._background = Tasks(self._handler_failed)  # what repeats for ever, and is not waited for
-        self._reports = Tasks(_report_failed)  # async handlers of "error", whose own errors are only logged
+        self._reports = Tasks(self._failures.add)  # async handlers of "error", whose own errors are only logged
         self._client = StoreClient(
             settings.stores,
             worker_id=identity.worker_id,
@@ -126,6 +128,7 @@ class Service:
             if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
                 host = ""
             http = (self._settings.http_host or host, port)
+            stack.callback(self._failures.close)
             stack.push_async_callback(self._client.close)
             await self._client.start(http)
             if not await lifecycle.unless_stopping(run_controller(self._settings.controller, self._worker)):
@@ -232,7 +235,7 @@ class Service:
         self._exchange.missed(gap)
 
     def _handler_failed(self, error: BaseException, what: str) -> None:
-        log.error(f"{what} failed", exc_info=error)
+        self._failures.add(error, what)
         for handler in self._ws_server.handlers("error"):
             self._reports.run(handler.call, ((error, what),), "a handler of 'error'")
 
@@ -240,10 +243,6 @@ class Service:
 async def _ended(pending: asyncio.Future[bytes]) -> None:
     """Wait until something has ended, however."""
     await asyncio.wait((pending,))
-
-
-def _report_failed(error: BaseException, what: str) -> None:
-    log.error(f"{what} failed", exc_info=error)
 
 
 async def serve(settings: WorkerSettings, lifecycle: Lifecycle) -> None:

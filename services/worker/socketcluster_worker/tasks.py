@@ -26,10 +26,16 @@ class Tasks:
 
     Args:
         on_error: is told what a task raised, and what the task was for.
+        on_unavailable: is told what failed as no store answered, where the client is answered otherwise.
     """
 
-    def __init__(self, on_error: Callable[[BaseException, str], None]) -> None:
+    def __init__(
+        self,
+        on_error: Callable[[BaseException, str], None],
+        on_unavailable: Callable[[StoreUnavailableError, str], None] = lambda _error, _what: None,
+    ) -> None:
         self._on_error = on_error
+        self.unavailable = on_unavailable
         self._running: set[asyncio.Task[Any]] = set()
         self._unreachable = Throttle(self._log_unreachable)
         self._kept_back: dict[str, Throttle] = {}

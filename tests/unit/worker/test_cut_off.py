@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from support.passing_store import PassingStore
 from support.raw import ENGINE
-from support.worker import Probe, Running, RunningWorker, StartWorker, until
+from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
@@ -21,8 +21,6 @@ from socketcluster_runtime import rpc
 from socketcluster_runtime.health import check_grpc
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_runtime.store_reach import StoreReach
-from socketcluster_store.__main__ import serve as serve_store
-from socketcluster_store.settings import StoreSettings
 from socketcluster_worker import cut_off
 from socketcluster_worker.control import Control
 from socketcluster_worker.cut_off import CutOff
@@ -188,36 +186,16 @@ async def test_what_else_speaks_against_clients_goes_on() -> None:
 # A whole worker.
 
 
-class Store:
-    """A store that may go and come back."""
-
-    def __init__(self, folder: Path) -> None:
-        self._settings = StoreSettings(
-            listen=f"unix:{folder}/other-store", data_dir=folder / "other", engine="memory", secret=SecretStr(SECRET)
-        )
-        self.address = self._settings.listen
-        self.running: Running | None = None
-
-    async def start(self) -> None:
-        self.running = Running(lambda lifecycle: serve_store(self._settings, lifecycle))
-        await self.running.ready()
-
-    async def stop(self) -> None:
-        if self.running is not None:
-            await self.running.stop()
-            self.running = None
-
-
 @pytest.fixture
-async def other_store(folder: Path) -> AsyncIterator[Store]:
-    store = Store(folder)
+async def other_store(folder: Path) -> AsyncIterator[PassingStore]:
+    store = PassingStore(folder, SECRET)
     await store.start()
     yield store
     await store.stop()
 
 
 @pytest.fixture
-def store(other_store: Store) -> str:
+def store(other_store: PassingStore) -> str:
     return other_store.address
 
 
@@ -241,7 +219,7 @@ async def health(worker: RunningWorker) -> tuple[int, dict[str, Any]]:
     return answer.status_code, json.loads(bytes(answer.body or b""))
 
 
-async def test_readiness_follows_the_stores(start_worker: StartWorker, other_store: Store, probe: Probe) -> None:
+async def test_readiness_follows_the_stores(start_worker: StartWorker, other_store: PassingStore, probe: Probe) -> None:
     worker = await start_worker(probe.run, store_timeout=SOON, cut_off_timeout=0)
     worker.worker.ws_server.on("disconnect", lambda *_: probe.ends.get_nowait())
     kept = await worker.socket()
@@ -270,7 +248,9 @@ async def test_readiness_follows_the_stores(start_worker: StartWorker, other_sto
         await worker.socket()
 
 
-async def test_clients_are_told_to_reconnect(start_worker: StartWorker, other_store: Store, probe: Probe) -> None:
+async def test_clients_are_told_to_reconnect(
+    start_worker: StartWorker, other_store: PassingStore, probe: Probe
+) -> None:
     worker = await start_worker(probe.run, store_timeout=SOON, cut_off_timeout=SOON)
     websocket, polling = await worker.socket(), await worker.engine()
     await polling.handshake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +18,7 @@ from socketcluster_worker.errors import EventError
 
 if TYPE_CHECKING:
     from socketcluster_worker.api.exchange import Exchange
+    from socketcluster_worker.tasks import Tasks
 
 
 class Offset(int):
@@ -65,12 +67,19 @@ _read_published = msgspec.msgpack.Decoder(_Published).decode
 
 
 class Publication:
-    """A publication on its way: awaiting it gives its ``Offset``, once the store has it."""
+    """A publication on its way: awaiting it gives its ``Offset``, once the store has it.
 
-    __slots__ = ("_sent",)
+    If it fails, that is told to whoever awaits it; else, once nobody can do so any more, as any failure in the
+    background.
+    """
 
-    def __init__(self, sent: asyncio.Future[bytes]) -> None:
+    __slots__ = ("_awaited", "_channel", "_sent", "_tasks")
+
+    def __init__(self, sent: asyncio.Future[bytes], tasks: Tasks, channel: str) -> None:
         self._sent = sent
+        self._tasks = tasks
+        self._channel = channel
+        self._awaited = False
 
     def __await__(self) -> Generator[Any, None, Offset]:
         """Wait for the store.
@@ -78,9 +87,15 @@ class Publication:
         Raises:
             LinkError: the store did not take it, or did not answer.
         """
+        self._awaited = True
         answer = yield from self._sent.__await__()
         published = _read_published(answer)
         return Offset(published.offset, published.epoch)
+
+    def __del__(self) -> None:
+        if not self._awaited:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._tasks.watch(self._sent, f"publishing to {self._channel!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,7 @@ class Exchange(Emitter):
         """
         self.check_name(channel)
         sent = self._client.call(pb.VERB_CHANNEL_PUBLISH, name=channel, value=pack(data), message_id=id or "")
-        self._tasks.watch(sent, f"publishing to {channel!r}")
-        return Publication(sent)
+        return Publication(sent, self._tasks, channel)
 
     def publish_for_client(self, channel: str, data: Any) -> asyncio.Future[bytes]:
         """Publish what a client sent, ``msgspec.UNSET`` if that is nothing.

@@ -17,7 +17,7 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime import logging
-from socketcluster_runtime.errors import LinkError
+from socketcluster_runtime.errors import LinkError, StoreUnavailableError
 from socketcluster_runtime.routing import partition_of
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_runtime.throttle import Throttle
@@ -85,7 +85,7 @@ class Ticket:
         try:
             (done, _), _ = _decode_results(await self._tickets.change(self._key, pack(steps)))
         except LinkError as error:
-            self._tickets.failed.add(str(error))
+            self._tickets.failed(error)
             return
         if not done:
             self.leave()
@@ -120,8 +120,8 @@ class Tickets:
         self._interval = min(window / 4, MAX_INTERVAL)
         self._due: dict[Ticket, float] = {}  # in the order of their times
         self._timer: asyncio.TimerHandle | None = None
-        self.failed = Throttle(
-            lambda count: log.warning("clients' states could not be kept or read", count=count, last=self.failed.last)
+        self._failed = Throttle(
+            lambda count: log.warning("clients' states could not be kept or read", count=count, last=self._failed.last)
         )
 
     def __len__(self) -> int:
@@ -146,7 +146,7 @@ class Tickets:
             asked = pack([state["session"]])
             gone = await self._client.call(pb.VERB_SESSION_CHECK, value=asked, partition=partition_of(state["session"]))
         except LinkError as error:
-            self.failed.add(str(error))
+            self.failed(error)
             return None
         return None if unpack(gone) else state  # with its session, what belongs to it has ended
 
@@ -155,7 +155,7 @@ class Tickets:
         try:
             state = unpack(await self._client.call(pb.VERB_REMOVE, keys=(_key(text),), value=TRUE))
         except LinkError as error:
-            self.failed.add(str(error))
+            self.failed(error)
             return None
         return state if isinstance(state, dict) else None
 
@@ -171,7 +171,12 @@ class Tickets:
             if done:
                 await self._client.call(pb.VERB_REMOVE, keys=(key,))
         except LinkError as error:
-            self.failed.add(str(error))
+            self.failed(error)
+
+    def failed(self, error: LinkError) -> None:
+        """Log that a state could not be kept or read; where no store answers, that is known."""
+        if not isinstance(error, StoreUnavailableError):
+            self._failed.add(str(error))
 
     def renew(self, ticket: Ticket) -> None:
         """Put a ticket's expiry off from now on, until it is forgotten."""

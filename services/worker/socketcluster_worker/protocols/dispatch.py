@@ -12,7 +12,7 @@ from types import CoroutineType
 from typing import Any, Protocol, TypeAlias
 
 from socketcluster_runtime import logging
-from socketcluster_runtime.errors import LinkError, OperationError
+from socketcluster_runtime.errors import LinkError, OperationError, StoreUnavailableError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker import turns
 from socketcluster_worker.api.events import Handler, Serial
@@ -149,7 +149,10 @@ class Dispatch:
             is_internal = type(error) is OperationError  # of no kind: by no fault of the caller
             error_name = "InternalServerError" if is_internal else type(error).__name__
             answer = error_name, "the store did not carry the operation out"
-            log.warning("an operation on the store failed", event_name=name, error=str(error))
+            if isinstance(error, StoreUnavailableError):
+                self._namespace.tasks.unavailable(error, f"a handler of {name!r}")
+            else:
+                log.warning("an operation on the store failed", event_name=name, error=str(error))
         else:
             answer = "InternalServerError", f"the handler of {name!r} failed"
             self._namespace.handler_failed(error, f"a handler of {name!r}")
