@@ -12,7 +12,7 @@ from functools import cache
 
 import hypothesis
 import pytest
-from support import autobahn, disk, haproxy, valkey
+from support import autobahn, disk, fronts, haproxy, valkey
 
 hypothesis.settings.register_profile(
     "steady",
@@ -56,6 +56,14 @@ def _haproxy() -> str | None:
     return None if haproxy.program() else "no HAProxy"
 
 
+def _nginx() -> str | None:
+    return None if fronts.program("nginx") else "no NGINX"
+
+
+def _caddy() -> str | None:
+    return None if fronts.program("caddy") else "no Caddy"
+
+
 def _ipv6() -> str | None:
     with socket.socket(socket.AF_INET6) as sock, suppress(OSError):
         sock.bind(("::1", 0))
@@ -70,6 +78,8 @@ REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "autobahn": _autobahn,
     "valkey": _valkey,
     "haproxy": _haproxy,
+    "nginx": _nginx,
+    "caddy": _caddy,
     "ipv6": _ipv6,
     "mount": disk.lack,
 }
