@@ -124,7 +124,7 @@ class OriginPolicy:
                     return None
                 return "the page came by http, its request by https (option match_origin_protocol)"
             if not handshake.secure and origin.scheme == "https":
-                return "the page came by https, its request by http (option match_origin_protocol)"
+                return "the page came by https, its request by http (options trusted_proxies, match_origin_protocol)"
         if self._everybody or (self._allows_null and text == "null"):
             return None
         if origin is not None and (
