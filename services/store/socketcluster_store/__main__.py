@@ -80,14 +80,21 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
 
     async def say_ready() -> None:
         await service.partitions.settled.wait()
-        await health.set("", HealthCheckResponse.SERVING)
+        await rpc.set_serving(health, serving=not service.partitions.aside)
         lifecycle.ready()
         log.info("ready", listen=settings.listen, port=port, engine=settings.engine, store=store_id)
         if settings.fsync == "everysec":
             await service.partitions.sync_every_second()
         await lifecycle.stopping.wait()
 
+    async def say_aside() -> None:
+        await service.partitions.settled.wait()
+        while await service.partitions.aside_changed.wait():
+            service.partitions.aside_changed.clear()
+            await rpc.set_serving(health, serving=not service.partitions.aside)
+
     owning = asyncio.create_task(service.partitions.run())
+    aside = asyncio.create_task(say_aside())
     serving = asyncio.create_task(say_ready())
     stopping = asyncio.create_task(lifecycle.stopping.wait())
     try:
@@ -97,11 +104,11 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
         if serving.done():
             serving.result()
     finally:
-        stopping.cancel()
-        serving.cancel()
+        for task in (stopping, serving, aside):
+            task.cancel()
         await health.set("", HealthCheckResponse.NOT_SERVING)
         await service.close()
-        await asyncio.gather(owning, serving, stopping, return_exceptions=True)
+        await asyncio.gather(owning, serving, stopping, aside, return_exceptions=True)
         await engine.disconnect()
         await server.stop(STOP_GRACE)
         log.info("stopped")

@@ -24,6 +24,8 @@ from socketcluster_store.membership import HEARTBEAT, Membership
 log = get_logger(__name__)
 
 _LATE = 4 * HEARTBEAT
+_LINKED, _ASIDE = ".linked-", ".aside-"
+"""What the names of files begin with that say something of a store; stores of an earlier version pass them over."""
 
 
 class FolderMembership(Membership):
@@ -50,6 +52,7 @@ class FolderMembership(Membership):
         self._beats: dict[
             str, tuple[int, float]
         ] = {}  # of each other store, its last sign of life and when it was seen
+        self._marks: dict[str, bool] = {_LINKED: False, _ASIDE: False}  # those that this store has made
         self._looked_at = 0.0
         self._loop = asyncio.get_running_loop()
 
@@ -67,7 +70,7 @@ class FolderMembership(Membership):
 
     def _leave(self) -> None:
         if self._lock is not None:
-            (self._folder / self._store_id).unlink(missing_ok=True)
+            self._remove(self._store_id)
             os.close(self._lock)
             self._lock = None
 
@@ -112,9 +115,16 @@ class FolderMembership(Membership):
         if now - self._looked_at > _LATE:  # this store itself was paused: it cannot judge the others
             self._beats.clear()
         self._looked_at = now
+        self._mark(_LINKED, self.is_linked)
+        self._mark(_ASIDE, self.is_aside)
         beats = {}
+        linked, aside = set(), set()
         with os.scandir(self._folder) as entries:
             for entry in entries:
+                if entry.name.startswith(_LINKED):
+                    linked.add(entry.name.removeprefix(_LINKED))
+                elif entry.name.startswith(_ASIDE):
+                    aside.add(entry.name.removeprefix(_ASIDE))
                 if entry.name.startswith(".") or entry.name == self._store_id:
                     continue
                 with contextlib.suppress(FileNotFoundError):
@@ -124,17 +134,37 @@ class FolderMembership(Membership):
                     last, seen_at = self._beats.get(entry.name, (0, now))
                     beats[entry.name] = (beat, now if beat != last else seen_at)
         self._beats = beats
-        self._judge()
+        self.linked = frozenset(linked - {self._store_id})
+        self._judge(frozenset(aside))
 
-    def _judge(self) -> None:
+    def _judge(self, aside: frozenset[str]) -> None:
         now = self._looked_at
         hung = frozenset(store for store, (_, seen_at) in self._beats.items() if now - seen_at > self._hang_timeout)
         live = frozenset(self._beats) - hung | {self._store_id}
         for store in hung - self.hung:
             log.error("a store hangs; its partitions are taken over", store=store, seconds=self._hang_timeout)
-        if (live, hung) != (self.live, self.hung):
-            self.live, self.hung = live, hung
+        aside &= live
+        if (live, hung, aside) != (self.live, self.hung, self.aside):
+            self.live, self.hung, self.aside = live, hung, aside
             self._on_change()
+
+    def _mark(self, mark: str, is_so: bool) -> None:
+        """Tell the other stores, by a file, that something of this one is so, or is so no longer."""
+        if self._marks[mark] == is_so:
+            return
+        path = self._folder / f"{mark}{self._store_id}"
+        if is_so:
+            with contextlib.suppress(OSError):  # a full disk: the next look tries again
+                os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+                self._marks[mark] = True
+        else:
+            path.unlink(missing_ok=True)
+            self._marks[mark] = False
+
+    def _remove(self, store: str) -> None:
+        """Remove the files of a store that is no more, or leaves."""
+        for mark in (_LINKED, _ASIDE, ""):
+            (self._folder / f"{mark}{store}").unlink(missing_ok=True)
 
     def _watch(self, store: str) -> bool:
         """Have a thread wait for the death of another store; return whether it lives.
@@ -156,15 +186,15 @@ class FolderMembership(Membership):
             wait.start()
             return True
         os.close(descriptor)
-        path.unlink(missing_ok=True)
+        self._remove(store)
         return False
 
     def _died(self, store: str) -> None:
         self._watched.discard(store)
-        (self._folder / store).unlink(missing_ok=True)
+        self._remove(store)
         if self._beats.pop(store, None) is not None and self._lock is not None:
             log.info("a store is gone", store=store)
-            self._judge()
+            self._judge(self.aside)
 
 
 def _wait(descriptor: int, loop: asyncio.AbstractEventLoop, died: Callable[[str], None], store: str) -> None:

@@ -15,6 +15,19 @@ class Membership(abc.ABC):
     """Those from which partitions may be taken: they do nothing, and still hold them."""
     live: frozenset[str] = frozenset()
     """All others that are there, this store among them."""
+    aside: frozenset[str] = frozenset()
+    """Those that are to own nothing, as no worker reaches them."""
+    linked: frozenset[str] = frozenset()
+    """The other stores that workers are linked to."""
+    is_aside = False
+    """Is this store one of those that stand aside? The others are told with the next sign of life."""
+    is_linked = False
+    """Are workers linked to it? The others are told likewise."""
+
+    @property
+    def sharing(self) -> frozenset[str]:
+        """Those among which the partitions are shared out: never nobody."""
+        return self.live - self.aside or self.live
 
     @abc.abstractmethod
     async def join(self) -> None:

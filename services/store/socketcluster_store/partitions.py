@@ -15,6 +15,7 @@ from socketcluster_store.errors import EngineError, FencedError, PartitionLocked
 from socketcluster_store.membership import HEARTBEAT, Membership
 from socketcluster_store.partition import Partition
 from socketcluster_store.rendezvous import share_of
+from socketcluster_store.standing_aside import StandingAside
 
 log = get_logger(__name__)
 
@@ -47,6 +48,7 @@ class Partitions:
         load: makes a partition of what the engine opened.
         on_change: called when others are owned than before.
         membership: makes what tells which stores live, of what is to be called when that changes.
+        linked: returns whether a worker is linked to this store.
         store_id: this store's.
         hang_timeout: seconds after which a silent store's partitions are taken over.
     """
@@ -60,6 +62,7 @@ class Partitions:
         membership: Callable[[Callable[[], None]], Membership],
         store_id: str,
         hang_timeout: float,
+        linked: Callable[[], bool] = lambda: True,
     ) -> None:
         self.owned: dict[int, Partition] = {}
         self.settled = asyncio.Event()
@@ -71,6 +74,9 @@ class Partitions:
         self._hang_timeout = hang_timeout
         self._changed = asyncio.Event()
         self._members = membership(self._changed.set)
+        self.aside_changed = asyncio.Event()
+        """Set when this store begins, or ends, to stand aside."""
+        self._standing_aside = StandingAside(self._members, linked, self.aside_changed.set)
         self._wanted: frozenset[int] = frozenset()
         self._waiting_since: dict[int, float] = {}
         self._broken_until: dict[int, float] = {}
@@ -83,6 +89,11 @@ class Partitions:
         self._fenced = 0  # that were not told of yet
         self._announcing: asyncio.Handle | None = None
         self._closings: set[asyncio.Task[None]] = set()
+
+    @property
+    def aside(self) -> bool:
+        """Does this store own nothing because no worker reaches it?"""
+        return self._members.is_aside
 
     def announcement(self) -> store_pb2.Announcement:
         """Return what workers are told about the ownership."""
@@ -111,7 +122,7 @@ class Partitions:
             while not self._closing:
                 if self._changed.is_set():
                     self._changed.clear()
-                    self._wanted = share_of(self._store_id, self._members.live)
+                    self._wanted = share_of(self._store_id, self._members.sharing)
                     pause = FIRST_PAUSE
                     for number in self._broken.keys() - self._wanted:
                         self._note_broken(number, None)
@@ -127,6 +138,7 @@ class Partitions:
         finally:
             beating.cancel()
             await asyncio.wait({beating})
+            self._standing_aside.close()
             self._ended.set()
 
     async def sync_every_second(self) -> None:
@@ -174,6 +186,7 @@ class Partitions:
             await asyncio.sleep(HEARTBEAT)
             try:
                 await self._members.look()
+                self._standing_aside.look()
             except EngineError as error:
                 log.error("the other stores cannot be seen", error=str(error))
             for number, partition in list(self.owned.items()):

@@ -60,6 +60,7 @@ class StoreService:
             membership=lambda on_change: engine.membership(settings.store_hang_timeout, on_change),
             store_id=store_id,
             hang_timeout=settings.store_hang_timeout,
+            linked=lambda: any(True for _ in self._links),
         )
         self._graces: dict[WorkerLink, asyncio.TimerHandle] = {}
         self._channel_rules = ChannelRules(settings.channel_history, settings.max_history_channels)
