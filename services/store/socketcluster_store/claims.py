@@ -6,6 +6,7 @@ The folder of a partition::
     <generation>/        the data; the highest generation is the one that counts
         owner.lock       locked by the owner: the kernel frees it when the process dies, however it dies. Its first byte
                          says whether the owner was fenced; its store id follows
+        manifest         says that the folder is of a partition that has existed, and what it has: see ``manifests``
 
 A process that hangs (or is paused) keeps its lock. It is *fenced* then: its ``owner.lock`` is marked, the data is
 copied into the next generation, and that one is used from then on. The former owner looks at the mark, which is in
@@ -30,12 +31,15 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.private_files import FILE_MODE, FOLDER_MODE, make_folder, make_private
+from socketcluster_store import manifests
 from socketcluster_store.errors import FencedError, PartitionLockedError
 from socketcluster_store.files import sync_folder
+from socketcluster_store.manifests import Choice, Entry, Manifest, Register, State, choose
 
 log = get_logger(__name__)
 
@@ -45,16 +49,22 @@ _DISTRUSTED = b"\2"
 _BOTH = b"\3"
 _NOTE_AT = 1 + 1024
 """Where ``owner.lock`` has what an owner that distrusted the files wrote about them, behind the longest id."""
+_LOCK_BYTES = _NOTE_AT + 64
+"""What ``owner.lock`` has from the start: more than the longest note needs."""
 
 
 class Claim:
     """The right to a partition's data, until it is released or fenced."""
 
-    def __init__(self, folder: Path, lock: int) -> None:
+    def __init__(self, folder: Path, lock: int, manifest: Manifest | None = None) -> None:
         self.folder = folder
         """Where the data is."""
+        self.manifest = manifest
+        """What the folder says of itself; ``None``: it has no files of a partition that has existed."""
         self._lock = lock
         self._found = os.fstat(lock)
+        self._files: list[tuple[os.stat_result, str]] = []
+        self._looks = 0
         self._map = mmap.mmap(lock, 1, mmap.MAP_SHARED, mmap.PROT_READ)
         self._mark: mmap.mmap | bytes = self._map
         self._fits = 0  # the mark of what may be used
@@ -70,9 +80,19 @@ class Claim:
     @property
     def fenced(self) -> bool:
         """Was the partition taken from this process, or given up? This looks at the file as well."""
-        if self._mark[0] == self._fits and not _is_at(self._found, f"{self.folder}/owner.lock"):
-            self.give_up("its owner.lock was removed or replaced")
+        if self._mark[0] == self._fits:
+            if not _is_at(self._found, f"{self.folder}/owner.lock"):
+                self.give_up("its owner.lock was removed or replaced")
+            elif self._files:  # one each time: a look is a system call
+                self._looks += 1
+                found, name = self._files[self._looks % len(self._files)]
+                if not _is_at(found, f"{self.folder}/{name}"):
+                    self.give_up(f"its {name} was removed or replaced")
         return self._mark[0] != self._fits
+
+    def keep_an_eye_on(self, name: str, found: os.stat_result) -> None:
+        """Give up when a file of the folder is not the one that was found; ``fenced`` looks at one each time."""
+        self._files.append((found, name))
 
     def give_up(self, why: str) -> None:
         """Have it be as if the partition had been taken from this process: nothing more is answered."""
@@ -93,7 +113,7 @@ class Claim:
         self.distrusted = f"{why}; its files are to be copied"
         self.give_up(self.distrusted)
         with contextlib.suppress(OSError):  # nothing can be written there, nor by an opening
-            os.pwrite(self._lock, note, _NOTE_AT)
+            os.pwrite(self._lock, note.ljust(_LOCK_BYTES - _NOTE_AT, b"\0"), _NOTE_AT)
             os.pwrite(self._lock, _DISTRUSTED, 0)
 
     def check(self) -> None:
@@ -118,11 +138,13 @@ class Claims:
     Args:
         folder: of all partitions.
         store_id: what others read of who owns a partition.
+        register: says which partitions have existed; ``None``: what they have is no loss.
     """
 
-    def __init__(self, folder: Path, store_id: str) -> None:
+    def __init__(self, folder: Path, store_id: str, register: Register | None = None) -> None:
         self._folder = folder
         self._store_id = store_id
+        self._register = register
         self._keeping = threading.Lock()
         self._kept: dict[str, int] = {}  # of the partitions' folders whose names are on the disk, the inodes
 
@@ -136,10 +158,11 @@ class Claims:
 
         Raises:
             PartitionLockedError: another process owns or claims it.
+            IncompleteError: what is there does not fit what is known of it.
             OSError: the folder cannot be used.
         """
-        with self._claiming(number) as (path, generations, guard):
-            return self._claim(path, generations, guard, copy)
+        with self._claiming(number) as (path, choice, guard):
+            return self._claim(path, choice, guard, copy)
 
     def take(self, number: int, holder: str, copy: Callable[[Path, Path], object]) -> Claim:
         """Claim a partition, even from a process that hangs; it may take as long as the data needs to be copied.
@@ -152,50 +175,55 @@ class Claims:
 
         Raises:
             PartitionLockedError: another store than ``holder`` owns or claims it.
+            IncompleteError: what is there does not fit what is known of it.
             OSError: the folder cannot be used.
         """
-        with self._claiming(number) as (path, generations, guard):
-            former = path / str(generations[-1])
+        with self._claiming(number) as (path, choice, guard):
+            former = path / str(choice.generation)
             try:
-                return self._claim(path, generations, guard, copy)
+                return self._claim(path, choice, guard, copy)
             except PartitionLockedError as error:
                 if error.holder != holder:
                     raise
             with _descriptor(former / "owner.lock") as lock:
                 distrusted = os.pread(lock, 1, 0) in (_DISTRUSTED, _BOTH)
                 os.pwrite(lock, _BOTH if distrusted else _FENCED, 0)
-            return self._move(path, generations[-1], copy, guard)
+            return self._move(path, choice, copy, guard)
 
-    def _claim(
-        self, path: Path, generations: list[int], guard: int, copy: Callable[[Path, Path], object] | None
-    ) -> Claim:
-        claim = self._own(path / str(generations[-1]))
+    def _claim(self, path: Path, choice: Choice, guard: int, copy: Callable[[Path, Path], object] | None) -> Claim:
+        claim = self._own(path / str(choice.generation), choice.manifest)
         try:
             if copy is None:
                 claim.use_no_files()
             elif claim.fenced:
-                moved = self._move(path, generations[-1], copy, guard)
+                moved = self._move(path, choice, copy, guard)
                 claim.release()
                 return moved
             self._keep(path)
         except BaseException:
             claim.release()
             raise
-        if generations[:-1]:  # left by a taker that died
+        if choice.earlier:  # left by a taker that died
             sync_folder(path)
-        for left in generations[:-1]:
+        for left in choice.earlier:
             shutil.rmtree(path / str(left), ignore_errors=True)
         return claim
 
-    def _move(self, path: Path, generation: int, copy: Callable[[Path, Path], object], guard: int) -> Claim:
+    def _move(self, path: Path, choice: Choice, copy: Callable[[Path, Path], object], guard: int) -> Claim:
         """Make a copy of a generation the next one."""
         draft = path / "draft"
         shutil.rmtree(draft, ignore_errors=True)  # of a taker that died
         draft.mkdir(FOLDER_MODE)
-        copy(path / str(generation), draft)
-        claim = self._own(draft)
+        former = path / str(choice.generation)
+        following = max((choice.generation, *choice.strangers)) + 1
+        copy(former, draft)
+        manifest = None
+        if choice.manifest is not None:  # what it said before the copy was made holds for the copy
+            manifest = replace(choice.manifest, generation=following, sequence=1)
+            manifests.create(draft, manifest)
+        claim = self._own(draft, manifest)
         try:
-            claim.folder = path / str(generation + 1)
+            claim.folder = path / str(following)
             sync_folder(draft)
             _check_name(guard, path / "claim.lock")  # else somebody else may have made a draft there
             draft.rename(claim.folder)
@@ -204,12 +232,12 @@ class Claims:
         except BaseException:
             claim.release()
             raise
-        shutil.rmtree(path / str(generation), ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
         return claim
 
     @contextlib.contextmanager
-    def _claiming(self, number: int) -> Iterator[tuple[Path, list[int], int]]:
-        """Keep others from claiming the partition; yield its folder, its generations, and the lock."""
+    def _claiming(self, number: int) -> Iterator[tuple[Path, Choice, int]]:
+        """Keep others from claiming the partition; yield its folder, which of its generations counts, and the lock."""
         path = self._folder / f"{number:02}"
         make_folder(self._folder)
         make_folder(path)
@@ -217,10 +245,16 @@ class Claims:
             if not _try_lock(guard):
                 raise PartitionLockedError(f"another store claims {path}", "")
             _check_name(guard, path / "claim.lock")
-            generations = sorted(int(entry.name) for entry in path.iterdir() if entry.name.isdecimal())
-            if not generations:
-                (path / "1").mkdir(FOLDER_MODE)
-            yield path, generations or [1], guard
+            entry = Entry(State.NEW) if self._register is None else self._register.entry(number)
+            choice = choose(path, number, entry)
+            if choice.strangers:
+                log.error(
+                    "folders that do not belong to a partition are left alone: move them away",
+                    partition=number,
+                    paths=[str(path / str(each)) for each in choice.strangers],
+                )
+            (path / str(choice.generation)).mkdir(FOLDER_MODE, exist_ok=True)
+            yield path, choice, guard
 
     def _keep(self, path: Path) -> None:
         """Force the names that lead to a partition's folder to the disk: who made them may have died before it did so.
@@ -241,7 +275,7 @@ class Claims:
                         sync_folder(folder)
             self._kept = found
 
-    def _own(self, folder: Path) -> Claim:
+    def _own(self, folder: Path, manifest: Manifest | None) -> Claim:
         make_private(folder, FOLDER_MODE)
         lock = _open(folder / "owner.lock")
         try:
@@ -251,11 +285,11 @@ class Claims:
             _check_name(lock, folder / "owner.lock")
             note = note_of(folder)
             content = (_LIVE if note is None else _DISTRUSTED) + self._store_id.encode()
-            os.pwrite(lock, content, 0)
-            os.ftruncate(lock, len(content))
             if note:
-                os.pwrite(lock, note, _NOTE_AT)
-            return Claim(folder, lock)
+                content = content.ljust(_NOTE_AT, b"\0") + note
+            # all over what is there: neither now nor with a note is a new block needed, which a full disk may not have
+            os.pwrite(lock, content.ljust(os.fstat(lock).st_size or _LOCK_BYTES, b"\0"), 0)
+            return Claim(folder, lock, manifest)
         except BaseException:
             os.close(lock)
             raise
@@ -264,7 +298,7 @@ class Claims:
 def note_of(folder: Path) -> bytes | None:
     """Return what the owner that distrusted the files of a folder wrote about them; ``None``: none did."""
     content = (folder / "owner.lock").read_bytes()
-    return content[_NOTE_AT:] if content[:1] in (_DISTRUSTED, _BOTH) else None
+    return content[_NOTE_AT:].rstrip(b"\0") if content[:1] in (_DISTRUSTED, _BOTH) else None
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@
 
     EngineError                 what an engine cannot do
     ├── PartitionLockedError    another store owns the partition
+    ├── IncompleteError         files of the partition are missing, or do not belong to it
     ├── UnreachableError        the server that has the data does not answer
     └── FencedError             the partition was taken from this store, which hung
     Refusal                     the answer to an operation that is not carried out; carries its code on the wire
@@ -41,6 +42,10 @@ class PartitionLockedError(EngineError):
 
 class UnsyncedError(EngineError):
     """The disk refused to sync a partition's files, which are not to be trusted again."""
+
+
+class IncompleteError(EngineError):
+    """Files of a partition that has existed are missing, cut short, or belong to another one; it is not opened."""
 
 
 class UnreachableError(EngineError):

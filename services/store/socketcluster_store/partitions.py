@@ -9,9 +9,10 @@ import math
 from collections.abc import Callable
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store.engines.base import Engine, EnginePartition
-from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnreachableError
+from socketcluster_store.errors import EngineError, FencedError, IncompleteError, PartitionLockedError, UnreachableError
 from socketcluster_store.membership import HEARTBEAT, Membership
 from socketcluster_store.partition import Partition
 from socketcluster_store.rendezvous import share_of
@@ -23,7 +24,9 @@ FIRST_PAUSE = 0.002
 """Seconds between the first two attempts to open partitions that another store holds; it doubles."""
 LONGEST_PAUSE = 0.05
 BROKEN_PAUSE = 5.0
-"""Seconds between two attempts to open a partition that cannot be opened."""
+"""Seconds between the first two attempts to open a partition that cannot be opened; they double."""
+LONGEST_UNOPENED_PAUSE = 30.0
+"""Up to that: who has mended it waits no longer."""
 LONGEST_BROKEN_PAUSE = 60.0
 """Seconds before a partition is copied again whose disk has failed again and again: they double up to that."""
 STEADY = 60.0
@@ -81,6 +84,16 @@ class Partitions:
         self._waiting_since: dict[int, float] = {}
         self._broken_until: dict[int, float] = {}
         self._broken: dict[int, str] = {}  # those that could not be opened at the last attempt, and why
+        self._pauses: dict[int, float] = {}  # the last one of each that cannot be opened
+        self._unopened = Condition(
+            log, "partitions cannot be opened", over="no partition is left that cannot be opened", level="error"
+        )
+        self._unseen = Condition(
+            log, "the other stores cannot be seen", over="the other stores are seen again", level="error"
+        )
+        self._unsynced = Condition(
+            log, "partitions could not be synced", over="partitions are synced again", level="error"
+        )
         self._disks: dict[int, tuple[float, float]] = {}  # of which the disk failed: the last pause, and opened when
         self._locked_since: dict[int, float] = {}
         self._locked_told = -math.inf
@@ -150,7 +163,7 @@ class Partitions:
                     await partition.sync()
                 except EngineError as error:
                     if not partition.fenced:  # else it was taken over, and need not be synced any more
-                        log.error("a partition could not be synced", error=str(error))
+                        self._unsynced.add(partition=partition.number, error=str(error))
 
     def fenced(self, number: int) -> None:
         """Own a partition no longer: it was taken over while this store hung.
@@ -180,6 +193,8 @@ class Partitions:
         await self._give_up(list(self.owned))
         if self._closings:
             await asyncio.wait(self._closings)
+        for condition in (self._unopened, self._unseen, self._unsynced):
+            condition.close()
 
     async def _beat(self) -> None:
         for beat in itertools.cycle(range(LOOK_EVERY)):
@@ -188,7 +203,9 @@ class Partitions:
                 await self._members.look()
                 self._standing_aside.look()
             except EngineError as error:
-                log.error("the other stores cannot be seen", error=str(error))
+                self._unseen.add(error=str(error))
+            else:
+                self._unseen.end()
             for number, partition in list(self.owned.items()):
                 if partition.taken or (number % LOOK_EVERY == beat and partition.fenced):
                     self.fenced(number)
@@ -217,7 +234,7 @@ class Partitions:
             self._broken_until.pop(number, None)
         outcomes = await asyncio.gather(*map(self._open, tried), return_exceptions=True)
         self._note_locked(dict(zip(tried, outcomes, strict=True)), now)
-        broken = 0
+        broken = unusable = 0
         for number, outcome in zip(tried, outcomes, strict=True):
             if outcome is None or isinstance(outcome, _OTHERS):
                 self._note_broken(number, None)
@@ -227,13 +244,25 @@ class Partitions:
                 if not isinstance(outcome, EngineError):
                     raise outcome
                 broken += 1
-                log.error("a partition cannot be opened", partition=number, error=str(outcome))
-                if not isinstance(outcome, UnreachableError):  # which has waited long enough already
-                    self._broken_until[number] = max(now + BROKEN_PAUSE, self._broken_until.get(number, 0))
-                if broken == len(tried) and not self.settled.is_set():
+                unusable += not isinstance(outcome, IncompleteError)  # else the store can do nothing better than wait
+                self._note_unopened(number, outcome, now)
+                if unusable == len(tried) and not self.settled.is_set():
                     raise outcome
                 self._note_broken(number, str(outcome))
+        if broken:
+            self._unopened.add(partitions=sorted(self._broken))
+        elif not self._broken:
+            self._unopened.end()
         return all(number in self.owned or number in self._broken_until for number in missing)
+
+    def _note_unopened(self, number: int, error: EngineError, now: float) -> None:
+        """Say once that a partition cannot be opened, and try it again after a pause that grows."""
+        if number not in self._broken:
+            log.error("a partition cannot be opened", partition=number, error=str(error))
+        if isinstance(error, UnreachableError) or self._broken_until.get(number, 0) > now:  # it waits already
+            return
+        pause = self._pauses[number] = min(max(BROKEN_PAUSE, 2 * self._pauses.get(number, 0)), LONGEST_UNOPENED_PAUSE)
+        self._broken_until[number] = now + pause
 
     def _note_disk(self, number: int, reason: str) -> None:
         """Note that the disk failed under an open partition. To open it again is to copy it: not again and again."""
@@ -266,6 +295,7 @@ class Partitions:
             return
         if reason is None:
             del self._broken[number]
+            self._pauses.pop(number, None)
         else:
             self._broken[number] = reason
         self._announce_soon()

@@ -28,6 +28,7 @@ from zlib import crc32
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.private_files import FILE_MODE, make_private
 from socketcluster_store.errors import EngineError, UnsyncedError
+from socketcluster_store.manifests import JOURNALS
 
 log = get_logger(__name__)
 
@@ -37,15 +38,19 @@ SEGMENT_BYTES = 1024 * 1024
 Writes = dict[bytes, bytes | None]
 """What was put at each key; ``None``: it was deleted."""
 
-_NAMES = ("journal.0", "journal.1")
 _MAGIC = b"SCJRNL\0\1"
-_BLANK = bytes(8)
+_VOID = b"SCJRNL\0\0"
+"""The head of a segment that does not count: never begun, left out, or just being begun."""
+_NEW = bytes(8)
+"""The head of a new file; of any other it says that the file was emptied."""
 _HEADER = struct.Struct("=QIII")
 _FIRST = len(_MAGIC) + _HEADER.size
 _CRC = struct.Struct("=I")
 _RECORD = struct.Struct("=II")
 _END = struct.Struct("=QI")
 _NO_RECORD = bytes(4)
+_KEPT = 64
+"""This part of a segment is kept for openings: some fifty of a segment of 1 MiB."""
 _ENTRY = struct.Struct("=HI")
 _DELETED = 0xFFFFFFFF
 
@@ -75,12 +80,18 @@ class Segment:
             os.close(self.descriptor)
             raise
         self._size = len(self._map)
+        self._limit = self._size
         self._end = _FIRST
         self.generation = 0
         self.previous = 0
         self.crc = 0
+        self.end_met = False
         magic = self._map[: len(_MAGIC)]
-        if magic == _BLANK:
+        if magic == _NEW:
+            self._map[: len(_MAGIC)] = _VOID
+            self.dirty = True
+            return
+        if magic == _VOID:
             return
         if not _holds(self._map[:_FIRST]):
             self.close()
@@ -90,7 +101,7 @@ class Segment:
     def begin(self, generation: int, previous: int) -> None:
         """Make the segment an empty one of a new generation."""
         view = self._map
-        view[: len(_MAGIC)] = _BLANK
+        view[: len(_MAGIC)] = _VOID
         self.generation = generation
         self.previous = previous
         self.crc = int.from_bytes(os.urandom(4), "big")
@@ -104,7 +115,7 @@ class Segment:
         """Write a record, if there is room for it."""
         start = self._end
         end = start + 8 + len(payload)
-        if end + 4 > self._size:
+        if end + 4 > self._limit:
             return False
         crc = self.crc = crc32(payload, self.crc)
         view = self._map
@@ -114,8 +125,16 @@ class Segment:
         self.dirty = True
         return True
 
-    def replay(self, into: Writes) -> bool:
-        """Add the complete records to ``into``; return whether there is nothing but a torn one behind them."""
+    def keep_room(self, size: int) -> None:
+        """Leave so many bytes at the end for openings: nothing else makes room for what they write on a full disk."""
+        self._limit = self._size - size
+
+    def replay(self, into: Writes, end: int | None = None) -> bool:
+        """Add the complete records to ``into``; return whether there is nothing but a torn one behind them.
+
+        Where one of them, or the header, has the CRC ``end``, that is noted.
+        """
+        self.end_met = self.crc == end
         view = memoryview(self._map)
         with view:
             while self._end + 8 <= self._size:
@@ -128,6 +147,8 @@ class Segment:
                 _decode(bytes(view[start : start + length]), into)
                 self.crc = crc
                 self._end = start + length
+                if crc == end:
+                    self.end_met = True
         return True
 
     def blank(self) -> None:
@@ -136,12 +157,17 @@ class Segment:
         Raises:
             UnsyncedError: the disk failed.
         """
-        self._map[: len(_MAGIC)] = _BLANK
+        self._map[: len(_MAGIC)] = _VOID
         self.generation = 0
         try:
             os.fdatasync(self.descriptor)
         except OSError as error:
             raise UnsyncedError(f"{self.path}: {error}") from error
+
+    @property
+    def size(self) -> int:
+        """Of the file, in bytes."""
+        return self._size
 
     def close(self) -> None:
         """Close the file."""
@@ -159,16 +185,19 @@ class Journal:
             OSError: they cannot be opened, or the disk is full.
             EngineError: one is damaged.
         """
-        self._capacity = size - _FIRST - 12
-        first = Segment(folder / _NAMES[0], size)
+        self._room = size // _KEPT
+        self._capacity = size - _FIRST - 12 - self._room
+        self.end_met = False
+        """Did ``replay`` come by the record that it was told to look for?"""
+        first = Segment(folder / JOURNALS[0], size)
         try:
-            self._segments = [first, Segment(folder / _NAMES[1], size)]
+            self._segments = [first, Segment(folder / JOURNALS[1], size)]
         except BaseException:
             first.close()
             raise
         self._take_records(first)
 
-    def replay(self, applied: int, previous: int | None = None) -> list[Writes]:
+    def replay(self, applied: int, previous: int | None = None, end: tuple[int, int] = (0, 0)) -> list[Writes]:
         """Return what was written after the generation ``applied``, up to the first record that is torn; go on there.
 
         It is apart for each segment, of which there are one or two; the last one takes records now. A segment that does
@@ -178,6 +207,7 @@ class Journal:
         Args:
             applied: LMDB has everything up to this generation.
             previous: its last CRC, if LMDB knows it.
+            end: the generation and the CRC of a record to look for.
 
         Raises:
             UnsyncedError: the disk failed.
@@ -200,7 +230,8 @@ class Journal:
                 segment.blank()
                 continue
             writes: Writes = {}
-            whole = segment.replay(writes)
+            whole = segment.replay(writes, end[1] if segment.generation == end[0] else None)
+            self.end_met |= segment.end_met
             if not whole:
                 log.warning("a journal ends in a torn record", path=str(segment.path))
             segment.dirty = True  # a process that was killed need not have synced it
@@ -223,9 +254,14 @@ class Journal:
         return self._active.previous
 
     @property
+    def descriptors(self) -> list[int]:
+        """Of the two files."""
+        return [segment.descriptor for segment in self._segments]
+
+    @property
     def inodes(self) -> list[int]:
         """Of the two files."""
-        return [os.fstat(segment.descriptor).st_ino for segment in self._segments]
+        return [os.fstat(descriptor).st_ino for descriptor in self.descriptors]
 
     @property
     def crc(self) -> int:
@@ -233,9 +269,24 @@ class Journal:
         return self._active.crc
 
     @property
+    def position(self) -> tuple[int, int]:
+        """Where the journal ends: the generation, and the CRC of its last record."""
+        return self._active.generation, self._active.crc
+
+    @property
     def end(self) -> bytes:
-        """What says where the journal ends: after which generation's which record."""
-        return _END.pack(self._active.generation, self._active.crc)
+        """The same in bytes."""
+        return _END.pack(*self.position)
+
+    @property
+    def size(self) -> int:
+        """Of the shorter one of the two files, in bytes."""
+        return min(segment.size for segment in self._segments)
+
+    def keep_room(self) -> None:
+        """Leave the end of each segment to openings from now on; call it when this one has written what it had to."""
+        for segment in self._segments:
+            segment.keep_room(self._room)
 
     def turn(self) -> None:
         """Let the other segment, which is in LMDB, take the records."""
@@ -281,17 +332,17 @@ def copy(former: Path, new: Path) -> None:
     Raises:
         OSError: they cannot be copied.
     """
-    for name in _NAMES:
+    for name in JOURNALS:
         if not (former / name).exists():
             continue
         shutil.copyfile(former / name, new / name)
         make_private(new / name)
         with (new / name).open("r+b") as file:
             header = file.read(_FIRST)
-            if header[: len(_MAGIC)] != _BLANK and not _holds(header):
+            if header[: len(_MAGIC)] not in (_NEW, _VOID) and not _holds(header):
                 log.warning("a journal was copied while it was begun and is left out", path=str(former / name))
                 file.seek(0)
-                file.write(_BLANK)
+                file.write(_VOID)
                 file.flush()
             os.fsync(file.fileno())
 

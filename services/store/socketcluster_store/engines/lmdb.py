@@ -13,20 +13,22 @@ import contextlib
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
 
 from socketcluster_runtime.logging import get_logger
-from socketcluster_store import applied, documents
+from socketcluster_store import applied, documents, manifests
 from socketcluster_store.claims import Claim, Claims
 from socketcluster_store.engines import journal
 from socketcluster_store.engines import partition_files as files
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
 from socketcluster_store.engines.journal import Writes
 from socketcluster_store.engines.overlay import Overlay
-from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnsyncedError
+from socketcluster_store.errors import EngineError, FencedError, IncompleteError, PartitionLockedError, UnsyncedError
 from socketcluster_store.folder_membership import FolderMembership
+from socketcluster_store.manifests import DATA, JOURNALS, Manifest, Register, lacking
 from socketcluster_store.membership import Membership
 
 log = get_logger(__name__)
@@ -57,7 +59,8 @@ class LmdbEngine(Engine):
     ) -> None:
         self._folder = folder
         self._store_id = store_id
-        self._claims = Claims(folder, store_id)
+        self._register = Register(folder)
+        self._claims = Claims(folder, store_id, self._register)
         self._trees = trees
         self._sync_each_commit = sync_each_commit
         self._segment_bytes = segment_bytes
@@ -76,7 +79,13 @@ class LmdbEngine(Engine):
         def do() -> tuple[Claim, files.Opened]:
             claimed = claim()
             try:
-                return claimed, files.open_files(claimed.folder, self._segment_bytes)
+                opened = files.open_files(claimed.folder, self._segment_bytes, claimed.manifest)
+                try:
+                    self._register.note(number, claimed.folder, opened.manifest)
+                except BaseException:
+                    opened.close()
+                    raise
+                return claimed, opened
             except BaseException as error:
                 fenced = claimed.fenced
                 if isinstance(error, UnsyncedError):
@@ -88,6 +97,8 @@ class LmdbEngine(Engine):
                     ) from error
                 if isinstance(error, PartitionLockedError):
                     raise
+                if isinstance(error, IncompleteError):
+                    raise lacking(claimed.folder.parent, number, str(error)) from None
                 if isinstance(error, lmdb.Error | OSError | EngineError):
                     raise EngineError(f"cannot open partition {number} in {claimed.folder}: {error}") from None
                 raise
@@ -121,6 +132,11 @@ class LmdbPartition(EnginePartition):
         self._data = opened.data
         self._journal = opened.journal
         self._claim = claim
+        self._manifest = opened.manifest
+        self._manifest_file = (self._path / manifests.NAME).stat()
+        claim.keep_an_eye_on(manifests.NAME, self._manifest_file)
+        for name, descriptor in ((DATA, opened.data), *zip(JOURNALS, opened.journal.descriptors, strict=True)):
+            claim.keep_an_eye_on(name, os.fstat(descriptor))
         self._trees = trees
         self.clock = trees.clock
         self._checkpoints = checkpoints
@@ -208,12 +224,15 @@ class LmdbPartition(EnginePartition):
                 self._claim.distrust(str(self._error("cannot be synced", error)), self._journal.end)
                 self._claim.check()
             self._synced = mark
+            self._journal.keep_room()  # the first one is the opening's
 
     async def close(self) -> None:
         await self._rest()
         try:
             with contextlib.suppress(FencedError):
                 await self.sync()
+                generation, crc = self._journal.position
+                await self._note(replace(self._manifest, end_generation=generation, end_crc=crc))
         finally:
             await self._rest()
             self._reader.close()
@@ -221,6 +240,11 @@ class LmdbPartition(EnginePartition):
             self._environment.close()
             os.close(self._data)
             self._claim.release()
+
+    async def _note(self, manifest: Manifest) -> None:
+        """Have the manifest say what there has to be at least from now on; nobody waits for the disk to have it."""
+        with contextlib.suppress(OSError):
+            self._manifest = await asyncio.to_thread(manifests.renew, self._path, manifest, self._manifest_file)
 
     async def _rest(self) -> None:
         """Wait for the checkpoint under way, and begin none by the clock."""
@@ -363,7 +387,8 @@ class LmdbPartition(EnginePartition):
             self._checkpointing = None
 
     async def _commit(self, writes: Writes) -> None:
-        writes |= files.applied_writes(self._journal.generation - 1, self._journal.previous)
+        generation = self._journal.generation - 1
+        writes |= files.applied_writes(generation, self._journal.previous)
         while True:
             self._claim.check()
             try:
@@ -376,6 +401,8 @@ class LmdbPartition(EnginePartition):
                     transaction.abort()
                     raise
                 await asyncio.to_thread(files.commit, self._environment, self._data, transaction, writes)
+                if not self._claim.taken:
+                    await self._note(replace(self._manifest, applied=generation))
                 return
             except lmdb.MapFullError:
                 self._reader.close()

@@ -15,11 +15,13 @@ import lmdb
 
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.private_files import FILE_MODE, FOLDER_MODE, make_private, private
+from socketcluster_store import manifests
 from socketcluster_store.claims import note_of
 from socketcluster_store.engines import journal
 from socketcluster_store.engines.journal import Journal, Writes
-from socketcluster_store.errors import EngineError, PartitionLockedError, UnsyncedError
+from socketcluster_store.errors import EngineError, IncompleteError, PartitionLockedError, UnsyncedError
 from socketcluster_store.files import sync_folder
+from socketcluster_store.manifests import DATA, JOURNALS, Manifest
 
 log = get_logger(__name__)
 
@@ -44,7 +46,6 @@ _LOSSES_KEY = b"l"
 """The epoch of the last opening that found less than was there before; see ``EnginePartition.losses``."""
 _END = "end"
 """What a copy of distrusted files has besides: where their owner says that the journal ends; empty: it does not say."""
-_DATA = "data.mdb"
 
 
 class Opened(NamedTuple):
@@ -59,6 +60,14 @@ class Opened(NamedTuple):
     epoch: int
     losses: bytes
     """See ``EnginePartition``."""
+    manifest: Manifest
+    """What the folder says of itself now."""
+
+    def close(self) -> None:
+        """Close the files."""
+        self.journal.close()
+        self.environment.close()
+        os.close(self.data)
 
 
 class Reader:
@@ -95,15 +104,22 @@ def copy(former: Path, new: Path) -> None:
     It appends one record more at most, and commits once more: that spares the pages of the snapshot that is read here.
     The journal is copied first, so that LMDB is not behind it. The former files are removed: the copies are synced.
     Of files that their owner distrusted the copy says where their journal ended: what was read here may be older.
+
+    Raises:
+        EngineError: something is missing, cut short or damaged.
     """
+    manifest = None
+    with contextlib.suppress(EngineError):  # damaged: who needs it has refused it
+        manifest = manifests.read(former)
+    check(former, manifest)
     journal.copy(former, new)
-    if (former / _DATA).exists():
+    if (former / DATA).exists():
         environment = lmdb.open(str(former), map_size=MAP_BYTES, max_dbs=0, lock=False, readonly=True, readahead=False)
         with environment:
             _check_length(environment)
             environment.copy(str(new), compact=True)
-        make_private(new / _DATA)  # LMDB asks nobody how
-        with (new / _DATA).open("rb") as file:
+        make_private(new / DATA)  # LMDB asks nobody how
+        with (new / DATA).open("rb") as file:
             os.fsync(file.fileno())
     end = note_of(former)
     if end is not None:
@@ -113,39 +129,60 @@ def copy(former: Path, new: Path) -> None:
             os.fsync(file.fileno())
 
 
-def open_files(path: Path, segment_bytes: int) -> Opened:
+def open_files(path: Path, segment_bytes: int, manifest: Manifest | None = None) -> Opened:
     """Open environment and journal, and raise the epoch; the journal is to be synced before anything is told.
 
     What else has to be on the disk by then is synced here, if the journal does not say that it is there: a system call
     for each of these, for each partition, is what makes a takeover long.
 
+    Args:
+        path: the folder.
+        segment_bytes: of a journal that is made here.
+        manifest: what has to be there; ``None``: it is made, or was made by a version that knew of no manifests. The
+            folder gets a manifest then, once everything else is on the disk; its name need not be there yet.
+
     Raises:
         lmdb.Error, OSError: they cannot be opened.
         PartitionLockedError: another process has them open, whatever became of its claim.
         UnsyncedError: the disk failed.
-        EngineError: one of them is damaged.
+        EngineError: one of them is missing, damaged, or has less than it had.
     """
     with contextlib.ExitStack() as undo:
+        check(path, manifest)
         _make(path)
-        data = os.open(path / _DATA, os.O_RDWR | os.O_CLOEXEC)
+        data = os.open(path / DATA, os.O_RDWR | os.O_CLOEXEC)
         undo.callback(os.close, data)
         try:
             fcntl.flock(data, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PartitionLockedError(
-                f"another store has {path / _DATA} open, although the owner.lock beside it is not locked:"
+                f"another store has {path / DATA} open, although the owner.lock beside it is not locked:"
                 " that was removed or replaced. A store gives such a partition up in a second; end whatever else has"
                 " the file open",
                 "",
             ) from None
         environment = open_environment(path, data)
         undo.callback(environment.close)
-        opened = Journal(path, segment_bytes)
-        undo.callback(opened.close)
         with environment.begin() as transaction:
             found = {key: transaction.get(key) for key in (_EPOCH_KEY, _NAMES_KEY, LASTING_KEY, _LOSSES_KEY)}
             applied, crc = _applied(transaction)
-        written = opened.replay(applied, crc)
+        if manifest is None and applied and (absent := _absent(path)):  # journals are made before anything is written
+            raise IncompleteError(f"{', '.join(absent)} is missing in {path}")
+        opened = Journal(path, segment_bytes)
+        undo.callback(opened.close)
+        end = (manifest.end_generation, manifest.end_crc) if manifest is not None else (0, 0)
+        written = opened.replay(applied, crc, end)
+        if manifest is not None:
+            if applied < manifest.applied:
+                raise IncompleteError(
+                    f"{path / DATA} is older than it was: it has the journal's generation {applied}, and had"
+                    f" {manifest.applied}"
+                )
+            if end[0] > applied and not opened.end_met:
+                raise IncompleteError(
+                    f"the journals in {path} end before a record of generation {end[0]} that was on the disk when the"
+                    " partition was closed"
+                )
         for some in written:
             found |= {key: value for key, value in some.items() if key in found}
         names = _NAMES.pack(int(path.name), path.stat().st_ino, os.fstat(data).st_ino, *opened.inodes)
@@ -160,7 +197,7 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
         epoch = int.from_bytes(found[_EPOCH_KEY] or b"", "big") + 1
         record: Writes = {_EPOCH_KEY: number(epoch), _NAMES_KEY: names, LASTING_KEY: number(applied)}
         copied = (path / _END).exists()
-        if copied and (path / _END).read_bytes() != opened.end:
+        if copied and (path / _END).read_bytes().rstrip(b"\0") != opened.end.rstrip(b"\0"):
             log.error("what was written last is missing in a copy of files that could not be synced", path=str(path))
             found[_LOSSES_KEY] = record[_LOSSES_KEY] = number(epoch)
         if opened.append(journal.encode(record)):
@@ -182,8 +219,57 @@ def open_files(path: Path, segment_bytes: int) -> Opened:
             except OSError as error:
                 raise UnsyncedError(f"the journal cannot be synced: {error}") from error
             (path / _END).unlink()
+        if manifest is None:
+            manifest = _certify(path, data, opened, applied)
         undo.pop_all()
-    return Opened(environment, data, opened, written, epoch, found[_LOSSES_KEY] or b"")
+    return Opened(environment, data, opened, written, epoch, found[_LOSSES_KEY] or b"", manifest)
+
+
+def check(path: Path, manifest: Manifest | None) -> None:
+    """Make sure that no file of a partition is missing, or shorter than it has to be, before any is made.
+
+    Args:
+        path: the folder.
+        manifest: what has to be there; ``None``: nothing, or all that a version without manifests made.
+
+    Raises:
+        IncompleteError: one is.
+        OSError: one cannot be looked at.
+    """
+    absent = _absent(path)
+    if manifest is not None:
+        if not (path / DATA).exists():
+            absent.insert(0, DATA)
+        if absent:
+            raise IncompleteError(f"{', '.join(absent)} is missing in {path}")
+    elif len(absent) < len(JOURNALS) and not (path / DATA).exists():  # which is made first
+        raise IncompleteError(f"{DATA} is missing in {path}, and there is a journal")
+    if (path / DATA).exists() and not (path / DATA).stat().st_size:  # it gets its name when it is whole
+        raise IncompleteError(f"{path / DATA} is empty")
+    if manifest is None:
+        return
+    for name in JOURNALS:
+        with (path / name).open("rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) < manifest.segment_bytes:
+                raise IncompleteError(f"{path / name} was cut short: it has {size} bytes of {manifest.segment_bytes}")
+            if not any(file.read(8)):
+                raise IncompleteError(f"{path / name} was emptied")
+
+
+def _absent(path: Path) -> list[str]:
+    return [name for name in JOURNALS if not (path / name).exists()]
+
+
+def _certify(path: Path, data: int, opened: Journal, applied: int) -> Manifest:
+    """Write the manifest of a folder that has none, when all of it is on the disk."""
+    try:
+        opened.sync()
+        os.fdatasync(data)
+    except OSError as error:
+        raise UnsyncedError(str(error)) from error
+    manifest = Manifest(manifests.make_identity(), int(path.name), opened.size, applied)
+    manifests.create(path, manifest)
+    return manifest
 
 
 def open_environment(path: Path, data: int) -> lmdb.Environment:
@@ -193,8 +279,8 @@ def open_environment(path: Path, data: int) -> lmdb.Environment:
         lmdb.Error, OSError: it cannot be opened.
         EngineError: its file is damaged, or there is another one.
     """
-    if not os.path.samestat(os.fstat(data), (path / _DATA).stat()):
-        raise EngineError(f"{path / _DATA} was replaced")
+    if not os.path.samestat(os.fstat(data), (path / DATA).stat()):
+        raise EngineError(f"{path / DATA} was replaced")
     environment = lmdb.open(
         str(path),
         map_size=MAP_BYTES,
@@ -216,16 +302,16 @@ def open_environment(path: Path, data: int) -> lmdb.Environment:
 
 def _make(path: Path) -> None:
     """Make an environment where there is none: whole or not at all, whatever becomes of the machine meanwhile."""
-    if (path / _DATA).exists():
+    if (path / DATA).exists():
         return
     draft = path / "draft"
     shutil.rmtree(draft, ignore_errors=True)  # of a process that died
     draft.mkdir(FOLDER_MODE)
     with lmdb.open(str(draft), mode=FILE_MODE, max_dbs=0, lock=False):
         pass
-    with (draft / _DATA).open("rb") as file:
+    with (draft / DATA).open("rb") as file:
         os.fsync(file.fileno())
-    (draft / _DATA).rename(path / _DATA)
+    (draft / DATA).rename(path / DATA)
     draft.rmdir()
 
 
@@ -302,7 +388,7 @@ def _length(environment: lmdb.Environment) -> int:
 
 
 def _data_of(environment: lmdb.Environment) -> Path:
-    return Path(environment.path()) / _DATA
+    return Path(environment.path()) / DATA
 
 
 def _check_length(environment: lmdb.Environment) -> None:
