@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from socketcluster_wire import engineio, handoff, proxy, socketcluster, socketio
+from socketcluster_wire import engineio, forwarded, handoff, proxy, socketcluster, socketio
 from socketcluster_wire.close_codes import may_be_sent
 from socketcluster_wire.errors import WireError
 from socketcluster_wire.request_head import RequestHead
@@ -109,6 +109,20 @@ def handoff_packet(data: bytes) -> None:
         handoff.decode_reply(data)
 
 
+def forwarded_fields(data: bytes) -> None:
+    """What a client writes into fields that a trusted proxy adds to: nothing of it is believed."""
+    text = data.decode("latin-1")
+    for style, names in forwarded.FIELDS.items():
+        told = forwarded.read(style, dict.fromkeys(names, text), ("192.0.2.1", 1), ("192.0.2.1",))
+        assert proxy.encode(told.client, ("", 0), tls=bool(told.secure), key=KEY)  # its words can be passed on
+        added = "203.0.113.7" if style == "x-forwarded" else "for=203.0.113.7;proto=https;host=h"
+        values = dict.fromkeys(names, f"{text}, {added}")
+        told = forwarded.read(style, values, ("192.0.2.1", 1), ("192.0.2.1",))
+        assert told.client == ("203.0.113.7", 0)
+        if style == "forwarded":
+            assert (told.secure, told.host, told.fault) == (True, "h", "")
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
@@ -121,6 +135,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         proxy_header,
         trusted_proxy_header,
         handoff_packet,
+        forwarded_fields,
     )
 }
 
@@ -153,5 +168,9 @@ SEEDS: dict[str, list[bytes]] = {
         handoff.encode(handoff.Handoff(7, b"GET / HTTP/1.1\r\n\r\n", tls=True, client=("2001:db8::1", 5))),
         handoff.encode_ack(7),
         handoff.encode_ended([7, 8]),
+    ],
+    "forwarded_fields": [
+        b'for="[2001:db8::7]:4711";proto=https;host="app.example:443", for=_hidden;by=unknown',
+        b"203.0.113.7:80, [2001:db8::7], unknown",
     ],
 }

@@ -170,7 +170,7 @@ class Reception(abc.ABC, Generic[C]):
             self._pass_on(client)
             return
         self._counters.refused[refusal.value] += 1
-        self.respond(client, pages.over_limit(429, self._limits.retry_after(refusal)))
+        self.respond(client, pages.answer(429, client.head, retry_after=self._limits.retry_after(refusal)))
 
     def _learn_from_proxy(self, client: C) -> Refusal | None:
         """Learn whose request it is that a proxy in front has sent, if it is one; return why it must not be served.

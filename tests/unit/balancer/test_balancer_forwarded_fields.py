@@ -65,6 +65,9 @@ async def test_limits_count_the_clients_and_not_the_proxy(bench: Bench, options:
         answer = await bench.send(get("203.0.113.7"))
         assert answer.status == 429
         assert answer.headers["retry-after"] == "5"
+        assert answer.body
+        answer = await bench.send(get("203.0.113.7").replace(b"GET", b"HEAD", 1))
+        assert (answer.status, answer.body) == (429, b"")
         assert (await bench.send(get("203.0.113.8"))).status == 200
         assert (await bench.send(get("6.6.6.6, 203.0.113.7"))).status == 429
         assert (await bench.send(get("203.0.113.7, 10.0.0.9, fd00::1"))).status == 429
