@@ -12,7 +12,7 @@ from functools import cache
 
 import hypothesis
 import pytest
-from support import autobahn, disk, fronts, haproxy, valkey
+from support import autobahn, disk, fronts, haproxy, network, valkey
 
 hypothesis.settings.register_profile(
     "steady",
@@ -82,6 +82,7 @@ REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "caddy": _caddy,
     "ipv6": _ipv6,
     "mount": disk.lack,
+    "network": network.lack,
 }
 """By marker, what says what this machine lacks; ``None``: nothing."""
 

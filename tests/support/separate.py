@@ -34,11 +34,15 @@ class SeparateServices:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def start(self, service: str, name: str, **environ: str) -> asyncio.subprocess.Process:
-        """Start a process of a service; ``environ`` names its options in capitals."""
+    async def start(
+        self, service: str, name: str, prefix: tuple[str, ...] = (), /, **environ: str
+    ) -> asyncio.subprocess.Process:
+        """Start a process of a service by a command line that begins so; ``environ`` names its options in capitals."""
         with self.log_path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", f"socketcluster_{service}"), env=_environ(NAME=name, **environ), stderr=log
+                *(*prefix, sys.executable, "-m", f"socketcluster_{service}"),
+                env=_environ(NAME=name, **environ),
+                stderr=log,
             )
         self._stack.push_async_callback(_stop, process)
         return process
@@ -67,10 +71,10 @@ class SeparateServices:
         await self.start("balancer", "balancer", LISTEN=address, WORKERS=",".join(workers), **environ)
         return f"http://{address}"
 
-    async def unwell(self, address: str, **environ: str) -> str:
+    async def unwell(self, address: str, prefix: tuple[str, ...] = (), /, **environ: str) -> str:
         """Return what the health check says is wrong with a service, for who has the secret; nothing if it is well."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "socketcluster_runtime.health", address),
+            *(*prefix, sys.executable, "-m", "socketcluster_runtime.health", address),
             env=_environ(**environ),
             stderr=asyncio.subprocess.PIPE,
         )

@@ -19,6 +19,8 @@ PORTIONS = 40
 """In so many portions the clients are handed on: within ten seconds."""
 LEAST = 5
 """Clients of a portion, if there are as many."""
+WELL_FOR = 10.0
+"""Seconds for which another worker is to have been well: when stores come back, one worker is linked before another."""
 AGAIN = 5.0
 """Seconds before those are told that have come meanwhile, or have not gone."""
 WHAT = "stores"
@@ -32,7 +34,8 @@ class CutOff:
 
     One that reaches no partition's owner takes no new clients. One that reaches some of them takes none as long as
     another worker reaches all: to have some of the data is better than nothing. The clients that it has are told to
-    reconnect, some at a time, once that has lasted for ``timeout`` seconds and for as long as another worker is well.
+    reconnect, some at a time, once that has lasted for ``timeout`` seconds and another worker has been well for a
+    while, and for as long as it is.
 
     Args:
         reach: tells what is reached.
@@ -58,6 +61,7 @@ class CutOff:
         self._timeout = timeout
         self._next_look: asyncio.Handle | None = None
         self._since: float | None = None
+        self._well_since: float | None = None
         self._leaving: list[End] = []  # the last ones go first
         self._portion = 0
         self._told = 0
@@ -81,7 +85,7 @@ class CutOff:
         loop = asyncio.get_running_loop()
         unreached = self._reach.unreached
         if not unreached:
-            self._next_look = self._since = None
+            self._next_look = self._since = self._well_since = None
             self._readiness.admit(WHAT)
             self._stop()
             return
@@ -95,8 +99,14 @@ class CutOff:
             some = "" if unreached == PARTITION_COUNT else f" of {unreached} of {PARTITION_COUNT} partitions"
             self._readiness.refuse(WHAT, f"this worker does not reach the stores{some}")
         if not well:
+            self._well_since = None
             self._stop()
-        elif self._timeout is not None and loop.time() >= max(self._since + self._timeout, self._again_at):
+            return
+        if self._well_since is None:
+            self._well_since = loop.time()
+        if self._timeout is not None and loop.time() >= max(
+            self._since + self._timeout, self._well_since + WELL_FOR, self._again_at
+        ):
             self._hand_on()
 
     def _hand_on(self) -> None:

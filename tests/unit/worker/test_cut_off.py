@@ -71,6 +71,7 @@ class Scene:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut_off, "LOOK_EVERY", 0.001)
+    monkeypatch.setattr(cut_off, "WELL_FOR", 0.0)
 
 
 async def looked(scene: Scene) -> None:
@@ -120,6 +121,19 @@ async def test_clients_stay_as_long_as_no_other_worker_is_well() -> None:
     assert len(scene.left) == 7
     scene.well = True
     await until(lambda: not scene.left)
+    scene.cut_off.close()
+
+
+async def test_another_worker_that_was_linked_a_moment_earlier_gets_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut_off, "WELL_FOR", 3600.0)
+    scene = Scene(timeout=0.001, clients=7)
+    scene.reach.lose(PARTITION_COUNT)
+    scene.well = True
+    for _ in range(5):
+        await looked(scene)
+    scene.reach.lose(0)
+    await until(lambda: scene.ready)
+    assert len(scene.left) == 7
     scene.cut_off.close()
 
 
