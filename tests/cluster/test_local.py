@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import ssl
 import stat
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from support import certificates
 from support.clients import Browser
@@ -132,6 +135,38 @@ async def test_a_tls_session_is_resumed_whichever_balancer_is_met(tmp_path: Path
         assert again == [True] * 25
         (key,) = (cluster.run_dir / "tickets").iterdir()
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+async def test_clients_by_tls_are_told_when_their_balancer_stops(tmp_path: Path) -> None:
+    files = certificates.make(tmp_path, "any")
+    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--balancers", "2")
+    tls = ssl.create_default_context(cafile=str(files.cert))
+    async with LocalCluster(CONTROLLER, tmp_path / "data", *options) as cluster:
+        url = cluster.url.rstrip("/")
+        async with httpx.AsyncClient(base_url=url, verify=tls, timeout=60) as http, AsyncExitStack() as stack:
+            opened = await http.get("/engine.io/", params={"EIO": "4", "transport": "polling"})
+            sid = json.loads(opened.text[1:])["sid"]
+            poll = {"EIO": "4", "transport": "polling", "sid": sid}
+            polled = asyncio.create_task(http.get("/engine.io/", params=poll))
+            sockets = [
+                await stack.enter_async_context(
+                    connect(url.replace("https", "wss") + "/socketcluster/", ssl=tls, open_timeout=60)
+                )
+                for _ in range(12)
+            ]
+            await cluster.signal("balancer", signal.SIGTERM)  # both: some are at each, and the launcher starts others
+            for socket_ in sockets:
+                await socket_.wait_closed()
+                assert (socket_.close_code, socket_.close_reason) == (1012, "this balancer is being replaced")
+            answer = await polled
+            assert (answer.status_code, answer.text) == (200, "6")
+            again = await until(lambda: http.post("/engine.io/", params=poll, content="3"), _is_ok)
+            assert again.text == "ok"  # its session is still there
+        assert "are cut off" not in await cluster.log()
+
+
+def _is_ok(answer: httpx.Response) -> bool:
+    return answer.status_code == 200
 
 
 async def test_keys_and_the_level_of_the_log_are_read_again_by_the_launcher_s_sighup(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ TYPE_SIGNATURE = 0xE0
 TYPE_FORWARDED = 0xE1
 """Without a value: another worker forwards this request, and it is not to be forwarded again. Private use, as 0xE0."""
 
+TYPE_BALANCER = 0xE2
+"""The bytes by which the balancer that copies the connection's bytes calls itself. Private use, as 0xE0."""
+
 _START = struct.Struct("!12sBBH")  # signature, version and command, family and protocol, length of what follows
 _TLV = struct.Struct("!BH")
 _SSL = struct.Struct("!BI")
@@ -68,10 +71,18 @@ class ProxyHeader:
     """The header's bytes; the client's own begin behind them."""
     forwarded: bool = False
     """Is it a request that a worker forwards?"""
+    balancer: bytes = b""
+    """What the balancer calls itself that copies the connection's bytes; empty if it is none of the cluster's."""
 
 
 def encode(
-    source: tuple[str, int], destination: tuple[str, int], *, tls: bool, key: bytes, forwarded: bool = False
+    source: tuple[str, int],
+    destination: tuple[str, int],
+    *,
+    tls: bool,
+    key: bytes,
+    forwarded: bool = False,
+    balancer: bytes = b"",
 ) -> bytes:
     """Return the signed header for a client.
 
@@ -81,6 +92,7 @@ def encode(
         tls: did it come by TLS?
         key: the cluster's secret.
         forwarded: does a worker forward its request?
+        balancer: what the balancer calls itself, if one copies its bytes.
     """
     pair = _same_family(source[0], destination[0])
     if pair is None:
@@ -92,6 +104,8 @@ def encode(
         body += _TLV.pack(TYPE_SSL, _SSL.size) + _SSL.pack(_CLIENT_SSL, _NOT_VERIFIED)
     if forwarded:
         body += _TLV.pack(TYPE_FORWARDED, 0)
+    if balancer:
+        body += _TLV.pack(TYPE_BALANCER, len(balancer)) + balancer
     length = len(body) + _TLV.size + _DIGEST_BYTES
     signed = _START.pack(SIGNATURE, command, family, length) + body
     return signed + _TLV.pack(TYPE_SIGNATURE, _DIGEST_BYTES) + hmac.digest(key, signed, "sha256")
@@ -127,8 +141,8 @@ def parse(data: bytes | bytearray, key: bytes, *, trusted: bool = False) -> Prox
     header = bytes(data[:size])
     signed = _check_signature(header, key, needed=not trusted)
     if family == _UNSPECIFIED:
-        tls, forwarded = _read_tlvs(header, _START.size)
-        return ProxyHeader(source=None, tls=tls, size=size, forwarded=forwarded and signed)
+        tls, forwarded, balancer = _read_tlvs(header, _START.size, signed=signed)
+        return ProxyHeader(source=None, tls=tls, size=size, forwarded=forwarded, balancer=balancer)
     addresses = _ADDRESSES.get(family)
     if addresses is None:  # datagrams, Unix sockets: nothing a worker could use
         return ProxyHeader(source=None, tls=False, size=size)
@@ -136,12 +150,13 @@ def parse(data: bytes | bytearray, key: bytes, *, trusted: bool = False) -> Prox
         packed, _, port, _ = addresses.unpack_from(header, _START.size)
     except struct.error:
         raise MalformedProxyError("a PROXY header ends within its addresses") from None
-    tls, forwarded = _read_tlvs(header, _START.size + addresses.size)
+    tls, forwarded, balancer = _read_tlvs(header, _START.size + addresses.size, signed=signed)
     return ProxyHeader(
         source=(_text(packed), port) if command == _PROXY else None,
         tls=tls,
         size=size,
-        forwarded=forwarded and signed,
+        forwarded=forwarded,
+        balancer=balancer,
     )
 
 
@@ -211,9 +226,13 @@ def _check_signature(header: bytes, key: bytes, *, needed: bool) -> bool:
     return True
 
 
-def _read_tlvs(header: bytes, position: int) -> tuple[bool, bool]:
-    """Go through the TLVs from ``position`` on; return whether the client came by TLS, and was forwarded."""
+def _read_tlvs(header: bytes, position: int, *, signed: bool) -> tuple[bool, bool, bytes]:
+    """Go through the TLVs from ``position`` on; return whether the client came by TLS, was forwarded, and by whom.
+
+    The last two are believed if the header is ``signed``.
+    """
     tls = forwarded = False
+    balancer = b""
     while position < len(header):
         if position + _TLV.size > len(header):
             raise MalformedProxyError("a PROXY header ends within a TLV")
@@ -226,6 +245,8 @@ def _read_tlvs(header: bytes, position: int) -> tuple[bool, bool]:
                 raise MalformedProxyError("a PROXY header's SSL TLV is too short")
             tls = bool(header[position] & _CLIENT_SSL)
         elif kind == TYPE_FORWARDED:
-            forwarded = True
+            forwarded = signed
+        elif kind == TYPE_BALANCER and signed:
+            balancer = header[position : position + length]
         position += length
-    return tls, forwarded
+    return tls, forwarded, balancer

@@ -73,6 +73,50 @@ class OthersReply(_message.Message):
 Global___OthersReply: _TypeAlias = OthersReply  # noqa: Y015
 
 @_typing.final
+class EndRelayedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCER_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    balancer: _builtins.bytes
+    """What the balancer calls itself in its PROXY headers."""
+    seconds: _builtins.float
+    """The seconds over which the ends are spread."""
+    def __init__(
+        self,
+        *,
+        balancer: _builtins.bytes = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balancer", b"balancer", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndRelayedRequest: _TypeAlias = EndRelayedRequest  # noqa: Y015
+
+@_typing.final
+class EndRelayedReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    connections: _builtins.int
+    """How many connections there are."""
+    def __init__(
+        self,
+        *,
+        connections: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndRelayedReply: _TypeAlias = EndRelayedReply  # noqa: Y015
+
+@_typing.final
 class WorkerStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -44,6 +44,11 @@ class WorkerStub:
                 request_serializer=socketcluster__proto_dot_v1_dot_worker__pb2.OtherWorkers.SerializeToString,
                 response_deserializer=socketcluster__proto_dot_v1_dot_worker__pb2.OthersReply.FromString,
                 _registered_method=True)
+        self.EndRelayed = channel.unary_unary(
+                '/socketcluster.v1.Worker/EndRelayed',
+                request_serializer=socketcluster__proto_dot_v1_dot_worker__pb2.EndRelayedRequest.SerializeToString,
+                response_deserializer=socketcluster__proto_dot_v1_dot_worker__pb2.EndRelayedReply.FromString,
+                _registered_method=True)
 
 
 class WorkerServicer:
@@ -64,6 +69,14 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EndRelayed(self, request, context):
+        """A balancer is about to stop: the connections whose bytes it copies are to end in their own protocol, so that their
+        clients come back by another one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +89,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.Others,
                     request_deserializer=socketcluster__proto_dot_v1_dot_worker__pb2.OtherWorkers.FromString,
                     response_serializer=socketcluster__proto_dot_v1_dot_worker__pb2.OthersReply.SerializeToString,
+            ),
+            'EndRelayed': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndRelayed,
+                    request_deserializer=socketcluster__proto_dot_v1_dot_worker__pb2.EndRelayedRequest.FromString,
+                    response_serializer=socketcluster__proto_dot_v1_dot_worker__pb2.EndRelayedReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +150,33 @@ class Worker:
             '/socketcluster.v1.Worker/Others',
             socketcluster__proto_dot_v1_dot_worker__pb2.OtherWorkers.SerializeToString,
             socketcluster__proto_dot_v1_dot_worker__pb2.OthersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndRelayed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/socketcluster.v1.Worker/EndRelayed',
+            socketcluster__proto_dot_v1_dot_worker__pb2.EndRelayedRequest.SerializeToString,
+            socketcluster__proto_dot_v1_dot_worker__pb2.EndRelayedReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class WorkerStub:
     """
     Others: _grpc.StreamUnaryMultiCallable[_worker_pb2.OtherWorkers, _worker_pb2.OthersReply]
     """Whether other workers could take this one's clients: now, and again at each change, for as long as the stream lasts."""
+    EndRelayed: _grpc.UnaryUnaryMultiCallable[_worker_pb2.EndRelayedRequest, _worker_pb2.EndRelayedReply]
+    """A balancer is about to stop: the connections whose bytes it copies are to end in their own protocol, so that their
+    clients come back by another one.
+    """
 
 @_typing.type_check_only
 class WorkerAsyncStub(WorkerStub):
@@ -47,6 +51,10 @@ class WorkerAsyncStub(WorkerStub):
     """
     Others: _aio.StreamUnaryMultiCallable[_worker_pb2.OtherWorkers, _worker_pb2.OthersReply]  # type: ignore[assignment]
     """Whether other workers could take this one's clients: now, and again at each change, for as long as the stream lasts."""
+    EndRelayed: _aio.UnaryUnaryMultiCallable[_worker_pb2.EndRelayedRequest, _worker_pb2.EndRelayedReply]  # type: ignore[assignment]
+    """A balancer is about to stop: the connections whose bytes it copies are to end in their own protocol, so that their
+    clients come back by another one.
+    """
 
 class WorkerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -66,5 +74,15 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.OthersReply, _abc.Awaitable[_worker_pb2.OthersReply]]:
         """Whether other workers could take this one's clients: now, and again at each change, for as long as the stream lasts."""
+
+    @_abc_1.abstractmethod
+    def EndRelayed(
+        self,
+        request: _worker_pb2.EndRelayedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.EndRelayedReply, _abc.Awaitable[_worker_pb2.EndRelayedReply]]:
+        """A balancer is about to stop: the connections whose bytes it copies are to end in their own protocol, so that their
+        clients come back by another one.
+        """
 
 def add_WorkerServicer_to_server(servicer: WorkerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -84,6 +85,8 @@ class Dispatcher:
         self._waiting: list[Client] = []
         self._retry: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()
+        self.id = secrets.token_bytes(8)
+        """What the balancer calls itself in front of what it copies."""
         self._splices: dict[Splice, bytes | None] = {}  # the keys of those that are counted
         self._spliced = asyncio.Event()
         self._spliced.set()
@@ -290,7 +293,7 @@ class Dispatcher:
             self._failed(worker, [client], error.strerror or "no connection in time")
             return
         try:
-            header = proxy.encode(*client.addresses(), tls=client.secure, key=self._key)
+            header = proxy.encode(*client.addresses(), tls=client.secure, key=self._key, balancer=self.id)
             self._splices[splice] = None
             self._spliced.clear()
             await client.go_on_in(splice, header + client.data)

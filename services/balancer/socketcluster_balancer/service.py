@@ -12,6 +12,7 @@ from socketcluster_balancer.listener import LAST_CALL, Listener, open_socket
 from socketcluster_balancer.metrics import BalancerMetrics
 from socketcluster_balancer.proxies import ProxyEntrance
 from socketcluster_balancer.reception import GRACE
+from socketcluster_balancer.relayed import end_relayed
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.workers import WorkerDirectory
 from socketcluster_runtime import descriptors
@@ -20,6 +21,9 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 
 log = get_logger(__name__)
+
+SPREAD = 0.8
+"""The part of the time to stop over which relayed clients are sent away; the last ones have the rest for their end."""
 
 
 async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
@@ -91,5 +95,11 @@ class Balancer:
         end = loop.time() + timeout
         await self.listener.close(min(LAST_CALL, timeout))
         await self.entrance.drain(min(GRACE, timeout))
-        await self.dispatcher.drain(max(0, end - loop.time()))
+        left = max(0, end - loop.time())
+        telling: asyncio.Task[None] | None = None
+        if self.dispatcher.splices or self.dispatcher.reception.clients:
+            telling = loop.create_task(end_relayed(self.workers, self.dispatcher.id, left * SPREAD))
+        await self.dispatcher.drain(left)
+        if telling is not None:
+            telling.cancel()
         self.proxies.close()

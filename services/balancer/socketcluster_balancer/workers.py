@@ -62,6 +62,8 @@ class Worker:
         self.draining = False
         self.reaches_stores = False
         """Does it reach the owner of each partition?"""
+        self.stub: WorkerStub | None = None
+        """Its gRPC service, while it is there."""
         self.http: tuple[str, int] | None = None
         self.http_path = ""
         """Where it serves HTTP at a Unix socket, if that is to be found on this host."""
@@ -134,7 +136,8 @@ class WorkerDirectory:
         self.any_ready = asyncio.Event()
         """Set once a worker has been ready."""
         self._settings = settings
-        self._metadata = rpc.credentials(settings.shared_secret())
+        self.metadata = rpc.credentials(settings.shared_secret())
+        """Shows workers that the balancer belongs to the cluster."""
         self.tls = settings.rpc_tls()
         """What connections to workers are secured with; ``None`` if they are not."""
         self._make_link = make_link
@@ -142,7 +145,7 @@ class WorkerDirectory:
         self.hangs = 0
         """How often a worker was found to hang."""
         self._own_time = OwnTime()
-        self._others = Others(lambda: self.available, self._metadata)
+        self._others = Others(lambda: self.available, self.metadata)
         self._workers: dict[str, Worker] = {}
         self._wanted: dict[str, set[str]] = {}
         """By name: the addresses that it had at the last look-up; a fixed address is its own name."""
@@ -194,15 +197,16 @@ class WorkerDirectory:
             try:
                 async with rpc.connect(worker.address, self.tls) as channel:
                     stub = WorkerStub(channel)
-                    stream = stub.Watch(WatchRequest(balancer_id=self._settings.name), metadata=self._metadata)
+                    stream = stub.Watch(WatchRequest(balancer_id=self._settings.name), metadata=self.metadata)
                     async for status in stream:
                         self._learn(worker, status)
                         if not heard:
-                            heard = True
+                            heard, worker.stub = True, stub
                             telling = asyncio.create_task(self._others.tell(worker, stub))
             except aio.AioRpcError as error:
                 problem = error.code(), error.details()
             finally:
+                worker.stub = None
                 if telling is not None:
                     telling.cancel()
             if heard:

@@ -25,15 +25,21 @@ class Control(rpc.WorkerServicer):
         status: all that does not change.
         connections: returns how many clients are connected.
         reaches_stores: returns whether each partition's owner is reached.
+        end_relayed: ends the connections that a balancer relays, over so many seconds; returns how many there are.
     """
 
     def __init__(
-        self, status: pb.WorkerStatus, connections: Callable[[], int], reaches_stores: Callable[[], bool] = lambda: True
+        self,
+        status: pb.WorkerStatus,
+        connections: Callable[[], int],
+        reaches_stores: Callable[[], bool] = lambda: True,
+        end_relayed: Callable[[bytes, float], int] = lambda _balancer, _seconds: 0,
     ) -> None:
         self._status = status
         self._status.alive_every_ms = round(1000 * ALIVE_INTERVAL)
         self._connections = connections
         self._reaches_stores = reaches_stores
+        self._end_relayed = end_relayed
         self._others: dict[object, bool] = {}  # by the stream of a balancer
         self._changed: set[asyncio.Event] = set()
 
@@ -60,6 +66,12 @@ class Control(rpc.WorkerServicer):
         finally:
             self._others.pop(stream, None)
         return pb.OthersReply()
+
+    async def EndRelayed(  # noqa: N802  # gRPC's name
+        self, request: pb.EndRelayedRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.EndRelayedReply:
+        """Begin to end what a balancer relays, which is about to stop."""
+        return pb.EndRelayedReply(connections=self._end_relayed(request.balancer, request.seconds))
 
     async def Watch(  # noqa: N802  # gRPC's name
         self, request: pb.WatchRequest, context: aio.ServicerContext[Any, Any]

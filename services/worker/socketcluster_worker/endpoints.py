@@ -19,6 +19,7 @@ from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_wire.engineio import ErrorCode, encode_payload
+from socketcluster_wire.request_head import Target
 from socketcluster_wire.socketcluster import encode_disconnect
 from socketcluster_worker import client_files, session_fetch
 from socketcluster_worker.api.session import MAX_TOKEN, Renewals, renewals
@@ -268,6 +269,10 @@ class Endpoints:
     def polls(self, path: str) -> bool:
         """Do polling requests go to this path?"""
         return path in self._engines
+
+    def release_poll(self, path: str, target: str) -> None:
+        """Have a polling request answered now, whose connection is about to end: its client polls on by another one."""
+        self._engines[path].release_poll(Target.parse(target).parameters().get("sid", [""])[-1])
 
     def max_body(self, path: str) -> int:
         """Return how many bytes a request's body may have."""

@@ -20,6 +20,7 @@ from socketcluster_worker.endpoints import Endpoints
 from socketcluster_worker.transport.http import HTTPProtocol, Origin
 from socketcluster_worker.transport.mounted_websocket import MountedWebSocket
 from socketcluster_worker.transport.proxied import Proxies, ProxyProtocol
+from socketcluster_worker.transport.relayed import Relayed
 
 log = logging.get_logger(__name__)
 
@@ -44,6 +45,8 @@ class ClientServer:
         self._http_server = http_server
         self._trusted = trusted
         self._proxies = Proxies(key, trusted.by_connection)
+        self.relayed = Relayed()
+        """Those whose bytes a balancer copies."""
         self._state = ServerState()
         self._lifespans: list[LifespanOn] = []
         self._socket: socket.socket | None = None
@@ -115,7 +118,7 @@ class ClientServer:
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                lambda: ProxyProtocol(self._make_http, self._proxies), sock=self._socket, backlog=1024
+                lambda: ProxyProtocol(self._make_http, self._proxies, self.relayed), sock=self._socket, backlog=1024
             )
         except OSError as error:
             raise AddressInUseError(f"cannot listen: {error.strerror}") from None
@@ -131,7 +134,7 @@ class ClientServer:
         except OSError as error:
             raise ServiceError(f"cannot listen for balancers at {path}: {error}") from None
         self._unix = await asyncio.get_running_loop().create_unix_server(
-            lambda: ProxyProtocol(self._make_http, self._proxies), sock=sock, backlog=1024
+            lambda: ProxyProtocol(self._make_http, self._proxies, self.relayed), sock=sock, backlog=1024
         )
         self._unix_path = path
 
@@ -164,6 +167,7 @@ class ClientServer:
                 await asyncio.wait(late, timeout=CANCEL_TIMEOUT)
         for lifespan in reversed(self._lifespans):
             await lifespan.shutdown()
+        self.relayed.close()
         self._proxies.close()
         self._trusted.close()
         if self._clock is not None:

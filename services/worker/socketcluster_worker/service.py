@@ -199,7 +199,7 @@ class Service:
             http_path = path.with_suffix(".http")
             await self._server.listen_at(http_path)
             status.http_path = str(http_path)
-        control = Control(status, self._connections, lambda: self._client.ready)
+        control = Control(status, self._connections, lambda: self._client.ready, self._server.relayed.end)
         server, health = grpc_runtime.server(self._secret)
         rpc.add_WorkerServicer_to_server(control, server)
         grpc_runtime.listen(server, settings.control_listen, self._tls)

@@ -21,7 +21,13 @@ import uvloop
 
 from socketcluster_balancer.service import Balancer
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_proto.v1.worker_pb2 import OthersReply, WatchRequest, WorkerStatus
+from socketcluster_proto.v1.worker_pb2 import (
+    EndRelayedReply,
+    EndRelayedRequest,
+    OthersReply,
+    WatchRequest,
+    WorkerStatus,
+)
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 from socketcluster_runtime import rpc
 from socketcluster_runtime.keys import Purpose, derive_key
@@ -66,6 +72,10 @@ class StandInWorker(WorkerServicer):
         """Set while a balancer watches."""
         self.others: list[bool] = []
         """What it was told of the other workers."""
+        self.asked_to_end: list[tuple[bytes, float]] = []
+        """The balancers that copy bytes, and over how many seconds their connections are to end."""
+        self.ended = asyncio.Event()
+        """Set once it was asked so."""
         self.silent = False
         """Does it take sockets without acknowledging them?"""
         self.received: asyncio.Queue[handoff.Handoff] = asyncio.Queue()
@@ -209,6 +219,11 @@ class StandInWorker(WorkerServicer):
         async for others in request_iterator:
             self.others.append(others.well)
         return OthersReply()
+
+    async def EndRelayed(self, request: EndRelayedRequest, context: Any) -> EndRelayedReply:  # noqa: N802
+        self.asked_to_end.append((request.balancer, request.seconds))
+        self.ended.set()
+        return EndRelayedReply()
 
     async def Watch(self, request: WatchRequest, context: object) -> AsyncIterator[WorkerStatus]:  # noqa: N802
         self.watched.set()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import structlog
 from cryptography.hazmat.primitives.serialization import NoEncryption, load_pem_private_key, pkcs12
+from grpc import StatusCode
 from support import certificates
 
 from socketcluster_balancer.tls import load
@@ -321,6 +322,56 @@ async def test_a_passphrase_s_file_is_read_again_with_the_certificate(bench: Ben
     async with connected(bench, trusting(files)) as (_, renewed):
         subject = dict(pair for part in renewed.get_extra_info("peercert")["subject"] for pair in part)
     assert subject["commonName"] == "second"
+
+
+async def test_workers_are_told_to_end_what_is_copied_when_the_balancer_stops(
+    bench: Bench, files: certificates.Files
+) -> None:
+    worker, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await worker.ended.wait()
+        writer.write(b"farewell")
+        writer.close()
+
+    worker.serve = other.serve = serve
+    balancer = await bench.start(worker, other, tls_cert=files.cert, tls_key=files.key)
+    async with connected(bench, trusting(files)) as (reader, writer):
+        writer.write(GET.replace(b"/", b"/?sid=aaaaaaaa.1", 1))
+        await bench.until(lambda: bench.splices == 1)
+        stopping = asyncio.create_task(bench.stop(PATIENCE))
+        assert await reader.read() == b"farewell"
+        await stopping
+    for each in (worker, other):
+        ((name, seconds),) = each.asked_to_end
+        assert name == balancer.dispatcher.id
+        assert 0 < seconds < PATIENCE
+
+
+async def test_a_worker_that_does_not_do_so_is_named(
+    bench: Bench, files: certificates.Files, log_lines: Callable[[int], list[str]]
+) -> None:
+    worker = await bench.worker("aaaaaaaa")
+    said = "a worker does not end the connections that are copied for it: they may be cut off"
+
+    async def refuse(_request: Any, context: Any) -> None:
+        await context.abort(StatusCode.UNIMPLEMENTED, "")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await bench.until(lambda: said in log_lines(logging.WARNING))
+        writer.close()
+
+    await worker.stop_grpc()
+    worker.EndRelayed = refuse
+    worker.serve = serve
+    await worker.start_grpc()
+    await bench.start(worker, tls_cert=files.cert, tls_key=files.key)
+    async with connected(bench, trusting(files)) as (reader, writer):
+        writer.write(GET)
+        await bench.until(lambda: bench.splices == 1)
+        stopping = asyncio.create_task(bench.stop(PATIENCE))
+        assert await reader.read() == b""
+        await stopping
 
 
 async def test_the_end_of_a_certificate_is_told_at_the_start_and_after_reading_again(

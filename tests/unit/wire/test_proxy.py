@@ -64,6 +64,19 @@ def test_a_client_is_told_of_though_it_came_to_an_address_of_the_other_family(so
     assert proxy.parse(made, KEY) == proxy.ProxyHeader(source=(source, 1), tls=False, size=len(made))
 
 
+def test_a_balancer_is_known_by_a_signed_header_alone() -> None:
+    for host in ("192.0.2.1", "no address"):
+        made = proxy.encode((host, 1), ("192.0.2.2", 2), tls=True, key=KEY, balancer=b"one")
+        parsed = proxy.parse(made, KEY)
+        assert parsed is not None
+        assert (parsed.balancer, parsed.tls, parsed.forwarded) == (b"one", True, False)
+        unsigned = bytearray(made[: -3 - 32])
+        unsigned[14:16] = (len(unsigned) - 16).to_bytes(2)
+        parsed = proxy.parse(unsigned, KEY, trusted=True)
+        assert parsed is not None
+        assert parsed.balancer == b""
+
+
 def test_a_forwarded_request_is_known_by_a_signed_header_alone() -> None:
     made = proxy.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=False, key=KEY, forwarded=True)
     parsed = proxy.parse(made, KEY)

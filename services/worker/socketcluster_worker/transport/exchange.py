@@ -25,6 +25,16 @@ class Cycle(RequestResponseCycle):
     ends_with_eof = False
     """Does it end when its client ends its own direction? So does a poll: nothing else tells that it is gone."""
     eof = False
+    is_last = False
+    """Does the connection end with the response?"""
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the response (ASGI)."""
+        if self.is_last and message["type"] == "http.response.start":
+            self.keep_alive = False
+            headers = [field for field in message.get("headers", ()) if field[0].lower() != b"connection"]
+            message = {**message, "headers": [*headers, (b"connection", b"close")]}
+        await super().send(message)
 
     async def receive(self) -> Any:
         """Return what came (ASGI)."""

@@ -90,6 +90,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._going_on = False  # is there a turn in which parsing goes on?
         self._refused = False
         self._half_closed = False
+        self._leaving = False
         self._unparsed_bytes = 0  # parsed, and not yet part of a head or body that is complete
         self._head_bytes = 0
         self._in_head = True
@@ -160,6 +161,17 @@ class HTTPProtocol(HttpToolsProtocol):
                 self.loop.call_soon(self._go_on)
         elif self._half_closed:
             self.transport.close()
+
+    def leave(self) -> None:
+        """End with the request that is under way, or at once, so that the next one comes by another connection."""
+        self._leaving = True
+        if self._complete and not self._waits and not self._pieces.unread:
+            self.transport.close()
+        elif self._waits:
+            self.cycle.is_last = True
+            self.cycle.keep_alive = False
+            if self.cycle.ends_with_eof:
+                self._endpoints.release_poll(self.scope["path"], self.url.decode("latin-1"))
 
     # Parsing.
 
@@ -275,6 +287,7 @@ class HTTPProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self._is_placed_by_request,
             on_response=self.on_response_complete,
         )
+        self.cycle.is_last = self._leaving
         self.cycle.ends_with_eof = self.scope["method"] == "GET" and self._endpoints.polls(self.scope["path"])
         self._served = True
         self._start_asgi_task(self.cycle, self.app)

@@ -51,6 +51,10 @@ class MountedWebSocket(WebSocketsSansIOProtocol):
         self._clocks.stop()
         super().connection_lost(exc)
 
+    def leave(self) -> None:
+        """End because the balancer ends that the connection comes by."""
+        self.shutdown()
+
     def pause_writing(self) -> None:
         """Read no more, and look whether the client takes anything."""
         super().pause_writing()

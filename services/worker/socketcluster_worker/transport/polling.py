@@ -98,6 +98,12 @@ class EngineServer:
         for session in tuple(self._sessions.values()):
             session.close(code, reason)
 
+    def release_poll(self, sid: str) -> None:
+        """Have a session's poll answered now, if one waits: its client's connection is about to end."""
+        session = self._sessions.get(sid)
+        if session is not None:
+            session.release_poll()
+
     # HTTP.
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, handshake: Handshake, session_id: str) -> None:

@@ -12,6 +12,7 @@ from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire import proxy
 from socketcluster_wire.errors import ProxyError
 from socketcluster_worker.transport.http import HTTPProtocol, Origin
+from socketcluster_worker.transport.relayed import Relayed
 from socketcluster_worker.transport.time_limits import HEAD_TIMEOUT
 
 log = logging.get_logger(__name__)
@@ -52,11 +53,13 @@ class ProxyProtocol(asyncio.Protocol):
     Args:
         make_http: makes the protocol that goes on, of the client's origin and the bytes behind the header.
         proxies: whose headers are believed.
+        relayed: is told of connections whose bytes a balancer copies.
     """
 
-    def __init__(self, make_http: Callable[[Origin, bytes], HTTPProtocol], proxies: Proxies) -> None:
+    def __init__(self, make_http: Callable[[Origin, bytes], HTTPProtocol], proxies: Proxies, relayed: Relayed) -> None:
         self._make_http = make_http
         self._proxies = proxies
+        self._relayed = relayed
         self._trusted = False
         self._received = b""
         self._transport: asyncio.Transport
@@ -83,6 +86,8 @@ class ProxyProtocol(asyncio.Protocol):
             self._transport.abort()
             return
         if header is not None:
+            if header.balancer:
+                self._relayed.add(header.balancer, self._transport)
             # Whoever is no client but speaks for itself, or has read the fields already, says all there is to say.
             final = header.forwarded or header.source is None
             origin = Origin(header.source, header.tls, header.forwarded, final=final, placed=True)

@@ -375,6 +375,10 @@ class WebSocket(asyncio.Protocol):
             self._holds = 0
             self._read_on()
 
+    def leave(self) -> None:
+        """End because the balancer ends that the connection comes by; its client reconnects by another one."""
+        self.close(CloseCode.SERVICE_RESTART, "this balancer is being replaced")
+
     def abort(self) -> None:
         """End at once, without a close frame."""
         self._transport.abort()
