@@ -266,9 +266,9 @@ async def test_under_tls_a_connection_over_a_limit_is_closed_before_the_handshak
         with open_client(bench) as second:
             assert await read_to_end(second) == b""
         first.send(b"GET / HTTP/1.1\r\n\r\n")  # no handshake
-        await read_to_end(first)
+        assert b"This port speaks HTTPS" in await read_to_end(first)
     await bench.until(lambda: bench.balancer.limits.connections == 0)
-    assert refused(bench) == {"socket_limit": 1, "tls_handshake": 1}
+    assert refused(bench) == {"socket_limit": 1, "plain_http": 1}
 
 
 async def test_a_client_of_tls_that_says_nothing_is_disconnected_and_counts_no_more(
