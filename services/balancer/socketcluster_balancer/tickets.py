@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import functools
 import os
+import re
 import secrets
 import ssl
 import sys
@@ -30,7 +31,7 @@ KEY_BYTES = 80
 """A name of 16 bytes, 32 for HMAC with SHA-256, 32 for AES-256 (SSL_CTX_set_tlsext_ticket_keys(3))."""
 LOOK_INTERVAL = 60.0
 """Seconds between two looks at the clock, at most: it may be set."""
-SUFFIX = ".key"
+_OWN_NAME = re.compile(r"\.?([0-9]+)\.(?:key|[0-9a-f]{16})")  # a key, or the draft of one that a killed balancer left
 
 KNOWN_VERSIONS = ((3, 11), (3, 12), (3, 13))
 """Of CPython: those in which a context's object is known to begin with the pointer to OpenSSL's."""
@@ -99,7 +100,7 @@ class TicketKeys:
     def _key(self, period: int) -> bytes:
         """Return a period's key, made if this balancer is the first; the keys of other periods are removed."""
         make_folder(self._folder)
-        path = self._folder / f"{period}{SUFFIX}"
+        path = self._folder / f"{period}.key"
         if not path.exists():
             draft = self._folder / f".{period}.{secrets.token_hex(8)}"
             try:
@@ -113,8 +114,9 @@ class TicketKeys:
         key = path.read_bytes()
         if len(key) != KEY_BYTES:
             raise OSError(f"{path} is no key: it has {len(key)} bytes, not {KEY_BYTES}")
-        for other in self._folder.glob(f"*{SUFFIX}"):
-            if other != path:
+        for other in self._folder.iterdir():
+            found = _OWN_NAME.fullmatch(other.name)
+            if found is not None and int(found[1]) != period:
                 other.unlink(missing_ok=True)
         return key
 

@@ -111,10 +111,14 @@ async def test_the_key_changes_while_the_balancer_runs(
     assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
     before = key.read_bytes()
     assert len(before) == KEY_BYTES
+    left, another_s = key.with_name(f".100.{'0a' * 8}"), key.with_name("server.key")
+    for path in (left, another_s):
+        path.write_bytes(before)
     clock.now += PERIOD
     async with asyncio.timeout(60):
-        while key.exists():  # noqa: ASYNC110  # nobody tells
+        while key.exists() or left.exists():  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(0.001)
+    another_s.unlink()  # was left alone
     (after,) = (tmp_path / "tickets").iterdir()
     assert after.read_bytes() != before
 
