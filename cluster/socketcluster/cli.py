@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -49,6 +50,31 @@ def run(**given: Any) -> None:
     except ClusterError as error:
         click.echo(f"socketcluster: {error}", err=True)
         sys.exit(error.exit_status)
+
+
+@main.group()
+def store() -> None:
+    """What stores keep on the disk."""
+
+
+@store.command(help="Say which partitions in FOLDER, a data folder, are whole; nothing is written.")
+@click.argument("folder")
+def verify(folder: str) -> None:
+    """Exit with the status 1 if anything is not whole."""
+    _run_module("socketcluster_store.verify", folder)
+
+
+@store.command(help="Accept that files of the partitions in PATHS are missing: go on with what is there.")
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do it; without, it is only said what is given up.")
+def accept(paths: tuple[str, ...], *, yes: bool) -> None:
+    """Each path is a partition's folder, as the store's log names it."""
+    _run_module("socketcluster_store.accept", *(["--yes"] if yes else []), *paths)
+
+
+def _run_module(module: str, *arguments: str) -> None:
+    """Have a command of a service, which this one knows nothing of, take this process over."""
+    os.execv(sys.executable, (sys.executable, "-P", "-m", module, *arguments))  # noqa: S606  # no shell is wanted
 
 
 main.add_command(

@@ -19,6 +19,10 @@ class Disk:
         """Give it more room."""
         subprocess.run(["mount", "-o", f"remount,size={size}", self.folder], check=True)
 
+    def make_read_only(self) -> None:
+        """Have nothing be written to it any more."""
+        subprocess.run(["mount", "-o", "remount,ro", self.folder], check=True)
+
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Disk]:

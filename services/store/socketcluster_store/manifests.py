@@ -138,7 +138,6 @@ def read(folder: Path) -> Manifest | None:
     """
     try:
         raw = (folder / NAME).read_bytes()
-        make_private(folder / NAME)
     except (FileNotFoundError, NotADirectoryError):
         return None
     newest = _newest(raw, _MANIFEST, _MANIFEST_MAGIC)

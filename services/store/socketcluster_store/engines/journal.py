@@ -58,8 +58,10 @@ _DELETED = 0xFFFFFFFF
 class Segment:
     """One of the two files."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, *, readonly: bool = False) -> None:
         """Open or make the file, with all of its blocks on the disk, so that a write to it cannot fail.
+
+        With ``readonly``, what is written to it stays in this process.
 
         Raises:
             OSError: it cannot be opened, or the disk is full.
@@ -68,14 +70,17 @@ class Segment:
         self.path = path
         self.dirty = False
         """Was anything written since the last sync?"""
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        flags = os.O_RDONLY if readonly else os.O_RDWR | os.O_CREAT
+        self.descriptor = os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
         try:
-            make_private(path)
+            if not readonly:
+                make_private(path)
             found = os.fstat(self.descriptor).st_size
             if found < size:
                 os.posix_fallocate(self.descriptor, 0, size)
                 self.dirty = True
-            self._map = mmap.mmap(self.descriptor, max(found, size))
+            access = mmap.ACCESS_COPY if readonly else mmap.ACCESS_DEFAULT
+            self._map = mmap.mmap(self.descriptor, max(found, size), access=access)
         except BaseException:
             os.close(self.descriptor)
             raise
@@ -178,8 +183,8 @@ class Segment:
 class Journal:
     """The two segments of a partition."""
 
-    def __init__(self, folder: Path, size: int = SEGMENT_BYTES) -> None:
-        """Open or make the files; ``replay`` comes next.
+    def __init__(self, folder: Path, size: int = SEGMENT_BYTES, *, readonly: bool = False) -> None:
+        """Open or make the files; ``replay`` comes next. With ``readonly`` they stay as they are, with size 0.
 
         Raises:
             OSError: they cannot be opened, or the disk is full.
@@ -189,9 +194,9 @@ class Journal:
         self._capacity = size - _FIRST - 12 - self._room
         self.end_met = False
         """Did ``replay`` come by the record that it was told to look for?"""
-        first = Segment(folder / JOURNALS[0], size)
+        first = Segment(folder / JOURNALS[0], size, readonly=readonly)
         try:
-            self._segments = [first, Segment(folder / JOURNALS[1], size)]
+            self._segments = [first, Segment(folder / JOURNALS[1], size, readonly=readonly)]
         except BaseException:
             first.close()
             raise

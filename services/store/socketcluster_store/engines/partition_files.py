@@ -116,7 +116,7 @@ def copy(former: Path, new: Path) -> None:
     if (former / DATA).exists():
         environment = lmdb.open(str(former), map_size=MAP_BYTES, max_dbs=0, lock=False, readonly=True, readahead=False)
         with environment:
-            _check_length(environment)
+            check_length(environment)
             environment.copy(str(new), compact=True)
         make_private(new / DATA)  # LMDB asks nobody how
         with (new / DATA).open("rb") as file:
@@ -149,6 +149,8 @@ def open_files(path: Path, segment_bytes: int, manifest: Manifest | None = None)
     """
     with contextlib.ExitStack() as undo:
         check(path, manifest)
+        if manifest is not None:
+            make_private(path / manifests.NAME)
         _make(path)
         data = os.open(path / DATA, os.O_RDWR | os.O_CLOEXEC)
         undo.callback(os.close, data)
@@ -165,24 +167,12 @@ def open_files(path: Path, segment_bytes: int, manifest: Manifest | None = None)
         undo.callback(environment.close)
         with environment.begin() as transaction:
             found = {key: transaction.get(key) for key in (_EPOCH_KEY, _NAMES_KEY, LASTING_KEY, _LOSSES_KEY)}
-            applied, crc = _applied(transaction)
-        if manifest is None and applied and (absent := _absent(path)):  # journals are made before anything is written
+            applied, crc = applied_of(transaction)
+        if manifest is None and applied and (absent := absent_in(path)):  # journals are made before anything is written
             raise IncompleteError(f"{', '.join(absent)} is missing in {path}")
         opened = Journal(path, segment_bytes)
         undo.callback(opened.close)
-        end = (manifest.end_generation, manifest.end_crc) if manifest is not None else (0, 0)
-        written = opened.replay(applied, crc, end)
-        if manifest is not None:
-            if applied < manifest.applied:
-                raise IncompleteError(
-                    f"{path / DATA} is older than it was: it has the journal's generation {applied}, and had"
-                    f" {manifest.applied}"
-                )
-            if end[0] > applied and not opened.end_met:
-                raise IncompleteError(
-                    f"the journals in {path} end before a record of generation {end[0]} that was on the disk when the"
-                    " partition was closed"
-                )
+        written = replay(opened, path, applied, crc, manifest)
         for some in written:
             found |= {key: value for key, value in some.items() if key in found}
         names = _NAMES.pack(int(path.name), path.stat().st_ino, os.fstat(data).st_ino, *opened.inodes)
@@ -236,7 +226,7 @@ def check(path: Path, manifest: Manifest | None) -> None:
         IncompleteError: one is.
         OSError: one cannot be looked at.
     """
-    absent = _absent(path)
+    absent = absent_in(path)
     if manifest is not None:
         if not (path / DATA).exists():
             absent.insert(0, DATA)
@@ -256,7 +246,29 @@ def check(path: Path, manifest: Manifest | None) -> None:
                 raise IncompleteError(f"{path / name} was emptied")
 
 
-def _absent(path: Path) -> list[str]:
+def replay(opened: Journal, path: Path, applied: int, crc: int | None, manifest: Manifest | None) -> list[Writes]:
+    """Return what only the journal has.
+
+    Raises:
+        IncompleteError: there is less than the manifest says.
+        UnsyncedError, EngineError: see ``Journal.replay``.
+    """
+    end = (manifest.end_generation, manifest.end_crc) if manifest is not None else (0, 0)
+    written = opened.replay(applied, crc, end)
+    if manifest is not None and applied < manifest.applied:
+        raise IncompleteError(
+            f"{path / DATA} is older than it was: it has the journal's generation {applied}, and had {manifest.applied}"
+        )
+    if end[0] > applied and not opened.end_met:
+        raise IncompleteError(
+            f"the journals in {path} end before a record of generation {end[0]} that was on the disk when the partition"
+            " was closed"
+        )
+    return written
+
+
+def absent_in(path: Path) -> list[str]:
+    """Return which journals are not in a folder."""
     return [name for name in JOURNALS if not (path / name).exists()]
 
 
@@ -293,7 +305,7 @@ def open_environment(path: Path, data: int) -> lmdb.Environment:
     )
     try:
         make_private(_data_of(environment))
-        _check_length(environment)
+        check_length(environment)
     except BaseException:
         environment.close()
         raise
@@ -320,7 +332,7 @@ def applied_writes(generation: int, crc: int) -> Writes:
     return {_APPLIED_KEY: number(generation), _PREVIOUS_KEY: number(generation) + crc.to_bytes(4, "big")}
 
 
-def _applied(transaction: lmdb.Transaction) -> tuple[int, int | None]:
+def applied_of(transaction: lmdb.Transaction) -> tuple[int, int | None]:
     """Return the generation up to which LMDB has everything, and its last CRC, if that is known."""
     applied = bytes(transaction.get(_APPLIED_KEY) or b"")
     previous = bytes(transaction.get(_PREVIOUS_KEY) or b"")
@@ -344,7 +356,7 @@ def _commit_at_once(environment: lmdb.Environment, data: int, writes: Writes) ->
 
 
 def commit(environment: lmdb.Environment, data: int, transaction: lmdb.Transaction, writes: Writes) -> None:
-    """Commit, and sync; the file has all pages then, so that one that was cut short can be told: see ``_check_length``.
+    """Commit, and sync; the file has all pages then, so that one that was cut short can be told: see ``check_length``.
 
     LMDB writes no page that it took from the end of the file and freed in the same transaction. So the file is made
     longer before, by more than the transaction may take, and exactly as long as it has to be after.
@@ -391,7 +403,7 @@ def _data_of(environment: lmdb.Environment) -> Path:
     return Path(environment.path()) / DATA
 
 
-def _check_length(environment: lmdb.Environment) -> None:
+def check_length(environment: lmdb.Environment) -> None:
     """Refuse a file that was cut short: to read behind its end would end the process (``SIGBUS``)."""
     path = _data_of(environment)
     found, length = path.stat().st_size, _length(environment)
