@@ -77,9 +77,9 @@ class RunningWorker(Running):
     async def ready(self) -> None:
         await super().ready()
         self.worker = self._worker.result()
-        listener = self.service._server._listener
+        listener = self.service._server._socket
         assert listener is not None
-        self.port = listener.sockets[0].getsockname()[1]
+        self.port = listener.getsockname()[1]
         self.worker.ws_server.on("error", lambda error, where: self.errors.put_nowait((error, where)))
 
     @property

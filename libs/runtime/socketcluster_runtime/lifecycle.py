@@ -15,6 +15,7 @@ import uvloop
 
 from socketcluster_runtime import logging, metrics
 from socketcluster_runtime.errors import EX_CONFIG, ServiceError, SettingsError
+from socketcluster_runtime.room import Room
 from socketcluster_runtime.rpc_tls import RpcTls
 from socketcluster_runtime.settings import ServiceSettings
 
@@ -34,6 +35,8 @@ class Lifecycle:
         """Set by SIGTERM and SIGINT: finish what is under way, then return."""
         self.metrics = metrics.make_registry()
         """What the service has to tell of itself, in numbers."""
+        self.room = Room()
+        """The descriptors that it has for clients."""
         self._readable: dict[str, Callable[[], str | None]] = {}
 
     def ready(self) -> None:
@@ -130,7 +133,7 @@ async def _serve(settings: S, serve: Callable[[S, Lifecycle], Awaitable[None]]) 
     loop.add_signal_handler(signal.SIGHUP, lifecycle.reload)
     if settings.log_level_file is not None:
         lifecycle.on_reload("log level", lambda: logging.set_level(settings))
-    async with metrics.served(lifecycle.metrics, settings.metrics_listen):
+    async with metrics.served(lifecycle.metrics, settings.metrics_listen, lifecycle.room):
         await serve(settings, lifecycle)
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
@@ -18,8 +20,10 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from socketcluster_runtime.accepting import Acceptor
 from socketcluster_runtime.errors import AddressInUseError, SettingsError
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.room import Room
 
 log = get_logger(__name__)
 
@@ -55,8 +59,15 @@ def make_registry() -> CollectorRegistry:
 
 
 @asynccontextmanager
-async def served(registry: CollectorRegistry, address: str | None) -> AsyncIterator[tuple[str, int] | None]:
+async def served(
+    registry: CollectorRegistry, address: str | None, room: Room | None = None
+) -> AsyncIterator[tuple[str, int] | None]:
     """Answer ``GET /metrics`` at ``host:port``; give the host and the port that are listened on.
+
+    Args:
+        registry: what is told.
+        address: ``host:port``; nothing is listened on without it.
+        room: is told when there is no descriptor for a reader.
 
     Raises:
         AddressInUseError: somebody else listens there.
@@ -81,18 +92,64 @@ async def served(registry: CollectorRegistry, address: str | None) -> AsyncItera
             readers -= 1
             writer.close()
 
+    room, loop = room or Room(), asyncio.get_running_loop()
+    adopting: set[asyncio.Task[Any]] = set()
+
+    def accepted(sock: socket.socket, _: Any) -> None:
+        protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=MAX_HEAD_BYTES), serve)
+        task = loop.create_task(_adopt(sock, protocol))
+        adopting.add(task)
+        task.add_done_callback(adopting.discard)
+
     try:
-        server = await asyncio.start_server(serve, host.strip("[]"), int(port), limit=MAX_HEAD_BYTES)
+        sockets = await _bind(host.strip("[]"), int(port))
     except (OSError, OverflowError) as error:  # the latter: a number that is no port
         reason = getattr(error, "strerror", None) or str(error)
         kind = AddressInUseError if getattr(error, "errno", None) == errno.EADDRINUSE else SettingsError
         raise kind(f"SOCKETCLUSTER_METRICS_LISTEN: cannot listen on {address}: {reason}") from None
-    bound = server.sockets[0].getsockname()[:2]
+    bound = sockets[0].getsockname()[:2]
+    acceptors = [Acceptor(sock, accepted, room, of_clients=False) for sock in sockets]
+    for acceptor in acceptors:
+        acceptor.start()
     log.info("metrics", host=bound[0], port=bound[1])
     try:
         yield bound
     finally:
-        server.close()
+        for acceptor in acceptors:
+            acceptor.close()
+
+
+async def _bind(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen at each address of ``host``.
+
+    Raises:
+        OSError: it has none that can be listened on.
+        OverflowError: the number is that of no port.
+    """
+    if not 0 <= port <= 65535:
+        raise OverflowError("a port is between 0 and 65535")
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    with ExitStack() as stack:
+        sockets = []
+        for family, kind, protocol, _, name in dict.fromkeys(found):
+            sock = stack.enter_context(socket.socket(family, kind, protocol))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(name)
+            sock.listen()
+            sockets.append(sock)
+        stack.pop_all()
+    return sockets
+
+
+async def _adopt(sock: socket.socket, protocol: asyncio.Protocol) -> None:
+    try:
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
+    except OSError:  # it has gone
+        sock.close()
 
 
 async def _answer(registry: CollectorRegistry, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

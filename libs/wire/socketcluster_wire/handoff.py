@@ -5,15 +5,19 @@ One packet a client, on a ``SOCK_SEQPACKET`` Unix socket; the descriptor travels
     version  flags  id       [port  length  host]   head
     u8       u8     u64      [u16   u8      ...]    the rest of the packet
 
-and one packet back, as soon as the worker holds the descriptor (kind 0), and later, with the ids of many, when their
-connections have ended (kind 1)::
+and one packet back, as soon as the worker holds the descriptor (kind 0) or finds that it has none for the client, or
+that the kernel had none to pass it by (kind 2), and later, with the ids of many, when their connections have ended
+(kind 1)::
 
     version  kind  id...
     u8       u8    u64...
 
 A balancer that got no acknowledgement gives the client to another worker, after it has made sure that no
 acknowledgement can be sent any more. So a worker touches a client's socket only once its acknowledgement was sent; if
-that fails, it closes its descriptor and forgets the client.
+that fails, it closes its descriptor and forgets the client. A client that was declined is the balancer's, as before.
+
+A side that does not know what the other one says (a later version, a kind that came later) ends the connection, and the
+balancer gives the clients on it that are not acknowledged to another worker.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ _CLIENT = 2
 
 _TAKEN = 0
 _ENDED = 1
+_DECLINED = 2
 
 _START = struct.Struct("!BBQ")
 _CLIENT_START = struct.Struct("!HB")
@@ -118,12 +123,19 @@ class Reply:
     ids: tuple[int, ...]
     """The packets that they came with; one, if it is about a beginning."""
     ended: bool
-    """Have their connections ended? If not, the worker holds the client's descriptor now."""
+    """Have their connections ended?"""
+    declined: bool = False
+    """Has the worker no descriptor for the client? If neither, it holds the client's descriptor now."""
 
 
 def encode_ack(number: int) -> bytes:
     """Return the packet that acknowledges the handover with the id ``number``."""
     return _ACK.pack(VERSION, _TAKEN, number)
+
+
+def encode_decline(number: int) -> bytes:
+    """Return the packet that says that there is no descriptor for the client with the id ``number``."""
+    return _ACK.pack(VERSION, _DECLINED, number)
 
 
 def encode_ended(numbers: Sequence[int]) -> bytes:
@@ -147,7 +159,7 @@ def decode_reply(packet: bytes) -> Reply:
     if rest or not 1 <= count <= MAX_ENDED:
         raise MalformedHandoffError(f"a handoff reply of {len(packet)} bytes")
     version, kind = _REPLY_START.unpack_from(packet)
-    if version != VERSION or kind not in (_TAKEN, _ENDED) or (kind == _TAKEN and count != 1):
+    if version != VERSION or kind not in (_TAKEN, _ENDED, _DECLINED) or (kind != _ENDED and count != 1):
         raise MalformedHandoffError(f"not a handoff reply of version {VERSION}: {packet[:16]!r}")
     ids: tuple[int, ...] = struct.unpack_from(f"!{count}Q", packet, _REPLY_START.size)
-    return Reply(ids, ended=kind == _ENDED)
+    return Reply(ids, ended=kind == _ENDED, declined=kind == _DECLINED)

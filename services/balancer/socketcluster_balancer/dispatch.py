@@ -13,7 +13,7 @@ from socketcluster_balancer.admission import Admission
 from socketcluster_balancer.client import Client
 from socketcluster_balancer.controller import Controller
 from socketcluster_balancer.counters import Counters
-from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
+from socketcluster_balancer.errors import NoDescriptorError, NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.handoff import HandoffLink
 from socketcluster_balancer.limits import Limits
 from socketcluster_balancer.placement import choose
@@ -24,13 +24,15 @@ from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.tickets import TicketKeys
 from socketcluster_balancer.tls import Loaded, load
 from socketcluster_balancer.workers import SUSPICION, Worker
+from socketcluster_runtime.accepting import NO_DESCRIPTOR
+from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.cookies import session_cookie_name
 from socketcluster_runtime.expiry_watch import ExpiryWatch
 from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.room import Room
 from socketcluster_runtime.secret_files import secret_of
 from socketcluster_runtime.splice import Splice
-from socketcluster_runtime.throttle import Throttle
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire import proxy
 
@@ -50,6 +52,7 @@ class Dispatcher:
         proxies: those in front.
         available: returns the workers that may be given clients.
         may_come: returns whether one may be there in a moment, if there is none.
+        room: for clients, in this process.
         controller: whose middleware is asked first; ``None`` if there is none.
     """
 
@@ -61,6 +64,7 @@ class Dispatcher:
         proxies: TrustedProxies,
         available: Callable[[], tuple[Worker, ...]],
         may_come: Callable[[], bool],
+        room: Room,
         controller: Controller | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -73,6 +77,7 @@ class Dispatcher:
         self._cookies = [session_cookie_name(settings.app_name, secure=secure) for secure in (True, False)]
         self._available = available
         self._may_come = may_come
+        self._room = room
         self._draw: Callable[[int], int] = random.randrange
         self._suspicion_ends = 0.0
         self._closed = False
@@ -90,7 +95,9 @@ class Dispatcher:
         self._splices: dict[Splice, bytes | None] = {}  # the keys of those that are counted
         self._spliced = asyncio.Event()
         self._spliced.set()
-        self._refused = Throttle(lambda count: log.warning("no worker for clients: answered 503", clients=count))
+        self._refused = Condition(
+            log, "no worker for clients: answered 503", over="clients find a worker again: none was answered 503"
+        )
 
     @property
     def waiting(self) -> int:
@@ -143,8 +150,8 @@ class Dispatcher:
         """Make the link by which sockets go to ``worker``; there is none where clients come by TLS."""
         if not isinstance(self.reception, PlainReception):
             return None
-        failed = partial(self._failed, worker)
-        return HandoffLink(path, self._settings, self.reception.taken, failed, self._limits.leave)
+        failed, declined = partial(self._failed, worker), partial(self._declined, worker)
+        return HandoffLink(path, self._settings, self.reception.taken, failed, declined, self._limits.leave)
 
     def place(self, client: Client) -> None:
         """Give a client to a worker, let it wait for one, or answer it 503."""
@@ -156,6 +163,9 @@ class Dispatcher:
                 self._suspect(worker, str(error), 1)
                 client.tried += (worker,)
                 continue
+            except NoDescriptorError:
+                self._no_descriptor(client)
+                return
             worker.give()
             return
         self._wait(client)
@@ -249,8 +259,9 @@ class Dispatcher:
         return choose(workers, head.sid, cookie, self._draw)
 
     def _suspect(self, worker: Worker, reason: str, clients: int) -> None:
+        """Choose a worker for a while only if there is no other; ``reason`` is told unless that has been said."""
         now = self._loop.time()
-        if clients and worker.suspect_until <= now and not worker.hung:
+        if clients and worker.suspect_until <= now and not worker.hung and reason:
             log.warning("worker takes no clients", worker=worker.name, reason=reason, clients=clients)
         worker.suspect_until = self._suspicion_ends = now + SUSPICION
 
@@ -263,6 +274,16 @@ class Dispatcher:
         for client in clients:
             client.tried += (worker,)
             self.place(client)
+
+    def _declined(self, worker: Worker, client: Client) -> None:
+        """A worker has no descriptor for a client; its status says so, too."""
+        self._failed(worker, [client], "")
+
+    def _no_descriptor(self, client: Client) -> None:
+        """Answer a client that cannot be given to a worker because this process has no descriptor for that."""
+        self._room.refuse()
+        self._counters.refused["no_descriptor"] += 1
+        self.reception.answer(client, 503)
 
     def _refuse(self, client: Client) -> None:
         self._refused.add()
@@ -290,7 +311,10 @@ class Dispatcher:
                 await _reach(splice, worker, http)
         except OSError as error:  # TimeoutError is one
             splice.abort()
-            self._failed(worker, [client], error.strerror or "no connection in time")
+            if error.errno in NO_DESCRIPTOR:
+                self._no_descriptor(client)
+            else:
+                self._failed(worker, [client], error.strerror or "no connection in time")
             return
         try:
             header = proxy.encode(*client.addresses(), tls=client.secure, key=self._key, balancer=self.id)

@@ -3,8 +3,9 @@
 ::
 
     BalancerError
-    └── WorkerUnreachableError   a worker cannot be given a client now: another one may
-        └── NoHandoffError       its handoff socket is not on this host: bytes can be spliced instead
+    ├── WorkerUnreachableError   a worker cannot be given a client now: another one may
+    │   └── NoHandoffError       its handoff socket is not on this host: bytes can be spliced instead
+    └── NoDescriptorError        the balancer itself has no descriptor for a connection to a worker
     RefusedError                 raised by a controller's middleware: the client is answered with its status
 
 What ends the service is in ``socketcluster_runtime.errors``.
@@ -33,6 +34,10 @@ class WorkerUnreachableError(BalancerError):
 
 class NoHandoffError(WorkerUnreachableError):
     """The worker's handoff socket is not on this host, or closed to this user."""
+
+
+class NoDescriptorError(BalancerError):
+    """The balancer has no descriptor left for a connection to a worker."""
 
 
 class RefusedError(Exception):

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from socketcluster_balancer.deadlines import Deadlines
-from socketcluster_balancer.errors import NoHandoffError, WorkerUnreachableError
+from socketcluster_balancer.errors import NoDescriptorError, NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.plain import PlainClient
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.logging import get_logger
@@ -30,20 +30,22 @@ MAX_IN_FLIGHT = 64
 """Packets that may be without acknowledgement at a time."""
 
 _ABSENT = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
+_EXHAUSTED = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 _DESCRIPTOR = struct.Struct("@i")
 
 
 class HandoffLink:
     """A connection to one worker's handoff socket, opened when it is needed and again after it broke.
 
-    Each client that was submitted comes back once, by ``taken`` or by ``failed``; one that was taken comes back again
-    by ``left``, as its key, when its connection has ended.
+    Each client that was submitted comes back once, by ``taken``, ``failed`` or ``declined``; one that was taken comes
+    back again by ``left``, as its key, when its connection has ended.
 
     Args:
         path: the worker's handoff socket.
         settings: the balancer's.
         taken: is given each client that the worker has acknowledged.
         failed: is given clients that it has not, and why.
+        declined: is given each client that it has no descriptor for.
         left: is given the key of a connection that has ended.
     """
 
@@ -53,12 +55,14 @@ class HandoffLink:
         settings: BalancerSettings,
         taken: Callable[[PlainClient], object],
         failed: Callable[[list[PlainClient], str], object],
+        declined: Callable[[PlainClient], object],
         left: Callable[[bytes], object],
     ) -> None:
         self.path = path
         self._loop = asyncio.get_running_loop()
         self._taken = taken
         self._failed = failed
+        self._declined = declined
         self._left = left
         self._max_queued = settings.max_pending_handovers
         self._sock: socket.socket | None = None
@@ -85,6 +89,7 @@ class HandoffLink:
         Raises:
             NoHandoffError: the worker's handoff socket is not on this host.
             WorkerUnreachableError: nobody listens there, or too many clients are queued.
+            NoDescriptorError: there is none for the connection to the worker.
         """
         if self._sock is None:
             self._connect()
@@ -99,7 +104,10 @@ class HandoffLink:
         self._break(reason)
 
     def _connect(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            raise NoDescriptorError(str(error)) from None
         try:
             sock.connect(self.path)
         except OSError as error:
@@ -124,6 +132,10 @@ class HandoffLink:
                 self._loop.add_writer(self._sock, self._writable)
                 return
             except OSError as error:
+                if error.errno in _EXHAUSTED:  # the kernel's limits on what is under way: not the worker's fault
+                    self._queue.popleft()
+                    self._declined(client)
+                    continue
                 self._break(error.strerror or str(error))
                 return
             self._queue.popleft()
@@ -175,6 +187,9 @@ class HandoffLink:
             if client is None:
                 return f"an acknowledgement of {number}, which is not awaited"
             self._deadlines.discard(number)
+            if reply.declined:
+                self._declined(client)
+                continue
             self._living[number] = client.key
             self._taken(client)
 

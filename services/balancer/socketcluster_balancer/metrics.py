@@ -54,6 +54,12 @@ class BalancerMetrics(Collector):
             "",
             sum(worker.hung for worker in balancer.workers.known),
         )
+        yield _gauge(
+            "workers_full",
+            "Workers without a descriptor for a client.",
+            "",
+            sum(worker.full for worker in balancer.workers.known),
+        )
         yield _counter("worker_hangs", "Times that a worker was found to hang.", "", balancer.workers.hangs)
         if (ends := dispatcher.expiry.ends) is not None:
             text = "When the first certificate of the clients' chain ends, in seconds since 1970."

@@ -18,6 +18,7 @@ from socketcluster_balancer.workers import WorkerDirectory
 from socketcluster_runtime import descriptors
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.room import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 
 log = get_logger(__name__)
@@ -38,7 +39,7 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
     controller = find(settings)
     if controller is not None and not await lifecycle.unless_stopping(controller.run()):
         return
-    balancer = Balancer(settings, controller)
+    balancer = Balancer(settings, controller, lifecycle.room)
     lifecycle.metrics.register(BalancerMetrics(balancer, "plain" if settings.tls_cert is None else "tls"))
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(balancer.workers.run())
@@ -64,8 +65,11 @@ async def _announce(balancer: Balancer, lifecycle: Lifecycle) -> None:
 class Balancer:
     """The balancer's parts, put together."""
 
-    def __init__(self, settings: BalancerSettings, controller: Controller | None = None) -> None:
+    def __init__(
+        self, settings: BalancerSettings, controller: Controller | None = None, room: Room | None = None
+    ) -> None:
         self.counters = Counters()
+        self.room = room or Room()
         self.limits = Limits(settings)
         self.proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_headers)
         if controller is None and not self.limits.count_addresses:  # whose addresses they are matters to nothing here
@@ -77,6 +81,7 @@ class Balancer:
             self.proxies,
             lambda: self.workers.available,
             lambda: self.workers.may_come,
+            self.room,
             controller,
         )
         if controller is not None:
@@ -86,7 +91,7 @@ class Balancer:
             settings, self.counters, self.proxies.by_connection, self.dispatcher.reception.accept
         )
         self.listener = Listener(
-            open_socket(settings), self.entrance.accept, self.counters, answers=settings.tls_cert is None
+            open_socket(settings), self.entrance.accept, self.counters, self.room, answers=settings.tls_cert is None
         )
 
     async def stop(self, timeout: float) -> None:
@@ -103,3 +108,4 @@ class Balancer:
         if telling is not None:
             telling.cancel()
         self.proxies.close()
+        self.room.close()

@@ -145,6 +145,9 @@ class WorkerDirectory:
         self.hangs = 0
         """How often a worker was found to hang."""
         self._own_time = OwnTime()
+        self._full = Condition(
+            log, "worker is out of descriptors: it is given no clients", over="no worker is out of descriptors any more"
+        )
         self._others = Others(lambda: self.available, self.metadata)
         self._workers: dict[str, Worker] = {}
         self._wanted: dict[str, set[str]] = {}
@@ -165,6 +168,7 @@ class WorkerDirectory:
                 if worker.link is not None:
                     worker.link.close("the balancer stops")
                 worker.hanging.close()
+            self._full.close()
 
     @property
     def may_come(self) -> bool:
@@ -228,6 +232,12 @@ class WorkerDirectory:
 
     def _learn(self, worker: Worker, status: WorkerStatus) -> None:
         was = (worker.ready, worker.draining)
+        if status.full:
+            if not worker.full:
+                self._full.add(worker=status.name, worker_id=status.worker_id, connections=status.connections)
+            was = (False, worker.draining)  # that it is not ready is said; and it comes and goes with its clients
+        elif worker.full:
+            was = (True, worker.draining)
         if worker.worker_id != status.worker_id:
             worker.worker_id, worker.name = status.worker_id, status.name
             log.info("worker joined", worker=worker.name, worker_id=worker.worker_id, address=worker.address)

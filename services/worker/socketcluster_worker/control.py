@@ -26,6 +26,7 @@ class Control(rpc.WorkerServicer):
         connections: returns how many clients are connected.
         reaches_stores: returns whether each partition's owner is reached.
         end_relayed: ends the connections that a balancer relays, over so many seconds; returns how many there are.
+        full: returns whether there is no descriptor for a client.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Control(rpc.WorkerServicer):
         connections: Callable[[], int],
         reaches_stores: Callable[[], bool] = lambda: True,
         end_relayed: Callable[[bytes, float], int] = lambda _balancer, _seconds: 0,
+        full: Callable[[], bool] = lambda: False,
     ) -> None:
         self._status = status
         self._status.alive_every_ms = round(1000 * ALIVE_INTERVAL)
         self._connections = connections
         self._reaches_stores = reaches_stores
         self._end_relayed = end_relayed
+        self._full = full
         self._others: dict[object, bool] = {}  # by the stream of a balancer
         self._changed: set[asyncio.Event] = set()
 
@@ -89,6 +92,7 @@ class Control(rpc.WorkerServicer):
                 now.CopyFrom(self._status)
                 now.connections = self._connections()
                 now.reaches_stores = self._reaches_stores()
+                now.full = self._full()
                 if now != told or loop.time() >= due:
                     due = loop.time() + ALIVE_INTERVAL - LOAD_INTERVAL
                     yield now

@@ -216,7 +216,7 @@ class Endpoints:
                 handshake = replace(handshake, has_session=True)
                 self._worker.ws_server.sessions.shown(cookie.brought)
             opens = scope["method"] == "GET" and "sid" not in handshake.query
-            if opens and (reason := self._readiness.reason):  # by a connection that it has kept, or past the balancer
+            if opens and (reason := self._readiness.refusal):  # by a connection that it has kept, or past the balancer
                 refused = PlainTextResponse(f"{reason}\n", 503, headers=_ELSEWHERE)
                 await refused(scope, receive, noting)
                 return
@@ -317,8 +317,8 @@ class Endpoints:
         else:
             reason = self._origins.refusal(handshake)
             refusal = None if reason is None else Refusal(403, ErrorCode.FORBIDDEN, reason)
-        if refusal is None and self._readiness.reason and (engine is None or "sid" not in handshake.query):
-            refusal = Refusal(503, ErrorCode.FORBIDDEN, self._readiness.reason)
+        if refusal is None and self._readiness.refusal and (engine is None or "sid" not in handshake.query):
+            refusal = Refusal(503, ErrorCode.FORBIDDEN, self._readiness.refusal)
         if refusal is not None:
             _refuse(transport, refusal)
             return None

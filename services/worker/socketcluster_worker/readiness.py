@@ -11,11 +11,17 @@ class Readiness:
     def __init__(self) -> None:
         self._tell: Callable[[bool], None] | None = None
         self._reasons: dict[str, str] = {}
+        self._spared: set[str] = set()
 
     @property
     def reason(self) -> str:
         """Why no new clients may come, for people; empty if they may."""
         return next(iter(self._reasons.values()), "")
+
+    @property
+    def refusal(self) -> str:
+        """Why no client may begin on a connection that is there, for people; empty if they may."""
+        return next((reason for what, reason in self._reasons.items() if what not in self._spared), "")
 
     def begin(self, tell: Callable[[bool], None]) -> None:
         """Call ``tell`` with whether clients may come: now, and whenever that changes."""
@@ -30,10 +36,18 @@ class Readiness:
         """Does ``what`` speak against new clients?"""
         return what in self._reasons
 
-    def refuse(self, what: str, reason: str) -> None:
-        """Take no new clients because of ``what``, until it is admitted; ``reason`` says it to people."""
+    def refuse(self, what: str, reason: str, *, spares_connected: bool = False) -> None:
+        """Take no new clients because of ``what``, until it is admitted.
+
+        Args:
+            what: speaks against them.
+            reason: says it to people.
+            spares_connected: may those begin all the same that have a connection already?
+        """
         was_ready = not self._reasons
         self._reasons[what] = reason
+        if spares_connected:
+            self._spared.add(what)
         if was_ready and self._tell is not None:
             self._tell(False)
 

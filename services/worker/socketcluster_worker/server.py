@@ -12,7 +12,9 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
 from socketcluster_runtime import logging
+from socketcluster_runtime.accepting import Acceptor
 from socketcluster_runtime.errors import AddressInUseError, ControllerError, ServiceError
+from socketcluster_runtime.room import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
@@ -21,9 +23,12 @@ from socketcluster_worker.transport.http import HTTPProtocol, Origin
 from socketcluster_worker.transport.mounted_websocket import MountedWebSocket
 from socketcluster_worker.transport.proxied import Proxies, ProxyProtocol
 from socketcluster_worker.transport.relayed import Relayed
+from socketcluster_worker.transport.turned_away import TurnedAway
 
 log = logging.get_logger(__name__)
 
+BACKLOG = 1024
+"""Connections that the kernel keeps for a worker that is busy."""
 CANCEL_TIMEOUT = 1.0
 """Seconds that a request has to end once it is cancelled; the apps are stopped after their last response."""
 KEEP_ALIVE = 75
@@ -38,9 +43,12 @@ class ClientServer:
         http_server: whose mounted apps are started and stopped with the worker (ASGI's lifespan).
         key: what balancers and other workers sign PROXY headers with.
         trusted: those in front that sign nothing.
+        room: for clients.
     """
 
-    def __init__(self, endpoints: Endpoints, http_server: HTTPServer, key: bytes, trusted: TrustedProxies) -> None:
+    def __init__(
+        self, endpoints: Endpoints, http_server: HTTPServer, key: bytes, trusted: TrustedProxies, room: Room
+    ) -> None:
         self._endpoints = endpoints
         self._http_server = http_server
         self._trusted = trusted
@@ -50,8 +58,9 @@ class ClientServer:
         self._state = ServerState()
         self._lifespans: list[LifespanOn] = []
         self._socket: socket.socket | None = None
-        self._listener: asyncio.Server | None = None
-        self._unix: asyncio.Server | None = None
+        self._room = room
+        self._turned_away = TurnedAway()
+        self._acceptors: list[Acceptor] = []
         self._unix_path: Path | None = None
         self._adopting: set[asyncio.Task[None]] = set()
         self._clock: asyncio.TimerHandle | None = None
@@ -97,6 +106,7 @@ class ClientServer:
             self._socket = socket.socket(family, kind, protocol)
             if int(port):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
             self._socket.bind(name)
         except OSError as error:
             self.unbind()
@@ -108,42 +118,33 @@ class ClientServer:
         if self._socket is not None:
             self._socket.close()
 
-    async def listen(self) -> None:
+    def listen(self) -> None:
         """Serve connections to the port that was bound.
 
         Raises:
             AddressInUseError: somebody else took the port meanwhile.
         """
         assert self._socket is not None  # noqa: S101  # bound before
-        loop = asyncio.get_running_loop()
         try:
-            self._listener = await loop.create_server(
-                lambda: ProxyProtocol(self._make_http, self._proxies, self.relayed), sock=self._socket, backlog=1024
-            )
+            self._accept_at(self._socket)
         except OSError as error:
             raise AddressInUseError(f"cannot listen: {error.strerror}") from None
 
-    async def listen_at(self, path: Path) -> None:
+    def listen_at(self, path: Path) -> None:
         """Serve balancers on this host at a Unix socket, too: it costs both sides less than TCP.
 
         Raises:
             ServiceError: nothing can be made there.
         """
         try:
-            sock = _unix_socket(path)
+            self._accept_at(_unix_socket(path))
         except OSError as error:
             raise ServiceError(f"cannot listen for balancers at {path}: {error}") from None
-        self._unix = await asyncio.get_running_loop().create_unix_server(
-            lambda: ProxyProtocol(self._make_http, self._proxies, self.relayed), sock=sock, backlog=1024
-        )
         self._unix_path = path
 
     def take_over(self, client: socket.socket, handoff: Handoff) -> None:
         """Serve a client whose socket a balancer handed over."""
-        protocol = self._make_http(Origin(handoff.client, secure=handoff.tls, placed=True), handoff.head)
-        task = asyncio.get_running_loop().create_task(_adopt(client, protocol))
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
+        self._adopt(client, self._make_http(Origin(handoff.client, secure=handoff.tls, placed=True), handoff.head))
 
     def end_idle(self) -> None:
         """Have HTTP connections end with the answer that they wait for, or at once: the next request goes elsewhere."""
@@ -152,10 +153,9 @@ class ClientServer:
 
     async def close(self, timeout: float) -> None:
         """Take no more connections, let requests finish for at most ``timeout`` seconds, and stop the apps."""
-        if self._listener is not None:
-            self._listener.close()
-        if self._unix is not None:
-            self._unix.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._turned_away.close()
         if self._unix_path is not None:
             self._unix_path.unlink(missing_ok=True)
         self.end_idle()
@@ -173,6 +173,20 @@ class ClientServer:
         if self._clock is not None:
             self._clock.cancel()
 
+    def _accept_at(self, sock: socket.socket) -> None:
+        sock.listen(BACKLOG)
+        acceptor = Acceptor(sock, self._accepted, self._room, refuse=self._turned_away.refuse)
+        acceptor.start()
+        self._acceptors.append(acceptor)
+
+    def _accepted(self, client: socket.socket, _address: object) -> None:
+        self._adopt(client, ProxyProtocol(self._make_http, self._proxies, self.relayed))
+
+    def _adopt(self, client: socket.socket, protocol: asyncio.Protocol) -> None:
+        task = asyncio.get_running_loop().create_task(_adopt(client, protocol))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
     def _make_http(self, origin: Origin, received: bytes) -> HTTPProtocol:
         return HTTPProtocol(self._config, self._state, self._endpoints, self._trusted, origin, received)
 
@@ -182,7 +196,7 @@ class ClientServer:
         self._clock = asyncio.get_running_loop().call_later(1.0, self._tick)
 
 
-async def _adopt(client: socket.socket, protocol: HTTPProtocol) -> None:
+async def _adopt(client: socket.socket, protocol: asyncio.Protocol) -> None:
     try:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, client)
     except OSError as error:  # it went away meanwhile

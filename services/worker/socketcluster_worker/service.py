@@ -15,6 +15,7 @@ from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.metrics import Gauges
+from socketcluster_runtime.room import Room
 from socketcluster_runtime.secret_files import secret_of
 from socketcluster_runtime.store_client import StoreClient
 from socketcluster_runtime.trusted_proxies import TrustedProxies
@@ -46,8 +47,9 @@ log = logging.get_logger(__name__)
 class Service:
     """One worker, from its settings to its end."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, room: Room | None = None) -> None:
         self._settings = settings
+        self._room = room or Room()
         self._secret, self._tls = settings.shared_secret(), settings.rpc_tls()
         identity = Identity(settings.name)
         self._failures = Failures()
@@ -114,6 +116,7 @@ class Service:
             self._worker.http_server,
             proxy_key,
             TrustedProxies(settings.trusted_proxies, settings.proxy_headers),
+            self._room,
         )
 
     async def run(self, lifecycle: Lifecycle) -> None:
@@ -186,20 +189,26 @@ class Service:
 
     async def _listen(self, stack: contextlib.AsyncExitStack, http: tuple[str, int]) -> Control:
         settings = self._settings
-        await self._server.listen()
+        self._server.listen()
         status = pb.WorkerStatus(
             worker_id=self._worker.id, name=settings.name, http_host=http[0], http_port=http[1], tags=settings.tags
         )
         if settings.handoff_dir is not None:
             path = settings.handoff_dir / f"{self._worker.id}.sock"
-            handoff = HandoffServer(path, self._server.take_over)
+            handoff = HandoffServer(path, self._server.take_over, self._room)
             handoff.start()
             stack.callback(handoff.close)
             status.handoff_path = str(path)
             http_path = path.with_suffix(".http")
-            await self._server.listen_at(http_path)
+            self._server.listen_at(http_path)
             status.http_path = str(http_path)
-        control = Control(status, self._connections, lambda: self._client.ready, self._server.relayed.end)
+        control = Control(
+            status,
+            self._connections,
+            lambda: self._client.ready,
+            self._server.relayed.end,
+            lambda: self._room.full,
+        )
         server, health = grpc_runtime.server(self._secret)
         rpc.add_WorkerServicer_to_server(control, server)
         grpc_runtime.listen(server, settings.control_listen, self._tls)
@@ -212,7 +221,16 @@ class Service:
             self._background.spawn(serving, "telling health checks how the worker is")
 
         self._readiness.begin(tell)
+        stack.callback(self._room.close)
+        self._room.changed = self._room_changed
         return control
+
+    def _room_changed(self) -> None:
+        if self._room.full:
+            reason = "this worker has no descriptor for another client"
+            self._readiness.refuse("descriptors", reason, spares_connected=True)
+        else:
+            self._readiness.admit("descriptors")
 
     def _leaving(self) -> Iterable[Callable[[], None]]:
         """Return what tells each client to reconnect, at another worker."""
@@ -248,4 +266,4 @@ async def _ended(pending: asyncio.Future[bytes]) -> None:
 async def serve(settings: WorkerSettings, lifecycle: Lifecycle) -> None:
     """Run a worker with these settings."""
     descriptors.warn_of_limit(descriptors.raise_limit(), 1)
-    await Service(settings).run(lifecycle)
+    await Service(settings, lifecycle.room).run(lifecycle)

@@ -82,6 +82,10 @@ class StandInWorker(WorkerServicer):
         """What came to it when it was silent."""
         self.ack_offset = 0
         """Added to each id that is acknowledged."""
+        self.declines = False
+        """Has it no descriptor for anybody?"""
+        self.declined: list[int] = []
+        """The packets whose clients it has declined."""
         self.tells_ends = True
         """Does it tell which connections have ended?"""
         self.refused_acks: asyncio.Queue[OSError] = asyncio.Queue()
@@ -260,6 +264,11 @@ class StandInWorker(WorkerServicer):
             taken = handoff.decode(packet)
             if self.silent:
                 self.received.put_nowait(taken)
+                sock.close()
+                continue
+            if self.declines:
+                self.declined.append(taken.id)
+                link.send(handoff.encode_decline(taken.id))
                 sock.close()
                 continue
             if self.ack_offset:

@@ -18,6 +18,7 @@ from socketcluster_balancer.plain import PlainClient
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_balancer.workers import Worker, WorkerDirectory
 from socketcluster_proto.v1.worker_pb2 import WorkerStatus
+from socketcluster_runtime.room import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 
 STATUS_INTERVAL = 0.25
@@ -28,7 +29,7 @@ class CountingLink(HandoffLink):
     """Counts the clients that it is given, and sends them nowhere."""
 
     def __init__(self, path: str, settings: BalancerSettings) -> None:
-        super().__init__(path, settings, lambda _: None, lambda *_: None, lambda _: None)
+        super().__init__(path, settings, lambda _: None, lambda *_: None, lambda _: None, lambda _: None)
         self.given = 0
         self.on_client: Callable[[], None] = lambda: None
 
@@ -57,7 +58,7 @@ class Simulation:
         self._directory = WorkerDirectory(settings, lambda _, path: CountingLink(path, settings), lambda: None)
         proxies = TrustedProxies((), "proxy-protocol")
         self._dispatcher = Dispatcher(
-            settings, Limits(settings), Counters(), proxies, lambda: self._directory.available, lambda: True
+            settings, Limits(settings), Counters(), proxies, lambda: self._directory.available, lambda: True, Room()
         )
         self._dispatcher._draw = random.Random(seed + 1).randrange
         self.workers: dict[str, Worker] = {}

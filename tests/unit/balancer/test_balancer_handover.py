@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import logging
+import os
+import resource
 import socket
 from typing import Any
 
@@ -149,3 +153,93 @@ async def test_a_full_handoff_socket_is_waited_for(bench: Bench) -> None:
     await bench.until(lambda: pending(known) == 150)
     worker.resume_taking()
     assert {answer.said["via"] for answer in await asyncio.gather(*clients)} == {"handoff"}
+
+
+async def test_a_client_that_a_worker_declines_goes_to_another_and_the_link_stays(bench: Bench, log_lines: Any) -> None:
+    full, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
+    balancer = await bench.start(full, other, handoff_timeout=60)
+    async with bench.client() as (_, writer):
+        writer.write(request("/?sid=aaaaaaaa.1", b"x")[:-1])
+        known = next(worker for worker in bench.available if worker.worker_id == "aaaaaaaa")
+        await bench.until(lambda: known.link.living == 1)
+        full.declines = True
+        for _ in range(3):
+            assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "bbbbbbbb"
+            known.suspect_until = 0.0
+        assert len(full.declined) == 3
+        assert len(full._links) == known.link.living == balancer.limits.connections == 1
+        full.declines = False
+        assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "aaaaaaaa"
+        writer.write(b"x")
+    assert not log_lines(logging.WARNING)
+
+
+async def test_if_all_workers_are_full_clients_are_told_at_once_and_served_when_there_is_room(
+    bench: Bench, log_lines: Any
+) -> None:
+    workers = [await bench.worker(letter * 8) for letter in "ab"]
+    await bench.start(*workers, worker_wait=3600)
+    for worker in workers:
+        worker.declines = True
+    early = asyncio.ensure_future(bench.get())  # before the workers say that they are full
+    await bench.until(lambda: all(worker.declined for worker in workers))
+    for worker in workers:
+        await worker.tell(ready=False, full=True)
+    assert (await early).status == 503
+    answer = await bench.get()
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    for worker in workers:
+        worker.declines = False
+        await worker.tell(ready=True, full=False)
+    await bench.until(lambda: len(bench.available) == 2)
+    assert (await bench.get()).status == 200
+    full = "worker is out of descriptors: it is given no clients"
+    assert log_lines(logging.WARNING) == [full, "no worker for clients: answered 503"]
+    assert "worker not ready" not in log_lines(logging.INFO)
+
+
+@pytest.mark.parametrize("handoff", [True, False])
+async def test_a_balancer_without_descriptors_says_so_itself_and_blames_no_worker(
+    bench: Bench, log_lines: Any, handoff: bool
+) -> None:
+    worker = await bench.worker("aaaaaaaa", handoff=handoff)
+    balancer = await bench.start(worker, worker_wait=3600)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with bench.client() as (reader, writer):
+        await bench.until(lambda: balancer.limits.connections == 1)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))  # nothing can be opened from here on
+        try:
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert balancer.counters.refused["no_descriptor"] == 1
+    assert not bench.available[0].suspect_until
+    assert log_lines(logging.WARNING) == ["out of descriptors: new clients are refused"]
+    assert (await bench.get()).status == 200
+
+
+async def test_a_kernel_that_passes_no_more_descriptors_costs_that_client_and_not_the_link(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
+    await bench.start(worker, other)
+    assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "aaaaaaaa"
+    known = next(worker for worker in bench.available if worker.worker_id == "aaaaaaaa")
+    own = known.link._sock
+
+    class Full:
+        def sendmsg(self, *_: object) -> int:
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(own, name)
+
+    known.link._sock = Full()
+    assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "bbbbbbbb"
+    known.link._sock = own
+    known.suspect_until = 0.0
+    assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "aaaaaaaa"
+    assert len(worker._links) == 1

@@ -202,7 +202,7 @@ async def test_out_of_descriptors_new_clients_are_refused_and_the_old_are_served
         await loop.sock_sendall(early, b"TP/1.1\r\n\r\n")
         assert (await loop.sock_recv(early, 100)).startswith(b"HTTP/1.1 200")
     assert (await bench.get()).status == 200
-    assert "out of descriptors: refusing" in log_lines(logging.ERROR)
+    assert "out of descriptors: new clients are refused" in log_lines(logging.ERROR)
 
 
 async def test_the_balancers_own_answers_close_only_after_the_client(bench: Bench) -> None:

@@ -77,8 +77,9 @@ def test_the_balancer_s_own_pause_is_no_silence_of_the_workers() -> None:
 async def test_a_worker_that_hangs_is_told_once_and_gets_no_clients_until_it_is_heard_again(
     bench: Bench, log_lines: Any
 ) -> None:
-    hung, other = await bench.worker("aaaaaaaa", **PROMISE), await bench.worker("bbbbbbbb")
+    hung, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
     balancer = await bench.start(hung, other)
+    await hung.tell(**PROMISE)
     await bench.until(lambda: len(bench.available) == 1)
     assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "bbbbbbbb"
     assert (await bench.get("/", cookie="socketcluster.session=aaaaaaaa12.sig")).said["worker"] == "bbbbbbbb"
@@ -97,7 +98,7 @@ async def test_a_worker_of_an_older_release_promises_no_signs_and_never_hangs(
     monkeypatch.setattr("socketcluster_balancer.signs_of_life.HANG_AFTER", 0.0)
     monkeypatch.setattr("socketcluster_balancer.workers.LOOK_INTERVAL", 0.001)
     old, new = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb", alive_every_ms=1)
-    await bench.start(old, new)
+    await bench.start(workers=[old.address, new.address])
     await bench.until(lambda: [worker.worker_id for worker in bench.available] == ["aaaaaaaa"])
 
 

@@ -23,6 +23,11 @@ def test_an_acknowledgement_names_its_packet(number: int) -> None:
     assert handoff.decode_reply(handoff.encode_ack(number)) == Reply((number,), ended=False)
 
 
+@given(IDS)
+def test_a_decline_names_its_packet(number: int) -> None:
+    assert handoff.decode_reply(handoff.encode_decline(number)) == Reply((number,), ended=False, declined=True)
+
+
 @given(st.lists(IDS, min_size=1, max_size=handoff.MAX_ENDED))
 def test_many_ended_connections_are_named_at_once(numbers: list[int]) -> None:
     packet = handoff.encode_ended(numbers)
@@ -50,6 +55,8 @@ def test_any_bytes_are_a_packet_or_the_documented_error(data: bytes) -> None:
 @given(st.binary(max_size=handoff.MAX_REPLY_BYTES + 20))
 @example(bytes([handoff.VERSION, 0]) + bytes(16))
 @example(bytes([handoff.VERSION, 2]) + bytes(8))
+@example(bytes([handoff.VERSION, 2]) + bytes(16))
+@example(bytes([handoff.VERSION, 3]) + bytes(8))
 @example(bytes([handoff.VERSION, 1]))
 @example(bytes([handoff.VERSION, 1]) + bytes(8))
 @example(bytes([handoff.VERSION, 1]) + bytes(8 * handoff.MAX_ENDED + 8))
@@ -58,7 +65,10 @@ def test_any_bytes_are_a_reply_or_the_documented_error(data: bytes) -> None:
         reply = handoff.decode_reply(data)
     except MalformedHandoffError:
         return
-    assert (handoff.encode_ended(reply.ids) if reply.ended else handoff.encode_ack(*reply.ids)) == data
+    if reply.ended:
+        assert handoff.encode_ended(reply.ids) == data
+    else:
+        assert (handoff.encode_decline if reply.declined else handoff.encode_ack)(*reply.ids) == data
 
 
 @pytest.mark.parametrize("decode", [handoff.decode, handoff.decode_reply])

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from socketcluster_runtime import logging
+from socketcluster_runtime.accepting import Acceptor
 from socketcluster_runtime.errors import ServiceError
+from socketcluster_runtime.room import Room
 from socketcluster_wire import handoff as wire
 from socketcluster_wire.errors import MalformedHandoffError
 
@@ -114,11 +116,14 @@ class HandoffServer:
     Args:
         path: where; made anew, since nobody else of that name can be alive.
         take_over: is called with each client's socket and what is known of it.
+        room: for clients.
     """
 
-    def __init__(self, path: Path, take_over: TakeOver) -> None:
+    def __init__(self, path: Path, take_over: TakeOver, room: Room) -> None:
         self._path = path
         self._take_over = take_over
+        self._room = room
+        self._acceptor: Acceptor | None = None
         self._loop = asyncio.get_running_loop()
         self._balancers: set[BalancerLink] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
@@ -137,27 +142,19 @@ class HandoffServer:
             self._listener.close()
             raise ServiceError(f"cannot listen for balancers at {self._path}: {error}") from None
         self._listener.listen(16)
-        self._listener.setblocking(False)
-        self._loop.add_reader(self._listener, self._accept)
+        self._acceptor = Acceptor(self._listener, self._accepted, self._room, of_clients=False)
+        self._acceptor.start()
 
     def close(self) -> None:
         """Take no more clients."""
-        if self._listener.fileno() >= 0:
-            self._loop.remove_reader(self._listener)
-            self._listener.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor = None
             self._path.unlink(missing_ok=True)
         for balancer in tuple(self._balancers):
             self._drop(balancer)
 
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            log.warning("a balancer could not be accepted", error=str(error))
-            return
-        sock.setblocking(False)
+    def _accepted(self, sock: socket.socket, _address: object) -> None:
         balancer = BalancerLink(sock)
         self._balancers.add(balancer)
         self._loop.add_reader(sock, self._read, balancer)
@@ -165,7 +162,7 @@ class HandoffServer:
     def _read(self, balancer: BalancerLink) -> None:
         for _ in range(PACKETS_A_TURN):
             try:
-                packet, descriptors, _, _ = socket.recv_fds(
+                packet, descriptors, flags, _ = socket.recv_fds(
                     balancer.sock, wire.MAX_PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC
                 )
             except (BlockingIOError, InterruptedError):
@@ -177,7 +174,12 @@ class HandoffServer:
             if not packet:
                 self._drop(balancer)
                 return
-            if not self._received(balancer, packet, descriptors):
+            if not descriptors and flags & socket.MSG_CTRUNC:  # the kernel had none to give
+                self._room.refuse()
+                goes_on = self._decline(balancer, packet)
+            else:
+                goes_on = self._received(balancer, packet, descriptors)
+            if not goes_on:
                 self._drop(balancer)
                 return
 
@@ -194,6 +196,9 @@ class HandoffServer:
             os.close(descriptors[0])
             log.warning("a descriptor that is no socket", error=str(error))
             return False
+        if not self._room.admits(descriptors[0]):
+            client.close()
+            return self._decline(balancer, packet)
         try:
             handoff = wire.decode(packet)
             balancer.sock.send(wire.encode_ack(handoff.id))
@@ -205,6 +210,15 @@ class HandoffServer:
         client.balancer, client.number = balancer, handoff.id
         client.setblocking(False)
         self._take_over(client, handoff)
+        return True
+
+    def _decline(self, balancer: BalancerLink, packet: bytes) -> bool:
+        """Leave a client to its balancer; return whether that can go on."""
+        try:
+            balancer.sock.send(wire.encode_decline(wire.decode(packet).id))
+        except (MalformedHandoffError, OSError) as error:
+            log.warning("a client could not be declined", error=str(error))
+            return False
         return True
 
     def _drop(self, balancer: BalancerLink) -> None:

@@ -1,0 +1,191 @@
+"""Descriptors for clients, and what is done when there are none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import structlog
+from support.worker import until
+
+from socketcluster_runtime import accepting, room
+from socketcluster_runtime.accepting import Acceptor
+from socketcluster_runtime.room import RESERVE, Room
+
+OUT = "out of descriptors: new clients are refused"
+
+
+def next_descriptor() -> int:
+    """Return the number that the next descriptor has."""
+    descriptor = os.dup(0)
+    os.close(descriptor)
+    return descriptor
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[str], int]]:
+    """How often an event was logged."""
+    with structlog.testing.capture_logs() as captured:
+        yield lambda event: sum(line["event"] == event for line in captured)
+
+
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "LOOK_INTERVAL", 0.005)
+    monkeypatch.setattr(accepting, "PAUSE", 0.005)
+
+
+def listener() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0), backlog=64)
+
+
+async def connect(stack: ExitStack, to: socket.socket) -> socket.socket:
+    sock = stack.enter_context(socket.socket())
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, to.getsockname())
+    return sock
+
+
+async def read(sock: socket.socket) -> bytes:
+    return await asyncio.get_running_loop().sock_recv(sock, 100)
+
+
+@pytest.mark.parametrize(("limit", "most"), [(80, 70), (1024, 1024 - RESERVE), (16, 14)])
+async def test_clients_leave_some_descriptors_to_the_process(limit: int, most: int) -> None:
+    room = Room(lambda: limit)
+    assert room.admits(most - 1)
+    assert not room.full
+    assert not room.admits(most)
+    assert room.full
+    assert room.refused == 1
+    room.close()
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_a_full_process_has_room_again_when_descriptors_are_free_and_says_each_once(
+    lines: Callable[[str], int],
+) -> None:
+    limits = [16]
+    changes: list[bool] = []
+    room = Room(lambda: limits[0])
+    room.changed = lambda: changes.append(room.full)
+    for _ in range(100):
+        assert not room.admits(next_descriptor() + 16)
+    assert changes == [True]
+    assert lines(OUT) == 1
+    await asyncio.sleep(0.02)
+    assert room.full
+    limits[0] = 10_000
+    await until(lambda: not room.full)
+    assert changes == [True, False]
+    assert room.admits(next_descriptor())
+    assert lines(OUT) == 1
+    room.close()
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_what_clients_cannot_have_is_refused_and_what_is_not_theirs_is_let_in() -> None:
+    got: list[socket.socket] = []
+    with ExitStack() as stack:
+        clients, own = listener(), listener()
+        room = Room(lambda: 1)  # none for clients
+        refused: list[bool] = []
+
+        def refuse(sock: socket.socket, at_once: bool) -> None:
+            refused.append(at_once)
+            sock.send(b"full")
+            sock.close()
+
+        acceptors = [
+            Acceptor(clients, lambda sock, _: got.append(sock), room, refuse=refuse),
+            Acceptor(own, lambda sock, _: got.append(sock), room, of_clients=False),
+        ]
+        for acceptor in acceptors:
+            acceptor.start()
+        assert await read(await connect(stack, clients)) == b"full"
+        await connect(stack, own)
+        await until(lambda: got)
+        assert refused == [False]
+        assert len(got) == room.refused == 1
+        got[0].close()
+        for acceptor in acceptors:
+            acceptor.close()
+        room.close()
+
+
+class NoDescriptors(socket.socket):
+    """A listening socket of a process that has opened all that it may, but for what the test says."""
+
+    free: Callable[[], bool]
+    tried = 0
+
+    def accept(self) -> Any:
+        self.tried += 1
+        if not self.free():
+            raise OSError(24, "Too many open files")
+        return super().accept()
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_with_the_last_descriptor_clients_are_told_and_then_others_are_served(
+    monkeypatch: pytest.MonkeyPatch, lines: Callable[[str], int]
+) -> None:
+    """The spare descriptor is what lets the kernel accept, so there is one to accept with while it is not held."""
+    with ExitStack() as stack:
+        sock = NoDescriptors(socket.AF_INET, socket.SOCK_STREAM)
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(64)
+        room = Room()
+        got: list[socket.socket] = []
+        refused: list[bool] = []
+
+        def refuse(sock: socket.socket, at_once: bool) -> None:
+            refused.append(at_once)
+            sock.send(b"full")
+            sock.close()
+
+        acceptor = Acceptor(sock, lambda sock, _: got.append(sock), room, refuse=refuse)
+        out = True
+        sock.free = lambda: acceptor._spare is None or not out
+        waiting = [await connect(stack, sock) for _ in range(5)]
+        acceptor.start()
+        assert [await read(client) for client in waiting] == [b"full"] * 5
+        assert refused == [True] * 5
+        assert room.full
+        assert acceptor.paused
+        assert lines(OUT) == 1
+        out = False
+        await connect(stack, sock)
+        await until(lambda: got)
+        got[0].close()
+        acceptor.close()
+        room.close()
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_without_any_descriptor_accepting_pauses_instead_of_spinning(
+    monkeypatch: pytest.MonkeyPatch, lines: Callable[[str], int]
+) -> None:
+    monkeypatch.setattr(accepting, "PAUSE", 3600)
+    with ExitStack() as stack:
+        sock = NoDescriptors(socket.AF_INET, socket.SOCK_STREAM)
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(64)
+        sock.free = lambda: False
+        room = Room()
+        acceptor = Acceptor(sock, lambda sock, _: None, room, of_clients=False)
+        await connect(stack, sock)
+        acceptor.start()
+        await until(lambda: acceptor.paused)
+        tried = sock.tried
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert sock.tried == tried
+        assert lines(OUT) == 1
+        acceptor.close()
+        room.close()
