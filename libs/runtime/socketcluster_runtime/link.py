@@ -61,6 +61,8 @@ class StoreLink:
         self.address = address
         self.linked = False
         """Has the present stream brought a reply?"""
+        self.heard_at = -math.inf
+        """When the store said something last, by the clock that tells the deadlines of operations."""
         self.stale: dict[int, int] = {}
         """By the id of an operation that was taken back after it was sent, how many answers to it are still to come."""
         self._opening = opening

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from secrets import token_hex
@@ -99,11 +98,8 @@ class StoreClient:
         self._opening = store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=_new_incarnation())
         self.workers = WorkerDirectory()
         """Where the workers are that the stores know."""
-        self.reach = StoreReach(timeout)
-        """Which partitions' owners have not been reached for so long that operations fail."""
         self._links = StoreLinks(addresses, self._opening, secret, self, tls)
         self._timeout = timeout
-        self._heard_at = -math.inf  # by ``clock``, when a store said something last
         self._on_session_message = on_session_message
         self._on_session_destroyed = on_session_destroyed
         self._on_session_over = on_session_over
@@ -115,6 +111,8 @@ class StoreClient:
         self._ids = itertools.count(1)
         self._renewing: dict[int, Route] = {}
         self._routes: list[Route] = []
+        self.reach = StoreReach(timeout, self._routes)
+        """Which partitions' owners have not been reached for so long that operations fail."""
         self._untold = Untold(self._routes)
         gone, over = partial(self._gone, on_session_destroyed), partial(self._gone, on_session_over)
         self._routes += [
@@ -321,9 +319,9 @@ class StoreClient:
 
     def on_reply(self, link: StoreLink, reply: store_pb2.LinkReply) -> None:
         """Take a link's reply."""
-        self._heard_at = clock()
+        link.heard_at = clock()
         if self.reach.silent:
-            self.reach.heard()
+            self.reach.heard(link)
         if reply.HasField("announcement"):
             self._announced(link, reply.announcement)
         if reply.HasField("directory"):
@@ -341,6 +339,7 @@ class StoreClient:
     def on_broken(self, link: StoreLink) -> None:
         """Take back what is in flight on a link."""
         self._fail_overdue()  # another store may be sent the rest at once
+        self.reach.broken(link)
         for route in self._routes:
             route.broken(link)
         link.stale.clear()  # no answer comes any more
@@ -478,10 +477,10 @@ class StoreClient:
         ids = {pending.operation.id for pending in overdue}
         for link in self._links:
             link.forget(ids)
-        if self._heard_at < overdue[0].deadline - self._timeout:
-            self.reach.unanswered()
         for pending in overdue:
             operation = pending.operation
+            if silent := self._routes[operation.partition].asked_in_vain(pending, self._timeout):
+                self.reach.unanswered(silent)
             text = f"no store answered {described(operation)} within {self._timeout:g} s"
             name = operation_name(operation.verb)
             self._fail(pending, StoreUnavailableError(text, operation=name, keys=operation.keys))

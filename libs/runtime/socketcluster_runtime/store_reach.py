@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
 from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_runtime.logging import get_logger
-from socketcluster_runtime.routing import PARTITION_COUNT
 
 log = get_logger(__name__)
 
@@ -16,21 +16,33 @@ TOGETHER = 1.0
 """Seconds within which partitions that lost their owners are taken to have lost them by one cause."""
 
 
+class Owned(Protocol):
+    """The route of a partition."""
+
+    number: int
+
+    @property
+    def owner(self) -> object:
+        """The link to its owner, if there is one."""
+
+
 class StoreReach:
     """Tells which partitions this worker has not reached for so long that operations on them fail.
 
     A partition is *unreached* that has had no owner with a link to this worker for ``timeout`` seconds, and of which no
-    store says why, or for which an operation has waited as long in vain and there is none. All are when operations had
-    no answer for as long and no store has said anything meanwhile: the network swallows what is sent, and the links do
-    not know yet that they are broken. A store that hangs, or dies, is replaced before that.
+    store says why, or for which an operation has waited as long in vain and there is none. So are those of a store that
+    did not answer an operation for as long, nor said anything else meanwhile: the network swallows what is sent, and
+    the link does not know yet that it is broken. A store that hangs, or dies, is replaced before that.
 
     Args:
         timeout: seconds that operations wait.
+        routes: of all partitions.
     """
 
-    def __init__(self, timeout: float) -> None:
-        self.silent = False
-        """Has no store said anything for that long, though it was asked?"""
+    def __init__(self, timeout: float, routes: Sequence[Owned]) -> None:
+        self._routes = routes
+        self.silent: set[object] = set()
+        """The links to stores that said nothing for that long, though they were asked."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when ``unreached`` is another number."""
         self._timeout = timeout
@@ -53,7 +65,9 @@ class StoreReach:
     @property
     def unreached(self) -> int:
         """How many partitions are unreached."""
-        return PARTITION_COUNT if self.silent else len(self._lost)
+        if not self.silent:
+            return len(self._lost)
+        return len(self._lost.union(route.number for route in self._routes if route.owner in self.silent))
 
     def note_missing(self, numbers: Collection[int]) -> None:
         """Note which partitions have no owner, and no reason why, among all that there are."""
@@ -62,8 +76,6 @@ class StoreReach:
         now = asyncio.get_running_loop().time()
         self._missing = {number: self._missing.get(number, now) for number in numbers}
         self._lost.intersection_update(self._missing)
-        if self.silent:
-            self._lost.update(self._missing)
         self._arm()
         self._tell()
 
@@ -71,8 +83,6 @@ class StoreReach:
         """Note that a partition has no owner any more."""
         if number not in self._missing and not self._closed:
             self._missing[number] = asyncio.get_running_loop().time()
-            if self.silent:
-                self._lost.add(number)
             self._arm()
 
     def failed(self, number: int, error: StoreUnavailableError) -> None:
@@ -86,17 +96,24 @@ class StoreReach:
         else:
             self._failing.add(last=str(error))
 
-    def unanswered(self) -> None:
-        """Note that operations were not answered, and that no store has said anything since the first was sent."""
-        if not self.silent:
-            self.silent = True
-            self._lost.update(self._missing)
+    def unanswered(self, link: object) -> None:
+        """Note that a store did not answer an operation, nor said anything since."""
+        if not self._closed:
+            self.silent.add(link)
             self._tell()
 
-    def heard(self) -> None:
+    def heard(self, link: object) -> None:
         """Note that a store has said something."""
-        self.silent = False
+        self.silent.discard(link)
         self._tell()
+
+    def broken(self, link: object) -> None:
+        """Note that a link is about to count as broken: what a silent store had stays unreached."""
+        if link in self.silent:
+            numbers = [route.number for route in self._routes if route.owner is link]
+            self.silent.discard(link)
+            self._lost.update(numbers)
+            self._missing |= dict.fromkeys(numbers, asyncio.get_running_loop().time() - self._timeout)
 
     def close(self) -> None:
         """Look and say nothing more."""

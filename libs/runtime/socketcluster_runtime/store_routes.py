@@ -70,6 +70,9 @@ forget what they have applied after a while, so an operation that slept for long
 class Sender(Protocol):
     """The link to a store."""
 
+    heard_at: float
+    """When the store said something last, by ``clock``."""
+
     def send(self, operation: Operation) -> None:
         """Send an operation, after those before it."""
 
@@ -285,6 +288,13 @@ class Route:
             return False
         self.sessions.forget(session_id)
         return True
+
+    def asked_in_vain(self, pending: Pending, timeout: float) -> Sender | None:
+        """Return the link to the store that has said nothing since an overdue operation, if that was sent to it."""
+        link = self.sent_to
+        if link is None or pending.operation.id not in self.in_flight or link.heard_at > pending.deadline - timeout:
+            return None
+        return link
 
     def forget(self, operation_id: int) -> None:
         """Forget an operation that nobody waits for any more."""

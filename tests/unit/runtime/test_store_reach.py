@@ -87,19 +87,49 @@ async def test_links_that_swallow_everything_are_noticed_by_what_has_no_answer()
     await client.close()
 
 
-async def test_one_store_of_several_that_does_not_answer_is_another_matter() -> None:
+def halves(client: StoreClient) -> tuple[HandLink, HandLink, str]:
+    """Return the links to two stores with half of the partitions each, and a session that the first one has."""
+    first, second = HandLink(client), HandLink(client, "b:1")
+    announce(client, first, range(32))
+    announce(client, second, range(32, 64))
+    return first, second, next(f"s{number}" for number in range(100) if partition_of(f"s{number}") < 32)
+
+
+async def test_of_several_stores_one_says_nothing() -> None:
     client = make_client(timeout=SOON)
-    silent, well = HandLink(client), HandLink(client, "b:1")
-    announce(client, silent, range(32))
-    announce(client, well, range(32, 64))
-    session = next(f"s{number}" for number in range(100) if partition_of(f"s{number}") < 32)
-    waiting = asyncio.ensure_future(unavailable(client, session))
-    await asyncio.sleep(0)
-    announce(client, well, range(32, 64))
+    silent, well, session = halves(client)
+    await unavailable(client, session)
+    assert client.reach.unreached == 32
+    client.on_reply(silent, store_pb2.LinkReply())
+    assert client.reach.unreached == 0
+    await unavailable(client, session)
+    assert client.reach.unreached == 32
+    announce(client, well, epoch=2)  # it was replaced, and its link does not know yet
+    assert client.reach.unreached == 0
+    silent.break_()
+    assert client.reach.unreached == 0
+    await client.close()
+
+
+async def test_a_store_that_says_other_things_meanwhile_is_reached() -> None:
+    client = make_client(timeout=SOON)
+    slow, _, session = halves(client)
     with structlog.testing.capture_logs() as log:
+        waiting = asyncio.ensure_future(unavailable(client, session))
+        await asyncio.sleep(0)
+        client.on_reply(slow, store_pb2.LinkReply())
         await waiting
     assert client.reach.unreached == 0
     assert lines(log) == [FAILING]
+    await client.close()
+
+
+async def test_who_was_not_asked_need_not_answer() -> None:
+    client = make_client(timeout=SOON)
+    link = HandLink(client)
+    announce(client, link, range(1, PARTITION_COUNT))
+    await unavailable(client, next(f"s{number}" for number in range(1000) if partition_of(f"s{number}") == 0))
+    assert client.reach.unreached == 1
     await client.close()
 
 

@@ -35,7 +35,7 @@ class Reach(StoreReach):
     """What is reached, as a test says."""
 
     def __init__(self) -> None:
-        super().__init__(timeout=10)
+        super().__init__(10, [])
         self._count = 0
 
     @property
