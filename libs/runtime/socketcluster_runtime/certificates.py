@@ -52,6 +52,11 @@ def outdated(chain: Chain) -> str:
     )
 
 
+def summary(chain: Chain) -> str | None:
+    """Return the name of a chain's first certificate, and until when it is valid; ``None`` of an empty chain."""
+    return f"{name_of(chain[0])}, until {written(chain[0].not_valid_after_utc)}" if chain else None
+
+
 def written(moment: datetime) -> str:
     """Return a time as logs show it."""
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -50,8 +50,8 @@ class RpcTls:
         if self._watch is not None:
             self._watch.close()
 
-    def reload(self) -> None:
-        """Read the files again, for the connections to come.
+    def reload(self) -> str | None:
+        """Read the files again, for the connections to come; return what the certificate is now.
 
         Raises:
             SettingsError: as :func:`load_rpc_tls`; what was read before stays.
@@ -60,6 +60,9 @@ class RpcTls:
         self.cert, self.key, self.ca = now.cert, now.key, now.ca
         if self._watch is not None:
             self.watch()
+        from socketcluster_runtime.certificates import read_chain, summary  # see watch
+
+        return summary(read_chain(self.cert))
 
 
 def load_rpc_tls(cert: Path, key: Path, ca: Path, name: str) -> RpcTls:

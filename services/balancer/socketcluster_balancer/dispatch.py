@@ -25,6 +25,7 @@ from socketcluster_balancer.tickets import TicketKeys
 from socketcluster_balancer.tls import Loaded, load
 from socketcluster_balancer.workers import SUSPICION, Worker
 from socketcluster_runtime.accepting import NO_DESCRIPTOR
+from socketcluster_runtime.certificates import summary
 from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.cookies import session_cookie_name
 from socketcluster_runtime.expiry_watch import ExpiryWatch
@@ -109,14 +110,17 @@ class Dispatcher:
         """How many clients' bytes are copied."""
         return len(self._splices)
 
-    def reload_certificate(self) -> None:
-        """Read the certificate again, for the handshakes to come.
+    def reload_certificate(self) -> str | None:
+        """Read the certificate again, for the handshakes to come; return what it is now.
 
         Raises:
             SettingsError: it cannot be used; the one before stays.
         """
-        if isinstance(self.reception, SecureReception):
-            self.reception.context = self._load().context
+        if not isinstance(self.reception, SecureReception):
+            return None
+        loaded = self._load()
+        self.reception.context = loaded.context
+        return summary(loaded.chain)
 
     def _open(self) -> Reception[Any]:
         complete = self.place if self.admission is None else self.admission.examine

@@ -298,7 +298,9 @@ async def test_a_new_certificate_is_for_the_clients_to_come(
         with pytest.raises(SettingsError, match="tls_key: the key does not belong"):  # it is not there yet
             balancer.dispatcher.reload_certificate()
         second.key.replace(files.key)
-        balancer.dispatcher.reload_certificate()
+        said = balancer.dispatcher.reload_certificate()
+        assert said is not None
+        assert said.startswith("CN=second, until ")
         async with connected(bench, trusting(files)) as (_, renewed):
             subject = dict(pair for part in renewed.get_extra_info("peercert")["subject"] for pair in part)
         assert subject["commonName"] == "second"

@@ -14,6 +14,7 @@ from socketcluster_runtime.certificates import (
     name_of,
     outdated,
     read_chain,
+    summary,
     unknown_issuer,
     why_disordered,
     why_mismatched,
@@ -123,5 +124,7 @@ def test_what_is_outdated_is_named_with_its_dates(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     over = read_chain(authority.issue("over", days=-2)[0].read_bytes())
     assert outdated(read_chain(authority.cert.read_bytes())) == ""
+    assert summary(()) is None
     begin, end = over[0].not_valid_before_utc, over[0].not_valid_after_utc
+    assert summary(over) == f"CN=over, until {end:%Y-%m-%dT%H:%M:%SZ}"
     assert outdated(over) == f"CN=over is valid from {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}"

@@ -107,6 +107,7 @@ async def test_the_end_of_a_certificate_is_told_at_the_start_and_after_reading_a
         authority.issue("own", days=2)
         lifecycle.reload()
     tls.close()
+    assert [line["now"].partition(",")[0] for line in lines if line["event"] == "read again"] == ["CN=own"]
     assert [line["option"] for line in lines if line["event"] == "a certificate expires soon"] == [
         "rpc_tls_cert",
         "rpc_tls_ca",
