@@ -167,6 +167,7 @@ SEEDS: dict[str, list[bytes]] = {
     "handoff_packet": [
         handoff.encode(handoff.Handoff(7, b"GET / HTTP/1.1\r\n\r\n", tls=True, client=("2001:db8::1", 5))),
         handoff.encode_ack(7),
+        handoff.encode_decline(7),
         handoff.encode_ended([7, 8]),
     ],
     "forwarded_fields": [

@@ -161,6 +161,11 @@ class Service:
                         "Sessions that somebody here holds.",
                         lambda: self._sessions.known,
                     ),
+                    (
+                        "socketcluster_worker_refused_for_descriptors",
+                        "Clients refused so far because there was no descriptor for them.",
+                        lambda: self._room.refused,
+                    ),
                 )
             )
             lifecycle.ready()

@@ -70,7 +70,8 @@ async def test_handovers_that_fail_and_those_under_way_are_told(bench: Bench, re
     mute.silent = True
     await bench.start(mute, handoff_timeout=300, worker_wait=0)
     waiting = asyncio.ensure_future(bench.get())
-    await bench.until(lambda: read("handovers_pending") == 1)
+    await mute.received.get()
+    assert read("handovers_pending") == 1
     mute.break_links()
     assert (await waiting).status == 503
     assert read("handovers_failed_total") >= 1
@@ -99,6 +100,20 @@ async def test_refusals_are_told_by_their_reason(
     assert {each: read("refused_total", reason=each) for each in REASONS} == {
         each: float(each == reason) for each in REASONS
     }
+
+
+async def test_workers_that_hang_or_are_full_are_told(bench: Bench, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socketcluster_balancer.signs_of_life.HANG_AFTER", 0.05)
+    monkeypatch.setattr("socketcluster_balancer.workers.LOOK_INTERVAL", 0.01)
+    hung, full = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
+    await bench.start(hung, full)
+    assert [read(name) for name in ("workers_hung", "workers_full", "worker_hangs_total")] == [0, 0, 0]
+    await hung.tell(alive_every_ms=10)
+    await full.tell(ready=False, full=True)
+    await bench.until(
+        lambda: [read(name) for name in ("workers_hung", "workers_full", "worker_hangs_total")] == [1, 1, 1]
+    )
+    assert read("workers_ready") == 0
 
 
 async def test_clients_of_tls_are_told_apart(bench: Bench, read: Any, tmp_path: Path) -> None:
