@@ -82,7 +82,8 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
         await service.partitions.settled.wait()
         await rpc.set_serving(health, serving=not service.partitions.aside)
         lifecycle.ready()
-        log.info("ready", listen=settings.listen, port=port, engine=settings.engine, store=store_id)
+        place = {} if settings.listen.startswith("unix:") else {"port": port}
+        log.info("ready", listen=settings.listen, **place, engine=settings.engine, store=store_id)
         if settings.fsync == "everysec":
             await service.partitions.sync_every_second()
         await lifecycle.stopping.wait()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store import session_operations
 from socketcluster_store.alarm import Alarm
@@ -30,6 +31,12 @@ from socketcluster_store.watchers import Watchers
 from socketcluster_store.watches import Change
 
 log = get_logger(__name__)
+
+
+def condition_of_refusals() -> Condition:
+    """Return what tells that the engine refuses what is to be written: one for all partitions of a store."""
+    return Condition(log, "batches cannot be applied", over="batches are applied again", level="error")
+
 
 RETRY_PAUSE = 1.0
 """Seconds until it is tried again to end sessions that the engine could not remove."""
@@ -57,8 +64,13 @@ class Deadlines:
         on_fenced: Callable[[int], None],
         turns: asyncio.Semaphore,
         forget: Callable[[], Awaitable[bool]],
+        unapplied: Condition,
     ) -> None:
-        """Prepare it; ``forget`` forgets some processes that are long gone, and returns whether there are more."""
+        """Prepare it; ``forget`` forgets some processes that are long gone, and returns whether there are more.
+
+        That the engine refuses what is to be written is told by ``unapplied``.
+        """
+        self._unapplied = unapplied
         self._number = engine.number
         self._engine = engine
         self._sessions = sessions
@@ -212,4 +224,4 @@ class Deadlines:
         if isinstance(error, FencedError):
             self._on_fenced(self._number)
         else:
-            log.error(what, partition=self._number, error=str(error))
+            self._unapplied.add(partition=self._number, what=what, error=str(error))

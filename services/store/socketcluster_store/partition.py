@@ -11,7 +11,7 @@ from zlib import crc32
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.messages import Operation
 from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store import channels, session_operations
@@ -20,7 +20,7 @@ from socketcluster_store.batch import Answers, Batch
 from socketcluster_store.channel_rules import ChannelRules
 from socketcluster_store.channels import Channels
 from socketcluster_store.checks import MAX_ID_BYTES, Checks
-from socketcluster_store.deadlines import Deadlines
+from socketcluster_store.deadlines import Deadlines, condition_of_refusals
 from socketcluster_store.edits import FALSE, TRUE
 from socketcluster_store.engines.base import (
     CHANGES,
@@ -40,8 +40,6 @@ from socketcluster_store.session_operations import CHANGES_SESSION
 from socketcluster_store.sessions import Sessions
 from socketcluster_store.verbs import BEGIN_SESSION, WRITES
 from socketcluster_store.watchers import Key, Watchers
-
-log = get_logger(__name__)
 
 EXPIRY_GRACE = 2.0
 """Seconds from a partition's opening in which no session ends: twice a worker's longest pause between two attempts to
@@ -75,8 +73,13 @@ class Partition:
         on_fenced: Callable[[int], None],
         turns: asyncio.Semaphore,
         linked: Callable[[], Collection[str]] = tuple,
+        unapplied: Condition | None = None,
     ) -> None:
-        """Prepare it; ``linked`` returns the processes of workers that have a stream to this store."""
+        """Prepare it; ``linked`` returns the processes of workers that have a stream to this store.
+
+        What the engine refuses is told by ``unapplied``, for all partitions of a store together.
+        """
+        self._unapplied = unapplied or condition_of_refusals()
         self.number = engine.number
         self.epoch = engine.epoch
         self._engine = engine
@@ -92,6 +95,7 @@ class Partition:
             tell_workers=tell_workers,
             on_fenced=on_fenced,
             turns=turns,
+            unapplied=self._unapplied,
             forget=lambda: self._repeats.forget(linked(), engine.apply),
         )
         self._checks = Checks(engine.number, max_value_bytes)
@@ -369,7 +373,7 @@ class Partition:
             self._on_fenced(self.number)
             return [NOT_OWNED] * len(outcomes)
         if isinstance(answers, EngineError):
-            log.error("a batch could not be applied", partition=self.number, error=str(answers))
+            self._unapplied.add(partition=self.number, error=str(answers))
             session_operations.failed(batch, self._sessions)
             outcomes = [InternalError(str(answers))] * len(outcomes)
             applied.note_refused(batch.operations, outcomes)

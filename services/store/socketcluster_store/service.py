@@ -18,6 +18,7 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Error, Operation, Result, decode_operations
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_store.channel_rules import ChannelRules
+from socketcluster_store.deadlines import condition_of_refusals
 from socketcluster_store.engines.base import Engine, EnginePartition, Outcome
 from socketcluster_store.links import Links, WorkerLink
 from socketcluster_store.partition import Partition
@@ -53,6 +54,7 @@ class StoreService:
         self._engine = engine
         self._side_by_side = engine.remote or settings.fsync == "always"
         self._links = Links()
+        self._unapplied = condition_of_refusals()
         self.partitions = Partitions(
             engine,
             self._make_partition,
@@ -248,6 +250,7 @@ class StoreService:
             tell_workers=self._links.tell,
             on_fenced=self.partitions.fenced,
             turns=self._turns,
+            unapplied=self._unapplied,
             linked=lambda: {link.process for link in self._links},
         )
 

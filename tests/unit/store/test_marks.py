@@ -56,8 +56,8 @@ def marking(partition: LmdbPartition, do: Callable[..., Any]) -> Callable[..., A
 
 async def full(partition: LmdbPartition) -> None:
     """Leave no room in the journal: one segment waits to be checkpointed, and the other one takes nothing more."""
-    while not partition._checkpoints.locked():
-        await partition._checkpoints.acquire()
+    while not partition._checkpoints.turns.locked():
+        await partition._checkpoints.turns.acquire()
     while partition._checkpointing is None:
         assert await partition.apply(write(1000)) == [b""]
     while isinstance(outcomes := partition.apply_now(write(1000)), list):
@@ -120,7 +120,7 @@ async def test_while_batches_wait_for_room(tmp_path: Path, monkeypatch: pytest.M
     await asyncio.sleep(0)
     monkeypatch.setattr(partition_files, "commit", marking(partition, partition_files.commit))
     end = partition._journal.end
-    partition._checkpoints.release()
+    partition._checkpoints.turns.release()
     await asyncio.wait(waiting)
     assert partition._journal.end == end
     await fences(partition, *waiting)
@@ -131,7 +131,7 @@ async def test_when_a_batch_that_waited_was_written(tmp_path: Path, monkeypatch:
     await full(partition)
     monkeypatch.setattr(partition, "_write", written := Written(partition))
     waiting = asyncio.create_task(partition.apply(write(1000)))
-    partition._checkpoints.release()
+    partition._checkpoints.turns.release()
     await asyncio.wait({waiting})
     assert written.count == 1
     await fences(partition, waiting)
@@ -161,7 +161,7 @@ async def test_while_batches_wait_for_their_turn(tmp_path: Path, monkeypatch: py
     batches = write(1000), write(), READ
     waiting = [asyncio.create_task(partition.apply(each)) for each in batches]
     await asyncio.sleep(0)
-    partition._checkpoints.release()
+    partition._checkpoints.turns.release()
     await asyncio.wait(waiting)
     assert partition._journal.end == written.end
     await fences(partition, *waiting)
@@ -173,7 +173,7 @@ async def test_while_a_checkpoint_waits_for_its_turn(tmp_path: Path) -> None:
     await full(partition)
     before = partition._environment.info()["last_txnid"]
     mark(partition)
-    partition._checkpoints.release()
+    partition._checkpoints.turns.release()
     await until(lambda: partition._checkpointing is None)
     assert partition._environment.info()["last_txnid"] == before
     await partition.close()
@@ -193,7 +193,7 @@ async def test_while_a_commit_is_tried_again(tmp_path: Path, monkeypatch: pytest
         raise lmdb.MapFullError("no room")
 
     monkeypatch.setattr(partition_files, "commit", commit)
-    partition._checkpoints.release()
+    partition._checkpoints.turns.release()
     await until(lambda: partition._checkpointing is None)
     assert tries == 1
     assert partition._environment.info()["last_txnid"] == before

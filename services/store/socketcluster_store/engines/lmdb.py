@@ -18,12 +18,12 @@ from pathlib import Path
 
 import lmdb
 
-from socketcluster_runtime.logging import get_logger
 from socketcluster_store import applied, documents, manifests
 from socketcluster_store.claims import Claim, Claims
 from socketcluster_store.engines import journal
 from socketcluster_store.engines import partition_files as files
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines.checkpoints import Checkpoints
 from socketcluster_store.engines.journal import Writes
 from socketcluster_store.engines.overlay import Overlay
 from socketcluster_store.errors import EngineError, FencedError, IncompleteError, PartitionLockedError, UnsyncedError
@@ -31,16 +31,10 @@ from socketcluster_store.folder_membership import FolderMembership
 from socketcluster_store.manifests import DATA, JOURNALS, Manifest, Register, lacking
 from socketcluster_store.membership import Membership
 
-log = get_logger(__name__)
-
 CHECKPOINT_AFTER = 10.0
 """Seconds that a write waits for its checkpoint when the journal does not fill before: it keeps the replay short."""
-RETRY_PAUSE = 1.0
-"""Seconds between two attempts at a checkpoint that the disk does not take."""
 LITTLE_SPACE = 16 * 1024 * 1024
 """Bytes left on the disk that are worth saying when it fails."""
-CHECKPOINTS_AT_ONCE = 4
-"""Of all partitions: the others wait."""
 
 
 class LmdbEngine(Engine):
@@ -64,7 +58,7 @@ class LmdbEngine(Engine):
         self._trees = trees
         self._sync_each_commit = sync_each_commit
         self._segment_bytes = segment_bytes
-        self._checkpoints = asyncio.Semaphore(CHECKPOINTS_AT_ONCE)
+        self._checkpoints = Checkpoints()
 
     async def open(self, number: int) -> EnginePartition:
         return await self._open(number, lambda: self._claims.claim(number, files.copy))
@@ -121,7 +115,7 @@ class LmdbPartition(EnginePartition):
         opened: files.Opened,
         claim: Claim,
         trees: documents.Trees,
-        checkpoints: asyncio.Semaphore,
+        checkpoints: Checkpoints,
         sync_each_commit: bool,
     ) -> None:
         self.number = number
@@ -239,6 +233,7 @@ class LmdbPartition(EnginePartition):
             self._journal.close()
             self._environment.close()
             os.close(self._data)
+            self._checkpoints.over(self.number)
             self._claim.release()
 
     async def _note(self, manifest: Manifest) -> None:
@@ -355,7 +350,7 @@ class LmdbPartition(EnginePartition):
 
     async def _checkpoint(self, more: Writes) -> None:
         try:
-            async with self._checkpoints:
+            async with self._checkpoints.turns:
                 await self._commit({**self._overlay.frozen_writes(), **more})
         except FencedError as error:
             self._failure = error
@@ -364,18 +359,15 @@ class LmdbPartition(EnginePartition):
             if isinstance(error, lmdb.Error) and await asyncio.to_thread(files.is_lost, self._environment, self._data):
                 self._claim.distrust(str(self._failure), self._journal.end)
                 self._failure = FencedError(str(self._failure))
-            self._retry_at = asyncio.get_running_loop().time() + RETRY_PAUSE
-            log.error(
-                "a checkpoint failed",
-                partition=self.number,
-                error=str(self._failure),
-                exc_info=not isinstance(error, lmdb.Error),
-            )
+            unexpected = None if isinstance(error, lmdb.Error | OSError) else error
+            pause = self._checkpoints.failed(self.number, self._failure, unexpected)
+            self._retry_at = asyncio.get_running_loop().time() + pause
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._arm(RETRY_PAUSE)
+            self._timer = self._arm(pause)
         else:
             self._failure = None
+            self._checkpoints.over(self.number)
             self._reader.close()
             self._reader.open()
             self._overlay.thaw()
