@@ -1,4 +1,4 @@
-"""How many files and sockets a process may have open: each client's connection is one."""
+"""How many files and sockets a process may have open: each client's connection is one, a partition has several."""
 
 from __future__ import annotations
 
@@ -25,6 +25,25 @@ def raise_limit() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         return most
     return soft
+
+
+def partitions_that_fit(limit: int, each: int, wanted: int) -> int:
+    """Return how many of the partitions that a store may have to open fit; log it if not all do.
+
+    Args:
+        limit: descriptors.
+        each: what an open partition needs of them.
+        wanted: how many partitions there are.
+    """
+    fit = min(wanted, max(0, limit - OWN) // each) if each else wanted
+    if fit < wanted:
+        log.warning(
+            "few descriptors: raise the hard limit (ulimit -Hn, LimitNOFILE=, compose's ulimits)",
+            descriptors=limit,
+            partitions=fit,
+            of=wanted,
+        )
+    return fit
 
 
 def warn_of_limit(limit: int, each: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.routing import PARTITION_COUNT
 from socketcluster_store.engines.base import Engine, EnginePartition
 from socketcluster_store.errors import EngineError, FencedError, IncompleteError, PartitionLockedError, UnreachableError
 from socketcluster_store.membership import HEARTBEAT, Membership
@@ -54,6 +55,7 @@ class Partitions:
         linked: returns whether a worker is linked to this store.
         store_id: this store's.
         hang_timeout: seconds after which a silent store's partitions are taken over.
+        fits: how many partitions this process has descriptors for.
     """
 
     def __init__(
@@ -66,11 +68,14 @@ class Partitions:
         store_id: str,
         hang_timeout: float,
         linked: Callable[[], bool] = lambda: True,
+        fits: int = PARTITION_COUNT,
     ) -> None:
         self.owned: dict[int, Partition] = {}
         self.settled = asyncio.Event()
         """Set once this store has owned all that it wants."""
         self._engine = engine
+        self._fits = fits
+        self._opening = 0
         self._make = load
         self._on_change = on_change
         self._store_id = store_id
@@ -308,6 +313,18 @@ class Partitions:
             FencedError: another store took it meanwhile, because this one hung, and is opening it.
             EngineError: it cannot be opened or read.
         """
+        if len(self.owned) + len(self._closings) + self._opening >= self._fits:
+            raise EngineError(
+                f"partition {number} is not opened: this process may have descriptors for {self._fits} partitions only;"
+                " raise the hard limit (ulimit -Hn, LimitNOFILE=, compose's ulimits), or run more stores"
+            )
+        self._opening += 1
+        try:
+            await self._open_counted(number)
+        finally:
+            self._opening -= 1
+
+    async def _open_counted(self, number: int) -> None:
         try:
             opened = await self._engine.open(number)
         except PartitionLockedError as error:

@@ -13,7 +13,7 @@ import msgspec
 from grpc import aio
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import rpc
+from socketcluster_runtime import descriptors, rpc
 from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Error, Operation, Result, decode_operations
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
@@ -63,6 +63,7 @@ class StoreService:
             store_id=store_id,
             hang_timeout=settings.store_hang_timeout,
             linked=lambda: any(True for _ in self._links),
+            fits=descriptors.partitions_that_fit(descriptors.raise_limit(), engine.descriptors, PARTITION_COUNT),
         )
         self._graces: dict[WorkerLink, asyncio.TimerHandle] = {}
         self._channel_rules = ChannelRules(settings.channel_history, settings.max_history_channels)

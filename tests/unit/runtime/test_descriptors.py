@@ -32,3 +32,13 @@ def test_a_low_limit_is_told_with_how_many_clients_fit() -> None:
         descriptors.warn_of_limit(1024, 2)
         descriptors.warn_of_limit(100, 1)
     assert [line["clients"] for line in lines] == [412, 0]
+
+
+def test_partitions_that_do_not_fit_are_told() -> None:
+    with structlog.testing.capture_logs() as lines:
+        assert descriptors.partitions_that_fit(1024, 9, 64) == 64
+        assert descriptors.partitions_that_fit(100, 0, 64) == 64
+        assert not lines
+        assert descriptors.partitions_that_fit(256, 9, 64) == 6
+        assert descriptors.partitions_that_fit(100, 9, 64) == 0
+    assert [(line["descriptors"], line["partitions"], line["of"]) for line in lines] == [(256, 6, 64), (100, 0, 64)]

@@ -10,9 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from socketcluster_runtime import descriptors
 from socketcluster_runtime.errors import PartitionUnavailableError, StoreUnavailableError
-from socketcluster_runtime.routing import partition_of
+from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_store import partitions
+from socketcluster_store.documents import Documents
+from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.partition import Partition
 
 Start = Callable[..., Any]
@@ -123,3 +126,34 @@ async def test_a_broken_partition_is_the_matter_of_the_store_whose_share_it_is(
             break
         except PartitionUnavailableError:
             await asyncio.sleep(0.01)
+
+
+async def test_a_store_opens_no_more_partitions_than_it_has_descriptors_for(
+    start_store: Start, link_worker: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = descriptors.OWN + (PARTITION_COUNT - 1) * LmdbEngine.descriptors
+    monkeypatch.setattr(descriptors, "raise_limit", lambda: limit)
+    store = await start_store()
+    worker = await link_worker(store.address)  # it gets ready
+    refused = []
+    for number in range(PARTITION_COUNT):
+        session = next(name for name in (f"s{each}" for each in range(10_000)) if partition_of(name) == number)
+        try:
+            await worker.set(session, "k", value=ONE)
+        except PartitionUnavailableError as error:
+            refused.append(str(error))
+    assert len(refused) == 1
+    assert f"descriptors for {PARTITION_COUNT - 1} partitions only" in refused[0]
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def test_an_open_partition_has_the_descriptors_that_are_counted_for_it(tmp_path: Path) -> None:
+    engine = LmdbEngine(tmp_path / "p", Documents(1 << 20))
+    before = open_descriptors()
+    partition = await engine.open(0)
+    await partition.sync()
+    assert open_descriptors() - before == LmdbEngine.descriptors
+    await partition.close()

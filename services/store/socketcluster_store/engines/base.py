@@ -151,6 +151,8 @@ class Engine(abc.ABC):
     """Opens partitions."""
 
     name: str
+    descriptors = 0
+    """What an open partition needs."""
     remote = False
     """Is a batch a call to another machine? Partitions are better asked side by side then."""
 

@@ -41,6 +41,7 @@ class LmdbEngine(Engine):
     """Partitions below ``folder``, claimed in the name of ``store_id``."""
 
     name = "lmdb"
+    descriptors = 9  # each mapping has one of its own, and LMDB two
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class MemoryEngine(Engine):
     """Where several stores share a folder, a partition belongs to one of them; its data goes when it moves."""
 
     name = "memory"
+    descriptors = 2
 
     def __init__(self, folder: Path, trees: documents.Documents, *, store_id: str = "") -> None:
         self._folder = folder
