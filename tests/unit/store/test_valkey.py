@@ -404,6 +404,30 @@ async def test_members_find_each_other_and_hear_of_their_ends(stores: Stores) ->
     await one.membership.leave()
 
 
+async def test_members_tell_each_other_whom_workers_reach_and_who_stands_aside(stores: Stores, valkey: Server) -> None:
+    one, two = await Member.joined(stores, "one-1"), await Member.joined(stores, "two-2")
+    members = one.membership, two.membership
+    one.membership.is_linked = two.membership.is_aside = True
+    for each in (*members, *members):
+        await each.look()
+    assert [each.linked for each in members] == [frozenset(), frozenset({"one-1"})]
+    assert [each.aside for each in members] == [frozenset({"two-2"})] * 2
+    assert [each.sharing for each in members] == [frozenset({"one-1"})] * 2
+    valkey.ask("DEL", scripts.stores_key(stores.app_name))  # it is said again
+    for each in (*members, *members, *members):
+        await each.look()
+    assert [each.sharing for each in members] == [frozenset({"one-1"})] * 2
+    two.membership.is_aside = False
+    for each in (*members, *members):
+        await each.look()
+    assert [each.sharing for each in members] == [frozenset({"one-1", "two-2"})] * 2
+    for each in members:
+        await each.leave()
+    left = str(valkey.ask("HKEYS", scripts.stores_key(stores.app_name)))
+    assert "one-1" not in left
+    assert "two-2" not in left
+
+
 async def test_a_partition_that_a_store_does_not_know_of_is_freed(stores: Stores, valkey: Server) -> None:
     """As after a call to open it that arrives when its store waits no longer."""
     one, two = await Member.joined(stores, "one-1"), await Member.joined(stores, "two-2")

@@ -60,6 +60,7 @@ class ValkeyMembership(Membership):
         self._on_away = on_away
         self._on_asked = on_asked
         self._member = False
+        self._said = 0  # of this store itself: see ``scripts.SAY``
         self._listens = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -84,6 +85,9 @@ class ValkeyMembership(Membership):
     async def look(self) -> None:
         if not self._member:
             return
+        if (state := self.is_linked + 2 * self.is_aside) != self._said:
+            await self._servers.call(self._key, scripts.SAY, self._store_id, state)
+            self._said = state
         silent, *others = await self._servers.call(
             self._key,
             scripts.BEAT,
@@ -94,7 +98,10 @@ class ValkeyMembership(Membership):
         if not self._member:
             await self._servers.call(self._key, scripts.LEAVE, self._store_id)  # it left meanwhile
             return
-        ages = {store.decode(): (age / 1000, listeners) for store, age, listeners in others}
+        ages = {store.decode(): (age / 1000, listeners) for store, age, listeners, _ in others}
+        states = {store.decode(): state for store, _, _, state in others}
+        self.linked = frozenset(store for store, state in states.items() if state & 1)
+        aside = {store for store, state in (states | {self._store_id: self._said}).items() if state & 2}
         gone = {store for store, (age, listeners) in ages.items() if age > GONE_AFTER and not listeners}
         hung = frozenset(gone | {store for store, (age, _) in ages.items() if age > self._hang_timeout})
         live = frozenset(ages) - hung | {self._store_id}
@@ -103,9 +110,11 @@ class ValkeyMembership(Membership):
                 log.info("a store is gone", store=store)
             else:
                 log.error("a store hangs; its partitions are taken over", store=store, seconds=self._hang_timeout)
-        if (live, hung) != (self.live, self.hung):
-            self.live, self.hung = live, hung
+        if (live, hung, live & aside) != (self.live, self.hung, self.aside):
+            self.live, self.hung, self.aside = live, hung, live & aside
             self._on_change()
+        if silent < 0:
+            self._said = 0  # the server has forgotten it
         if silent < 0 or silent > GONE_AFTER * 1000:
             self._on_away()
 

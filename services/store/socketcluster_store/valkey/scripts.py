@@ -174,10 +174,11 @@ for id, beat in pairs(beats) do
       redis.call('HSET', KEYS[1], id, stamp)
     end
     if now - math.max(beat, since) > tonumber(ARGV[3]) then
-      redis.call('HDEL', KEYS[1], id)
+      redis.call('HDEL', KEYS[1], id, '\\0s' .. id)
     else
       local listeners = redis.call('PUBSUB', 'SHARDNUMSUB', KEYS[1] .. id)
-      table.insert(reply, {id, math.max(0, now - math.max(beat, since)), tonumber(listeners[2])})
+      local age, state = math.max(0, now - math.max(beat, since)), beats['\\0s' .. id] or 0
+      table.insert(reply, {id, age, tonumber(listeners[2]), state})
     end
   end
 end
@@ -186,4 +187,7 @@ return reply
 )
 
 # Argument: store id.
-LEAVE = Script(_WITHOUT_MEMORY + "return redis.call('HDEL', KEYS[1], ARGV[1])")
+LEAVE = Script(_WITHOUT_MEMORY + "return redis.call('HDEL', KEYS[1], ARGV[1], '\\0s' .. ARGV[1])")
+
+# Arguments: store id, what it says of itself: 1, workers are linked to it, plus 2, it stands aside.
+SAY = Script(_WITHOUT_MEMORY + "return redis.call('HSET', KEYS[1], '\\0s' .. ARGV[1], ARGV[2])")
