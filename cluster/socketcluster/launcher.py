@@ -120,10 +120,7 @@ def resolve(given: dict[str, object], spell: Spell = str) -> ClusterSettings:
 
 def run_cluster(settings: ClusterSettings) -> None:
     """Do what :meth:`SocketCluster.run` says."""
-    try:
-        logging.configure(settings)
-    except SettingsError as error:
-        raise OptionError(str(error)) from None
+    logging.configure(settings)
     controller = settings.worker_controller.absolute()
     if not controller.is_file():
         log.error("there is no such controller; the workers are tried again until there is", path=str(controller))
@@ -235,6 +232,7 @@ def _signals(settings: ClusterSettings, everyone: Sequence[Supervisor]) -> Itera
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is left to do is to end
 
 
 def _has_terminal() -> bool:

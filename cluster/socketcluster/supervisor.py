@@ -51,7 +51,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_since: float | None = None
-        self._reload = False
+        self._served = False
         self._backoff = Backoff()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -65,21 +65,20 @@ class Supervisor:
         """Note that the process said that it is ready."""
         self._ready_since = asyncio.get_running_loop().time()
         log.debug("ready", process=self.name, pid=self.pid)
+        self._served = True
         self._on_ready()
-        if self._reload:
-            self.reload()
 
     def reload(self) -> None:
-        """Have the process read its files again: now, or once it is ready, as before that a signal might end it."""
-        self._reload = self._ready_since is None
-        if self._process is not None and not self._reload:
+        """Have the process read its files again; while it still begins, the signal waits until it listens to it."""
+        if self._process is not None:
             self._process.send_signal(signal.SIGHUP)
 
     async def run(self) -> None:
         """Keep the process running until ``stop`` or ``kill``.
 
         Raises:
-            ChildFailedError: it ended with the status that says that no restart will help.
+            ChildFailedError: it ended with the status that says that no restart will help, and has never been ready:
+                then whoever starts the cluster looks on. Later, it may be a file that is mended while others serve.
         """
         try:
             while not self._stopping.is_set():
@@ -122,21 +121,24 @@ class Supervisor:
             _kill_group(process.pid)  # what it started itself; its id cannot be another's before it is waited for
             status = process.wait()
             self._process = None
-        if status == EX_CONFIG:
+        if status == EX_CONFIG and not self._served:
             raise ChildFailedError(f"{self.name} cannot run, its own message says why (status {EX_CONFIG})")
         return f"status {status}" if status >= 0 else _signal_name(-status)
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._ready_since = None
-        self._reload = False  # it reads everything now
-        # in a session of its own, so that Ctrl-C on the terminal reaches the launcher alone
-        return subprocess.Popen(  # noqa: S603  # the command is the launcher's own
-            self._spec.argv,
-            env=self._spec.environ,
-            pass_fds=self._spec.pass_fds,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))  # a child begins with it blocked
+        try:
+            # in a session of its own, so that Ctrl-C on the terminal reaches the launcher alone
+            return subprocess.Popen(  # noqa: S603  # the command is the launcher's own
+                self._spec.argv,
+                env=self._spec.environ,
+                pass_fds=self._spec.pass_fds,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     async def _wait_before_restart(self, how: str) -> None:
         now = asyncio.get_running_loop().time()

@@ -101,14 +101,14 @@ def run(settings_class: type[S], serve: Callable[[S, Lifecycle], Awaitable[None]
     The status is 0 after SIGTERM or SIGINT, 78 when no restart will help, 1 otherwise. A second signal ends the
     process at once. SIGHUP ends nothing: it has the service read again what it can (``Lifecycle.on_reload``).
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))  # until there is something to read again
     _die_with_parent()
     try:
         settings = settings_class.load()
-        logging.configure(settings)
     except SettingsError as error:
         sys.stderr.write(f"{settings_class.service}: {error}\n")
         sys.exit(EX_CONFIG)
+    logging.configure(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(settings, serve))
@@ -133,8 +133,12 @@ async def _serve(settings: S, serve: Callable[[S, Lifecycle], Awaitable[None]]) 
     loop.add_signal_handler(signal.SIGHUP, lifecycle.reload)
     if settings.log_level_file is not None:
         lifecycle.on_reload("log level", lambda: logging.set_level(settings))
-    async with metrics.served(lifecycle.metrics, settings.metrics_listen, lifecycle.room):
-        await serve(settings, lifecycle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
+    try:
+        async with metrics.served(lifecycle.metrics, settings.metrics_listen, lifecycle.room):
+            await serve(settings, lifecycle)
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))  # the loop that hears it ends before the process
 
 
 def _die_with_parent() -> None:

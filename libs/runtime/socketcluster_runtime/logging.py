@@ -14,6 +14,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from socketcluster_runtime import log_text
+from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.log_budget import BudgetHandler
 
 if TYPE_CHECKING:  # settings log, too
@@ -23,8 +24,7 @@ if TYPE_CHECKING:  # settings log, too
 def configure(settings: ServiceSettings) -> None:
     """Send every log message of this process to standard error, in the format of ``settings``.
 
-    Raises:
-        SettingsError: the file of the log level cannot be used.
+    A file of the level that cannot be used costs a warning: no service is to stay down for how much it says.
     """
 
     def add_origin(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -73,7 +73,12 @@ def configure(settings: ServiceSettings) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    set_level(settings)
+    root.setLevel(settings.log_level.upper())
+    problem = None
+    try:
+        set_level(settings)
+    except SettingsError as error:
+        problem = str(error)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -84,6 +89,8 @@ def configure(settings: ServiceSettings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+    if problem is not None:
+        get_logger(__name__).warning("the log's level is the one of LOG_LEVEL", error=problem, level=settings.log_level)
 
 
 def set_level(settings: ServiceSettings) -> str:

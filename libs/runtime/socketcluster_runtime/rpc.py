@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote
@@ -20,6 +22,9 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 KEEPALIVE_MS = 10_000
 """Milliseconds after which either side of an idle link asks whether the other one is still there."""
+
+EXCHANGE_TIME = 0.05
+"""Seconds within which a handshake that has begun is no longer about which certificate to show."""
 
 TLS_ADVICE = "do both have rpc_tls_cert, rpc_tls_key and rpc_tls_ca, of the same authority, and the same rpc_tls_name?"
 
@@ -134,11 +139,37 @@ def listen(server: aio.Server, address: str, tls: RpcTls | None = None) -> int:
 
 def server_credentials(tls: RpcTls) -> grpc.ServerCredentials:
     """Return what a server needs for TLS: it shows what ``tls`` has at each handshake, and asks for the same."""
+    exchange: Any = _Exchange(tls)  # the stubs do not know that there may be no other
+    return grpc.dynamic_ssl_server_credentials(_configuration(tls), exchange, require_client_authentication=True)
 
-    def current() -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration([(tls.key, tls.cert)], tls.ca)
 
-    return grpc.dynamic_ssl_server_credentials(current(), current, require_client_authentication=True)
+class _Exchange:
+    """Gives gRPC, which asks at each handshake, another certificate when there is one.
+
+    gRPC puts it to use without a look at the handshakes that other threads begin at that moment, and frees what they
+    may be using: the process ends by SIGSEGV. So for a moment around an exchange no other handshake begins.
+    """
+
+    def __init__(self, tls: RpcTls) -> None:
+        self._tls = tls
+        self._used = tls.version
+        self._lock = threading.Lock()
+        self._quiet_until = 0.0
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        with self._lock:
+            if self._used != self._tls.version:
+                time.sleep(EXCHANGE_TIME)  # for those that have begun
+                self._used = self._tls.version
+                self._quiet_until = time.monotonic() + EXCHANGE_TIME
+                return _configuration(self._tls)
+        if (wait := self._quiet_until - time.monotonic()) > 0:
+            time.sleep(wait)
+        return None
+
+
+def _configuration(tls: RpcTls) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(tls.key, tls.cert)], tls.ca)
 
 
 class SecretInterceptor(aio.ServerInterceptor):

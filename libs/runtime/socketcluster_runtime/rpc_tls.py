@@ -30,6 +30,8 @@ class RpcTls:
     """The DNS name that a server's certificate must have, whatever address it is reached at."""
     files: tuple[Path, Path, Path]
     """Where certificate, key and authorities come from."""
+    version: int = 0
+    """Rises when they are others than before."""
     _watch: ExpiryWatch | None = field(default=None, compare=False, repr=False)
 
     def watch(self) -> None:
@@ -57,7 +59,9 @@ class RpcTls:
             SettingsError: as :func:`load_rpc_tls`; what was read before stays.
         """
         now = load_rpc_tls(*self.files, self.name)
-        self.cert, self.key, self.ca = now.cert, now.key, now.ca
+        if (now.cert, now.key, now.ca) != (self.cert, self.key, self.ca):
+            self.cert, self.key, self.ca = now.cert, now.key, now.ca
+            self.version += 1
         if self._watch is not None:
             self.watch()
         from socketcluster_runtime.certificates import read_chain, summary  # see watch

@@ -123,14 +123,26 @@ while not go_on.wait(0.01):
     pass
 
 async def serve(settings, lifecycle):
-    lifecycle.on_reload("late", lambda: os.write(2, b"read again: late\\n") and None)
     lifecycle.ready()
     say("serves")
     await lifecycle.stopping.wait()
 run(Settings, serve)
 """
 )
-"""Dies of SIGHUP until it is let go on by SIGUSR1."""
+"""Is slow to load: until SIGUSR1 comes, it does not listen to SIGHUP."""
+
+
+BROKEN_LATER = (
+    SERVICE
+    + """
+async def serve(settings, lifecycle):
+    lifecycle.ready()
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(78))
+    say("serves")
+    await lifecycle.stopping.wait()
+run(Settings, serve)
+"""
+)
 
 
 class Launched:
@@ -261,7 +273,7 @@ def test_a_terminal_that_goes_takes_the_cluster_with_it(launch: Launch) -> None:
     assert "store-0 stops" in "".join(launched.log)
 
 
-def test_a_process_that_is_not_ready_is_sent_sighup_when_it_is(launch: Launch) -> None:
+def test_sighup_waits_for_a_process_that_still_loads(launch: Launch) -> None:
     launched = launch(worker=LATE)
     waiting: list[str] = []
     while len(waiting) < 2 or not any("balancer-0 serves" in line for line in launched.log):
@@ -271,10 +283,19 @@ def test_a_process_that_is_not_ready_is_sent_sighup_when_it_is(launch: Launch) -
     launched.read_until("every process reads its files again")
     for pid in waiting:
         os.kill(int(pid), signal.SIGUSR1)
-    log = "".join(launched.log)
-    while log.count("read again: late") < 2:
-        launched.read_until("read again")
-        log = "".join(launched.log)
+    while sum("nothing to read again" in line for line in launched.log) < 4:
+        launched.read_until("nothing to read again")
+    launched.process.terminate()
+    assert launched.end()[0] == 0
+    assert " died" not in "".join(launched.log)
+
+
+def test_what_cannot_run_any_more_is_tried_again_while_the_others_serve(launch: Launch) -> None:
+    launched = launch(worker=BROKEN_LATER)
+    pids = launched.served()
+    os.kill(pids["worker-0"], signal.SIGUSR1)
+    launched.read_until("died .*how='status 78'")
+    launched.read_until("^worker-0 serves")
     launched.process.terminate()
     assert launched.end()[0] == 0
 

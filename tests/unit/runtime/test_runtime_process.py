@@ -199,15 +199,24 @@ async def test_the_level_of_the_log_is_read_from_its_file_again(
     assert await process.wait() == 0
 
 
-async def test_a_file_without_a_level_is_an_error_at_the_start(start: Callable[..., Any], tmp_path: Path) -> None:
-    for text, error in (("loud", b"has 'loud'; write one of debug, info"), (None, b"cannot be read: No such file")):
+async def test_a_file_without_a_level_keeps_no_service_down(
+    start: Callable[..., Any], notified: Any, tmp_path: Path
+) -> None:
+    address, ready = notified
+    for text, error in (("loud", "has 'loud'; write one of debug, info"), (None, "cannot be read: No such file")):
         level = tmp_path / "level"
         level.unlink(missing_ok=True)
         if text is not None:
             level.write_text(text)
-        process = await start("-c", SERVICE, "", LOG_LEVEL_FILE=str(level))
-        assert error in (await process.communicate())[1]
-        assert process.returncode == 78
+        options = {"NOTIFY_SOCKET": address, "LOG_FORMAT": "json", "LOG_LEVEL": "warning"}
+        process = await start("-c", SERVICE, "", LOG_LEVEL_FILE=str(level), **options)
+        await ready()
+        line = json.loads(await process.stderr.readline())
+        assert (line["event"], line["level"]) == ("the log's level is the one of LOG_LEVEL", "warning")
+        assert error in line["error"]
+        assert json.loads(await process.stderr.readline())["event"] == "from the standard library"
+        process.terminate()
+        assert await process.wait() == 0
 
 
 @pytest.mark.parametrize(
