@@ -54,8 +54,8 @@ def error_of(operation: Operation, error: Error) -> OperationError:
 def partition_unavailable(operation: Operation, reason: str) -> PartitionUnavailableError:
     """Return the exception for an operation on a partition that no store can open."""
     text = (
-        f"{described(operation)}: partition {operation.partition} is unavailable: {reason}. Mend what this says, or put"
-        " a copy of the partition's folder there: the store tries again every few seconds. All other partitions serve"
+        f"{described(operation)}: partition {operation.partition} is unavailable: {reason}. The"
+        " store tries again every few seconds; all other partitions serve"
     )
     error = PartitionUnavailableError(text, operation=operation_name(operation.verb), keys=operation.keys)
     error.partition = operation.partition

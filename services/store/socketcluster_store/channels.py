@@ -360,7 +360,8 @@ class Channels(Generic[S]):
             await self._kept.sync()  # before any of them is given
         except EngineError as error:
             self._reserve_at = self._clock() + RETRY_PAUSE
-            log.error("no more epochs could be reserved for channels", error=str(error))
+            if not error.told:
+                log.error("no more epochs could be reserved for channels", error=str(error))
         else:
             self._epochs_end = end
 
@@ -384,7 +385,8 @@ class Channels(Generic[S]):
         try:
             await self._expire_due()
         except EngineError as error:
-            log.error("messages that are too old could not be removed", error=str(error))
+            if not error.told:
+                log.error("messages that are too old could not be removed", error=str(error))
             self._done_expiring(self._clock() + RETRY_PAUSE)
 
     async def _expire_due(self) -> None:

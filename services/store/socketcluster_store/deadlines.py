@@ -223,5 +223,5 @@ class Deadlines:
     def _failed(self, what: str, error: EngineError) -> None:
         if isinstance(error, FencedError):
             self._on_fenced(self._number)
-        else:
+        elif not error.told:
             self._unapplied.add(partition=self._number, what=what, error=str(error))

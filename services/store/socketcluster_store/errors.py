@@ -30,6 +30,9 @@ from socketcluster_runtime.errors import ServiceError
 class EngineError(ServiceError):
     """The engine cannot do what it was asked for; the text says why and where."""
 
+    told = False
+    """Has the log been told of it, as a condition that concerns more than one operation?"""
+
 
 class PartitionLockedError(EngineError):
     """Another store owns the partition."""

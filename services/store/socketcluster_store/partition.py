@@ -123,6 +123,11 @@ class Partition:
         return self._engine.fenced
 
     @property
+    def told(self) -> bool:
+        """Has the log been told why?"""
+        return self._engine.told
+
+    @property
     def taken(self) -> bool:
         """Is that known already?"""
         return self._engine.taken
@@ -373,7 +378,8 @@ class Partition:
             self._on_fenced(self.number)
             return [NOT_OWNED] * len(outcomes)
         if isinstance(answers, EngineError):
-            self._unapplied.add(partition=self.number, error=str(answers))
+            if not answers.told:
+                self._unapplied.add(partition=self.number, error=str(answers))
             session_operations.failed(batch, self._sessions)
             outcomes = [InternalError(str(answers))] * len(outcomes)
             applied.note_refused(batch.operations, outcomes)

@@ -86,6 +86,7 @@ class Partitions:
         """Set when this store begins, or ends, to stand aside."""
         self._standing_aside = StandingAside(self._members, linked, self.aside_changed.set)
         self._wanted: frozenset[int] = frozenset()
+        self._openings: dict[int, asyncio.Task[None]] = {}
         self._waiting_since: dict[int, float] = {}
         self._broken_until: dict[int, float] = {}
         self._broken: dict[int, str] = {}  # those that could not be opened at the last attempt, and why
@@ -105,6 +106,7 @@ class Partitions:
         self._closing = False
         self._ended = asyncio.Event()
         self._fenced = 0  # that were not told of yet
+        self._given_up = 0  # likewise; the log has read why
         self._announcing: asyncio.Handle | None = None
         self._closings: set[asyncio.Task[None]] = set()
 
@@ -157,6 +159,8 @@ class Partitions:
             beating.cancel()
             await asyncio.wait({beating})
             self._standing_aside.close()
+            if self._openings:
+                await asyncio.wait(self._openings.values())
             self._ended.set()
 
     async def sync_every_second(self) -> None:
@@ -181,7 +185,10 @@ class Partitions:
             partition.lose()
             if partition.distrusted:
                 self._note_disk(number, partition.distrusted)
-            self._fenced += 1
+            if partition.told:
+                self._given_up += 1
+            else:
+                self._fenced += 1
             self._announce_soon()
             task = asyncio.create_task(self._close([partition]))
             self._closings.add(task)
@@ -208,7 +215,8 @@ class Partitions:
                 await self._members.look()
                 self._standing_aside.look()
             except EngineError as error:
-                self._unseen.add(error=str(error))
+                if not error.told:
+                    self._unseen.add(error=str(error))
             else:
                 self._unseen.end()
             for number, partition in list(self.owned.items()):
@@ -227,20 +235,27 @@ class Partitions:
 
     async def _close(self, group: list[Partition]) -> None:
         for outcome in await asyncio.gather(*(partition.close() for partition in group), return_exceptions=True):
-            if isinstance(outcome, BaseException) and not isinstance(outcome, FencedError):
+            if isinstance(outcome, BaseException) and not (
+                isinstance(outcome, FencedError) or getattr(outcome, "told", False)
+            ):
                 log.error("a partition could not be closed", error=str(outcome))
 
     async def _open_missing(self) -> bool:
         """Open what is to be owned and free; return whether nothing else is to be waited for."""
         now = asyncio.get_running_loop().time()
         missing = [number for number in self._wanted if number not in self.owned]
-        tried = [number for number in missing if self._broken_until.get(number, 0) <= now]
-        for number in tried:
-            self._broken_until.pop(number, None)
-        outcomes = await asyncio.gather(*map(self._open, tried), return_exceptions=True)
-        self._note_locked(dict(zip(tried, outcomes, strict=True)), now)
+        for number in missing:
+            if number not in self._openings and self._broken_until.get(number, 0) <= now:
+                self._broken_until.pop(number, None)
+                self._openings[number] = asyncio.create_task(self._open(number))
+        if self._openings:  # those that take long are waited for beside what else changes
+            await asyncio.wait(self._openings.values(), timeout=HEARTBEAT if self._engine.remote else None)
+        outcomes = {number: opening.exception() for number, opening in self._openings.items() if opening.done()}
+        for number in outcomes:
+            del self._openings[number]
+        self._note_locked(outcomes, now)
         broken = unusable = 0
-        for number, outcome in zip(tried, outcomes, strict=True):
+        for number, outcome in outcomes.items():
             if outcome is None or isinstance(outcome, _OTHERS):
                 self._note_broken(number, None)
             if outcome is None:
@@ -248,10 +263,10 @@ class Partitions:
             elif not isinstance(outcome, _OTHERS):
                 if not isinstance(outcome, EngineError):
                     raise outcome
-                broken += 1
+                broken += not outcome.told
                 unusable += not isinstance(outcome, IncompleteError)  # else the store can do nothing better than wait
                 self._note_unopened(number, outcome, now)
-                if unusable == len(tried) and not self.settled.is_set():
+                if unusable == len(outcomes) and not (self._openings or self.owned or self.settled.is_set()):
                     raise outcome
                 self._note_broken(number, str(outcome))
         if broken:
@@ -262,7 +277,7 @@ class Partitions:
 
     def _note_unopened(self, number: int, error: EngineError, now: float) -> None:
         """Say once that a partition cannot be opened, and try it again after a pause that grows."""
-        if number not in self._broken:
+        if number not in self._broken and not error.told:
             log.error("a partition cannot be opened", partition=number, error=str(error))
         if isinstance(error, UnreachableError) or self._broken_until.get(number, 0) > now:  # it waits already
             return
@@ -283,8 +298,11 @@ class Partitions:
     def _note_locked(self, outcomes: dict[int, BaseException | None], now: float) -> None:
         """Log which partitions other processes have for longer than any move or takeover lasts, and why."""
         locked = {number: each for number, each in outcomes.items() if isinstance(each, PartitionLockedError)}
-        self._locked_since = {number: self._locked_since.get(number, now) for number in locked}
-        long = [number for number, since in self._locked_since.items() if now - since >= LONG_WAIT]
+        self._locked_since = {
+            number: self._locked_since.get(number, now)
+            for number in (*locked, *(self._locked_since.keys() & self._openings.keys()))
+        }
+        long = [number for number in locked if now - self._locked_since[number] >= LONG_WAIT]
         if long and now - self._locked_told >= 60 * LONG_WAIT:
             self._locked_told = now
             log.warning(
@@ -296,6 +314,8 @@ class Partitions:
 
     def _note_broken(self, number: int, reason: str | None) -> None:
         """Tell workers that a partition cannot be opened, or that it is another matter now (``None``)."""
+        if reason is not None:
+            reason += self._engine.advice
         if self._broken.get(number) == reason:
             return
         if reason is None:
@@ -367,6 +387,9 @@ class Partitions:
         if self._fenced:
             log.error("partitions were lost: this store hung, or could not reach their data", partitions=self._fenced)
             self._fenced = 0
+        if self._given_up:
+            log.info("partitions are given up until their data can be reached again", partitions=self._given_up)
+            self._given_up = 0
 
     def _may_take(self, number: int, holder: str) -> bool:
         """Does the holder of a partition hang? A store that stops is no member any more, and is given time."""

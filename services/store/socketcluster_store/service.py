@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -39,6 +40,13 @@ and store work at the same time, an answer still costs little for each result, a
 yet are not piled up."""
 SIDE_BY_SIDE_AT_ONCE = 256
 """The same where all of them wait together for the disk, or for Valkey."""
+PATIENCE = 0.01
+"""Seconds that operations of a link wait for those of its request before, where an answer of Valkey is long on its way:
+whoever waits longer has what follows carried out beside it, in order in each partition."""
+UNDER_WAY = 256
+"""Portions of a link's requests that may be under way at a time."""
+UNDER_WAY_BYTES = 16 * 1024 * 1024
+"""Bytes of values in them."""
 ENDING_AT_ONCE = 2
 """Partitions that end what is due in one turn of the loop: operations come in between."""
 DRAIN_TIMEOUT = 1.0
@@ -116,7 +124,8 @@ class StoreService:
             writer.cancel()
             status, reason = link.closing.result() if link.closing.done() else (grpc.StatusCode.OK, "")
             self._lost(link, status)  # before anything is awaited: gRPC may cancel this handler here once more
-            await asyncio.wait((reader, writer))  # unlike gather, it breaks nothing off if it is cancelled
+            # unlike gather, it breaks nothing off if it is cancelled
+            await asyncio.wait((reader, writer, *link.under_way))
         for task in (reader, writer):
             outcome = None if task.cancelled() else task.exception()
             if isinstance(outcome, aio.BaseError | aio.UsageError):
@@ -184,7 +193,24 @@ class StoreService:
             await apply(link, some)
 
     async def _apply_side_by_side(self, link: WorkerLink, operations: list[Operation]) -> None:
-        """Have the partitions wait for the disk or Valkey together, and answer all together."""
+        """Have the partitions wait for the disk or Valkey together; return when they have answered, or take long."""
+        under_way = link.under_way
+        while len(under_way) >= UNDER_WAY or sum(under_way.values()) > UNDER_WAY_BYTES:
+            await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        portion = asyncio.create_task(self._apply_portion(link, operations))
+        under_way[portion] = sum([len(operation.value) for operation in operations])
+        portion.add_done_callback(partial(self._portion_ended, link))
+        await asyncio.wait({portion}, timeout=PATIENCE if self._engine.remote else None)
+
+    def _portion_ended(self, link: WorkerLink, portion: asyncio.Task[None]) -> None:
+        del link.under_way[portion]
+        if not portion.cancelled() and (error := portion.exception()) is not None:
+            log.error("a link failed", worker=link.worker_id, exc_info=error)
+            link.close(grpc.StatusCode.INTERNAL, "the store failed; its log says more")
+        if not link.open and not link.under_way:
+            self._forget(link)  # it may have subscribed after its end
+
+    async def _apply_portion(self, link: WorkerLink, operations: list[Operation]) -> None:
         groups = _groups(operations)
         calls = [self._apply_alone(number, link, some) for number, some in groups.items()]
         for some, outcomes in zip(groups.values(), await asyncio.gather(*calls), strict=True):
@@ -219,16 +245,20 @@ class StoreService:
         """Clean up behind a link; its sessions stay attached until its worker has had its time to come back."""
         link.close(status, "")
         self._links.remove(link)
-        for number, channels in _by_partition(link.channels).items():
-            if (partition := self.partitions.owned.get(number)) is not None:
-                partition.unsubscribe(link, channels)
-        for partition in self.partitions.owned.values():
-            partition.unwatch(link)
+        self._forget(link)
         if self._stopping:
             return
         log.info("worker's link ended", worker=link.worker_id)
         loop = asyncio.get_running_loop()
         self._graces[link] = loop.call_later(self._settings.link_grace, self._grace_over, link)
+
+    def _forget(self, link: WorkerLink) -> None:
+        """Tell a link that has ended of no channels and key chains any more."""
+        for number, channels in _by_partition(link.channels).items():
+            if (partition := self.partitions.owned.get(number)) is not None:
+                partition.unsubscribe(link, channels)
+        for partition in self.partitions.owned.values():
+            partition.unwatch(link)
 
     def _grace_over(self, link: WorkerLink) -> None:
         del self._graces[link]

@@ -31,6 +31,7 @@ class Looked:
     """A partition of which it is counted how often something is asked."""
 
     distrusted = ""
+    told = False
 
     def __init__(self, number: int, asked: Counter[tuple[str, int]]) -> None:
         self._number = number

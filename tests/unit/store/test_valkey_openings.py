@@ -14,7 +14,7 @@ from support.worker import until
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Command
-from socketcluster_store.engines.valkey import LOADED_BYTES, OPENED_AT_ONCE
+from socketcluster_store.engines.valkey import BEGUN_AT_ONCE, LOADED_BYTES, OPENED_AT_ONCE
 from socketcluster_store.valkey import membership, scripts
 from socketcluster_store.valkey.servers import CONNECTIONS
 
@@ -45,7 +45,7 @@ async def test_much_data_is_read_in_portions_and_few_partitions_at_a_time(
 
         async def call(key: bytes, script: scripts.Script, *args: Any, **options: Any) -> Any:
             nonlocal most
-            if script is scripts.OPEN:
+            if script is scripts.LOAD and args[2] != b"0":
                 reading.add(key)
                 most = max(most, len(reading))
             reply = await real(key, script, *args, **options)
@@ -71,13 +71,13 @@ async def test_much_data_is_read_in_portions_and_few_partitions_at_a_time(
 
 async def test_a_partition_that_waits_to_be_opened_is_not_freed_for_who_asks_for_it(valkey: Server) -> None:
     async with valkey_engine(valkey, Documents(1 << 20)) as engine:
-        for _ in range(OPENED_AT_ONCE):
-            await engine._opening.acquire()  # others are opened
+        for _ in range(BEGUN_AT_ONCE):
+            await engine._beginning.acquire()  # others are opened
         opening = asyncio.create_task(engine.open(7))
         await asyncio.sleep(0)
         engine._answer(7)
-        for _ in range(OPENED_AT_ONCE):
-            engine._opening.release()
+        for _ in range(BEGUN_AT_ONCE):
+            engine._beginning.release()
         partition = await opening
         while engine._tasks:
             await asyncio.wait(engine._tasks)

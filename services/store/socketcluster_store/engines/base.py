@@ -134,6 +134,11 @@ class EnginePartition(abc.ABC):
     """Why the files of this opening are not used again, as its process found; empty: it found nothing."""
 
     @property
+    def told(self) -> bool:
+        """Has the log been told why the partition was lost?"""
+        return False
+
+    @property
     def taken(self) -> bool:
         """Is it known that the partition was taken? To ask ``fenced`` may cost more, and finds what nobody has said."""
         return self.fenced
@@ -153,6 +158,8 @@ class Engine(abc.ABC):
     name: str
     descriptors = 0
     """What an open partition needs."""
+    advice = ""
+    """What to do about a partition that cannot be opened, beside what the error says; begins with a space."""
     remote = False
     """Is a batch a call to another machine? Partitions are better asked side by side then."""
 

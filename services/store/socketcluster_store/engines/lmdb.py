@@ -42,6 +42,7 @@ class LmdbEngine(Engine):
 
     name = "lmdb"
     descriptors = 9  # each mapping has one of its own, and LMDB two
+    advice = ". Mend what this says, or put a copy of the partition's folder there"
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store import applied, documents
@@ -25,9 +25,11 @@ from socketcluster_store.valkey.servers import Servers
 
 log = get_logger(__name__)
 
+BEGUN_AT_ONCE = 32
+"""Partitions of which the first keys are read at a time: most have no more, and may be far away."""
 OPENED_AT_ONCE = 4
-"""Partitions that are opened at a time: what they all have would hold up the calls of those that are open, until
-``valkey_timeout`` ended these and the readings too, for ever."""
+"""Partitions that are read at a time beyond their first keys: what they all have would hold up the calls of those
+that are open, until ``valkey_timeout`` ended these and the readings too, for ever."""
 LOADED_AT_FIRST = 16
 LOADED_AT_ONCE = 2000
 """Keys that are read in one call while a partition is opened: so many that they have about ``LOADED_BYTES``."""
@@ -65,6 +67,7 @@ class ValkeyEngine(Engine):
         self._store_id = store_id
         self._replicas = replicas
         self._open_ones: dict[int, ValkeyPartition | None] = {}  # None: it is being opened
+        self._beginning = asyncio.Semaphore(BEGUN_AT_ONCE)
         self._opening = asyncio.Semaphore(OPENED_AT_ONCE)
         self._locked_since: dict[int, float] = {}
         self._members: ValkeyMembership | None = None
@@ -106,8 +109,7 @@ class ValkeyEngine(Engine):
         self._open_ones[number] = None  # before its turn comes: who asks for it is not to be given it
         partition = None
         try:
-            async with self._opening:
-                partition = await self._claim_and_load(number, holder)
+            partition = await self._claim_and_load(number, holder)
         finally:
             if partition is None:
                 del self._open_ones[number]
@@ -119,7 +121,7 @@ class ValkeyEngine(Engine):
         key = partition_key(self._app_name, number)
         breaks = self._servers.breaks
         reply, detail, *since = await self._servers.call(
-            key, scripts.OPEN, self._store_id, holder, replicas=self._replicas
+            key, scripts.OPEN, self._store_id, holder, replicas=self._replicas, sign=True
         )
         if reply == b"LOCKED":
             self._ask(number, detail.decode())
@@ -141,27 +143,34 @@ class ValkeyEngine(Engine):
         """Read a partition that is this store's: nobody changes it meanwhile."""
         for _ in range(LOAD_ATTEMPTS):
             values: dict[bytes, bytes] = {}
-            cursor, count = b"0", LOADED_AT_FIRST
-            while True:
-                cursor, found, *rest = await self._servers.call(key, scripts.LOAD, self._store_id, epoch, cursor, count)
-                if cursor == b"FENCED":
-                    raise FencedError(f"{key.decode()} was taken over while it was read")
-                values.update(zip(found[::2], found[1::2], strict=True))
-                if cursor == b"0":
-                    break
-                fit = count * LOADED_BYTES // max(1, sum(map(len, found)))
-                count = max(1, min(fit, 4 * count, LOADED_AT_ONCE))
-            if len(values) == rest[0]:
+            async with self._beginning:
+                cursor, count, fields = await self._load_some(key, epoch, b"0", LOADED_AT_FIRST, values)
+            if cursor != b"0":
+                async with self._opening:
+                    while cursor != b"0":
+                        cursor, count, fields = await self._load_some(key, epoch, cursor, count, values)
+            if len(values) == fields:
                 for name in OWN_FIELDS:
                     del values[name]
                 return SortedMap(values)
             # a cursor is worth nothing on another server: the key moved, or a replica took over
         raise EngineError(f"{key.decode()} cannot be read: it moves")
 
+    async def _load_some(
+        self, key: bytes, epoch: int, cursor: bytes, count: int, values: dict[bytes, bytes]
+    ) -> tuple[bytes, int, int]:
+        """Read some of a partition; return the next cursor, how many to read there, and how many fields there are."""
+        following, found, *rest = await self._servers.call(key, scripts.LOAD, self._store_id, epoch, cursor, count)
+        if following == b"FENCED":
+            raise FencedError(f"{key.decode()} was taken over while it was read")
+        values.update(zip(found[::2], found[1::2], strict=True))
+        fit = count * LOADED_BYTES // max(1, sum(map(len, found)))
+        return following, max(1, min(fit, 4 * count, LOADED_AT_ONCE)), rest[0]
+
     def _call_of(self, key: bytes, epoch: int) -> _Call:
         async def call(script: scripts.Script, *args: Any) -> Any:
-            replicas = self._replicas if script is scripts.APPLY else 0
-            if replicas and len(args) == 2:  # a read: a server that is cut off does not know who took its place
+            replicas = 0 if script is scripts.CONFIRM else self._replicas
+            if replicas and script is scripts.LOOK:  # a server that is cut off does not know who took its place
                 script = scripts.READ
             return await self._servers.call(key, script, self._store_id, epoch, *args, replicas=replicas)
 
@@ -194,7 +203,7 @@ class ValkeyEngine(Engine):
         try:
             await (await self._open(number, "")).close()
         except EngineError as error:
-            log.info("a partition that was not open could not be freed", partition=number, error=str(error))
+            log.debug("a partition that was not open could not be freed", partition=number, error=str(error))
 
     def _check_unsure(self) -> None:
         if self._checking is None or self._checking.done():
@@ -279,6 +288,10 @@ class ValkeyPartition(EnginePartition):
         return self._lost is not None
 
     @property
+    def told(self) -> bool:
+        return self._lost is not None and self._lost.told
+
+    @property
     def unsure(self) -> bool:
         """Is it yet to be noted that the server has everything? Since a connection was made it may be another one."""
         return self._lost is None and self._breaks_seen != self._breaks()
@@ -293,7 +306,7 @@ class ValkeyPartition(EnginePartition):
         except FencedError:
             pass  # it knows now
         except EngineError as error:
-            log.info("a partition could not be checked", partition=self.number, error=str(error))
+            log.debug("a partition could not be checked", partition=self.number, error=str(error))
 
     async def close(self) -> None:
         while self._sender is not None:
@@ -303,7 +316,7 @@ class ValkeyPartition(EnginePartition):
             if lost is None:
                 await self._call(scripts.CONFIRM, self._batch, 1)
         except EngineError as error:  # the next owner takes it, or this store opens it again
-            log.error("a partition could not be released", partition=self.number, error=str(error))
+            log.info("a partition could not be released", partition=self.number, error=str(error))
         finally:
             self._on_closed(self)
 
@@ -357,10 +370,11 @@ class ValkeyPartition(EnginePartition):
                 puts += (key, value)
         number = self._batch + bool(puts or deletes)
         try:
-            status, *detail = await self._call(scripts.APPLY, number, len(puts), *puts, *deletes)
+            script = scripts.LOOK if number == self._batch else scripts.APPLY
+            status, *detail = await self._call(script, number, len(puts), *puts, *deletes)
         except UnreachableError as error:
             # it may be written or not, or even be written later; the next opening puts an end to that
-            self._lose(str(error))
+            self._lose(str(error), told=True)
         if status == b"FENCED":
             self._lose(f"it was taken over by {detail[0].decode() or 'nobody'}")
         if status != b"DONE":
@@ -373,13 +387,14 @@ class ValkeyPartition(EnginePartition):
         try:
             await self._call(scripts.CONFIRM, self._batch, 0)
         except EngineError as error:
-            log.info("it could not be noted what a server has", partition=self.number, error=str(error))
+            log.debug("it could not be noted what a server has", partition=self.number, error=str(error))
         else:
             self._breaks_seen = breaks
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str, *, told: bool = False) -> NoReturn:
         self._lost = FencedError(f"partition {self.number} is this store's no longer: {why}")
-        log.info("a partition is lost", partition=self.number, why=why)
+        self._lost.told = told
+        log.debug("a partition is lost", partition=self.number, why=why)
         raise self._lost
 
     def _forget(self, undo: Callable[[], None]) -> None:

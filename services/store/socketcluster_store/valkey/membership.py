@@ -63,6 +63,7 @@ class ValkeyMembership(Membership):
         self._said = 0  # of this store itself: see ``scripts.SAY``
         self._listens = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
+        self._signs: set[asyncio.Task[None]] = set()  # that were given, and are not answered yet
         self._looking: asyncio.Task[None] | None = None
 
     async def join(self) -> None:
@@ -71,18 +72,32 @@ class ValkeyMembership(Membership):
             async with asyncio.timeout(self._hang_timeout):
                 await self._listens.wait()
         self._member = True
-        await self.look()
+        await self._look()
         await self.tell("here")
 
     async def leave(self) -> None:
         self._member = False
         try:
-            await self._servers.call(self._key, scripts.LEAVE, self._store_id)
+            await self._leave()
         except EngineError as error:
-            log.error("the other stores could not be told that this one stops", error=str(error))
+            log.info("the other stores could not be told that this one stops", error=str(error))
         await self.tell("here")
 
     async def look(self) -> None:
+        """Give a sign of life; where the answer is long on its way, the next sign does not wait for it."""
+        sign = asyncio.create_task(self._look())
+        self._signs.add(sign)
+        sign.add_done_callback(self._answered)
+        done, _ = await asyncio.wait({sign}, timeout=HEARTBEAT)
+        if done:
+            sign.result()
+
+    def _answered(self, sign: asyncio.Task[None]) -> None:
+        self._signs.discard(sign)
+        if not sign.cancelled() and (error := sign.exception()) is not None and not isinstance(error, EngineError):
+            log.error("a sign of life failed", exc_info=error)
+
+    async def _look(self) -> None:
         if not self._member:
             return
         if (state := self.is_linked + 2 * self.is_aside) != self._said:
@@ -94,9 +109,10 @@ class ValkeyMembership(Membership):
             self._store_id,
             int(PAUSED_AFTER * 1000),
             int((FORGOTTEN_AFTER + self._hang_timeout) * 1000),
+            sign=True,
         )
         if not self._member:
-            await self._servers.call(self._key, scripts.LEAVE, self._store_id)  # it left meanwhile
+            await self._leave()  # it left meanwhile
             return
         ages = {store.decode(): (age / 1000, listeners) for store, age, listeners, _ in others}
         states = {store.decode(): state for store, _, _, state in others}
@@ -118,6 +134,9 @@ class ValkeyMembership(Membership):
         if silent < 0 or silent > GONE_AFTER * 1000:
             self._on_away()
 
+    async def _leave(self) -> None:
+        await self._servers.call(self._key, scripts.LEAVE, self._store_id, sign=True)
+
     async def tell(self, text: str) -> None:
         """Tell all stores; they find out themselves, a little later, if that fails."""
         with contextlib.suppress(RedisError, OSError, EngineError):
@@ -125,7 +144,7 @@ class ValkeyMembership(Membership):
 
     async def close(self) -> None:
         """Listen no more."""
-        for task in (self._listener, self._looking):
+        for task in (self._listener, self._looking, *self._signs):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
@@ -172,6 +191,6 @@ class ValkeyMembership(Membership):
 
     async def _look_now(self) -> None:
         try:
-            await self.look()
+            await self._look()
         except EngineError as error:
-            log.error("the other stores cannot be seen", error=str(error))
+            log.debug("the other stores cannot be seen", error=str(error))  # which the server's trouble says

@@ -28,6 +28,8 @@ class Script:
     """A Lua script on one key, and what its text is called by the server."""
 
     text: str
+    fills: bool = False
+    """Does it need memory? That it is carried out shows that the server takes writes."""
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,8 +83,7 @@ return {'OPEN', epoch, since}
 # A batch without either has the number of the last one. All is looked at before anything is written: a script that
 # fails in the middle is not undone. Who is ahead of the server had batches acknowledged that are lost; a call that
 # comes late is behind it.
-APPLY = Script(
-    """
+_APPLY = """
 local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
 if own[1] ~= ARGV[1] or own[2] ~= ARGV[2] then return {'FENCED', own[1] or ''} end
 local last, number = tonumber(own[3]), tonumber(ARGV[3])
@@ -106,7 +107,8 @@ end
 redis.call('HSET', KEYS[1], '\\0b', ARGV[3])
 return {'DONE'}
 """
-)
+APPLY = Script(_APPLY, fills=True)
+LOOK = Script(_APPLY)  # of a batch that changes nothing
 
 # Arguments: those of APPLY without keys and values. Something is written nevertheless, so that replicas confirm it.
 READ = Script(

@@ -35,16 +35,16 @@ from redis.exceptions import TimeoutError as LateError
 from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.secret_files import read_secret
 from socketcluster_store.errors import EngineError, UnreachableError
+from socketcluster_store.valkey.pipes import Call, Lane
 from socketcluster_store.valkey.scripts import Script
+from socketcluster_store.valkey.troubles import LOADING, UNREACHABLE, Troubles, cause_of
 from socketcluster_store.valkey.urls import shown_url, urls_of
 
 CONNECTIONS = 4
-"""To each server, for calls; more calls at a time travel together."""
+"""To each server, for calls that carry data; more calls at a time travel together."""
 FIRST_PAUSE = 0.01
 """Seconds between the first two attempts at a call; it doubles."""
 LONGEST_PAUSE = 0.2
-WAIT_STEP = 500
-"""Milliseconds that a connection waits for replicas at a time."""
 NEEDED = 7
 """The version of Redis that has sharded pub/sub."""
 
@@ -61,78 +61,26 @@ _AGAIN = (
 _Address = tuple[str, int]
 
 
-class _Call:
-    """A script on a key, on its way."""
-
-    __slots__ = ("args", "asking", "future", "key", "replicas", "script", "text")
-
-    def __init__(self, key: bytes, script: Script, args: tuple[Any, ...], replicas: int) -> None:
-        self.key = key
-        self.script = script
-        self.args = args
-        self.replicas = replicas
-        self.text = False  # send the script itself: the server does not know it
-        self.asking = False
-        self.future: asyncio.Future[Any]
-
-
 class _Server:
-    """One server. Calls that are made while all connections are at work travel together on the next that is free."""
+    """One server."""
 
     def __init__(self, options: dict[str, Any], timeout: float, on_connect: Callable[[Any], Awaitable[None]]) -> None:
         common = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **options}
+        self.where = f"{options.get('host') or options.get('path')}:{options.get('port', '')}".rstrip(":")
+        """Its address, for the log."""
         self.client = _client(**common, redis_connect_func=on_connect)
         self.news = _client(**common)
         """For what is no call: a connection that is made for it says nothing of the data."""
-        self._waiting: list[_Call] = []
-        self._starting = False
-        self._senders: set[asyncio.Task[None]] = set()
-
-    def send(self, call: _Call) -> asyncio.Future[Any]:
-        """Send a call; the future has the reply, or the error."""
-        call.future = asyncio.get_running_loop().create_future()
-        self._waiting.append(call)
-        if not self._starting and len(self._senders) < CONNECTIONS:
-            self._starting = True  # those that are made in this turn of the loop travel with it
-            sender = asyncio.create_task(self._send())
-            self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
-        return call.future
+        self.calls = Lane(self.client.connection_pool, CONNECTIONS, timeout)
+        self.signs = Lane(self.news.connection_pool, 1, timeout)
+        """For what is short and in a hurry: it never waits behind calls that carry data."""
 
     async def close(self) -> None:
         """End all connections."""
-        if self._senders:
-            await asyncio.wait(self._senders)
+        for lane in (self.calls, self.signs):
+            await lane.close()
         for client in (self.client, self.news):
             await client.connection_pool.disconnect()
-
-    async def _send(self) -> None:
-        self._starting = False
-        while self._waiting:
-            calls, self._waiting = self._waiting, []
-            pipeline = self.client.pipeline(transaction=False)
-            places = []
-            for call in calls:
-                if call.asking:
-                    pipeline.execute_command("ASKING")
-                places.append(len(pipeline))
-                command = ("EVAL", call.script.text) if call.text else ("EVALSHA", call.script.sha)
-                pipeline.execute_command(*command, 1, call.key, *call.args)
-                if call.replicas:
-                    pipeline.execute_command("WAIT", call.replicas, WAIT_STEP)
-            try:
-                replies = await pipeline.execute(raise_on_error=False)
-            except (RedisError, OSError) as error:
-                for call in calls:
-                    _settle(call, error)
-                continue
-            for place, call in zip(places, calls, strict=True):
-                reply = replies[place]
-                if call.replicas and not isinstance(reply, Exception):
-                    found = replies[place + 1]
-                    if not isinstance(found, int) or found < call.replicas:
-                        reply = LateError(f"{found} replicas of {call.replicas} have the batch")
-                _settle(call, reply)
 
 
 class Servers:
@@ -162,6 +110,7 @@ class Servers:
         """Rises when a connection for calls is made, or a call tried again: a server may be another, or have less."""
         self.on_break: Callable[[], None] = lambda: None
         """Called when a connection for calls was made."""
+        self.troubles = Troubles()
 
     async def connect(self) -> None:
         """Find the servers.
@@ -174,10 +123,10 @@ class Servers:
             await self._find()
         except _AGAIN as error:
             raise UnreachableError(
-                f"no Valkey or Redis answers at {self.shown}: {error}; is it running, and is valkey_url right?"
+                f"no Valkey or Redis answers at {self.shown}{_reason(error)}; is it running, and is valkey_url right?"
             ) from None
 
-    async def call(self, key: bytes, script: Script, *args: Any, replicas: int = 0) -> Any:
+    async def call(self, key: bytes, script: Script, *args: Any, replicas: int = 0, sign: bool = False) -> Any:
         """Run a script on a key, and return what it returns.
 
         Args:
@@ -185,24 +134,29 @@ class Servers:
             script: which; it bears to be run twice.
             args: its arguments.
             replicas: how many replicas must have what it wrote.
+            sign: is it short and in a hurry? It travels apart from calls that carry data.
 
         Raises:
             UnreachableError: no answer came in time; it may have been run, and may even be run later.
             EngineError: the server refused it; it was not run.
         """
-        call = _Call(key, script, args, replicas)
+        call = Call(key, script, args, replicas)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         pause = FIRST_PAUSE
         asked: _Server | None = None
         unsure = False  # may an attempt that failed have been run?
-        failure: BaseException | str = "no answer"
+        failure: BaseException = TimeoutError()
+        where = self.shown
         while loop.time() < deadline:
             try:
                 async with asyncio.timeout_at(deadline):
                     server = asked or await self._server_of(key)
+                    where = server.where
                     call.asking, asked = asked is not None, None
-                    return await server.send(call)
+                    reply = await (server.signs if sign else server.calls).send(call)
+                self.troubles.answered(where, wrote=script.fills)
+                return reply
             except NoScriptError:
                 call.text = True
                 continue
@@ -212,21 +166,29 @@ class Servers:
                 asked = self._server((error.host, error.port))
                 continue
             except (AuthenticationError, AuthorizationError) as error:
-                raise self._refused(error, unsure) from None
+                raise self._refused(where, error, unsure) from None
             except _AGAIN as error:
                 failure = error
                 unsure = unsure or not isinstance(error, ResponseError)
             except ResponseError as error:
-                raise self._refused(error, unsure) from None
+                raise self._refused(where, error, unsure) from None
             self.breaks += 1
             self.forget_slots()
             await asyncio.sleep(min(pause, max(0, deadline - loop.time())))
             pause = min(2 * pause, LONGEST_PAUSE)
-        raise UnreachableError(f"Valkey at {self.shown} did not answer for {self._timeout:g} s: {failure}")
+        self.troubles.met(where, failure)
+        cause = cause_of(failure)
+        raise _told(
+            UnreachableError(
+                f"Valkey at {self.shown} did not answer for {self._timeout:g} s{_reason(failure)}"
+                + ("" if cause in (UNREACHABLE, LOADING) else f"; {cause.what_to_do}")
+            )
+        )
 
-    def _refused(self, error: Exception, unsure: bool) -> EngineError:
-        text = f"Valkey at {self.shown} refuses: {error}"
-        return (
+    def _refused(self, where: str, error: Exception, unsure: bool) -> EngineError:
+        self.troubles.met(where, error)
+        text = f"Valkey at {self.shown} refuses: {error}; {cause_of(error).what_to_do}"
+        return _told(
             UnreachableError(f"{text}; what came of an earlier attempt is not known") if unsure else EngineError(text)
         )
 
@@ -249,6 +211,7 @@ class Servers:
             await asyncio.wait({self._finding})
         for server in [*self._servers.values(), *([self._single] if self._single else [])]:
             await server.close()
+        self.troubles.close()
 
     async def _connected(self, connection: Any) -> None:
         await connection.on_connect()
@@ -290,6 +253,7 @@ class Servers:
                     raise EngineError(
                         f"{self.shown} is a Redis {info['redis_version']}; Valkey or Redis {NEEDED} is needed"
                     )
+                self.troubles.answered(self.shown, wrote=False)
                 if info.get("redis_mode") != "cluster":
                     self._single = server
                     return
@@ -300,7 +264,7 @@ class Servers:
                 self._slots = slots
                 return
             except (AuthenticationError, AuthorizationError) as error:
-                raise EngineError(f"Valkey at {self.shown} refuses: {error}") from None
+                raise EngineError(f"Valkey at {self.shown} refuses: {error}; {cause_of(error).what_to_do}") from None
             except (*_AGAIN, ResponseError) as error:
                 failure = error
             finally:
@@ -330,13 +294,15 @@ def _options_of(url: str) -> dict[str, Any]:
     return options
 
 
-def _settle(call: _Call, reply: object) -> None:
-    if call.future.done():
-        return  # it waits no longer
-    if isinstance(reply, BaseException):
-        call.future.set_exception(reply)
-    else:
-        call.future.set_result(reply)
+def _reason(failure: BaseException) -> str:
+    """Return what is known of a failure, after a colon; a time that is over says nothing."""
+    return f": {text}" if (text := str(failure)) else ""
+
+
+def _told(error: EngineError) -> EngineError:
+    """Mark an error as one of which ``Troubles`` has told."""
+    error.told = True
+    return error
 
 
 def _look_at(finding: asyncio.Task[None]) -> None:
