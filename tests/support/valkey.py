@@ -218,10 +218,18 @@ async def valkey_engine(
     store_id: str = "one-1",
     timeout: float = 5,
     replicas: int = 0,
+    allow_eviction: bool = False,
 ) -> AsyncIterator[ValkeyEngine]:
     """An engine that is connected, of an application of its own if none is named."""
     servers = Servers(server.url, timeout)
-    engine = ValkeyEngine(servers, trees, app_name=app_name or token_hex(8), store_id=store_id, replicas=replicas)
+    engine = ValkeyEngine(
+        servers,
+        trees,
+        app_name=app_name or token_hex(8),
+        store_id=store_id,
+        replicas=replicas,
+        allow_eviction=allow_eviction,
+    )
     await engine.connect()
     try:
         yield engine

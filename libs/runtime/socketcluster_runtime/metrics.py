@@ -15,7 +15,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -49,6 +49,15 @@ class Gauges(Collector):
         """Read them, in a thread."""
         for name, text, read in self._gauges:
             yield GaugeMetricFamily(name, text, value=read())
+
+
+class Counters(Gauges):
+    """Numbers that only rise, likewise; their names get ``_total``."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Read them, in a thread."""
+        for name, text, read in self._gauges:
+            yield CounterMetricFamily(name, text, value=read())
 
 
 def make_registry() -> CollectorRegistry:

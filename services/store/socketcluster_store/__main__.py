@@ -11,7 +11,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from socketcluster_runtime import rpc
 from socketcluster_runtime.lifecycle import Lifecycle, run
 from socketcluster_runtime.logging import get_logger
-from socketcluster_runtime.metrics import Gauges
+from socketcluster_runtime.metrics import Counters, Gauges
 from socketcluster_store import procedures
 from socketcluster_store.documents import Documents
 from socketcluster_store.engines.base import Engine
@@ -46,6 +46,7 @@ def make_engine(settings: StoreSettings, store_id: str) -> Engine:
             app_name=settings.app_name,
             store_id=store_id,
             replicas=settings.valkey_wait_replicas,
+            allow_eviction=settings.valkey_allow_eviction,
         )
     return LmdbEngine(folder, trees, store_id=store_id, sync_each_commit=settings.fsync == "always")
 
@@ -71,6 +72,20 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
                 "socketcluster_store_partitions",
                 "Partitions that this store owns.",
                 lambda: len(service.partitions.owned),
+            ),
+        )
+    )
+    lifecycle.metrics.register(
+        Counters(
+            (
+                "socketcluster_store_lost_writes",
+                "Acknowledged writes that Valkey was found to have lost.",
+                lambda: engine.lost_writes,
+            ),
+            (
+                "socketcluster_store_lost_partitions",
+                "How often a partition was found to have lost acknowledged writes in Valkey.",
+                lambda: engine.lost_partitions,
             ),
         )
     )

@@ -388,7 +388,7 @@ class Partitions:
             log.error("partitions were lost: this store hung, or could not reach their data", partitions=self._fenced)
             self._fenced = 0
         if self._given_up:
-            log.info("partitions are given up until their data can be reached again", partitions=self._given_up)
+            log.info("partitions are given up, and opened again as soon as that is possible", partitions=self._given_up)
             self._given_up = 0
 
     def _may_take(self, number: int, holder: str) -> bool:

@@ -33,6 +33,8 @@ class StoreSettings(ServiceSettings):
     """Seconds that Valkey may not answer before partitions are given up until it does; ``store_timeout`` is longer."""
     valkey_wait_replicas: int = Field(0, ge=0)
     """Replicas of Valkey that must have a write before it is acknowledged."""
+    valkey_allow_eviction: bool = False
+    """Start though Valkey evicts keys when its memory is full, whole partitions and what was acknowledged with them."""
     fsync: Literal["none", "everysec", "always"] = "everysec"
     """When data is forced to the disk, for the sake of a power cut; a killed process loses nothing whatever it says."""
     session_timeout: float = Field(1200.0, gt=0)

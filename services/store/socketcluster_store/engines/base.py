@@ -163,6 +163,16 @@ class Engine(abc.ABC):
     remote = False
     """Is a batch a call to another machine? Partitions are better asked side by side then."""
 
+    @property
+    def lost_writes(self) -> int:
+        """How many acknowledged writes were found to be lost by what keeps them."""
+        return 0
+
+    @property
+    def lost_partitions(self) -> int:
+        """How often a partition was found to have lost some."""
+        return 0
+
     @abc.abstractmethod
     async def open(self, number: int) -> EnginePartition:
         """Open a partition.

@@ -19,6 +19,8 @@ from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnreachableError
 from socketcluster_store.membership import Membership
 from socketcluster_store.valkey import scripts
+from socketcluster_store.valkey.durability import Durability
+from socketcluster_store.valkey.losses import Loss, Losses, Written, writes_of
 from socketcluster_store.valkey.membership import ValkeyMembership
 from socketcluster_store.valkey.scripts import OWN_FIELDS, partition_key, stores_key
 from socketcluster_store.valkey.servers import Servers
@@ -53,13 +55,21 @@ class ValkeyEngine(Engine):
         app_name: of the application.
         store_id: in whose name they are claimed.
         replicas: how many replicas must have a batch before it counts as applied.
+        allow_eviction: go on though a server evicts partitions when its memory is full.
     """
 
     name = "valkey"
     remote = True
 
     def __init__(
-        self, servers: Servers, trees: documents.Documents, *, app_name: str, store_id: str, replicas: int = 0
+        self,
+        servers: Servers,
+        trees: documents.Documents,
+        *,
+        app_name: str,
+        store_id: str,
+        replicas: int = 0,
+        allow_eviction: bool = False,
     ) -> None:
         self._servers = servers
         self._trees = trees
@@ -73,17 +83,40 @@ class ValkeyEngine(Engine):
         self._members: ValkeyMembership | None = None
         self._tasks: set[asyncio.Future[object]] = set()
         self._checking: asyncio.Future[object] | None = None
+        self._durability = Durability(servers.all, wait_replicas=replicas, allow_eviction=allow_eviction)
+        self._watching: asyncio.Task[None] | None = None
+        self.losses = Losses()
+        """What was found to be lost."""
         servers.on_break = self._check_unsure
 
     async def connect(self) -> None:
         await self._servers.connect()
+        try:
+            await self._durability.check()
+        except BaseException:
+            await self._servers.close()
+            raise
+        self._watching = asyncio.create_task(self._durability.watch(also=self._check_all))
 
     async def disconnect(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        self._durability.close()
+        self.losses.tell()
         if self._members is not None:
             await self._members.close()
         while self._tasks:
             await asyncio.wait(self._tasks)
         await self._servers.close()
+
+    @property
+    def lost_writes(self) -> int:
+        return self.losses.writes
+
+    @property
+    def lost_partitions(self) -> int:
+        return self.losses.partitions
 
     def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
         self._members = ValkeyMembership(
@@ -137,6 +170,7 @@ class ValkeyEngine(Engine):
             self._closed,
             lambda: self._servers.breaks,
             breaks,
+            self.losses.add,
         )
 
     async def _load(self, key: bytes, epoch: int) -> SortedMap:
@@ -218,7 +252,7 @@ class ValkeyEngine(Engine):
             await asyncio.gather(*(partition.check() for partition in unsure))
 
     def _check_all(self) -> None:
-        """Find out what was taken from this store while it gave no sign of life."""
+        """Find out what was taken from this store while it gave no sign of life, or was lost while nobody used it."""
         for partition in list(self._open_ones.values()):
             if partition is not None:
                 self._run(partition.check())
@@ -247,6 +281,7 @@ class ValkeyPartition(EnginePartition):
         on_closed: Callable[[ValkeyPartition], None],
         breaks: Callable[[], int],
         breaks_before: int,
+        on_loss: Callable[[Loss], None],
     ) -> None:
         self.number = number
         self.epoch = epoch
@@ -259,6 +294,8 @@ class ValkeyPartition(EnginePartition):
         self._breaks = breaks
         self._breaks_seen = breaks_before  # when the server was known to have everything
         self._batch = 0
+        self._written = Written()
+        self._on_loss = on_loss
         self._waiting: deque[tuple[Sequence[Command], asyncio.Future[list[Outcome]]]] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._lost: FencedError | None = None
@@ -326,15 +363,17 @@ class ValkeyPartition(EnginePartition):
         while self._waiting:
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCHES_AT_ONCE))]
             done = []
+            writes = 0
             for batch, future in group:
                 try:
                     done.append((self._trees.apply(self._kv, batch), future))
-                    self._kv.keep()
+                    if self._kv.keep():
+                        writes += writes_of(batch)
                 except Exception as error:  # of this batch alone
                     self._forget(self._kv.discard)
                     _fail(future, error)
             try:
-                await self._write()
+                await self._write(writes)
             except Exception as error:
                 self._forget(self._kv.undo)
                 for _, future in done:
@@ -352,8 +391,11 @@ class ValkeyPartition(EnginePartition):
                 await self._confirm()
         self._sender = None
 
-    async def _write(self) -> None:
+    async def _write(self, writes: int) -> None:
         """Have the owner confirmed and what the batches changed written, at once.
+
+        Args:
+            writes: how many operations that is.
 
         Raises:
             FencedError: the partition is this store's no longer.
@@ -376,10 +418,22 @@ class ValkeyPartition(EnginePartition):
             # it may be written or not, or even be written later; the next opening puts an end to that
             self._lose(str(error), told=True)
         if status == b"FENCED":
-            self._lose(f"it was taken over by {detail[0].decode() or 'nobody'}")
+            owner, epoch = detail
+            if epoch and int(epoch) >= self.epoch:
+                self._lose(f"it was taken over by {owner.decode() or 'nobody'}")
+            self._note_loss(None, emptied=not epoch)
+            self._lose("Valkey lost it" if epoch else "Valkey lost all of it", told=True)
         if status != b"DONE":
-            self._lose(f"Valkey lost batches: it has {detail[0].decode()} of {self._batch}")
-        self._batch = number
+            self._note_loss(self._batch - int(detail[0]))
+            self._lose(f"Valkey lost batches: it has {detail[0].decode()} of {self._batch}", told=True)
+        if number != self._batch:
+            self._batch = number
+            self._written.add(writes)
+
+    def _note_loss(self, calls: int | None, *, emptied: bool = False) -> None:
+        """Tell what is lost: what was written with so many calls, or (``None``) since the partition was opened."""
+        writes, exact = self._written.lost(calls)
+        self._on_loss(Loss(self.number, writes, self._kv.kept() if emptied else 0, emptied, exact))
 
     async def _confirm(self) -> None:
         """Have it noted that the server has everything, if that is so, for whoever opens the partition next."""
@@ -424,6 +478,11 @@ class _Draft:
             self._before_batch[key] = self.get(key)
         self._values.delete(key)
 
+    def kept(self) -> int:
+        """Return how many keys there were before the call."""
+        changed = self._before_call.items()
+        return len(self._values) + sum((before is not None) - (self.get(key) is not None) for key, before in changed)
+
     def changes(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield what the call changes."""
         for key, before in self._before_call.items():
@@ -431,11 +490,13 @@ class _Draft:
             if value != before:
                 yield key, value
 
-    def keep(self) -> None:
-        """Let the batch be part of the call."""
+    def keep(self) -> bool:
+        """Let the batch be part of the call; return whether it touched anything."""
+        touched = bool(self._before_batch)
         for key, value in self._before_batch.items():
             self._before_call.setdefault(key, value)
         self._before_batch.clear()
+        return touched
 
     def discard(self) -> None:
         """Undo the batch."""

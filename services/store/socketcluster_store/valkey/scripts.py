@@ -79,13 +79,23 @@ return {'OPEN', epoch, since}
 """
 )
 
+# Who does not own the partition may change nothing, and is told who does, and the epoch: empty, if all is gone. One
+# that is lower than the caller's shows that the server has an older state: what was opened since is lost.
+_FENCE = """
+local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
+if own[1] ~= ARGV[1] or own[2] ~= ARGV[2] then
+  if own[2] and tonumber(own[2]) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], '\\0l', '') end
+  return {'FENCED', own[1] or '', own[2] or ''}
+end
+"""
+
 # Arguments: store id, epoch, the number of the batch, how many of the rest are keys and values, those, keys to remove.
 # A batch without either has the number of the last one. All is looked at before anything is written: a script that
 # fails in the middle is not undone. Who is ahead of the server had batches acknowledged that are lost; a call that
 # comes late is behind it.
-_APPLY = """
-local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
-if own[1] ~= ARGV[1] or own[2] ~= ARGV[2] then return {'FENCED', own[1] or ''} end
+_APPLY = (
+    _FENCE
+    + """
 local last, number = tonumber(own[3]), tonumber(ARGV[3])
 local acknowledged = #ARGV == 4 and number or number - 1
 if last < acknowledged then redis.call('HSET', KEYS[1], '\\0l', '') end
@@ -107,15 +117,15 @@ end
 redis.call('HSET', KEYS[1], '\\0b', ARGV[3])
 return {'DONE'}
 """
+)
 APPLY = Script(_APPLY, fills=True)
 LOOK = Script(_APPLY)  # of a batch that changes nothing
 
 # Arguments: those of APPLY without keys and values. Something is written nevertheless, so that replicas confirm it.
 READ = Script(
     _WITHOUT_MEMORY
+    + _FENCE
     + """
-local own = redis.call('HMGET', KEYS[1], '\\0o', '\\0e', '\\0b')
-if own[1] ~= ARGV[1] or own[2] ~= ARGV[2] then return {'FENCED', own[1] or ''} end
 local last, number = tonumber(own[3]), tonumber(ARGV[3])
 if last < number then redis.call('HSET', KEYS[1], '\\0l', '') end
 if last ~= number then return {'LOST', own[3]} end

@@ -201,6 +201,18 @@ class Servers:
         """
         return (await self._server_of(key)).news
 
+    async def all(self) -> list[tuple[str, Redis]]:
+        """Return the address of each server that has keys, and a client of it, for what is no call.
+
+        Raises:
+            RedisError: they cannot be found now.
+            OSError: likewise.
+        """
+        await self._server_of(b"")
+        slots = {address for address in self._slots or () if address is not None}
+        servers = [self._single] if self._single is not None else [self._server(address) for address in sorted(slots)]
+        return [(server.where, server.news) for server in servers]
+
     def forget_slots(self) -> None:
         """Ask anew which server of a Cluster has what."""
         self._slots = None
