@@ -23,6 +23,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     MovedError,
+    NoPermissionError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
@@ -125,6 +126,8 @@ class Servers:
             raise UnreachableError(
                 f"no Valkey or Redis answers at {self.shown}{_reason(error)}; is it running, and is valkey_url right?"
             ) from None
+        except ResponseError as error:
+            raise self._refused(self.shown, error, False) from None
 
     async def call(self, key: bytes, script: Script, *args: Any, replicas: int = 0, sign: bool = False) -> Any:
         """Run a script on a key, and return what it returns.
@@ -259,14 +262,11 @@ class Servers:
         for options in [*({"host": host, "port": port} | self._common for host, port in self._servers), *self._options]:
             server = _Server(options, self._timeout, self._connected)
             try:
-                info = await server.client.info("server")
-                major = int(str(info["redis_version"]).partition(".")[0])
-                if major < NEEDED:
-                    raise EngineError(
-                        f"{self.shown} is a Redis {info['redis_version']}; Valkey or Redis {NEEDED} is needed"
-                    )
+                version, mode = await _about(server.client)
+                if int(version.partition(".")[0]) < NEEDED:
+                    raise EngineError(f"{self.shown} is a Redis {version}; Valkey or Redis {NEEDED} is needed")
                 self.troubles.answered(self.shown, wrote=False)
-                if info.get("redis_mode") != "cluster":
+                if mode != "cluster":
                     self._single = server
                     return
                 slots: list[_Address | None] = [None] * 16384
@@ -284,6 +284,17 @@ class Servers:
                     with contextlib.suppress(RedisError, OSError):
                         await server.close()
         raise failure
+
+
+async def _about(client: Redis) -> tuple[str, str]:
+    """Return the version of a server, and whether it is one of a "cluster"; INFO may be forbidden."""
+    try:
+        info = await client.info("server")
+        return str(info["redis_version"]), str(info.get("redis_mode"))
+    except NoPermissionError:
+        found = await command(client, "HELLO", 2)
+        about = dict(zip(found[::2], found[1::2], strict=True))
+        return about[b"version"].decode(), about[b"mode"].decode()
 
 
 def _client(**options: Any) -> Redis:
