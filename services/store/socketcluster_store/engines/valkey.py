@@ -20,7 +20,7 @@ from socketcluster_store.errors import EngineError, FencedError, PartitionLocked
 from socketcluster_store.membership import Membership
 from socketcluster_store.valkey import scripts
 from socketcluster_store.valkey.durability import Durability
-from socketcluster_store.valkey.losses import Loss, Losses, Written, writes_of
+from socketcluster_store.valkey.losses import Had, Loss, Losses, Written, writes_of
 from socketcluster_store.valkey.membership import ValkeyMembership
 from socketcluster_store.valkey.scripts import OWN_FIELDS, partition_key, stores_key
 from socketcluster_store.valkey.servers import Servers
@@ -85,6 +85,7 @@ class ValkeyEngine(Engine):
         self._checking: asyncio.Future[object] | None = None
         self._durability = Durability(servers.all, wait_replicas=replicas, allow_eviction=allow_eviction)
         self._watching: asyncio.Task[None] | None = None
+        self._given_up: dict[int, Had] = {}
         self.losses = Losses()
         """What was found to be lost."""
         servers.on_break = self._check_unsure
@@ -153,17 +154,21 @@ class ValkeyEngine(Engine):
     async def _claim_and_load(self, number: int, holder: str) -> ValkeyPartition:
         key = partition_key(self._app_name, number)
         breaks = self._servers.breaks
-        reply, detail, *since = await self._servers.call(
+        reply, detail, *more = await self._servers.call(
             key, scripts.OPEN, self._store_id, holder, replicas=self._replicas, sign=True
         )
         if reply == b"LOCKED":
             self._ask(number, detail.decode())
             raise PartitionLockedError(f"another store owns partition {number:02}", detail.decode())
         self._locked_since.pop(number, None)
+        since, *before = more
+        had = self._given_up.pop(number, None)
+        if had is not None and (loss := had.loss(number, *before)) is not None:
+            self.losses.add(loss)
         return ValkeyPartition(
             number,
             int(detail),
-            since[0],
+            since,
             await self._load(key, int(detail)),
             self._trees.partition(number),
             self._call_of(key, int(detail)),
@@ -171,6 +176,7 @@ class ValkeyEngine(Engine):
             lambda: self._servers.breaks,
             breaks,
             self.losses.add,
+            self._given_up.__setitem__,
         )
 
     async def _load(self, key: bytes, epoch: int) -> SortedMap:
@@ -282,6 +288,7 @@ class ValkeyPartition(EnginePartition):
         breaks: Callable[[], int],
         breaks_before: int,
         on_loss: Callable[[Loss], None],
+        on_given_up: Callable[[int, Had], None],
     ) -> None:
         self.number = number
         self.epoch = epoch
@@ -296,6 +303,7 @@ class ValkeyPartition(EnginePartition):
         self._batch = 0
         self._written = Written()
         self._on_loss = on_loss
+        self._on_given_up = on_given_up
         self._waiting: deque[tuple[Sequence[Command], asyncio.Future[list[Outcome]]]] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._lost: FencedError | None = None
@@ -416,6 +424,7 @@ class ValkeyPartition(EnginePartition):
             status, *detail = await self._call(script, number, len(puts), *puts, *deletes)
         except UnreachableError as error:
             # it may be written or not, or even be written later; the next opening puts an end to that
+            self._on_given_up(self.number, Had(self.epoch, self._batch, self._written, self._kv.kept()))
             self._lose(str(error), told=True)
         if status == b"FENCED":
             owner, epoch = detail

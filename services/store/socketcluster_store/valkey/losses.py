@@ -40,6 +40,23 @@ class Loss(NamedTuple):
     """Are there no more than that since then?"""
 
 
+class Had(NamedTuple):
+    """What a store had of a partition that it gave up because Valkey did not answer: Valkey may come back with less."""
+
+    epoch: int
+    batch: int
+    written: Written
+    keys: int
+
+    def loss(self, partition: int, epoch: bytes, batch: bytes) -> Loss | None:
+        """Return what is missing, by the last opening that the server knows and that one's last batch."""
+        if epoch and (int(epoch) > self.epoch or (int(epoch) == self.epoch and int(batch) >= self.batch)):
+            return None  # or nobody knows: another store has opened it meanwhile
+        missing = self.batch - int(batch) if epoch and int(epoch) == self.epoch else None
+        writes, exact = self.written.lost(missing)
+        return Loss(partition, writes, 0 if epoch else self.keys, not epoch, exact)
+
+
 class Written:
     """How much was written with each of a partition's last calls."""
 

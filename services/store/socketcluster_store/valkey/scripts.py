@@ -59,8 +59,8 @@ local function life()
 end
 """
 
-# Arguments: the store's id, the id of the store that it may be taken from or an empty text. Returns the epoch, and
-# since which opening nothing can have been lost.
+# Arguments: the store's id, the id of the store that it may be taken from or an empty text. Returns the epoch,
+# since which opening nothing can have been lost, and epoch and last batch of the opening before; empty: there was none.
 # The epoch is no lower than the server's time in milliseconds, so that it rises even after the data was lost.
 OPEN = Script(
     _LIFE
@@ -71,11 +71,11 @@ local now = redis.call('TIME')
 local epoch = math.max(tonumber(redis.call('HGET', KEYS[1], '\\0e') or '0') + 1,
                        tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000))
 epoch = string.format('%.0f', epoch)
-local before = redis.call('HMGET', KEYS[1], '\\0l', '\\0s')
+local before = redis.call('HMGET', KEYS[1], '\\0l', '\\0s', '\\0e', '\\0b')
 local now_life, since = life(), before[2]
 if now_life == '' or before[1] ~= now_life then since = epoch end
 redis.call('HSET', KEYS[1], '\\0o', ARGV[1], '\\0e', epoch, '\\0b', '0', '\\0l', now_life, '\\0s', since)
-return {'OPEN', epoch, since}
+return {'OPEN', epoch, since, before[3] or '', before[4] or ''}
 """
 )
 

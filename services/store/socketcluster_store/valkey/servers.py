@@ -171,7 +171,8 @@ class Servers:
             except (AuthenticationError, AuthorizationError) as error:
                 raise self._refused(where, error, unsure) from None
             except _AGAIN as error:
-                failure = error
+                if cause_of(failure) is UNREACHABLE or cause_of(error) is not UNREACHABLE:  # else the time was over
+                    failure = error
                 unsure = unsure or not isinstance(error, ResponseError)
             except ResponseError as error:
                 raise self._refused(where, error, unsure) from None
