@@ -33,7 +33,7 @@ async def test_a_script_of_a_former_owner_does_nothing(
 ) -> None:
     key = scripts.partition_key(token_hex(8), 7)
     async with valkey_engine(valkey, Documents(1 << 20)) as engine:
-        _open, epoch, _since = await engine._servers.call(key, scripts.OPEN, "one-1", "")
+        _open, epoch, *_rest = await engine._servers.call(key, scripts.OPEN, "one-1", "")
         if by == "nobody":
             await engine._servers.call(key, scripts.CONFIRM, "one-1", epoch, 0, 1)
         else:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
 from socketcluster_runtime.logging import get_logger
 from socketcluster_store import applied, documents
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines.draft import Draft
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnreachableError
 from socketcluster_store.membership import Membership
@@ -41,7 +42,6 @@ BATCHES_AT_ONCE = 1000
 """Batches that travel in one call."""
 MAX_WAITING = 100_000
 """Batches of a partition that may wait for the call under way."""
-MAX_KEY_BYTES = 511
 ASK_AFTER = 1.0
 """Seconds that a partition is locked before its holder is asked whether it knows of it."""
 
@@ -293,7 +293,7 @@ class ValkeyPartition(EnginePartition):
         self.number = number
         self.epoch = epoch
         self.life = life
-        self._kv = _Draft(values)
+        self._kv = Draft(values)
         self._trees = trees
         self.clock = trees.clock
         self._call = call
@@ -463,69 +463,6 @@ class ValkeyPartition(EnginePartition):
     def _forget(self, undo: Callable[[], None]) -> None:
         undo()
         self._trees.forget()
-
-
-class _Draft:
-    """A ``KeyValue`` that remembers what it was before the batch, and before the batches of the call."""
-
-    def __init__(self, values: SortedMap) -> None:
-        self._values = values
-        self._before_batch: dict[bytes, bytes | None] = {}
-        self._before_call: dict[bytes, bytes | None] = {}
-        self.get = values.get
-        self.scan: Callable[[bytes], Iterator[tuple[bytes, bytes]]] = values.scan
-
-    def put(self, key: bytes, value: bytes, /) -> None:
-        if len(key) > MAX_KEY_BYTES:
-            raise EngineError(f"a key of {len(key)} bytes: at most {MAX_KEY_BYTES} are possible")
-        if key not in self._before_batch:
-            self._before_batch[key] = self.get(key)
-        self._values.put(key, value)
-
-    def delete(self, key: bytes, /) -> None:
-        if key not in self._before_batch:
-            self._before_batch[key] = self.get(key)
-        self._values.delete(key)
-
-    def kept(self) -> int:
-        """Return how many keys there were before the call."""
-        changed = self._before_call.items()
-        return len(self._values) + sum((before is not None) - (self.get(key) is not None) for key, before in changed)
-
-    def changes(self) -> Iterator[tuple[bytes, bytes | None]]:
-        """Yield what the call changes."""
-        for key, before in self._before_call.items():
-            value = self.get(key)
-            if value != before:
-                yield key, value
-
-    def keep(self) -> bool:
-        """Let the batch be part of the call; return whether it touched anything."""
-        touched = bool(self._before_batch)
-        for key, value in self._before_batch.items():
-            self._before_call.setdefault(key, value)
-        self._before_batch.clear()
-        return touched
-
-    def discard(self) -> None:
-        """Undo the batch."""
-        self._restore(self._before_batch)
-
-    def commit(self) -> None:
-        """Keep what the call changed."""
-        self._before_call.clear()
-
-    def undo(self) -> None:
-        """Undo all batches of the call."""
-        self._restore(self._before_call)
-
-    def _restore(self, before: dict[bytes, bytes | None]) -> None:
-        for key, value in before.items():
-            if value is None:
-                self._values.delete(key)
-            else:
-                self._values.put(key, value)
-        before.clear()
 
 
 def _fail(future: asyncio.Future[list[Outcome]], error: Exception) -> None:
