@@ -333,7 +333,8 @@ class Partitions:
             FencedError: another store took it meanwhile, because this one hung, and is opening it.
             EngineError: it cannot be opened or read.
         """
-        if len(self.owned) + len(self._closings) + self._opening >= self._fits:
+        # where all fit, those that are lost and still being closed count for nothing
+        if self._fits < PARTITION_COUNT and len(self.owned) + len(self._closings) + self._opening >= self._fits:
             raise EngineError(
                 f"partition {number} is not opened: this process may have descriptors for {self._fits} partitions only;"
                 " raise the hard limit (ulimit -Hn, LimitNOFILE=, compose's ulimits), or run more stores"
