@@ -192,6 +192,11 @@ class Claims:
 
     def _claim(self, path: Path, choice: Choice, guard: int, copy: Callable[[Path, Path], object] | None) -> Claim:
         claim = self._own(path / str(choice.generation), choice.manifest)
+        if choice.strangers:
+            log.error(
+                "folders that do not belong to a partition are left alone: move them away",
+                paths=[str(path / str(each)) for each in choice.strangers],
+            )
         try:
             if copy is None:
                 claim.use_no_files()
@@ -239,6 +244,8 @@ class Claims:
     def _claiming(self, number: int) -> Iterator[tuple[Path, Choice, int]]:
         """Keep others from claiming the partition; yield its folder, which of its generations counts, and the lock."""
         path = self._folder / f"{number:02}"
+        if self._register is not None:
+            self._register.look(number)
         make_folder(self._folder)
         make_folder(path)
         with _descriptor(path / "claim.lock") as guard:
@@ -247,12 +254,6 @@ class Claims:
             _check_name(guard, path / "claim.lock")
             entry = Entry(State.NEW) if self._register is None else self._register.entry(number)
             choice = choose(path, number, entry)
-            if choice.strangers:
-                log.error(
-                    "folders that do not belong to a partition are left alone: move them away",
-                    partition=number,
-                    paths=[str(path / str(each)) for each in choice.strangers],
-                )
             (path / str(choice.generation)).mkdir(FOLDER_MODE, exist_ok=True)
             yield path, choice, guard
 

@@ -225,6 +225,16 @@ class Register:
         self._making = threading.Lock()
         self._opened: set[int] = set()
 
+    def look(self, number: int) -> None:
+        """Make sure that nothing is made where the data of this process was removed.
+
+        Raises:
+            IncompleteError: the register is gone, and with it what this process had open.
+        """
+        if self._opened and not self._path.exists():
+            path = self._folder / f"{number:02}"
+            raise lacking(path, number, f"{self._path} was removed while this store runs")
+
     def entry(self, number: int) -> Entry:
         """Return what it says of a partition; it is made if there is none.
 

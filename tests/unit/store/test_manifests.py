@@ -281,6 +281,7 @@ async def test_an_owner_whose_data_folder_was_removed_does_not_begin_anew(folder
     for _ in range(2):
         with pytest.raises(IncompleteError, match="manifest was removed while this store runs"):
             await engine.open(0)
+        assert not await asyncio.to_thread(folder.exists)
     await (await store_writer.engine(folder).open(1)).close()  # of a store that was started since
     with pytest.raises(IncompleteError, match="manifest was replaced while this store runs"):
         await engine.open(0)
