@@ -58,6 +58,8 @@ class WorkerLink:
         """Are operations of it being applied? That is not to be broken off."""
         self.under_way: dict[asyncio.Task[None], int] = {}
         """What applies operations of it while later ones are read, and the bytes of their values."""
+        self.last_call: dict[int, asyncio.Task[None]] = {}
+        """What applies the last of them, by partition."""
         self.sessions: set[str] = set()
         self.channels: set[str] = set()
         self.closing: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()

@@ -211,10 +211,12 @@ class StoreService:
             self._forget(link)  # it may have subscribed after its end
 
     async def _apply_portion(self, link: WorkerLink, operations: list[Operation]) -> None:
-        groups = _groups(operations)
-        calls = [self._apply_alone(number, link, some) for number, some in groups.items()]
-        for some, outcomes in zip(groups.values(), await asyncio.gather(*calls), strict=True):
-            link.answer(_results(some, outcomes))
+        calls = []
+        for number, some in _groups(operations).items():
+            call = asyncio.create_task(self._apply_alone(number, link, some, link.last_call.get(number)))
+            link.last_call[number] = call
+            calls.append(call)
+        await asyncio.gather(*calls)
 
     async def _apply_in_turn(self, link: WorkerLink, operations: list[Operation]) -> None:
         results: list[Result] = []
@@ -232,14 +234,24 @@ class StoreService:
                 results.append(Result(operation.id, outcome) if type(outcome) is bytes else _result(operation, outcome))
         link.answer(results)
 
-    async def _apply_alone(self, number: int, link: WorkerLink, operations: list[Operation]) -> list[Outcome]:
+    async def _apply_alone(
+        self, number: int, link: WorkerLink, operations: list[Operation], before: asyncio.Task[None] | None
+    ) -> None:
+        """Apply operations on one partition, and answer: behind those ``before`` it, whatever becomes of the partition.
+
+        A worker takes the answers to the sendings of an operation for that in which it sent it.
+        """
+        if before is not None and not before.done():
+            await asyncio.wait({before})
         if not link.open:  # the worker sends on its next link again what would be overtaken here
-            return [NOT_OWNED] * len(operations)
+            return
         partition = self.partitions.owned.get(number)
         if partition is None:
-            return [NOT_OWNED] * len(operations)
-        outcomes = partition.apply(link, operations)
-        return outcomes if isinstance(outcomes, list) else await outcomes
+            outcomes: list[Outcome] = [NOT_OWNED] * len(operations)
+        else:
+            applying = partition.apply(link, operations)
+            outcomes = applying if isinstance(applying, list) else await applying
+        link.answer(_results(operations, outcomes))
 
     def _lost(self, link: WorkerLink, status: grpc.StatusCode) -> None:
         """Clean up behind a link; its sessions stay attached until its worker has had its time to come back."""
