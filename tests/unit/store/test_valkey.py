@@ -27,6 +27,7 @@ from socketcluster_store.engines.valkey import ValkeyEngine
 from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnreachableError
 from socketcluster_store.settings import StoreSettings
 from socketcluster_store.valkey import scripts
+from socketcluster_store.valkey.password import PasswordFile
 from socketcluster_store.valkey.servers import Servers
 
 pytestmark = pytest.mark.valkey
@@ -316,6 +317,28 @@ async def test_the_password_may_be_in_a_file(own: Server, tmp_path: Path) -> Non
     servers = Servers(f"{own.url}?password_file={tmp_path}/password", 30)
     await servers.connect()
     await servers.close()
+
+
+async def test_another_password_in_the_file_counts_for_the_next_connection(own: Server, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("first")
+    own.ask("CONFIG", "SET", "requirepass", "second")
+    servers = Servers(f"{own.url}?password_file={file}", 30)
+    with pytest.raises(EngineError, match="password"):
+        await servers.connect()
+    file.write_text("second\n")
+    await servers.connect()
+    await servers.close()
+
+
+def test_a_password_s_file_that_goes_leaves_the_password_that_was_read(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("first")
+    password = PasswordFile(file, "me")
+    file.unlink()
+    assert password.get_credentials() == ("me", "first")
+    file.write_text("second")
+    assert password.get_credentials() == ("me", "second")
 
 
 def test_a_password_s_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -33,9 +33,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import TimeoutError as LateError
 
-from socketcluster_runtime.errors import SettingsError
-from socketcluster_runtime.secret_files import read_secret
 from socketcluster_store.errors import EngineError, UnreachableError
+from socketcluster_store.valkey.password import PasswordFile
 from socketcluster_store.valkey.pipes import Call, Lane
 from socketcluster_store.valkey.scripts import Script
 from socketcluster_store.valkey.troubles import LOADING, UNREACHABLE, Troubles, cause_of
@@ -311,10 +310,7 @@ def _options_of(url: str) -> dict[str, Any]:
     if path is not None:
         if options.get("password"):
             raise EngineError("valkey_url has a password and a password_file: give one of them")
-        try:
-            options["password"] = read_secret("the password_file of valkey_url", Path(path)).strip()
-        except SettingsError as error:
-            raise EngineError(str(error)) from None
+        options["credential_provider"] = PasswordFile(Path(path), options.pop("username", None) or "")
     return options
 
 
