@@ -248,6 +248,8 @@ class Dispatcher:
             workers = tuple(worker for worker in workers if not wanted.isdisjoint(worker.called))
         if client.tried:
             workers = tuple(worker for worker in workers if worker not in client.tried)
+        if len(workers) > 1:
+            workers = tuple(worker for worker in workers if not worker.hung) or workers
         if self._suspicion_ends and workers:
             now = self._loop.time()
             if now < self._suspicion_ends:

@@ -1,4 +1,7 @@
-"""Which workers hang: they are connected, and their event loop does not turn, so they say nothing."""
+"""Which workers hang: they are connected, and their event loop does not turn, so they say nothing.
+
+One that hung is not well with the first thing that it says: what blocked it may block it again.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,15 @@ HANG_AFTER = 2.0
 
 _MISSED = 4
 """Signs of life that a worker which promised fewer may miss."""
+
+STEADY_AFTER = 2.0
+"""Seconds of signs of life without a gap after which a worker that hung is well again."""
+
+MAX_STEADY_AFTER = 10.0
+"""The same for one that hangs again and again: each time it has to give signs for twice as long."""
+
+AGAIN_WITHIN = 60.0
+"""Seconds within which another silence counts as "again"."""
 
 
 class OwnTime:
@@ -31,25 +43,57 @@ class OwnTime:
 
 
 class SignOfLife:
-    """When a worker was heard last.
+    """When a worker was heard last, and whether it hangs.
 
     Args:
         time: the balancer's own.
     """
 
     def __init__(self, time: OwnTime) -> None:
+        self.hung = False
+        """Was it silent for too long, and has not given signs of life for long enough since?"""
+        self.silent = False
+        """Has it hung and not been heard since?"""
         self._time = time
+        self._worker_id = ""
         self._heard_at = 0.0
         self._allowed: float | None = None
+        self._steady_since = 0.0
+        """When the signs of life began that had no gap since; of use once it has hung."""
+        self._steady_after = 0.0
+        """Seconds of them that were needed after the last silence; 0: there was none."""
 
-    def heard(self, promised_ms: int) -> None:
-        """Note a status, which promised another one within so many milliseconds; 0: it promised none."""
-        self._heard_at = self._time.seconds
+    def heard(self, worker_id: str, promised_ms: int) -> None:
+        """Note a worker's status, which promised another one within so many milliseconds; 0: it promised none."""
+        now = self._time.seconds
+        if worker_id != self._worker_id:
+            self.forget()  # another process, which cannot help it
+            self._worker_id = worker_id
+        elif not promised_ms:
+            self.hung = self.silent = False
+        elif self.hung:
+            if self.silent or self.missing:
+                self.silent, self._steady_since = False, now
+            elif now - self._steady_since >= self._steady_after:
+                self.hung = False
+        self._heard_at = now
         self._allowed = max(HANG_AFTER, _MISSED * promised_ms / 1000) if promised_ms else None
+
+    def hangs(self) -> None:
+        """Take the worker, which is :attr:`missing`, for hung."""
+        again = self._steady_after and self._heard_at - self._steady_since <= AGAIN_WITHIN
+        self._steady_after = min(2 * self._steady_after, MAX_STEADY_AFTER) if again else STEADY_AFTER
+        self.hung = self.silent = True
 
     def lost(self) -> None:
         """Expect nothing: the connection has ended."""
         self._allowed = None
+        self.silent = self.hung
+
+    def forget(self) -> None:
+        """Hold nothing against whoever comes: the process has gone."""
+        self.hung = self.silent = False
+        self._steady_after = 0.0
 
     @property
     def silent_for(self) -> float:

@@ -81,8 +81,6 @@ class Worker:
         self.connections = 0
         self.full = False
         """Is it without a descriptor for a client?"""
-        self.hung = False
-        """Has it given no sign of life for so long that it gets no clients?"""
         self.sign_of_life = SignOfLife(own_time or OwnTime())
         self.hanging = Condition(
             log, "worker hangs: it is given no clients", over="worker gives signs of life again", lasts=True
@@ -90,8 +88,18 @@ class Worker:
 
     @property
     def available(self) -> bool:
-        """May it be given clients now?"""
-        return bool(self.worker_id) and self.ready and not self.draining and not self.hung
+        """May it be given clients now, be it only if there is no other?"""
+        return bool(self.worker_id) and self.ready and not self.draining and not self.silent
+
+    @property
+    def hung(self) -> bool:
+        """Does it hang, or did so a moment ago? It is chosen only if there is no other."""
+        return self.sign_of_life.hung
+
+    @property
+    def silent(self) -> bool:
+        """Does it hang now? It gets no clients at all."""
+        return self.sign_of_life.silent
 
     @property
     def load(self) -> float:
@@ -173,7 +181,7 @@ class WorkerDirectory:
     @property
     def may_come(self) -> bool:
         """May one that is not available be there in a moment? Not if all hang or are full: those take their time."""
-        return not self._workers or any(not (worker.hung or worker.full) for worker in self._workers.values())
+        return not self._workers or any(not (worker.silent or worker.full) for worker in self._workers.values())
 
     @property
     def known(self) -> tuple[Worker, ...]:
@@ -217,7 +225,7 @@ class WorkerDirectory:
                 self._lose(worker)
                 backoff, reported = MIN_BACKOFF, (problem[0], False)
             elif worker.hung and loop.time() - began < REFUSED_WITHIN:
-                worker.hung = False  # it has gone: a new one may come
+                worker.sign_of_life.forget()  # it has gone: a new one may come
                 worker.hanging.close()
                 self._refresh()
             if not self._is_wanted(worker.address):
@@ -248,9 +256,9 @@ class WorkerDirectory:
         worker.tags = tuple(status.tags)
         worker.called = frozenset((worker.worker_id, worker.name, *worker.tags))
         worker.ready, worker.draining, worker.full = status.ready, status.draining, status.full
-        worker.sign_of_life.heard(status.alive_every_ms)
-        worker.hung = False
-        worker.hanging.end(worker=worker.name, worker_id=worker.worker_id)
+        worker.sign_of_life.heard(status.worker_id, status.alive_every_ms)
+        if not worker.hung:
+            worker.hanging.end(worker=worker.name, worker_id=worker.worker_id)
         worker.reaches_stores = status.reaches_stores
         worker.connections = status.connections
         worker.http = (status.http_host or host_of(worker.address), status.http_port) if status.http_port else None
@@ -280,13 +288,13 @@ class WorkerDirectory:
         while True:
             self._own_time.look(loop.time())
             for worker in self.known:
-                if worker.sign_of_life.missing and not worker.hung:
+                if worker.sign_of_life.missing and not worker.silent:
                     self._hangs(worker)
             await asyncio.sleep(LOOK_INTERVAL)
 
     def _hangs(self, worker: Worker) -> None:
         self.hangs += 1
-        worker.hung = True
+        worker.sign_of_life.hangs()
         worker.hanging.add(
             worker=worker.name, worker_id=worker.worker_id, silent_for=round(worker.sign_of_life.silent_for, 1)
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from socketcluster_balancer.signs_of_life import HANG_AFTER, LOOK_INTERVAL, OwnTime, SignOfLife
+from socketcluster_balancer.signs_of_life import AGAIN_WITHIN, HANG_AFTER, LOOK_INTERVAL, OwnTime, SignOfLife
 
 Bench = Any  # of conftest.py, which cannot be imported
 
@@ -37,21 +37,21 @@ def test_a_worker_is_missing_after_two_seconds_of_silence_and_not_before() -> No
     time = OwnTime()
     sign = SignOfLife(time)
     now = looks(time, 100.0, 101.0)
-    sign.heard(500)
+    sign.heard("a", 500)
     now = looks(time, now, now + HANG_AFTER - LOOK_INTERVAL)
     assert not sign.missing
     now = looks(time, now, now + 2 * LOOK_INTERVAL)
     assert sign.missing
-    sign.heard(500)
+    sign.heard("a", 500)
     assert not sign.missing
 
 
 def test_who_promises_fewer_signs_gets_longer_and_who_promises_none_is_never_missing() -> None:
     time = OwnTime()
     slow, old, lost = SignOfLife(time), SignOfLife(time), SignOfLife(time)
-    slow.heard(2000)
-    old.heard(0)
-    lost.heard(500)
+    slow.heard("a", 2000)
+    old.heard("b", 0)
+    lost.heard("c", 500)
     lost.lost()
     now = looks(time, 0.0, 7.5)
     assert not slow.missing
@@ -65,12 +65,107 @@ def test_the_balancer_s_own_pause_is_no_silence_of_the_workers() -> None:
     time = OwnTime()
     sign = SignOfLife(time)
     now = looks(time, 0.0, 1.0)
-    sign.heard(500)
+    sign.heard("a", 500)
     now += 3600  # stopped, asleep
     now = looks(time, now, now + 1.0)
     assert not sign.missing
     looks(time, now, now + HANG_AFTER)
     assert sign.missing
+
+
+class Watched:
+    """A worker that gives a sign of life at each look, or none, and the balancer that listens."""
+
+    def __init__(self) -> None:
+        self.time = OwnTime()
+        self.sign = SignOfLife(self.time)
+        self.now = 0.0
+        self.worker_id = "a"
+        self.speaks(1.0)
+
+    def speaks(self, seconds: float) -> None:
+        self._pass(seconds, speaks=True)
+
+    def is_silent(self, seconds: float) -> None:
+        self._pass(seconds, speaks=False)
+
+    def steady_after(self) -> float:
+        """Return for how long it has to speak until it is well."""
+        began = self.now
+        while self.sign.hung:
+            self.speaks(LOOK_INTERVAL)
+        return self.now - began - LOOK_INTERVAL  # counted from the first sign
+
+    def _pass(self, seconds: float, *, speaks: bool) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.now += LOOK_INTERVAL
+            self.time.look(self.now)
+            if speaks:
+                self.sign.heard(self.worker_id, 500)
+            elif self.sign.missing and not self.sign.silent:
+                self.sign.hangs()
+
+
+def test_who_hung_is_well_after_two_seconds_of_signs_and_speaks_from_the_first_one_on() -> None:
+    worker = Watched()
+    worker.is_silent(600.0)
+    assert (worker.sign.hung, worker.sign.silent) == (True, True)
+    worker.speaks(LOOK_INTERVAL)
+    assert (worker.sign.hung, worker.sign.silent) == (True, False)
+    assert worker.steady_after() == 2.0 - LOOK_INTERVAL
+    assert not worker.sign.hung
+
+
+def test_who_hangs_again_and_again_stays_hung_in_between_and_has_to_give_signs_for_longer_each_time() -> None:
+    worker = Watched()
+    steady = []
+    for _ in range(5):
+        worker.is_silent(3.0)
+        worker.speaks(0.75)
+        worker.is_silent(1.0)  # no gap: one that is well may be silent for as long
+        steady.append(1.75 + worker.steady_after())
+    assert steady == [2.0, 4.0, 8.0, 10.0, 10.0]
+    worker.speaks(AGAIN_WITHIN)
+    worker.is_silent(3.0)
+    assert worker.steady_after() == 2.0
+
+
+def test_a_silence_while_it_recovers_begins_anew() -> None:
+    worker = Watched()
+    for _ in range(8):
+        worker.is_silent(3.0)
+        worker.speaks(0.75)
+        assert worker.sign.hung
+    assert worker.steady_after() == 10.0 - 0.75
+
+
+def test_what_follows_a_gap_that_no_look_has_found_is_counted_from_there() -> None:
+    worker = Watched()
+    worker.is_silent(3.0)
+    worker.speaks(1.5)
+    worker.time.seconds += HANG_AFTER
+    assert worker.steady_after() == 2.0
+
+
+def test_another_process_has_a_clean_record_and_a_broken_connection_is_a_gap() -> None:
+    worker = Watched()
+    worker.is_silent(3.0)
+    worker.sign.lost()
+    worker.speaks(LOOK_INTERVAL)
+    assert worker.sign.hung
+    worker.speaks(1.0)
+    worker.sign.lost()
+    assert worker.sign.silent
+    assert worker.steady_after() == 2.0
+    worker.is_silent(3.0)
+    worker.sign.lost()
+    worker.worker_id = "another"
+    worker.speaks(LOOK_INTERVAL)
+    assert (worker.sign.hung, worker.sign.silent) == (False, False)
+    worker.speaks(LOOK_INTERVAL)
+    worker.is_silent(3.0)
+    assert worker.steady_after() == 2.0
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -90,6 +185,31 @@ async def test_a_worker_that_hangs_is_told_once_and_gets_no_clients_until_it_is_
     assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "aaaaaaaa"
     assert "worker gives signs of life again" in log_lines(logging.INFO)
     assert len(log_lines(logging.WARNING)) == 1
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_worker_that_speaks_again_gets_only_clients_for_whom_there_is_no_other_until_it_is_well(
+    bench: Bench, log_lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
+    balancer = await bench.start(hung, other)
+    await hung.tell(**PROMISE)
+    await bench.until(lambda: len(bench.available) == 1)
+    await hung.tell(alive_every_ms=3600_000)  # it speaks, and is not missed again in this test
+    await bench.until(lambda: len(bench.available) == 2)
+    assert {(await bench.get("/?sid=aaaaaaaa.1")).said["worker"] for _ in range(4)} == {"bbbbbbbb"}
+    assert "worker gives signs of life again" not in log_lines(logging.INFO)
+    await other.tell(ready=False)
+    await bench.until(lambda: len(bench.available) == 1)
+    assert (await bench.get()).said["worker"] == "aaaaaaaa"
+    await other.tell(ready=True)
+    await bench.until(lambda: len(bench.available) == 2)
+    assert {(await bench.get("/?sid=aaaaaaaa.1")).said["worker"] for _ in range(4)} == {"bbbbbbbb"}
+    monkeypatch.setattr(balancer.workers._own_time, "seconds", balancer.workers._own_time.seconds + 3)
+    await hung.tell()
+    await bench.until(lambda: "worker gives signs of life again" in log_lines(logging.INFO))
+    assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "aaaaaaaa"
+    assert log_lines(logging.WARNING) == ["worker hangs: it is given no clients"]
 
 
 async def test_a_worker_of_an_older_release_promises_no_signs_and_never_hangs(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from socketcluster_runtime import logging
 from socketcluster_runtime.accepting import Acceptor
+from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.errors import ServiceError
 from socketcluster_runtime.room import Room
 from socketcluster_wire import handoff as wire
@@ -126,6 +127,12 @@ class HandoffServer:
         self._acceptor: Acceptor | None = None
         self._loop = asyncio.get_running_loop()
         self._balancers: set[BalancerLink] = set()
+        self._left = Condition(
+            log,
+            "clients could not be taken over: their balancer gives them to others",
+            over="no client had to be left to its balancer any more",
+        )
+        """Met once a link perhaps, and for one reason: this process was silent for so long that balancers shut them."""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
 
     def start(self) -> None:
@@ -153,6 +160,7 @@ class HandoffServer:
             self._path.unlink(missing_ok=True)
         for balancer in tuple(self._balancers):
             self._drop(balancer)
+        self._left.close()
 
     def _accepted(self, sock: socket.socket, _address: object) -> None:
         balancer = BalancerLink(sock)
@@ -205,7 +213,7 @@ class HandoffServer:
         except (MalformedHandoffError, OSError) as error:
             # Not acknowledged, so the balancer gives the client to somebody else.
             client.close()
-            log.warning("a client could not be taken over", error=str(error))
+            self._left.add(error=str(error))
             return False
         client.balancer, client.number = balancer, handoff.id
         client.setblocking(False)
@@ -217,7 +225,7 @@ class HandoffServer:
         try:
             balancer.sock.send(wire.encode_decline(wire.decode(packet).id))
         except (MalformedHandoffError, OSError) as error:
-            log.warning("a client could not be declined", error=str(error))
+            self._left.add(error=str(error))
             return False
         return True
 
