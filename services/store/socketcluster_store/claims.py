@@ -139,12 +139,20 @@ class Claims:
         folder: of all partitions.
         store_id: what others read of who owns a partition.
         register: says which partitions have existed; ``None``: what they have is no loss.
+        opened_here: tells whether a store has had the files of a folder open where they lie.
     """
 
-    def __init__(self, folder: Path, store_id: str, register: Register | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store_id: str,
+        register: Register | None = None,
+        opened_here: Callable[[Path], bool] = lambda _folder: False,
+    ) -> None:
         self._folder = folder
         self._store_id = store_id
         self._register = register
+        self._opened_here = opened_here
         self._keeping = threading.Lock()
         self._kept: dict[str, int] = {}  # of the partitions' folders whose names are on the disk, the inodes
 
@@ -188,6 +196,8 @@ class Claims:
             with _descriptor(former / "owner.lock") as lock:
                 distrusted = os.pread(lock, 1, 0) in (_DISTRUSTED, _BOTH)
                 os.pwrite(lock, _BOTH if distrusted else _FENCED, 0)
+            if choice.taken:
+                self._check_taken(path, choice)
             return self._move(path, choice, copy, guard)
 
     def _claim(self, path: Path, choice: Choice, guard: int, copy: Callable[[Path, Path], object] | None) -> Claim:
@@ -198,6 +208,9 @@ class Claims:
                 paths=[str(path / str(each)) for each in choice.strangers],
             )
         try:
+            if choice.taken and choice.manifest is not None:
+                self._check_taken(path, choice)
+                manifests.create(claim.folder, choice.manifest)
             if copy is None:
                 claim.use_no_files()
             elif claim.fenced:
@@ -213,6 +226,20 @@ class Claims:
         for left in choice.earlier:
             shutil.rmtree(path / str(left), ignore_errors=True)
         return claim
+
+    def _check_taken(self, path: Path, choice: Choice) -> None:
+        """Make sure that a folder without a manifest is the partition's own.
+
+        Raises:
+            IncompleteError: nothing says so.
+        """
+        folder = path / str(choice.generation)
+        if not self._opened_here(folder):
+            raise manifests.not_ours(path, choice)
+        log.warning(
+            "a partition goes on in a folder without a manifest: a store of a version before manifests took it over",
+            path=str(folder),
+        )
 
     def _move(self, path: Path, choice: Choice, copy: Callable[[Path, Path], object], guard: int) -> Claim:
         """Make a copy of a generation the next one."""

@@ -396,6 +396,9 @@ class Choice:
     """Those before it that are the partition's own, and are to be removed."""
     strangers: tuple[int, ...]
     """Those that are not; they are left alone."""
+    taken: bool = False
+    """Is it without a manifest in its folder, as a store of a version before manifests makes one that takes the
+    partition over? ``manifest`` is what it would say, if the folder is the partition's own: see ``not_ours``."""
 
 
 def choose(path: Path, number: int, entry: Entry) -> Choice:
@@ -426,6 +429,11 @@ def choose(path: Path, number: int, entry: Entry) -> Choice:
             raise lacking(path, number, f"its generation {entry.generation} is missing, {chosen} is an older one")
         identity = manifests[chosen].identity
         earlier = [each for each in fitting if each < chosen and manifests[each].identity == identity]
+    elif entry.state is State.KNOWN and _may_be_taken(path, present, entry):
+        chosen = present[-1]
+        journals = [path / str(chosen) / name for name in JOURNALS]
+        size = min((each.stat().st_size for each in journals if each.exists()), default=0)
+        return Choice(chosen, Manifest(entry.identity, chosen, size), (), tuple(present[:-1]), taken=True)
     elif entry.state in (State.KNOWN, State.EXPECTED):
         raise lacking(path, number, damaged or _absence(path, present, manifests, entry))
     else:  # new, or of a version that knew of no manifests
@@ -435,6 +443,25 @@ def choose(path: Path, number: int, entry: Entry) -> Choice:
         earlier = [each for each in present if each != chosen]
     strangers = tuple(each for each in present if each not in (chosen, *earlier))
     return Choice(chosen, manifests.get(chosen), tuple(earlier), strangers)
+
+
+def _may_be_taken(path: Path, present: list[int], entry: Entry) -> bool:
+    """Is the last folder a later generation that has no manifest, and data?"""
+    if not present or present[-1] <= entry.generation:
+        return False
+    last = path / str(present[-1])
+    return (last / DATA).exists() and not (last / NAME).exists()
+
+
+def not_ours(path: Path, choice: Choice) -> IncompleteError:
+    """Return the error about a folder that was ``taken``, but that no store has had open where it lies."""
+    return lacking(
+        path,
+        int(path.name),
+        f"the generation that was known is missing, and {path / str(choice.generation)} has no manifest. If a store of"
+        " a version before manifests made that when it took the partition over, accepting it gives up nothing that is"
+        " in it",
+    )
 
 
 def _absence(path: Path, present: list[int], manifests: dict[int, Manifest], entry: Entry) -> str:

@@ -70,9 +70,13 @@ def _examine(path: Path, number: int, entry: Entry) -> Finding:
         if holder is not None:
             return Finding("in use", f"by {holder}; what a store has open is not looked into")
         contents = inspection.in_a_child(lambda: inspection.inspect(folder, choice.manifest))
+        if choice.taken and not inspection.opened_here(folder):
+            return Finding(_LOST, str(manifests.not_ours(path, choice)))
     except (EngineError, OSError) as error:
         return Finding(_LOST, str(error))
     text = f"generation {choice.generation}, {contents}"
+    if choice.taken:
+        text += "; without a manifest: a store of a version before manifests took the partition over"
     if choice.strangers:
         text += f"; folders that do not belong to it: {', '.join(map(str, choice.strangers))}"
     return Finding(_WHOLE, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -13,8 +14,11 @@ from structlog.testing import capture_logs
 from support import store_writer
 from support.store_writer import consistent, put
 
-from socketcluster_store import manifests
+from socketcluster_store import manifests, verify
+from socketcluster_store.accept import accept
 from socketcluster_store.documents import Documents
+from socketcluster_store.engines import journal
+from socketcluster_store.engines.base import EnginePartition
 from socketcluster_store.engines.lmdb import LmdbEngine
 from socketcluster_store.errors import FencedError, IncompleteError
 from socketcluster_store.manifests import Entry, Register, State
@@ -215,6 +219,71 @@ async def test_a_folder_of_the_version_before_is_taken_over_once(folder: Path) -
     shutil.rmtree(folder / "01")  # not opened yet, but it was there
     with pytest.raises(IncompleteError, match=r"partition 1 .* is missing"):
         await store_writer.engine(folder).open(1)
+
+
+async def taken_from_one_that_hangs(folder: Path, generation: int) -> EnginePartition:
+    """Take partition 0 from a store whose lock is left; LMDB opens a file once in a process."""
+    owner = os.open(folder / f"00/{generation}/owner.lock", os.O_RDWR)
+    try:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        os.pwrite(owner, b"\0hung-1".ljust(1025, b"\0"), 0)
+        return await store_writer.engine(folder).take(0, "hung-1")
+    finally:
+        os.close(owner)
+
+
+async def taken_by_the_version_before(folder: Path) -> None:
+    """Have partition 0 taken from a store that hangs, into a folder as a version without manifests makes it."""
+    before = Register(folder).entry(0)
+    taker = await taken_from_one_that_hangs(folder, 1)
+    await put(taker, WRITES + 1)
+    await taker.close()
+    (folder / "00/2/manifest").unlink()
+    Register(folder).write(0, Entry(before.state, 1, before.identity, Register(folder).entry(0).sequence + 1))
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_generation_that_a_store_of_the_version_before_took_over_goes_on(folder: Path, *, hangs: bool) -> None:
+    identity = Register(folder).entry(0).identity
+    await taken_by_the_version_before(folder)
+    finding = dict(verify.examine(folder))["00"]
+    assert (finding.lost, "took the partition over" in finding.text) == (False, True)
+    with capture_logs() as logs:
+        if hangs:
+            partition = await taken_from_one_that_hangs(folder, 2)
+            assert await consistent(partition) == WRITES + 1
+            await partition.close()
+        else:
+            assert await found(folder) == WRITES + 1
+    (told,) = (each for each in logs if "a store of a version before manifests took it over" in each["event"])
+    assert (told["log_level"], told["path"]) == ("warning", str(folder / "00/2"))
+    entry = Register(folder).entry(0)
+    assert (entry.state, entry.generation, entry.identity) == (State.KNOWN, 3 if hangs else 2, identity)
+    with capture_logs() as logs:
+        assert await found(folder) == WRITES + 1
+    assert not logs
+    (folder / f"00/{entry.generation}/journal.0").unlink()
+    with pytest.raises(IncompleteError, match=r"journal\.0 is missing"):
+        await found(folder)
+
+
+async def test_a_later_generation_that_no_store_had_open_where_it_lies_is_named_and_can_be_accepted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", store_writer.SEGMENT_BYTES)
+    await taken_by_the_version_before(folder)
+    shutil.copytree(folder / "00/2", folder / "00/other")  # anybody's, as far as its files can tell
+    shutil.rmtree(folder / "00/2")
+    (folder / "00/other").rename(folder / "00/2")
+    for _ in range(2):
+        with pytest.raises(
+            IncompleteError, match=r"00/2 has no manifest.*gives up nothing that is in it.*store accept"
+        ):
+            await found(folder)
+    assert not (folder / "00/2/manifest").exists()
+    assert "the generation that was known is missing" in dict(verify.examine(folder))["00"].text
+    assert "its journals have that fits" in accept(folder / "00", really=True)
+    assert await found(folder) == WRITES + 1
 
 
 @pytest.mark.parametrize(

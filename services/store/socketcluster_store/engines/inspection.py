@@ -13,7 +13,7 @@ import lmdb
 from socketcluster_store.engines import partition_files as files
 from socketcluster_store.engines.journal import Journal
 from socketcluster_store.errors import EngineError, IncompleteError
-from socketcluster_store.manifests import Manifest
+from socketcluster_store.manifests import DATA, Manifest
 
 _LONGEST = 100_000
 """Bytes of what a child process has to say."""
@@ -48,6 +48,26 @@ def applied_in(path: Path) -> int:
     """
     with _read_only(path) as transaction:
         return files.applied_of(transaction)[0]
+
+
+def opened_here(path: Path) -> bool:
+    """Has a store had a folder's files open where they lie? They are of this place then, and no copy.
+
+    Raises:
+        lmdb.Error, OSError, EngineError: it cannot be read.
+    """
+    if not (path / DATA).exists() or files.absent_in(path):
+        return False
+    with _read_only(path) as transaction:
+        names: bytes | None = bytes(transaction.get(files.NAMES_KEY) or b"")
+        applied, crc = files.applied_of(transaction)
+    opened = Journal(path, 0, readonly=True)
+    try:
+        for writes in opened.replay(applied, crc):
+            names = writes.get(files.NAMES_KEY, names)
+        return names == files.names_of(path, opened)
+    finally:
+        opened.close()
 
 
 def inspect(path: Path, manifest: Manifest | None) -> str:

@@ -20,7 +20,7 @@ import lmdb
 
 from socketcluster_store import applied, documents, manifests
 from socketcluster_store.claims import Claim, Claims
-from socketcluster_store.engines import journal
+from socketcluster_store.engines import inspection, journal
 from socketcluster_store.engines import partition_files as files
 from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
 from socketcluster_store.engines.checkpoints import Checkpoints
@@ -56,7 +56,7 @@ class LmdbEngine(Engine):
         self._folder = folder
         self._store_id = store_id
         self._register = Register(folder)
-        self._claims = Claims(folder, store_id, self._register)
+        self._claims = Claims(folder, store_id, self._register, inspection.opened_here)
         self._trees = trees
         self._sync_each_commit = sync_each_commit
         self._segment_bytes = segment_bytes

@@ -39,7 +39,7 @@ _EPOCH_KEY = b"e"
 LASTING_KEY = b"d"
 """The generation up to which LMDB had everything on the disk when this was written. A process that dies in a commit may
 leave one that others see and that is not there."""
-_NAMES_KEY = b"n"
+NAMES_KEY = b"n"
 """Which files had their names on the disk when this was written."""
 _NAMES = struct.Struct(">5Q")
 _LOSSES_KEY = b"l"
@@ -166,7 +166,7 @@ def open_files(path: Path, segment_bytes: int, manifest: Manifest | None = None)
         environment = open_environment(path, data)
         undo.callback(environment.close)
         with environment.begin() as transaction:
-            found = {key: transaction.get(key) for key in (_EPOCH_KEY, _NAMES_KEY, LASTING_KEY, _LOSSES_KEY)}
+            found = {key: transaction.get(key) for key in (_EPOCH_KEY, NAMES_KEY, LASTING_KEY, _LOSSES_KEY)}
             applied, crc = applied_of(transaction)
         if manifest is None and applied and (absent := absent_in(path)):  # journals are made before anything is written
             raise IncompleteError(f"{', '.join(absent)} is missing in {path}")
@@ -175,8 +175,8 @@ def open_files(path: Path, segment_bytes: int, manifest: Manifest | None = None)
         written = replay(opened, path, applied, crc, manifest)
         for some in written:
             found |= {key: value for key, value in some.items() if key in found}
-        names = _NAMES.pack(int(path.name), path.stat().st_ino, os.fstat(data).st_ino, *opened.inodes)
-        if found[_NAMES_KEY] != names:
+        names = names_of(path, opened)
+        if found[NAMES_KEY] != names:
             sync_folder(path)
             sync_folder(path.parent)
         if applied != int.from_bytes(found[LASTING_KEY] or b"", "big"):
@@ -185,7 +185,7 @@ def open_files(path: Path, segment_bytes: int, manifest: Manifest | None = None)
             except OSError as error:
                 raise UnsyncedError(str(error)) from error
         epoch = int.from_bytes(found[_EPOCH_KEY] or b"", "big") + 1
-        record: Writes = {_EPOCH_KEY: number(epoch), _NAMES_KEY: names, LASTING_KEY: number(applied)}
+        record: Writes = {_EPOCH_KEY: number(epoch), NAMES_KEY: names, LASTING_KEY: number(applied)}
         copied = (path / _END).exists()
         if copied and (path / _END).read_bytes().rstrip(b"\0") != opened.end.rstrip(b"\0"):
             log.error("what was written last is missing in a copy of files that could not be synced", path=str(path))
@@ -265,6 +265,11 @@ def replay(opened: Journal, path: Path, applied: int, crc: int | None, manifest:
             " was closed"
         )
     return written
+
+
+def names_of(path: Path, opened: Journal) -> bytes:
+    """Return what says which folder and files were opened; it is kept at ``NAMES_KEY``."""
+    return _NAMES.pack(int(path.name), path.stat().st_ino, (path / DATA).stat().st_ino, *opened.inodes)
 
 
 def absent_in(path: Path) -> list[str]:
