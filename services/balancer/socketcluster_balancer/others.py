@@ -34,7 +34,7 @@ class Others:
 
     def refresh(self) -> None:
         """Tell whoever it concerns if the workers are not what they were; call it after whatever they say."""
-        key = tuple((worker.worker_id, worker.reaches_stores, worker.tags) for worker in self._available())
+        key = tuple((worker.worker_id, _is_well(worker), worker.tags) for worker in self._available())
         if key != self._key:
             self._key = key
             for wake in self._wakes:
@@ -63,4 +63,8 @@ class Others:
 
 def _could_take(other: Worker, worker: Worker) -> bool:
     """May the clients of ``worker`` come to the other one, and does it serve them any better?"""
-    return other.reaches_stores and other.worker_id != worker.worker_id and set(worker.tags) <= set(other.tags)
+    return _is_well(other) and other.worker_id != worker.worker_id and set(worker.tags) <= set(other.tags)
+
+
+def _is_well(worker: Worker) -> bool:
+    return worker.reaches_stores and not worker.hung

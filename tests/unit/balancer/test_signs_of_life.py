@@ -191,8 +191,9 @@ async def test_a_worker_that_hangs_is_told_once_and_gets_no_clients_until_it_is_
 async def test_a_worker_that_speaks_again_gets_only_clients_for_whom_there_is_no_other_until_it_is_well(
     bench: Bench, log_lines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hung, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
+    hung, other = await bench.worker("aaaaaaaa", reaches_stores=True), await bench.worker("bbbbbbbb")
     balancer = await bench.start(hung, other)
+    await bench.until(lambda: other.others and other.others[-1])
     await hung.tell(**PROMISE)
     await bench.until(lambda: len(bench.available) == 1)
     await hung.tell(alive_every_ms=3600_000)  # it speaks, and is not missed again in this test
@@ -205,10 +206,12 @@ async def test_a_worker_that_speaks_again_gets_only_clients_for_whom_there_is_no
     await other.tell(ready=True)
     await bench.until(lambda: len(bench.available) == 2)
     assert {(await bench.get("/?sid=aaaaaaaa.1")).said["worker"] for _ in range(4)} == {"bbbbbbbb"}
+    assert not other.others[-1]  # nor is it one that clients are sent to
     monkeypatch.setattr(balancer.workers._own_time, "seconds", balancer.workers._own_time.seconds + 3)
     await hung.tell()
     await bench.until(lambda: "worker gives signs of life again" in log_lines(logging.INFO))
     assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "aaaaaaaa"
+    await bench.until(lambda: other.others[-1])
     assert log_lines(logging.WARNING) == ["worker hangs: it is given no clients"]
 
 
