@@ -36,9 +36,9 @@ def make_engine(settings: StoreSettings, store_id: str) -> Engine:
         procedures=procedures.load(settings.store_controller),
         procedure_timeout=settings.procedure_timeout,
     )
-    folder = settings.data_dir / settings.app_name / "partitions"
-    if settings.engine == "memory":
-        return MemoryEngine(folder, trees, store_id=store_id)
+    folder = settings.data_dir / settings.app_name
+    if settings.engine == "memory":  # in a folder of its own: who takes a partition over removes its former folder
+        return MemoryEngine(folder / "memory", trees, store_id=store_id)
     if settings.valkey_url is not None and settings.engine == "valkey":
         return ValkeyEngine(
             Servers(settings.valkey_url.get_secret_value(), settings.valkey_timeout),
@@ -48,7 +48,7 @@ def make_engine(settings: StoreSettings, store_id: str) -> Engine:
             replicas=settings.valkey_wait_replicas,
             allow_eviction=settings.valkey_allow_eviction,
         )
-    return LmdbEngine(folder, trees, store_id=store_id, sync_each_commit=settings.fsync == "always")
+    return LmdbEngine(folder / "partitions", trees, store_id=store_id, sync_each_commit=settings.fsync == "always")
 
 
 def make_store_id(name: str) -> str:
