@@ -16,7 +16,6 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Operation
 from socketcluster_store.channel_log import (
     MAX_IDS,
@@ -34,6 +33,7 @@ from socketcluster_store.channel_log import (
     read_outcome,
 )
 from socketcluster_store.channel_rules import ChannelRules
+from socketcluster_store.channel_troubles import ChannelTroubles
 from socketcluster_store.clock import BOOT_ID as BOOT_ID
 from socketcluster_store.clock import boot_id
 from socketcluster_store.engines.base import (
@@ -47,8 +47,6 @@ from socketcluster_store.engines.base import (
 )
 from socketcluster_store.errors import EngineError, InternalError, InvalidError
 from socketcluster_store.links import pack_event
-
-log = get_logger(__name__)
 
 IDLE_TIME = 300.0
 """Seconds for which the offset of a channel without history is remembered after its last subscriber."""
@@ -136,6 +134,7 @@ class Channels(Generic[S]):
         id_window: seconds for which ids of messages are remembered.
         kept: keeps them.
         clock: tells the time.
+        troubles: what of them is told by the log, for all partitions of a store together.
     """
 
     def __init__(
@@ -144,7 +143,9 @@ class Channels(Generic[S]):
         id_window: float,
         kept: Kept,
         clock: Callable[[], float],
+        troubles: ChannelTroubles | None = None,
     ) -> None:
+        self._troubles = troubles or ChannelTroubles()
         self._rules = rules
         self._id_window = id_window
         self._kept = kept
@@ -195,6 +196,8 @@ class Channels(Generic[S]):
         for task in (self._expiring, self._reserving):
             if task is not None:
                 await asyncio.wait({task})
+        for trouble in (self._troubles.reserving, self._troubles.expiring):
+            trouble.end(self)
         if self._kept.life is None:
             await self._kept.apply([channel_command(CLOSE_CHANNELS, "", Closing(self._last_epoch + 1))])
 
@@ -360,10 +363,10 @@ class Channels(Generic[S]):
             await self._kept.sync()  # before any of them is given
         except EngineError as error:
             self._reserve_at = self._clock() + RETRY_PAUSE
-            if not error.told:
-                log.error("no more epochs could be reserved for channels", error=str(error))
+            self._troubles.reserving.add(self, error)
         else:
             self._epochs_end = end
+            self._troubles.reserving.end(self)
 
     # What is too old.
 
@@ -384,9 +387,9 @@ class Channels(Generic[S]):
     async def _expire(self) -> None:
         try:
             await self._expire_due()
+            self._troubles.expiring.end(self)
         except EngineError as error:
-            if not error.told:
-                log.error("messages that are too old could not be removed", error=str(error))
+            self._troubles.expiring.add(self, error)
             self._done_expiring(self._clock() + RETRY_PAUSE)
 
     async def _expire_due(self) -> None:

@@ -18,6 +18,7 @@ from socketcluster_store import channels, session_operations
 from socketcluster_store.applied import NOT_REMEMBERED, Applied
 from socketcluster_store.batch import Answers, Batch
 from socketcluster_store.channel_rules import ChannelRules
+from socketcluster_store.channel_troubles import ChannelTroubles
 from socketcluster_store.channels import Channels
 from socketcluster_store.checks import MAX_ID_BYTES, Checks
 from socketcluster_store.deadlines import Deadlines, condition_of_refusals
@@ -74,10 +75,12 @@ class Partition:
         turns: asyncio.Semaphore,
         linked: Callable[[], Collection[str]] = tuple,
         unapplied: Condition | None = None,
+        channel_troubles: ChannelTroubles | None = None,
     ) -> None:
         """Prepare it; ``linked`` returns the processes of workers that have a stream to this store.
 
-        What the engine refuses is told by ``unapplied``, for all partitions of a store together.
+        What the engine refuses is told by ``unapplied`` and ``channel_troubles``, for all partitions of a store
+        together.
         """
         self._unapplied = unapplied or condition_of_refusals()
         self.number = engine.number
@@ -85,7 +88,9 @@ class Partition:
         self._engine = engine
         self._clock = engine.clock
         self._sessions = Sessions(session_timeout)
-        self._channels: Channels[WorkerLink] = Channels(channel_rules, message_id_window, engine, engine.clock)
+        self._channels: Channels[WorkerLink] = Channels(
+            channel_rules, message_id_window, engine, engine.clock, channel_troubles
+        )
         self._watchers = Watchers()
         self._repeats = Repeats(engine.clock)
         self._deadlines = Deadlines(

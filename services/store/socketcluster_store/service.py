@@ -19,6 +19,7 @@ from socketcluster_runtime.logging import get_logger
 from socketcluster_runtime.messages import Error, Operation, Result, decode_operations
 from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
 from socketcluster_store.channel_rules import ChannelRules
+from socketcluster_store.channel_troubles import ChannelTroubles
 from socketcluster_store.deadlines import condition_of_refusals
 from socketcluster_store.engines.base import Engine, EnginePartition, Outcome
 from socketcluster_store.links import Links, WorkerLink
@@ -63,6 +64,7 @@ class StoreService:
         self._side_by_side = engine.remote or settings.fsync == "always"
         self._links = Links()
         self._unapplied = condition_of_refusals()
+        self._channel_troubles = ChannelTroubles()
         self.partitions = Partitions(
             engine,
             self._make_partition,
@@ -294,6 +296,7 @@ class StoreService:
             on_fenced=self.partitions.fenced,
             turns=self._turns,
             unapplied=self._unapplied,
+            channel_troubles=self._channel_troubles,
             linked=lambda: {link.process for link in self._links},
         )
 

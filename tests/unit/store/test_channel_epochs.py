@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from support.channels import Bench, Listener, make_engine, publication, values
 
 from socketcluster_store import channels as channels_module
@@ -188,20 +189,26 @@ async def test_without_epochs_publications_are_refused_until_some_can_be_reserve
     publish = partial(bench.channels.prepare, Listener(), publication("kept", 1), bench.now)
 
     given, refusals = 0, set()
-    for _ in range(200):  # however long it fails: what was not reserved may be given by the next owner
-        try:
-            publish()
-            given += 1
-        except InternalError as error:
-            refusals.add(str(error))
-        await reserved(bench)
-        bench.now += 1
+    with capture_logs() as logs:
+        for _ in range(200):  # however long it fails: what was not reserved may be given by the next owner
+            try:
+                publish()
+                given += 1
+            except InternalError as error:
+                refusals.add(str(error))
+            await reserved(bench)
+            bench.now += 1
+    assert [(line["event"], line["error"]) for line in logs] == [
+        ("no more epochs can be reserved for channels", "the disk is full")
+    ]
     assert given == 49
     assert refusals == {"'kept': no epoch is left for a channel; the store's log says why"}
     bench.apply = works
     with pytest.raises(InternalError):
         publish()
-    await reserved(bench)
+    with capture_logs() as logs:
+        await reserved(bench)
+    assert [line["event"] for line in logs] == ["epochs are reserved for channels again"]
     publish()
 
 
