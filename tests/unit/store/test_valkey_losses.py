@@ -153,8 +153,27 @@ async def test_a_partition_that_another_store_takes_is_no_loss(valkey: Server) -
         partition = await one.open(7)
         await partition.apply([setting("a")])
         taken = await two.take(7, "one-1")
-        with pytest.raises(FencedError, match="taken over by two-2"):
+        with pytest.raises(FencedError, match="taken over by two-2") as taken_over:
             await partition.apply([setting("b")])
+        assert not taken_over.value.told
         assert one.lost_partitions == 0
         await taken.close()
         await partition.close()
+
+
+async def test_what_others_take_after_a_loss_is_put_down_to_it(valkey: Server) -> None:
+    async with (
+        valkey_engine(valkey, Documents(1 << 20), app_name="after") as one,
+        valkey_engine(valkey, Documents(1 << 20), app_name="after", store_id="two-2") as two,
+    ):
+        lost, kept = await one.open(3), await one.open(7)
+        await lost.apply([setting("a")])
+        valkey.ask("DEL", scripts.partition_key("after", 3))
+        with pytest.raises(FencedError, match="lost all of it"):
+            await lost.apply([setting("b")])
+        taken = await two.take(7, "one-1")
+        with pytest.raises(FencedError, match="taken over by two-2") as told:
+            await kept.apply([setting("a")])
+        assert told.value.told
+        for partition in (taken, kept, lost):
+            await partition.close()

@@ -175,7 +175,7 @@ class ValkeyEngine(Engine):
             self._closed,
             lambda: self._servers.breaks,
             breaks,
-            self.losses.add,
+            self.losses,
             self._given_up.__setitem__,
         )
 
@@ -287,7 +287,7 @@ class ValkeyPartition(EnginePartition):
         on_closed: Callable[[ValkeyPartition], None],
         breaks: Callable[[], int],
         breaks_before: int,
-        on_loss: Callable[[Loss], None],
+        losses: Losses,
         on_given_up: Callable[[int, Had], None],
     ) -> None:
         self.number = number
@@ -302,7 +302,7 @@ class ValkeyPartition(EnginePartition):
         self._breaks_seen = breaks_before  # when the server was known to have everything
         self._batch = 0
         self._written = Written()
-        self._on_loss = on_loss
+        self._losses = losses
         self._on_given_up = on_given_up
         self._waiting: deque[tuple[Sequence[Command], asyncio.Future[list[Outcome]]]] = deque()
         self._sender: asyncio.Task[None] | None = None
@@ -429,7 +429,8 @@ class ValkeyPartition(EnginePartition):
         if status == b"FENCED":
             owner, epoch = detail
             if epoch and int(epoch) >= self.epoch:
-                self._lose(f"it was taken over by {owner.decode() or 'nobody'}")
+                # a Valkey that was emptied has forgotten who its owners were
+                self._lose(f"it was taken over by {owner.decode() or 'nobody'}", told=self._losses.recent)
             self._note_loss(None, emptied=not epoch)
             self._lose("Valkey lost it" if epoch else "Valkey lost all of it", told=True)
         if status != b"DONE":
@@ -442,7 +443,7 @@ class ValkeyPartition(EnginePartition):
     def _note_loss(self, calls: int | None, *, emptied: bool = False) -> None:
         """Tell what is lost: what was written with so many calls, or (``None``) since the partition was opened."""
         writes, exact = self._written.lost(calls)
-        self._on_loss(Loss(self.number, writes, self._kv.kept() if emptied else 0, emptied, exact))
+        self._losses.add(Loss(self.number, writes, self._kv.kept() if emptied else 0, emptied, exact))
 
     async def _confirm(self) -> None:
         """Have it noted that the server has everything, if that is so, for whoever opens the partition next."""

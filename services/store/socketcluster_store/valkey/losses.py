@@ -7,6 +7,7 @@ read when it opened the partition. All partitions that are found within a moment
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,6 +19,8 @@ log = get_logger(__name__)
 
 GATHERED = 1.0
 """Seconds for which losses are gathered, so that one line tells of all."""
+RECENT = 30.0
+"""Seconds for which a loss explains why other stores take partitions over that this one has."""
 REMEMBERED = 10_000
 """Calls of a partition of which it is known how much was written with each."""
 WHAT_TO_DO = (
@@ -92,12 +95,19 @@ class Losses:
         """How often a partition was found to have lost something."""
         self._found: list[Loss] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._last = -math.inf
+
+    @property
+    def recent(self) -> bool:
+        """Was one found within the last ``RECENT`` seconds?"""
+        return asyncio.get_running_loop().time() - self._last < RECENT
 
     def add(self, loss: Loss) -> None:
         """Note that a partition lost something."""
         self.writes += loss.writes
         self.partitions += 1
         self._found.append(loss)
+        self._last = asyncio.get_running_loop().time()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GATHERED, self.tell)
 
