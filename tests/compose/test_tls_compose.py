@@ -108,7 +108,7 @@ async def test_a_certificate_that_cannot_be_used_leaves_the_one_before(
         await asyncio.to_thread(cluster.compose, "kill", "--signal", "HUP", "balancer")
 
         async def refused() -> bool:
-            return "the one before stays" in await asyncio.to_thread(cluster.logs)
+            return "what was read before stays" in await asyncio.to_thread(cluster.logs)
 
         assert await until(refused, bool)
         assert await _certificate(cluster.url) == before
