@@ -11,6 +11,8 @@ log = get_logger(__name__)
 
 OWN = 200
 """Descriptors that a service needs for itself."""
+OWN_OF_STORE = 64
+"""The same of a store, which no client comes to: its engine, and a link of each worker."""
 FEW = 10_000
 """A limit below this is worth a warning."""
 
@@ -35,7 +37,7 @@ def partitions_that_fit(limit: int, each: int, wanted: int) -> int:
         each: what an open partition needs of them.
         wanted: how many partitions there are.
     """
-    fit = min(wanted, max(0, limit - OWN) // each) if each else wanted
+    fit = min(wanted, max(0, limit - OWN_OF_STORE) // each) if each else wanted
     if fit < wanted:
         log.warning(
             "few descriptors: raise the hard limit (ulimit -Hn, LimitNOFILE=, compose's ulimits)",

@@ -232,6 +232,9 @@ class Partitions:
             ]
             self._on_change()
             await self._close(group)
+        if self._fits < PARTITION_COUNT:  # then others may fit now
+            self._broken_until.clear()
+            self._pauses.clear()
 
     async def _close(self, group: list[Partition]) -> None:
         for outcome in await asyncio.gather(*(partition.close() for partition in group), return_exceptions=True):
@@ -335,10 +338,12 @@ class Partitions:
         """
         # where all fit, those that are lost and still being closed count for nothing
         if self._fits < PARTITION_COUNT and len(self.owned) + len(self._closings) + self._opening >= self._fits:
-            raise EngineError(
+            full = EngineError(
                 f"partition {number} is not opened: this process may have descriptors for {self._fits} partitions only;"
                 " raise the hard limit (ulimit -Hn, LimitNOFILE=, compose's ulimits), or run more stores"
             )
+            full.told = True  # at the start, and as a condition
+            raise full
         self._opening += 1
         try:
             await self._open_counted(number)

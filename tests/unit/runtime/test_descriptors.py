@@ -39,6 +39,6 @@ def test_partitions_that_do_not_fit_are_told() -> None:
         assert descriptors.partitions_that_fit(1024, 9, 64) == 64
         assert descriptors.partitions_that_fit(100, 0, 64) == 64
         assert not lines
-        assert descriptors.partitions_that_fit(256, 9, 64) == 6
-        assert descriptors.partitions_that_fit(100, 9, 64) == 0
-    assert [(line["descriptors"], line["partitions"], line["of"]) for line in lines] == [(256, 6, 64), (100, 0, 64)]
+        assert descriptors.partitions_that_fit(256, 9, 64) == 21
+        assert descriptors.partitions_that_fit(64, 9, 64) == 0
+    assert [(line["descriptors"], line["partitions"], line["of"]) for line in lines] == [(256, 21, 64), (64, 0, 64)]

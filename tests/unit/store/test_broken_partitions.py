@@ -131,7 +131,7 @@ async def test_a_broken_partition_is_the_matter_of_the_store_whose_share_it_is(
 async def test_a_store_opens_no_more_partitions_than_it_has_descriptors_for(
     start_store: Start, link_worker: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = descriptors.OWN + (PARTITION_COUNT - 1) * LmdbEngine.descriptors
+    limit = descriptors.OWN_OF_STORE + (PARTITION_COUNT - 1) * LmdbEngine.descriptors
     monkeypatch.setattr(descriptors, "raise_limit", lambda: limit)
     store = await start_store()
     worker = await link_worker(store.address)  # it gets ready
