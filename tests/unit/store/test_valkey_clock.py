@@ -28,7 +28,7 @@ class Stores:
     async def beat(self, store: str) -> tuple[int, dict[str, int]]:
         """Give a sign of life; return how long the store was silent, and how long the others are (milliseconds)."""
         silent, *others = await self._engine._servers.call(self._key, scripts.BEAT, store, 60_000, 600_000)
-        return silent, {name.decode(): age for name, age, _listeners in others}
+        return silent, {name.decode(): age for name, age, *_more in others}
 
     async def leave(self, store: str) -> None:
         await self._engine._servers.call(self._key, scripts.LEAVE, store)
