@@ -86,9 +86,12 @@ def _look_at(chain: Chain, path: Path) -> None:
 
 def _read(option: str, path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{option}: {path} cannot be read: {error.strerror}") from None
+    if not content.strip():
+        raise SettingsError(f"{option}: {path} is empty")
+    return content
 
 
 def _load_pem(

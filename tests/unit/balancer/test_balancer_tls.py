@@ -464,8 +464,12 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
     locked = certificates.make(tmp_path, "locked", "open sesame")
     nothing = tmp_path / "nothing.pem"
     nothing.write_text("-----BEGIN NOTHING-----\n")
+    empty = tmp_path / "empty.crt"
+    empty.touch()
     for cert, key, passphrase, text in (
         (tmp_path / "absent.crt", None, None, r"tls_cert: .*absent.crt cannot be read: No such file"),
+        (empty, None, None, r"tls_cert: .*empty.crt is empty"),
+        (plain.cert, empty, None, r"tls_key: .*empty.crt is empty"),
         (plain.cert, tmp_path / "absent.key", None, r"tls_key: .*absent.key cannot be read: No such file"),
         (plain.cert, other.key, None, "tls_key: the key does not belong to the certificate"),
         (plain.cert, None, None, "tls_cert: no certificate with a key .* name that with tls_key"),
