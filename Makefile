@@ -19,7 +19,7 @@ ALONE := tests/conformance/test_autobahn.py
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test test-networks lint types format proto proto-check clean fuzz history conformance bench-store bench-attack bench-balancer
+.PHONY: help install run up down test test-networks lint types format proto proto-check hooks clean fuzz history conformance bench-store bench-attack bench-balancer
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ history: install ## Look for what the store loses or doubles under faults (SEED=
 lint: install proto-check ## Check style, and that the committed gRPC stubs are fresh
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
+
+hooks: install ## Have git run lint before each commit, and look at its subject
+	@$(BIN)/pre-commit install
 
 types: install ## Check types
 	@$(BIN)/mypy $(PACKAGES) tests bench
