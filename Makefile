@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := proto libs/wire libs/runtime services/balancer services/worker services/store cluster
+PACKAGES := proto libs/wire libs/runtime libs/store_client services/balancer services/worker services/store cluster
 INSTALLED := $(VENV)/installed
 
 CONTROLLER ?= examples/hello/controller.py

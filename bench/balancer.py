@@ -29,7 +29,7 @@ from support.local import LocalCluster
 from bench.acknowledge import DIALECTS
 from bench.load import Load
 from bench.servers import free_port
-from socketcluster_runtime import descriptors
+from socketcluster_runtime.sockets import descriptors
 
 HERE = Path(__file__).parent
 PER_PROCESS = 14_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.api.worker import Worker
 
 

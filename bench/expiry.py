@@ -12,7 +12,7 @@ import msgspec
 
 from bench.servers import Store
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.store_client import StoreClient
+from socketcluster_store_client.client import StoreClient
 
 VALUES = 50_000
 SPREAD = 5.0

@@ -14,7 +14,7 @@ from typing import Any
 
 import uvloop
 
-from socketcluster_runtime import descriptors
+from socketcluster_runtime.sockets import descriptors
 
 AT_ONCE = 100
 """Connections under way to being open."""

@@ -20,7 +20,7 @@ import psutil
 import redis.asyncio
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.store_client import StoreClient
+from socketcluster_store_client.client import StoreClient
 
 SECRET = token_hex(16)
 

@@ -23,7 +23,7 @@ import uvloop
 from bench import expiry
 from bench.servers import Redis, Server, Store, StoreOnRedis
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.store_client import StoreClient
+from socketcluster_store_client.client import StoreClient
 
 CALLERS = 100
 SESSIONS = 1000

@@ -15,7 +15,7 @@ from socketcluster.errors import DataInUseError, OptionError
 from socketcluster.plan import handoff_path, secret_path, store_path
 from socketcluster.settings import ClusterSettings
 from socketcluster_runtime.errors import SettingsError
-from socketcluster_runtime.private_files import make_folder, make_private, private
+from socketcluster_runtime.secrets.private_files import make_folder, make_private, private
 
 RUN_DIR_PREFIX = "socketcluster-"
 

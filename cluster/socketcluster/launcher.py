@@ -19,8 +19,8 @@ from socketcluster.notify import NotifyListener
 from socketcluster.plan import ChildSpec, check, notify_path, plan
 from socketcluster.settings import ClusterSettings, Spell
 from socketcluster.supervisor import Supervisor
-from socketcluster_runtime import logging
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.logs import logging
 
 log = logging.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from socketcluster.errors import ChildFailedError
 from socketcluster.plan import ChildSpec
 from socketcluster_runtime.errors import EX_CONFIG
-from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.logs.logging import get_logger
 
 log = get_logger(__name__)
 

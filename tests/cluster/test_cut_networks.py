@@ -14,7 +14,7 @@ from support.network import Elsewhere, elsewhere
 from support.ports import free_port
 from support.separate import SeparateServices
 
-from socketcluster_runtime.routing import partition_of
+from socketcluster_store_client.routing import partition_of
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"

@@ -17,8 +17,8 @@ from uvicorn.server import ServerState
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_worker.connection import Handshake
-from socketcluster_worker.endpoints import Endpoints
-from socketcluster_worker.transport.http import HTTPProtocol, Origin
+from socketcluster_worker.routing.router import Endpoints
+from socketcluster_worker.transport.http.protocol import HTTPProtocol, Origin
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 
 LARGEST = 16 << 20  # of the suite's messages

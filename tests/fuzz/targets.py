@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from socketcluster_wire import engineio, forwarded, handoff, proxy, socketcluster, socketio
+from socketcluster_wire import engineio, forwarded, handoff, proxy_protocol, socketcluster, socketio
 from socketcluster_wire.close_codes import may_be_sent
 from socketcluster_wire.errors import WireError
 from socketcluster_wire.request_head import RequestHead
@@ -77,25 +77,27 @@ def request_head(data: bytes) -> None:
 def proxy_header(data: bytes) -> None:
     """What arrives at a worker's own port; without the key no header is believed."""
     with suppress(WireError):
-        assert proxy.parse(data, KEY) is None
+        assert proxy_protocol.parse(data, KEY) is None
     with suppress(WireError):
-        assert proxy.parse(proxy.SIGNATURE + data, KEY) is None
+        assert proxy_protocol.parse(proxy_protocol.SIGNATURE + data, KEY) is None
 
 
 def trusted_proxy_header(data: bytes) -> None:
     """What a trusted load balancer sends, of either version: the same however it is cut, and never forwarded."""
-    for start in (b"", proxy.SIGNATURE, b"PROXY "):
+    for start in (b"", proxy_protocol.SIGNATURE, b"PROXY "):
         received = start + data
         with suppress(WireError):
-            header = proxy.parse(received, KEY, trusted=True)
+            header = proxy_protocol.parse(received, KEY, trusted=True)
             if header is None:
                 continue
-            assert 0 < header.size <= min(len(received), proxy.MAX_HEADER_BYTES)
+            assert 0 < header.size <= min(len(received), proxy_protocol.MAX_HEADER_BYTES)
             assert not header.forwarded
-            assert proxy.parse(received[: header.size], KEY, trusted=True) == header
-            assert proxy.parse(received[: header.size - 1], KEY, trusted=True) is None
+            assert proxy_protocol.parse(received[: header.size], KEY, trusted=True) == header
+            assert proxy_protocol.parse(received[: header.size - 1], KEY, trusted=True) is None
             if header.source is not None:  # its words can be passed on
-                again = proxy.parse(proxy.encode(header.source, ("::", 0), tls=header.tls, key=KEY), KEY)
+                again = proxy_protocol.parse(
+                    proxy_protocol.encode(header.source, ("::", 0), tls=header.tls, key=KEY), KEY
+                )
                 assert again is not None
                 assert (again.source, again.tls) == (header.source, header.tls)
 
@@ -114,7 +116,7 @@ def forwarded_fields(data: bytes) -> None:
     text = data.decode("latin-1")
     for style, names in forwarded.FIELDS.items():
         told = forwarded.read(style, dict.fromkeys(names, text), ("192.0.2.1", 1), ("192.0.2.1",))
-        assert proxy.encode(told.client, ("", 0), tls=bool(told.secure), key=KEY)  # its words can be passed on
+        assert proxy_protocol.encode(told.client, ("", 0), tls=bool(told.secure), key=KEY)  # its words can be passed on
         added = "203.0.113.7" if style == "x-forwarded" else "for=203.0.113.7;proto=https;host=h"
         values = dict.fromkeys(names, f"{text}, {added}")
         told = forwarded.read(style, values, ("192.0.2.1", 1), ("192.0.2.1",))
@@ -161,9 +163,9 @@ SEEDS: dict[str, list[bytes]] = {
         b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
         b"PROXY TCP6 ::1 ::1 1 2\r\n",
         b"PROXY UNKNOWN\r\n",
-        proxy.SIGNATURE + b"\x21\x11\x00\x14" + bytes(12) + b"\x20\x00\x05\x01\0\0\0\0",
+        proxy_protocol.SIGNATURE + b"\x21\x11\x00\x14" + bytes(12) + b"\x20\x00\x05\x01\0\0\0\0",
     ],
-    "proxy_header": [proxy.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=True, key=b"another key")],
+    "proxy_header": [proxy_protocol.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=True, key=b"another key")],
     "handoff_packet": [
         handoff.encode(handoff.Handoff(7, b"GET / HTTP/1.1\r\n\r\n", tls=True, client=("2001:db8::1", 5))),
         handoff.encode_ack(7),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from socketcluster_runtime.channel_feed import ChannelFeed, ChannelPosition, Gap, HistoryPage, Position
+from socketcluster_store_client.channel_feed import ChannelFeed, ChannelPosition, Gap, HistoryPage, Position
 
 
 class Channel:

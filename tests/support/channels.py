@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.messages import Operation
-from socketcluster_store.channel_rules import ChannelRules, parse_rule
-from socketcluster_store.channels import HISTORY, PUBLISH, Channels
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import Command, Engine, EnginePartition
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.channel_rules import ChannelRules, parse_rule
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Command, Engine, EnginePartition
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import Refusal
+from socketcluster_store.partition.channels import HISTORY, PUBLISH, Channels
+from socketcluster_store_client.messages import Operation
 
 encode = msgspec.msgpack.encode
 decode: Callable[[Any], Any] = msgspec.msgpack.decode

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.channel_feed import Gap
-from socketcluster_runtime.link import StoreLink
-from socketcluster_runtime.messages import Error, Operation, Result, encode_results
-from socketcluster_runtime.store_client import StoreClient
+from socketcluster_store_client.channel_feed import Gap
+from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.link import StoreLink
+from socketcluster_store_client.messages import Error, Operation, Result, encode_results
 
 SECRET = "a secret of the tests"
 encode = msgspec.msgpack.encode

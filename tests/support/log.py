@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 
 import structlog
 
-from socketcluster_runtime import logging
-from socketcluster_runtime.log_budget import BudgetHandler
+from socketcluster_runtime.logs import logging
+from socketcluster_runtime.logs.budget import BudgetHandler
 from socketcluster_runtime.settings import ServiceSettings
 
 

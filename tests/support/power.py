@@ -18,8 +18,8 @@ from typing import Any
 import lmdb
 import pytest
 
-from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.journal import Writes
+from socketcluster_store.engines.lmdb import files as partition_files
+from socketcluster_store.engines.lmdb.journal import Writes
 
 PAGE = 4096
 _META_PAGES = 2

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.messages import Error, Operation, Result, encode_results
+from socketcluster_store_client.messages import Error, Operation, Result, encode_results
 from support.hand_fed import FedLink, HandFed, encode, sent
 
 NOT_OWNER = Error(store_pb2.Error.CODE_NOT_OWNER, "this store does not own the partition", "")

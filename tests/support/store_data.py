@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.engines.base import CHANGES, Command, EnginePartition, Outcome
+from socketcluster_store.data.procedures import Procedures, Store
+from socketcluster_store.data.watches import Change
+from socketcluster_store.engine import CHANGES, Command, EnginePartition, Outcome
 from socketcluster_store.errors import Refusal
-from socketcluster_store.procedures import Procedures, Store
-from socketcluster_store.watches import Change
 
 MAX_VALUE = 2000
 MAX_SESSION = 4000

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.link import StoreLink
-from socketcluster_runtime.messages import Operation, Result, decode_operations, encode_operations, encode_results
-from socketcluster_runtime.store_client import StoreClient
+from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.link import StoreLink
+from socketcluster_store_client.messages import Operation, Result, decode_operations, encode_operations, encode_results
 
 SECRET = "a secret of the tests"
 

@@ -15,9 +15,9 @@ from secrets import token_hex
 from redis import Redis
 from redis.exceptions import RedisError
 
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.valkey import ValkeyEngine
-from socketcluster_store.valkey.servers import Servers
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engines.valkey.engine import ValkeyEngine
+from socketcluster_store.engines.valkey.servers import Servers
 from support.ports import free_port
 
 SERVERS = ("valkey-server", "redis-server")

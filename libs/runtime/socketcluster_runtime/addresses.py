@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from socketcluster_runtime.errors import SettingsError
-from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.logs.logging import get_logger
 
 log = get_logger(__name__)
 

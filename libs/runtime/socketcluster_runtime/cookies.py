@@ -6,7 +6,7 @@ import hashlib
 
 from itsdangerous import BadSignature, Signer
 
-from socketcluster_runtime.keys import Purpose, derive_key
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
 
 HOST_PREFIX = "__Host-"
 """Begins the names of cookies that a browser takes only by TLS, from the very host, for all its paths (RFC 6265bis)."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from socketcluster_runtime.errors import SettingsError
 
 if TYPE_CHECKING:
-    from socketcluster_runtime.rpc_tls import RpcTls
+    from socketcluster_runtime.tls.rpc_tls import RpcTls
 
 TIMEOUT = 10.0
 """Seconds that a service has to answer."""

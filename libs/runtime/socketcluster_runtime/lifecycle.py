@@ -13,11 +13,12 @@ from typing import Any, NoReturn, TypeVar
 
 import uvloop
 
-from socketcluster_runtime import logging, metrics
+from socketcluster_runtime import metrics
 from socketcluster_runtime.errors import EX_CONFIG, ServiceError, SettingsError
-from socketcluster_runtime.room import Room
-from socketcluster_runtime.rpc_tls import RpcTls
+from socketcluster_runtime.logs import logging
 from socketcluster_runtime.settings import ServiceSettings
+from socketcluster_runtime.sockets.capacity import Room
+from socketcluster_runtime.tls.rpc_tls import RpcTls
 
 log = logging.get_logger(__name__)
 

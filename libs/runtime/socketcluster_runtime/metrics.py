@@ -20,10 +20,10 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from socketcluster_runtime.accepting import Acceptor
 from socketcluster_runtime.errors import AddressInUseError, SettingsError
-from socketcluster_runtime.logging import get_logger
-from socketcluster_runtime.room import Room
+from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_runtime.sockets.accepting import Acceptor
+from socketcluster_runtime.sockets.capacity import Room
 
 log = get_logger(__name__)
 

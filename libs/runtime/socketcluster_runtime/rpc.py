@@ -14,8 +14,8 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from socketcluster_runtime.errors import AddressInUseError
-from socketcluster_runtime.keys import Purpose, derive_key
-from socketcluster_runtime.rpc_tls import RpcTls
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_runtime.tls.rpc_tls import RpcTls
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest gRPC message that a service accepts; a batch of operations must fit."""

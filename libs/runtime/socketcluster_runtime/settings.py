@@ -14,8 +14,8 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from socketcluster_runtime.errors import SettingsError
-from socketcluster_runtime.rpc_tls import RpcTls, load_rpc_tls
-from socketcluster_runtime.secret_files import read_secret
+from socketcluster_runtime.secrets.secret_files import read_secret
+from socketcluster_runtime.tls.rpc_tls import RpcTls, load_rpc_tls
 
 PREFIX = "SOCKETCLUSTER_"
 

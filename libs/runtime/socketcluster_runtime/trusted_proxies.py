@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 
 from pydantic import IPvAnyNetwork
 
-from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_runtime.logs.throttle import Throttle
 from socketcluster_runtime.networks import AddressSet
-from socketcluster_runtime.throttle import Throttle
 from socketcluster_wire import forwarded
 from socketcluster_wire.forwarded import Address, Told
 

@@ -195,7 +195,7 @@ class LinkRequest(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
     operations: _builtins.bytes
-    """MessagePack: a list of operations, each an array; socketcluster_runtime.messages says of what."""
+    """MessagePack: a list of operations, each an array; socketcluster_store_client.messages says of what."""
     @_builtins.property
     def open(self) -> Global___LinkOpen:
         """In the first message of a stream, and only there."""
@@ -258,7 +258,7 @@ class LinkReply(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     DIRECTORY_FIELD_NUMBER: _builtins.int
     results: _builtins.bytes
-    """MessagePack: a list of results, each an array; socketcluster_runtime.messages says of what."""
+    """MessagePack: a list of results, each an array; socketcluster_store_client.messages says of what."""
     @_builtins.property
     def announcement(self) -> Global___Announcement:
         """In the first message of a stream, and whenever the store's ownership changes."""

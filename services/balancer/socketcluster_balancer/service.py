@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 
-from socketcluster_balancer.controller import Controller, find
+from socketcluster_balancer.admission.controller import Controller, find
 from socketcluster_balancer.counters import Counters
-from socketcluster_balancer.dispatch import Dispatcher
-from socketcluster_balancer.limits import Limits
-from socketcluster_balancer.listener import LAST_CALL, Listener, open_socket
+from socketcluster_balancer.entrance.limits import Limits
+from socketcluster_balancer.entrance.listener import LAST_CALL, Listener, open_socket
+from socketcluster_balancer.entrance.proxy_protocol import ProxyEntrance
+from socketcluster_balancer.entrance.reception import GRACE
 from socketcluster_balancer.metrics import BalancerMetrics
-from socketcluster_balancer.proxies import ProxyEntrance
-from socketcluster_balancer.reception import GRACE
-from socketcluster_balancer.relayed import end_relayed
+from socketcluster_balancer.placement.dispatcher import Dispatcher
+from socketcluster_balancer.placement.relayed import end_relayed
+from socketcluster_balancer.placement.workers import WorkerDirectory
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_balancer.workers import WorkerDirectory
-from socketcluster_runtime import descriptors
 from socketcluster_runtime.lifecycle import Lifecycle
-from socketcluster_runtime.logging import get_logger
-from socketcluster_runtime.room import Room
+from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_runtime.sockets import descriptors
+from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 
 log = get_logger(__name__)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import NoDecode
 
 from socketcluster_runtime.networks import Networks
-from socketcluster_runtime.secret_files import check_one_form
+from socketcluster_runtime.secrets.secret_files import check_one_form
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_runtime.trusted_proxies import ProxyHeaders
 from socketcluster_wire.handoff import MAX_PACKET_BYTES

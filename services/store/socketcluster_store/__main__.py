@@ -10,17 +10,17 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from socketcluster_runtime import rpc
 from socketcluster_runtime.lifecycle import Lifecycle, run
-from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.metrics import Counters, Gauges
-from socketcluster_store import procedures
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import Engine
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data import procedures
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Engine
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
-from socketcluster_store.engines.valkey import ValkeyEngine
+from socketcluster_store.engines.valkey.engine import ValkeyEngine
+from socketcluster_store.engines.valkey.servers import Servers
 from socketcluster_store.service import StoreService, add_to_server
 from socketcluster_store.settings import StoreSettings
-from socketcluster_store.valkey.servers import Servers
 
 log = get_logger(__name__)
 

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from socketcluster_runtime.private_files import FILE_MODE
-from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_store import manifests
-from socketcluster_store.engines import inspection, journal
-from socketcluster_store.engines.journal import Segment
+from socketcluster_runtime.secrets.private_files import FILE_MODE
+from socketcluster_store.engines.folder import manifests
+from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, Entry, Register, State
+from socketcluster_store.engines.lmdb import inspection, journal
+from socketcluster_store.engines.lmdb.journal import Segment
 from socketcluster_store.errors import EngineError
-from socketcluster_store.manifests import DATA, JOURNALS, Entry, Register, State
+from socketcluster_store_client.routing import PARTITION_COUNT
 
 
 class Plan(NamedTuple):

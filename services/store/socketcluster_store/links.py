@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 import grpc
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.logging import get_logger
-from socketcluster_runtime.messages import Result, encode_results
+from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_store_client.messages import Result, encode_results
 
 log = get_logger(__name__)
 

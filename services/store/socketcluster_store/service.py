@@ -14,19 +14,20 @@ import msgspec
 from grpc import aio
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import descriptors, rpc
-from socketcluster_runtime.logging import get_logger
-from socketcluster_runtime.messages import Error, Operation, Result, decode_operations
-from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
-from socketcluster_store.channel_rules import ChannelRules
-from socketcluster_store.channel_troubles import ChannelTroubles
-from socketcluster_store.deadlines import condition_of_refusals
-from socketcluster_store.engines.base import Engine, EnginePartition, Outcome
+from socketcluster_runtime import rpc
+from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_runtime.sockets import descriptors
+from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.engine import Engine, EnginePartition, Outcome
 from socketcluster_store.links import Links, WorkerLink
-from socketcluster_store.partition import Partition
-from socketcluster_store.partitions import Partitions
-from socketcluster_store.repeats import NOT_OWNED
+from socketcluster_store.ownership.partitions import Partitions
+from socketcluster_store.partition.channel_troubles import ChannelTroubles
+from socketcluster_store.partition.deadlines import condition_of_refusals
+from socketcluster_store.partition.deduplication import NOT_OWNED
+from socketcluster_store.partition.partition import Partition
 from socketcluster_store.settings import StoreSettings
+from socketcluster_store_client.messages import Error, Operation, Result, decode_operations
+from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
 
 log = get_logger(__name__)
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from socketcluster_store import manifests
-from socketcluster_store.engines import inspection
+from socketcluster_store.engines.folder import manifests
+from socketcluster_store.engines.folder.manifests import Entry, State
+from socketcluster_store.engines.lmdb import inspection
 from socketcluster_store.errors import EngineError
-from socketcluster_store.manifests import Entry, State
 
 DEPTH = 3
 """How far below the given folder the folders of partitions are looked for."""

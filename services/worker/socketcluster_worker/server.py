@@ -11,17 +11,17 @@ from uvicorn.config import Config
 from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
-from socketcluster_runtime import logging
-from socketcluster_runtime.accepting import Acceptor
 from socketcluster_runtime.errors import AddressInUseError, ControllerError, ServiceError
-from socketcluster_runtime.room import Room
+from socketcluster_runtime.logs import logging
+from socketcluster_runtime.sockets.accepting import Acceptor
+from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
-from socketcluster_worker.endpoints import Endpoints
-from socketcluster_worker.transport.http import HTTPProtocol, Origin
-from socketcluster_worker.transport.mounted_websocket import MountedWebSocket
-from socketcluster_worker.transport.proxied import Proxies, ProxyProtocol
+from socketcluster_worker.routing.router import Endpoints
+from socketcluster_worker.transport.http.mounted_websocket import MountedWebSocket
+from socketcluster_worker.transport.http.protocol import HTTPProtocol, Origin
+from socketcluster_worker.transport.proxy_protocol import Proxies, ProxyProtocol
 from socketcluster_worker.transport.relayed import Relayed
 from socketcluster_worker.transport.turned_away import TurnedAway
 

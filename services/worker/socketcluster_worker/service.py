@@ -8,38 +8,39 @@ from collections.abc import Callable, Iterable
 
 from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1 import worker_pb2_grpc as rpc
-from socketcluster_runtime import descriptors, logging
 from socketcluster_runtime import rpc as grpc_runtime
-from socketcluster_runtime.channel_feed import Gap
 from socketcluster_runtime.cookies import SessionCookies
-from socketcluster_runtime.keys import Purpose, derive_key
 from socketcluster_runtime.lifecycle import Lifecycle
+from socketcluster_runtime.logs import logging
 from socketcluster_runtime.metrics import Gauges
-from socketcluster_runtime.room import Room
-from socketcluster_runtime.secret_files import secret_of
-from socketcluster_runtime.store_client import StoreClient
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_runtime.secrets.secret_files import secret_of
+from socketcluster_runtime.sockets import descriptors
+from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
+from socketcluster_store_client.channel_feed import Gap
+from socketcluster_store_client.client import StoreClient
 from socketcluster_wire.close_codes import CloseCode
-from socketcluster_worker.api.exchange import Exchange
+from socketcluster_worker.api.channels.exchange import Exchange
+from socketcluster_worker.api.data.tree import AppTree
+from socketcluster_worker.api.data.watch import Watches
 from socketcluster_worker.api.http_server import HTTPServer
-from socketcluster_worker.api.session import Sessions
-from socketcluster_worker.api.tree import AppTree
-from socketcluster_worker.api.watch import Watches
+from socketcluster_worker.api.sockets.session import Sessions
+from socketcluster_worker.api.sockets.ws_server import WSServer
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.api.ws_server import WSServer
-from socketcluster_worker.control import Control
 from socketcluster_worker.controller import run_controller
-from socketcluster_worker.cut_off import CutOff
-from socketcluster_worker.endpoints import Endpoints
-from socketcluster_worker.failures import Failures
-from socketcluster_worker.identity import Identity
-from socketcluster_worker.readiness import Readiness
+from socketcluster_worker.health.control import Control
+from socketcluster_worker.health.cut_off import CutOff
+from socketcluster_worker.health.failures import Failures
+from socketcluster_worker.health.readiness import Readiness
+from socketcluster_worker.ids import Identity
+from socketcluster_worker.routing.router import Endpoints
 from socketcluster_worker.server import ClientServer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tasks import Tasks
 from socketcluster_worker.tokens import Tokens
-from socketcluster_worker.transport.forward import Forwarder
 from socketcluster_worker.transport.handoff import HandoffServer
+from socketcluster_worker.transport.http.forward import Forwarder
 
 log = logging.get_logger(__name__)
 

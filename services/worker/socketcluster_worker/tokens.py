@@ -14,7 +14,7 @@ import jwt
 from jwt.types import Options
 
 from socketcluster_runtime.errors import SettingsError
-from socketcluster_runtime.keys import Purpose, derive_key
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
 from socketcluster_worker.errors import AuthTokenError, NotSerializableError, UnsupportedError
 from socketcluster_worker.settings import Algorithm
 

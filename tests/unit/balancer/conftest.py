@@ -30,8 +30,8 @@ from socketcluster_proto.v1.worker_pb2 import (
 )
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 from socketcluster_runtime import rpc
-from socketcluster_runtime.keys import Purpose, derive_key
-from socketcluster_wire import handoff, proxy
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_wire import handoff, proxy_protocol
 
 SECRET = "the secret of the tests"
 
@@ -302,7 +302,7 @@ class StandInWorker(WorkerServicer):
 
     async def _spliced(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         data = b""
-        while (header := proxy.parse(data, self._proxy_key)) is None:
+        while (header := proxy_protocol.parse(data, self._proxy_key)) is None:
             more = await reader.read(1)
             assert more
             data += more

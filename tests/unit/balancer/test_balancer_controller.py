@@ -14,9 +14,9 @@ import pytest
 import structlog
 from support import certificates
 
-from socketcluster_balancer import admission
+from socketcluster_balancer.admission import admission
+from socketcluster_balancer.admission.controller import Controller
 from socketcluster_balancer.api import Balancer, Request
-from socketcluster_balancer.controller import Controller
 from socketcluster_balancer.errors import RefusedError
 from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.errors import ControllerError

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from socketcluster_balancer.counters import Counters
-from socketcluster_balancer.dispatch import Dispatcher
-from socketcluster_balancer.handoff import HandoffLink
-from socketcluster_balancer.limits import Limits
-from socketcluster_balancer.plain import PlainClient
+from socketcluster_balancer.entrance.limits import Limits
+from socketcluster_balancer.entrance.plain import PlainClient
+from socketcluster_balancer.placement.dispatcher import Dispatcher
+from socketcluster_balancer.placement.handoff import HandoffLink
+from socketcluster_balancer.placement.workers import Worker, WorkerDirectory
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_balancer.workers import Worker, WorkerDirectory
 from socketcluster_proto.v1.worker_pb2 import WorkerStatus
-from socketcluster_runtime.room import Room
+from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 
 STATUS_INTERVAL = 0.25

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from support import certificates
 
+from socketcluster_balancer.admission.controller import Controller
 from socketcluster_balancer.api import Balancer, Request
-from socketcluster_balancer.controller import Controller
-from socketcluster_balancer.limits import NOBODY, Limits
+from socketcluster_balancer.entrance.limits import NOBODY, Limits
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.trusted_proxies import SAMPLE
-from socketcluster_wire import proxy
+from socketcluster_wire import proxy_protocol
 
 Bench = Any  # of conftest.py, which cannot be imported
 
@@ -50,7 +50,7 @@ async def test_the_worker_is_told_of_the_proxy_and_reads_the_fields(
 
 async def test_no_header_comes_in_front(bench: Bench) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), **X_FORWARDED)
-    for header in (b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n", proxy.SIGNATURE + b"\x20\x00\x00\x00"):
+    for header in (b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n", proxy_protocol.SIGNATURE + b"\x20\x00\x00\x00"):
         assert (await bench.send(header + get(""))).status == 400
 
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from support import certificates
 
-from socketcluster_balancer import limits
-from socketcluster_balancer.limits import Limits, Refusal, address_key
+from socketcluster_balancer.entrance import limits
+from socketcluster_balancer.entrance.limits import Limits, Refusal, address_key
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_wire.request_head import RequestHead
 
@@ -170,7 +170,7 @@ async def test_a_refusal_reaches_a_client_that_sends_more_than_a_request(bench: 
 
 
 async def test_only_so_many_refused_clients_are_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socketcluster_balancer.plain.MAX_REFUSED", 2)
+    monkeypatch.setattr("socketcluster_balancer.entrance.plain.MAX_REFUSED", 2)
     await bench.start(await bench.worker("aaaaaaaa"), address_connection_rate=0.001, address_connection_burst=1)
     assert (await bench.get()).status == 200
     with ExitStack() as stack:
@@ -183,7 +183,7 @@ async def test_only_so_many_refused_clients_are_waited_for(bench: Bench, monkeyp
 
 
 async def test_in_a_flood_most_refused_clients_are_reset(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socketcluster_balancer.plain.ANSWERS_A_SECOND", 1)
+    monkeypatch.setattr("socketcluster_balancer.entrance.plain.ANSWERS_A_SECOND", 1)
     await bench.start(await bench.worker("aaaaaaaa"), address_connection_rate=0.001, address_connection_burst=1)
     assert (await bench.get()).status == 200
     answered = 0

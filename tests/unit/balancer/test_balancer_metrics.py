@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from support import certificates
 
 from socketcluster_balancer.metrics import BalancerMetrics
-from socketcluster_runtime.certificates import read_chain
+from socketcluster_runtime.tls.certificates import read_chain
 
 Bench = Any  # of conftest.py, which cannot be imported
 
@@ -103,8 +103,8 @@ async def test_refusals_are_told_by_their_reason(
 
 
 async def test_workers_that_hang_or_are_full_are_told(bench: Bench, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socketcluster_balancer.signs_of_life.HANG_AFTER", 0.05)
-    monkeypatch.setattr("socketcluster_balancer.workers.LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.HANG_AFTER", 0.05)
+    monkeypatch.setattr("socketcluster_balancer.placement.workers.LOOK_INTERVAL", 0.01)
     hung, full = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
     await bench.start(hung, full)
     assert [read(name) for name in ("workers_hung", "workers_full", "worker_hangs_total")] == [0, 0, 0]

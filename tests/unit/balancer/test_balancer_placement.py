@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socketcluster_balancer.placement import choose, rendezvous
+from socketcluster_balancer.placement.choice import choose, rendezvous
 
 
 @dataclass

@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 from support import certificates
 
-from socketcluster_wire import proxy
+from socketcluster_wire import proxy_protocol
 
 Bench = Any  # of conftest.py, which cannot be imported
 
 GET = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n"
 CLIENT = ["203.0.113.7", 4711]
 V1 = b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n"
-V2 = proxy.SIGNATURE + b"\x21\x11\x00\x0c" + bytes([203, 0, 113, 7, 198, 51, 100, 1]) + b"\x12\x67\x01\xbb"
+V2 = proxy_protocol.SIGNATURE + b"\x21\x11\x00\x0c" + bytes([203, 0, 113, 7, 198, 51, 100, 1]) + b"\x12\x67\x01\xbb"
 V2_TLS = V2[:15] + b"\x14" + V2[16:] + b"\x20\x00\x05\x01\x00\x00\x00\x00"
-V2_IPV6 = proxy.SIGNATURE + b"\x21\x21\x00\x24" + b"\x20\x01\x0d\xb8" + bytes(11) + b"\x07" + bytes(16) + V2[-4:]
-LOCAL = proxy.SIGNATURE + b"\x20\x00\x00\x00"
+V2_IPV6 = (
+    proxy_protocol.SIGNATURE + b"\x21\x21\x00\x24" + b"\x20\x01\x0d\xb8" + bytes(11) + b"\x07" + bytes(16) + V2[-4:]
+)
+LOCAL = proxy_protocol.SIGNATURE + b"\x20\x00\x00\x00"
 TRUSTED = {"trusted_proxies": "10.0.0.0/8, 127.0.0.1, fd00::/8"}
 
 
@@ -99,8 +101,8 @@ async def test_tls_may_follow_the_header(bench: Bench, tmp_path: Path, header: b
         b"PROXY TCP4 203.0.113.7 198.51.100.1 4711\r\n" + GET,
         b"PROXY " + b"x" * 200,
         V2[:12] + b"\x31" + V2[13:] + GET,
-        proxy.SIGNATURE + b"\x21\x11\xff\xff" + bytes(2000),
-        proxy.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=False, key=b"another secret") + GET,
+        proxy_protocol.SIGNATURE + b"\x21\x11\xff\xff" + bytes(2000),
+        proxy_protocol.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=False, key=b"another secret") + GET,
         b"\x16\x03\x01\x02\x00",
     ],
     ids=["none", "cut", "endless", "version 3", "huge", "forged", "tls"],
@@ -121,7 +123,7 @@ async def test_what_is_no_header_is_closed_and_logged(
 async def test_those_that_are_not_trusted_are_believed_nothing(bench: Bench) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), trusted_proxies="10.0.0.0/8,::1/128")
     assert (await bench.send(GET)).said["client"][0] == "127.0.0.1"
-    for header in (V1, V2, proxy.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=False, key=b"another secret")):
+    for header in (V1, V2, proxy_protocol.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=False, key=b"another secret")):
         assert (await bench.send(header + GET)).status == 400
 
 

@@ -37,7 +37,7 @@ async def test_garbage_is_answered_400_at_once(bench: Bench, caplog: pytest.LogC
 
 async def test_an_answer_survives_what_the_client_still_sends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing while bytes are unread would reset the connection and take the answer away."""
-    monkeypatch.setattr("socketcluster_balancer.reception.LINGER", 0.5)
+    monkeypatch.setattr("socketcluster_balancer.entrance.reception.LINGER", 0.5)
     await bench.start(await bench.worker("aaaaaaaa"))
     with socket.create_connection(("127.0.0.1", bench.port)) as client:
         client.sendall(b"\0" * 100_000)
@@ -52,7 +52,7 @@ async def test_a_client_that_sends_on_is_held_up_and_still_gets_its_answer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten megabytes of header: neither read to their end, nor a reason to take the answer away by a reset."""
-    monkeypatch.setattr("socketcluster_balancer.reception.LINGER", 60)
+    monkeypatch.setattr("socketcluster_balancer.entrance.reception.LINGER", 60)
     await bench.start(await bench.worker("aaaaaaaa"))
     loop = asyncio.get_running_loop()
     with socket.socket() as client:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from socketcluster_runtime import splice
+from socketcluster_runtime.sockets import relay
 
 Bench = Any  # of conftest.py, which cannot be imported
 
@@ -196,7 +196,7 @@ async def test_a_worker_may_end_its_half_first(bench: Bench) -> None:
 async def test_a_client_that_does_not_end_after_the_worker_is_cut_off(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splice, "LINGER", 0.01)
+    monkeypatch.setattr(relay, "LINGER", 0.01)
     worker = await bench.worker("aaaaaaaa", handoff=False)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from support import certificates
 
-from socketcluster_balancer import tickets
-from socketcluster_balancer.tickets import KEY_BYTES, PERIOD, TicketKeys, set_key
-from socketcluster_balancer.tls import load
+from socketcluster_balancer.entrance import tickets
+from socketcluster_balancer.entrance.tickets import KEY_BYTES, PERIOD, TicketKeys, set_key
+from socketcluster_balancer.entrance.tls import load
 
 Bench = Any  # of conftest.py, which cannot be imported
 

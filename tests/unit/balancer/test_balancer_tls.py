@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import NoEncryption, load_pem_
 from grpc import StatusCode
 from support import certificates
 
-from socketcluster_balancer.tls import load
-from socketcluster_runtime.certificates import read_chain
+from socketcluster_balancer.entrance.tls import load
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_runtime.tls.certificates import read_chain
 
 Bench = Any  # of conftest.py, which cannot be imported
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from socketcluster_balancer.workers import host_of
+from socketcluster_balancer.placement.workers import host_of
 
 Bench = Any  # of conftest.py, which cannot be imported
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from socketcluster_balancer.signs_of_life import AGAIN_WITHIN, HANG_AFTER, LOOK_INTERVAL, OwnTime, SignOfLife
+from socketcluster_balancer.placement.signs_of_life import AGAIN_WITHIN, HANG_AFTER, LOOK_INTERVAL, OwnTime, SignOfLife
 
 Bench = Any  # of conftest.py, which cannot be imported
 
@@ -19,9 +19,9 @@ PROMISE = {"alive_every_ms": 10}
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a worker for hung that is silent for a moment."""
-    monkeypatch.setattr("socketcluster_balancer.signs_of_life.HANG_AFTER", 0.1)
-    monkeypatch.setattr("socketcluster_balancer.signs_of_life.LOOK_INTERVAL", 0.01)
-    monkeypatch.setattr("socketcluster_balancer.workers.LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.HANG_AFTER", 0.1)
+    monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr("socketcluster_balancer.placement.workers.LOOK_INTERVAL", 0.01)
 
 
 def looks(time: OwnTime, begin: float, end: float) -> float:
@@ -218,8 +218,8 @@ async def test_a_worker_that_speaks_again_gets_only_clients_for_whom_there_is_no
 async def test_a_worker_of_an_older_release_promises_no_signs_and_never_hangs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_balancer.signs_of_life.HANG_AFTER", 0.0)
-    monkeypatch.setattr("socketcluster_balancer.workers.LOOK_INTERVAL", 0.001)
+    monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.HANG_AFTER", 0.0)
+    monkeypatch.setattr("socketcluster_balancer.placement.workers.LOOK_INTERVAL", 0.001)
     old, new = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb", alive_every_ms=1)
     await bench.start(workers=[old.address, new.address])
     await bench.until(lambda: [worker.worker_id for worker in bench.available] == ["aaaaaaaa"])

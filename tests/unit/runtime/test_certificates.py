@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support.certificates import Authority
 
-from socketcluster_runtime import certificates
-from socketcluster_runtime.certificates import (
+from socketcluster_runtime.tls import certificates
+from socketcluster_runtime.tls.certificates import (
     in_order,
     name_of,
     outdated,

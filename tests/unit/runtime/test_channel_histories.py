@@ -16,10 +16,10 @@ from support.hand_fed import HandFed, encode
 from support.simulated_stores import SimulatedStores, Store, tried
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import channel_feed, untold
-from socketcluster_runtime.channel_feed import Gap
-from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.routing import partition_of
+from socketcluster_store_client import channel_feed, untold
+from socketcluster_store_client.channel_feed import Gap
+from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.routing import partition_of
 
 SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
 UNSUBSCRIBE = store_pb2.VERB_CHANNEL_UNSUBSCRIBE

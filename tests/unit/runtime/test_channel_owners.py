@@ -10,11 +10,11 @@ import pytest
 from support.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import store_client, untold
-from socketcluster_runtime.channel_feed import Gap, Position
 from socketcluster_runtime.errors import StoreUnavailableError
-from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.routing import partition_of
+from socketcluster_store_client import client, untold
+from socketcluster_store_client.channel_feed import Gap, Position
+from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.routing import partition_of
 
 NEWS = partition_of("news")
 
@@ -193,7 +193,7 @@ async def test_a_subscriber_begins_with_the_first_subscription_that_a_store_take
     fed.announce(link, NEWS, 3)
     begun: list[tuple[Position, int]] = []
     monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)
-    monkeypatch.setattr(store_client, "MAX_PENDING", 0)
+    monkeypatch.setattr(client, "MAX_PENDING", 0)
     failed = fed.client.subscribe("news", lambda position: begun.append((position, len(fed.messages))))
     assert isinstance(failed.exception(), StoreUnavailableError)
     fed.client._untold._on_timer()

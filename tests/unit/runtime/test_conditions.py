@@ -10,10 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 from support.worker import until
 
-from socketcluster_runtime import conditions
-from socketcluster_runtime.conditions import Condition
-from socketcluster_runtime.log_budget import BURST, BudgetHandler
-from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.logs import conditions
+from socketcluster_runtime.logs.budget import BURST, BudgetHandler
+from socketcluster_runtime.logs.conditions import Condition
+from socketcluster_runtime.logs.logging import get_logger
 
 log = get_logger(__name__)
 

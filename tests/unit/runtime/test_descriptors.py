@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from socketcluster_runtime import descriptors
+from socketcluster_runtime.sockets import descriptors
 
 
 @pytest.fixture(autouse=True)

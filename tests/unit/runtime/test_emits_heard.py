@@ -6,7 +6,7 @@ import pytest
 from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import heard_emits
+from socketcluster_store_client import heard_emits
 
 
 async def test_what_is_remembered_is_bounded_and_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ import pytest
 import structlog
 from support.certificates import Authority
 
-from socketcluster_runtime import expiry_watch
-from socketcluster_runtime.certificates import read_chain
-from socketcluster_runtime.expiry_watch import DAY, ExpiryWatch
+from socketcluster_runtime.tls import expiry_watch
+from socketcluster_runtime.tls.certificates import read_chain
+from socketcluster_runtime.tls.expiry_watch import DAY, ExpiryWatch
 
 EARLY = "a certificate is not valid yet, and is not accepted"
 SOON = "a certificate expires soon"

@@ -16,8 +16,8 @@ from itsdangerous import Signer
 from socketcluster_proto.v1.store_pb2 import LinkOpen
 from socketcluster_runtime import rpc
 from socketcluster_runtime.cookies import SessionCookies
-from socketcluster_runtime.keys import Purpose, derive_key
-from socketcluster_runtime.link import StoreLink
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_store_client.link import StoreLink
 
 SECRET = "a secret of the tests"
 

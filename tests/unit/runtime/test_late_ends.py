@@ -8,10 +8,10 @@ import pytest
 from support.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import held_sessions
-from socketcluster_runtime.link import StoreLink
-from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.routing import partition_of
+from socketcluster_store_client import held_sessions
+from socketcluster_store_client.link import StoreLink
+from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.routing import partition_of
 
 NUMBER = partition_of("s")
 

@@ -12,10 +12,10 @@ from support.certificates import Authority
 from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import link as link_module
 from socketcluster_runtime import rpc
-from socketcluster_runtime.link import StoreLink
-from socketcluster_runtime.rpc_tls import load_rpc_tls
+from socketcluster_runtime.tls.rpc_tls import load_rpc_tls
+from socketcluster_store_client import link as link_module
+from socketcluster_store_client.link import StoreLink
 
 
 class Channel:

@@ -11,9 +11,9 @@ from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
-from socketcluster_runtime.link import StoreLink
-from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.store_links import StoreLinks
+from socketcluster_store_client.link import StoreLink
+from socketcluster_store_client.links import StoreLinks
+from socketcluster_store_client.messages import Operation
 
 SECRET = "a secret of the tests"
 

@@ -8,9 +8,9 @@ import threading
 import pytest
 from support.log import WrittenLog, written
 
-from socketcluster_runtime import log_budget
-from socketcluster_runtime.log_budget import BURST
-from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.logs import budget
+from socketcluster_runtime.logs.budget import BURST
+from socketcluster_runtime.logs.logging import get_logger
 
 MANY = 1000
 
@@ -18,7 +18,7 @@ MANY = 1000
 @pytest.fixture(autouse=True)
 def _frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no interval pass by itself."""
-    monkeypatch.setattr(log_budget, "INTERVAL", 3600.0)
+    monkeypatch.setattr(budget, "INTERVAL", 3600.0)
 
 
 def say(number: int = MANY, **fields: object) -> None:
@@ -54,7 +54,7 @@ def test_what_is_left_at_the_end_is_told(service_log: WrittenLog) -> None:
 
 
 def test_the_count_comes_by_itself_without_a_loop(service_log: WrittenLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_budget, "INTERVAL", 0.001)
+    monkeypatch.setattr(budget, "INTERVAL", 0.001)
     written_out = threading.Event()
     settle = service_log.handler.settle
 
@@ -110,7 +110,7 @@ def test_libraries_have_a_budget_and_the_users_code_has_none(service_log: Writte
 
 
 def test_kinds_are_bounded(service_log: WrittenLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_budget, "MAX_KINDS", 10)
+    monkeypatch.setattr(budget, "MAX_KINDS", 10)
     for number in range(MANY):
         say(1, worker=f"worker-{number}")
     assert len(service_log.lines) == 10 + BURST

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from support.log import WrittenLog, written
 
-from socketcluster_runtime.log_text import MAX_TRACEBACK, MAX_VALUE, for_people, harmless
-from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_runtime.logs.text import MAX_TRACEBACK, MAX_VALUE, for_people, harmless
 
 NASTY = [
     "\n12:00:00 [error] worker-0: forged",

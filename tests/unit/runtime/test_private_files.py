@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from socketcluster_runtime.private_files import make_folder, make_private, private
+from socketcluster_runtime.secrets.private_files import make_folder, make_private, private
 
 
 def mode(path: Path) -> int:

@@ -13,9 +13,9 @@ import pytest
 import structlog
 from support.worker import until
 
-from socketcluster_runtime import accepting, room
-from socketcluster_runtime.accepting import Acceptor
-from socketcluster_runtime.room import RESERVE, Room
+from socketcluster_runtime.sockets import accepting, capacity
+from socketcluster_runtime.sockets.accepting import Acceptor
+from socketcluster_runtime.sockets.capacity import RESERVE, Room
 
 OUT = "out of descriptors: new clients are refused"
 
@@ -36,7 +36,7 @@ def lines() -> Iterator[Callable[[str], int]]:
 
 @pytest.fixture
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "LOOK_INTERVAL", 0.005)
+    monkeypatch.setattr(capacity, "LOOK_INTERVAL", 0.005)
     monkeypatch.setattr(accepting, "PAUSE", 0.005)
 
 

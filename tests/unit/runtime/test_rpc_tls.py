@@ -22,7 +22,7 @@ from support.certificates import Authority
 from socketcluster_runtime import rpc
 from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.lifecycle import Lifecycle
-from socketcluster_runtime.rpc_tls import RpcTls, load_rpc_tls
+from socketcluster_runtime.tls.rpc_tls import RpcTls, load_rpc_tls
 
 SECRET = "a secret of the tests"
 NAME = "socketcluster"

@@ -17,14 +17,14 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from support.certificates import Authority
 
 from socketcluster_runtime import rpc
-from socketcluster_runtime.rpc_tls import load_rpc_tls
+from socketcluster_runtime.tls.rpc_tls import load_rpc_tls
 
 SERVICE = """
 import asyncio, logging, sys
 from typing import ClassVar
 from socketcluster_runtime import lifecycle
 from socketcluster_runtime.errors import AddressInUseError, SettingsError
-from socketcluster_runtime.logging import get_logger
+from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.settings import ServiceSettings
 
 class Settings(ServiceSettings):

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from socketcluster_runtime.errors import SettingsError
-from socketcluster_runtime.secret_files import MAX_SECRET_BYTES, check_one_form, read_secret, secret_of
+from socketcluster_runtime.secrets.secret_files import MAX_SECRET_BYTES, check_one_form, read_secret, secret_of
 
 
 def make(path: Path, content: bytes, mode: int = 0o600) -> Path:

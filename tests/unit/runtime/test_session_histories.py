@@ -16,10 +16,10 @@ from support.hand_fed import HandFed
 from support.simulated_stores import SimulatedStores, Store, tried
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import untold
 from socketcluster_runtime.errors import SessionOverError
-from socketcluster_runtime.messages import Error, Operation
-from socketcluster_runtime.routing import partition_of
+from socketcluster_store_client import untold
+from socketcluster_store_client.messages import Error, Operation
+from socketcluster_store_client.routing import partition_of
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 DETACH = store_pb2.VERB_SESSION_DETACH

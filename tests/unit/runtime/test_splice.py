@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from socketcluster_runtime.splice import Splice
+from socketcluster_runtime.sockets.relay import Splice
 
 
 async def serve(answer: bytes | None, read: int) -> asyncio.Server:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
-from socketcluster_runtime import rpc, store_client
+from socketcluster_runtime import rpc
 from socketcluster_runtime.addresses import look_up
 from socketcluster_runtime.errors import (
     InvalidOperationError,
@@ -22,9 +22,10 @@ from socketcluster_runtime.errors import (
     SettingsError,
     StoreUnavailableError,
 )
-from socketcluster_runtime.messages import Error, Operation, Result, decode_operations, encode_results
-from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
-from socketcluster_runtime.store_client import StoreClient
+from socketcluster_store_client import client as client_module
+from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.messages import Error, Operation, Result, decode_operations, encode_results
+from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
 
 SECRET = "a secret of the tests"
 GET = store_pb2.VERB_GET
@@ -315,7 +316,7 @@ async def test_closing_fails_what_waits(start_store: Any, make_client: Any) -> N
 
 
 async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, start_store: Any, make_client: Any) -> None:
-    monkeypatch.setattr(store_client, "MAX_PENDING", 2)
+    monkeypatch.setattr(client_module, "MAX_PENDING", 2)
     address, store = await start_store()
     client = await make_client(address)
     calls = [client.call(GET, session_id="s", keys=["k"]) for _ in range(2)]
@@ -330,7 +331,7 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, start_stor
 async def test_a_store_that_reads_nothing_does_not_grow_the_worker(
     monkeypatch: pytest.MonkeyPatch, folder: Path, make_client: Any
 ) -> None:
-    monkeypatch.setattr(store_client, "MAX_PENDING_BYTES", 8 << 20)
+    monkeypatch.setattr(client_module, "MAX_PENDING_BYTES", 8 << 20)
 
     class DeafStore(ScriptedStore):
         async def Link(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802

@@ -12,8 +12,8 @@ from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import StoreUnavailableError
-from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
-from socketcluster_runtime.store_client import StoreClient
+from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
 
 SOON = 0.05
 GET = store_pb2.VERB_GET

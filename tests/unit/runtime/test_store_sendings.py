@@ -10,10 +10,10 @@ from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import StoreUnavailableError
-from socketcluster_runtime.messages import Error, Operation, Result, encode_results
-from socketcluster_runtime.routing import partition_of
-from socketcluster_runtime.store_client import StoreClient
-from socketcluster_runtime.store_routes import clock
+from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.messages import Error, Operation, Result, encode_results
+from socketcluster_store_client.routes import clock
+from socketcluster_store_client.routing import partition_of
 
 ADD, GET = store_pb2.VERB_ADD, store_pb2.VERB_GET
 PARTITION = partition_of("s")
@@ -374,7 +374,7 @@ async def test_what_slept_with_the_machine_is_not_sent_again(
 ) -> None:
     """The loop's clock stood still meanwhile, and stores may have forgotten what they applied."""
     slept = 0.0
-    monkeypatch.setattr("socketcluster_runtime.store_client.clock", lambda: clock() + slept)
+    monkeypatch.setattr("socketcluster_store_client.client.clock", lambda: clock() + slept)
     first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
     first.announce(PARTITION, 3)
     early = add(client)
@@ -395,7 +395,7 @@ async def test_an_operation_of_a_stream_that_broke_is_overdue_by_the_clock_that_
     client: StoreClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept = 0.0
-    monkeypatch.setattr("socketcluster_runtime.store_client.clock", lambda: clock() + slept)
+    monkeypatch.setattr("socketcluster_store_client.client.clock", lambda: clock() + slept)
     link = HandLink(client)
     link.announce(PARTITION, 3)
     call = add(client)
@@ -414,7 +414,7 @@ async def test_what_slept_with_the_machine_is_not_sent_to_a_store_that_spoke_bef
 ) -> None:
     """It is sent without another announcement when the owner is lost."""
     slept = 0.0
-    monkeypatch.setattr("socketcluster_runtime.store_client.clock", lambda: clock() + slept)
+    monkeypatch.setattr("socketcluster_store_client.client.clock", lambda: clock() + slept)
     first, second = HandLink(client, "a:1"), HandLink(client, "b:1")
     first.announce(PARTITION, 7)
     second.announce(PARTITION, 6)

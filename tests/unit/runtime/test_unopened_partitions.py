@@ -10,9 +10,9 @@ from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import PartitionUnavailableError
-from socketcluster_runtime.messages import Result
-from socketcluster_runtime.routing import partition_of
-from socketcluster_runtime.store_client import StoreClient
+from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.messages import Result
+from socketcluster_store_client.routing import partition_of
 
 PARTITION = partition_of("s")
 

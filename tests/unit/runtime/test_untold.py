@@ -11,12 +11,12 @@ from support.log import written
 from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import store_client, untold
 from socketcluster_runtime.errors import InvalidOperationError, LinkError, StoreUnavailableError
-from socketcluster_runtime.link import StoreLink
-from socketcluster_runtime.messages import Error, Operation, Result
-from socketcluster_runtime.routing import partition_of
-from socketcluster_runtime.store_routes import Route
+from socketcluster_store_client import client, untold
+from socketcluster_store_client.link import StoreLink
+from socketcluster_store_client.messages import Error, Operation, Result
+from socketcluster_store_client.routes import Route
+from socketcluster_store_client.routing import partition_of
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 DETACH = store_pb2.VERB_SESSION_DETACH
@@ -77,7 +77,7 @@ async def nothing_more(link: StoreLink) -> None:
 def refuse(monkeypatch: pytest.MonkeyPatch, called: Any, *args: Any) -> asyncio.Future[bytes]:
     """Call something while too many operations wait for the stores."""
     with monkeypatch.context() as patch:
-        patch.setattr(store_client, "MAX_PENDING", 0)
+        patch.setattr(client, "MAX_PENDING", 0)
         future: asyncio.Future[bytes] = called(*args)
     assert isinstance(future.exception(), StoreUnavailableError)
     return future

@@ -9,10 +9,10 @@ import pytest
 from support.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import store_client, store_routes, untold
-from socketcluster_runtime.messages import Error, Operation, Result
-from socketcluster_runtime.routing import partition_of
-from socketcluster_runtime.store_routes import Route
+from socketcluster_store_client import client, routes, untold
+from socketcluster_store_client.messages import Error, Operation, Result
+from socketcluster_store_client.routes import Route
+from socketcluster_store_client.routing import partition_of
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 DETACH = store_pb2.VERB_SESSION_DETACH
@@ -23,8 +23,8 @@ NUMBER = 7
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_routes, "MAX_OVER", 20)
-    monkeypatch.setattr(store_routes, "TOLD_TO_NEW_OWNER", 4)
+    monkeypatch.setattr(routes, "MAX_OVER", 20)
+    monkeypatch.setattr(routes, "TOLD_TO_NEW_OWNER", 4)
     monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)  # the tests ask for each portion
     monkeypatch.setattr(untold, "TOLD_AT_ONCE", 6)
 
@@ -40,7 +40,7 @@ def route_of(fed: HandFed) -> Route:
 def come_and_go(fed: HandFed, monkeypatch: pytest.MonkeyPatch, sessions: list[str]) -> None:
     """Have sessions come and go while nothing can be sent."""
     with monkeypatch.context() as patch:
-        patch.setattr(store_client, "MAX_PENDING", 0)
+        patch.setattr(client, "MAX_PENDING", 0)
         for name in sessions:
             fed.client.attach(name).exception()
             fed.client.detach(name).exception()
@@ -55,7 +55,7 @@ async def test_sessions_that_came_and_went_without_a_store_are_forgotten(monkeyp
     sessions = list(islice(names(), 500))
     stay, go = sessions[:5], sessions[5:]
     with monkeypatch.context() as patch:
-        patch.setattr(store_client, "MAX_PENDING", 0)
+        patch.setattr(client, "MAX_PENDING", 0)
         for name in stay:
             fed.client.attach(name).exception()
     come_and_go(fed, monkeypatch, go)
@@ -81,7 +81,7 @@ async def test_sessions_that_came_and_went_without_a_store_are_forgotten(monkeyp
 async def test_channels_that_were_left_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     fed = HandFed()
     with monkeypatch.context() as patch:
-        patch.setattr(store_client, "MAX_PENDING", 0)
+        patch.setattr(client, "MAX_PENDING", 0)
         for name in islice(names(), 300):
             fed.client.subscribe(name).exception()
             fed.client.unsubscribe(name).exception()
@@ -133,7 +133,7 @@ async def test_an_owner_that_refuses_all_is_told_what_lives(monkeypatch: pytest.
 async def test_without_an_owner_only_what_is_over_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     fed = HandFed()
     with monkeypatch.context() as patch:
-        patch.setattr(store_client, "MAX_PENDING", 0)
+        patch.setattr(client, "MAX_PENDING", 0)
         for name in islice(names(), 5):
             fed.client.attach(name).exception()
     assert not route_of(fed).untold

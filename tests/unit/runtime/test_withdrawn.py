@@ -8,8 +8,8 @@ import msgspec
 from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.messages import Error, Result
-from socketcluster_runtime.routing import partition_of
+from socketcluster_store_client.messages import Error, Result
+from socketcluster_store_client.routing import partition_of
 
 encode = msgspec.msgpack.encode
 PARTITION = partition_of("s")

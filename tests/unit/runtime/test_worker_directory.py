@@ -6,7 +6,7 @@ import pytest
 
 from socketcluster_proto.v1.store_pb2 import Directory, WorkerAddress
 from socketcluster_runtime import rpc
-from socketcluster_runtime.worker_directory import KEPT, WorkerDirectory
+from socketcluster_store_client.worker_directory import KEPT, WorkerDirectory
 
 ONE, OTHER = "a link", "another link"
 

@@ -21,16 +21,16 @@ from support.store_data import MAX_SESSION, MAX_VALUE, PARTITION, Clock, Data
 from support.valkey import Cluster, Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.channel_feed import Gap
 from socketcluster_runtime.lifecycle import Lifecycle
-from socketcluster_runtime.store_client import StoreClient
 from socketcluster_store.__main__ import serve
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import Engine
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.procedures import Procedures
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Engine
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
-from socketcluster_store.procedures import Procedures
 from socketcluster_store.settings import StoreSettings
+from socketcluster_store_client.channel_feed import Gap
+from socketcluster_store_client.client import StoreClient
 
 SECRET = "a secret of the tests"
 

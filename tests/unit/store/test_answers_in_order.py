@@ -11,15 +11,15 @@ import pytest
 from pydantic import SecretStr
 from support.worker import until
 
-from socketcluster_runtime.messages import Operation, Result
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import Outcome
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Outcome
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition import Partition
-from socketcluster_store.repeats import NOT_OWNED
+from socketcluster_store.partition.deduplication import NOT_OWNED
+from socketcluster_store.partition.partition import Partition
 from socketcluster_store.service import StoreService
 from socketcluster_store.settings import StoreSettings
+from socketcluster_store_client.messages import Operation, Result
 
 
 class Lost:

@@ -22,21 +22,21 @@ from hypothesis import strategies as st
 from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import store_client
 from socketcluster_runtime.errors import StoreUnavailableError
-from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.routing import partition_of
-from socketcluster_runtime.store_client import StoreClient
-from socketcluster_runtime.store_routes import clock
-from socketcluster_store.channel_rules import ChannelRules, HistoryRule
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import Command, EnginePartition, Outcome
+from socketcluster_store.data.channel_rules import ChannelRules, HistoryRule
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Command, EnginePartition, Outcome
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import FencedError
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition import Partition
-from socketcluster_store.repeats import NOT_OWNED
+from socketcluster_store.partition.deduplication import NOT_OWNED
+from socketcluster_store.partition.partition import Partition
 from socketcluster_store.service import _portions, _results
+from socketcluster_store_client import client as client_module
+from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.routes import clock
+from socketcluster_store_client.routing import partition_of
 
 ADD, GET = store_pb2.VERB_ADD, store_pb2.VERB_GET
 PUBLISH, HISTORY = store_pb2.VERB_CHANNEL_PUBLISH, store_pb2.VERB_CHANNEL_HISTORY
@@ -319,7 +319,7 @@ async def play(steps: list[tuple[str, int, int]], last: int, low: bool, monkeypa
     with tempfile.TemporaryDirectory() as folder:
         engine = await MemoryEngine(Path(folder), Documents(1 << 20)).open(PARTITION)
         world = World(engine)
-        monkeypatch.setattr(store_client, "clock", lambda: clock() + world.slept)
+        monkeypatch.setattr(client_module, "clock", lambda: clock() + world.slept)
         for step in steps:
             await world.do(step)
         await world.settle(last, low)

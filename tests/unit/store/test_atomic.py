@@ -11,7 +11,8 @@ import pytest
 from support.store_data import ELSEWHERE, HERE, MAX_VALUE, Data, watch
 
 from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
-from socketcluster_store.documents import Documents
+from socketcluster_store.data.procedures import Procedures, Store
+from socketcluster_store.data.trees import Documents
 from socketcluster_store.errors import (
     InvalidError,
     ProcedureError,
@@ -19,7 +20,6 @@ from socketcluster_store.errors import (
     UnknownProcedureError,
     WrongTypeError,
 )
-from socketcluster_store.procedures import Procedures, Store
 
 # Transactions
 

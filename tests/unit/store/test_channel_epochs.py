@@ -15,10 +15,10 @@ import pytest
 from structlog.testing import capture_logs
 from support.channels import Bench, Listener, make_engine, publication, values
 
-from socketcluster_store import channels as channels_module
-from socketcluster_store.documents import Documents
+from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, InternalError
+from socketcluster_store.partition import channels as channels_module
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 from structlog.testing import capture_logs
 from support.channels import Bench, make_engine
 
-from socketcluster_store.channel_troubles import ChannelTroubles
-from socketcluster_store.channels import Channels
 from socketcluster_store.errors import EngineError
+from socketcluster_store.partition.channel_troubles import ChannelTroubles
+from socketcluster_store.partition.channels import Channels
 
 
 async def test_one_line_tells_of_all_partitions_and_one_that_it_is_over_in_each() -> None:

@@ -11,14 +11,14 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from support.channels import ID_WINDOW, Bench, Listener, decode, encode, make_engine, operation, publication, values
 
-from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_store import channels as channels_module
-from socketcluster_store.channel_log import ANSWER_BYTES, OFFSET_AGE
-from socketcluster_store.channel_rules import ChannelRules, parse_rule
-from socketcluster_store.channels import HISTORY, SUBSCRIBE, UNSUBSCRIBE, Channels
-from socketcluster_store.engines.base import Command, Outcome
+from socketcluster_store.data.channel_log import ANSWER_BYTES, OFFSET_AGE
+from socketcluster_store.data.channel_rules import ChannelRules, parse_rule
+from socketcluster_store.engine import Command, Outcome
 from socketcluster_store.errors import EngineError, InvalidError, TooManyChannelsError
+from socketcluster_store.partition import channels as channels_module
+from socketcluster_store.partition.channels import HISTORY, SUBSCRIBE, UNSUBSCRIBE, Channels
 from socketcluster_store.settings import StoreSettings
+from socketcluster_store_client.routing import PARTITION_COUNT
 
 
 @pytest.fixture(params=["memory", "lmdb"])
@@ -154,7 +154,7 @@ async def test_channels_with_a_history_are_bounded_in_number(crowded: Bench) -> 
 async def test_channels_without_messages_make_room_the_oldest_first(
     crowded: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_store.channel_log._FORGOTTEN_AT_ONCE", 1)
+    monkeypatch.setattr("socketcluster_store.data.channel_log._FORGOTTEN_AT_ONCE", 1)
     epochs = await fill(crowded)
     crowded.now += 100
     await crowded.remove_old()
@@ -332,7 +332,7 @@ async def test_ids_of_a_history_outlive_the_process(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", ["c", "kept"])
 async def test_ids_are_bounded_in_number_and_time(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socketcluster_store.channel_log.MAX_IDS", 4)
+    monkeypatch.setattr("socketcluster_store.data.channel_log.MAX_IDS", 4)
     monkeypatch.setattr(channels_module, "MAX_IDS", 4)
 
     async def count() -> int:
@@ -355,7 +355,7 @@ async def test_ids_are_bounded_in_number_and_time(bench: Bench, name: str, monke
 async def test_an_id_that_was_published_again_is_no_older_than_that(
     bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_store.channel_log.MAX_IDS", 4)
+    monkeypatch.setattr("socketcluster_store.data.channel_log.MAX_IDS", 4)
     monkeypatch.setattr(channels_module, "MAX_IDS", 4)
     await bench.publish(name, 0, "again")
     bench.now += ID_WINDOW + 1

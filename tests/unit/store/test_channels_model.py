@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.channels import ID_WINDOW, Bench, Listener, encode, make_engine, operation, values
 
-from socketcluster_store.channel_log import OFFSET_AGE
-from socketcluster_store.channels import SUBSCRIBE, UNSUBSCRIBE
+from socketcluster_store.data.channel_log import OFFSET_AGE
+from socketcluster_store.partition.channels import SUBSCRIBE, UNSUBSCRIBE
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from socketcluster_store.engines.checkpoints import Checkpoints
+from socketcluster_store.engines.lmdb.checkpoints import Checkpoints
 from socketcluster_store.errors import EngineError
 
 

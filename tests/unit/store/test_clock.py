@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.routing import partition_of
-from socketcluster_store import alarm, deadlines
 from socketcluster_store import clock as clock_module
-from socketcluster_store import partition as partition_module
-from socketcluster_store.alarm import Alarm
-from socketcluster_store.channel_rules import ChannelRules, parse_rule
 from socketcluster_store.clock import PartitionClock
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import EnginePartition
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.channel_rules import ChannelRules, parse_rule
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import EnginePartition
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition import Partition
+from socketcluster_store.partition import deadlines, timer
+from socketcluster_store.partition import partition as partition_module
+from socketcluster_store.partition.partition import Partition
+from socketcluster_store.partition.timer import Alarm
+from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.routing import partition_of
 
 SESSION = "s"
 NUMBER = partition_of(SESSION)
@@ -312,7 +312,7 @@ async def test_the_time_is_noted_now_and_then(
 
 
 async def test_an_alarm_rings_although_the_loop_knows_of_no_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alarm, "LONGEST_WAIT", 0.001)
+    monkeypatch.setattr(timer, "LONGEST_WAIT", 0.001)
     now = 0.0
     rung = asyncio.Event()
 

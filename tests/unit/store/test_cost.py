@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.messages import Result, decode_results
-from socketcluster_store.channel_rules import ChannelRules
-from socketcluster_store.channels import Channels
+from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.expiries import Expiries
 from socketcluster_store.engines.sorted_map import SortedMap
-from socketcluster_store.expiries import Expiries
 from socketcluster_store.links import WorkerLink, pack_event
-from socketcluster_store.watchers import GRACE, Watchers
+from socketcluster_store.partition.channels import Channels
+from socketcluster_store.partition.watchers import GRACE, Watchers
+from socketcluster_store_client.messages import Result, decode_results
 
 MANY = 1000
 

@@ -12,7 +12,7 @@ import pytest
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import ChainTooDeepError, InvalidOperationError
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.watchers import GRACE, Watchers
+from socketcluster_store.partition.watchers import GRACE, Watchers
 
 ENGINES = pytest.mark.parametrize("engine", ["memory", "lmdb"])
 Start = Callable[..., Any]
@@ -70,7 +70,7 @@ async def test_a_watcher_that_links_again_learns_what_it_missed(start_store: Sta
 async def test_what_nobody_watches_for_long_is_not_counted(
     start_store: Start, link_worker: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_store.watchers.GRACE", 0.02)
+    monkeypatch.setattr("socketcluster_store.partition.watchers.GRACE", 0.02)
     store = await start_store()
     generations: set[int] = set()
     while len(generations) < 3:  # it is still counted if somebody was quick to come back

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.__main__ import make_engine
-from socketcluster_store.engines.base import Command, Engine
+from socketcluster_store.engine import Command, Engine
 from socketcluster_store.settings import StoreSettings
 
 

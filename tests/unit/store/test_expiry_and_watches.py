@@ -9,16 +9,16 @@ import lmdb
 import pytest
 from support.store_data import MAX_VALUE, PARTITION, Clock, Data, encode, number, watch
 
-from socketcluster_store.documents import EXPIRED_AT_ONCE, Documents
-from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.base import END_SESSION, EXPIRE_DUE, WATCHED, Command
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.procedures import Procedures
+from socketcluster_store.data.trees import EXPIRED_AT_ONCE, Documents
+from socketcluster_store.engine import END_SESSION, EXPIRE_DUE, WATCHED, Command
+from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import (
     EngineError,
     InvalidError,
     TooLargeError,
 )
-from socketcluster_store.procedures import Procedures
 
 # Expiry
 
@@ -237,8 +237,8 @@ async def test_a_failed_commit_is_forgotten(tmp_path: Path, clock: Clock, monkey
     def no_room(_environment: lmdb.Environment) -> None:
         raise lmdb.Error("no room")
 
-    monkeypatch.setattr(partition_files, "MAP_BYTES", 256 * 1024)
-    monkeypatch.setattr(partition_files, "grow", no_room)
+    monkeypatch.setattr(files, "MAP_BYTES", 256 * 1024)
+    monkeypatch.setattr(files, "grow", no_room)
     engine = LmdbEngine(tmp_path, Documents(1 << 20, max_session_bytes=400_000, clock=clock), segment_bytes=4096)
     data = Data(await engine.open(PARTITION), clock, Procedures())
     await data.do("set", "a", value=1)

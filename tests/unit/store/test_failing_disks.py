@@ -13,18 +13,18 @@ import pytest
 from structlog.testing import capture_logs
 from support.worker import until
 
-from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_store import partitions as partitions_module
-from socketcluster_store.channel_rules import ChannelRules
-from socketcluster_store.claims import Claims
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.base import EnginePartition
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import EnginePartition
+from socketcluster_store.engines.folder.partition_lock import Claims
+from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError, PartitionLockedError
-from socketcluster_store.membership import Membership
-from socketcluster_store.partition import Partition
-from socketcluster_store.partitions import BROKEN_PAUSE, LONGEST_BROKEN_PAUSE, Partitions
+from socketcluster_store.ownership import partitions as partitions_module
+from socketcluster_store.ownership.membership import Membership
+from socketcluster_store.ownership.partitions import BROKEN_PAUSE, LONGEST_BROKEN_PAUSE, Partitions
+from socketcluster_store.partition.partition import Partition
+from socketcluster_store_client.routing import PARTITION_COUNT
 
 FAILING = 5
 
@@ -148,7 +148,7 @@ async def test_a_disk_that_takes_an_opening_and_nothing_after_it_has_its_files_c
 ) -> None:
     copies = 0
     fails = True
-    fdatasync, copy = os.fdatasync, partition_files.copy
+    fdatasync, copy = os.fdatasync, files.copy
 
     def sync(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -169,7 +169,7 @@ async def test_a_disk_that_takes_an_opening_and_nothing_after_it_has_its_files_c
         running.fenced(FAILING)
 
     monkeypatch.setattr(os, "fdatasync", sync)
-    monkeypatch.setattr(partition_files, "copy", copied)
+    monkeypatch.setattr(files, "copy", copied)
     await fail()
     await until(lambda: FAILING in running.owned)  # it may have been the only time
     assert copies == 1

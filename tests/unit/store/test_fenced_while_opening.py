@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from support.worker import until
 
-from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_store.channel_rules import ChannelRules
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.base import Command, EnginePartition, Outcome
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Command, EnginePartition, Outcome
+from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError, PartitionLockedError
-from socketcluster_store.membership import Membership
-from socketcluster_store.partition import Partition
-from socketcluster_store.partitions import Partitions
+from socketcluster_store.ownership.membership import Membership
+from socketcluster_store.ownership.partitions import Partitions
+from socketcluster_store.partition.partition import Partition
+from socketcluster_store_client.routing import PARTITION_COUNT
 
 TAKEN = 5
 
@@ -135,15 +135,15 @@ async def test_whatever_the_error_is_that_reading_what_was_taken_ends_in(store: 
 
 
 async def test_while_its_files_are_opened(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = partition_files.open_files
+    real = files.open_files
 
-    def open_slowly(folder: Path, *args: Any) -> partition_files.Opened:
+    def open_slowly(folder: Path, *args: Any) -> files.Opened:
         if folder.parent.name == f"{TAKEN:02}" and not store.taken:
             store.take()
             raise FileNotFoundError("the taker removed the files")
         return real(folder, *args)
 
-    monkeypatch.setattr(partition_files, "open_files", open_slowly)
+    monkeypatch.setattr(files, "open_files", open_slowly)
     store.serve()
     await opens_it_later(store)
 

@@ -12,18 +12,18 @@ import pytest
 from support.store_data import Clock
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.routing import partition_of
-from socketcluster_store import repeats as repeats_module
-from socketcluster_store.applied import PAGE_RESULTS
-from socketcluster_store.channel_rules import ChannelRules
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import Command, EnginePartition, Outcome
+from socketcluster_store.data.applied_log import PAGE_RESULTS
+from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Command, EnginePartition, Outcome
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition import Partition
-from socketcluster_store.repeats import KEPT_SECONDS
+from socketcluster_store.partition import deduplication as repeats_module
+from socketcluster_store.partition.deduplication import KEPT_SECONDS
+from socketcluster_store.partition.partition import Partition
+from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.routing import partition_of
 from socketcluster_worker.settings import WorkerSettings
 
 ADD, GET = store_pb2.VERB_ADD, store_pb2.VERB_GET

@@ -10,10 +10,10 @@ import pytest
 from support import store_writer
 from support.store_writer import consistent, put
 
-from socketcluster_store import manifests
-from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.journal import Journal, Segment
-from socketcluster_store.engines.journal import encode as encode_writes
+from socketcluster_store.engines.folder import manifests
+from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb.journal import Journal, Segment
+from socketcluster_store.engines.lmdb.journal import encode as encode_writes
 from socketcluster_store.errors import EngineError
 
 SIZE = 256
@@ -98,7 +98,7 @@ async def test_a_segment_that_does_not_go_on_from_what_lmdb_has_is_left_out(tmp_
     assert manifest is not None
     unclosed = replace(manifest, end_generation=0)  # as if it had not been closed: else what is missing would be missed
     manifests.renew(folder, unclosed, (folder / "manifest").stat())
-    opened = partition_files.open_files(folder, store_writer.SEGMENT_BYTES, unclosed)
+    opened = files.open_files(folder, store_writer.SEGMENT_BYTES, unclosed)
     assert all(b"foreign" not in writes for writes in opened.written)
     opened.close()
     again = await store_writer.opened(store_writer.engine(tmp_path))
@@ -113,5 +113,5 @@ def test_a_file_that_was_replaced_while_it_was_opened_is_not_used(tmp_path: Path
     data = os.open(tmp_path / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
     (tmp_path / "other").rename(tmp_path / "data.mdb")
     with pytest.raises(EngineError, match="was replaced"):
-        partition_files.open_environment(tmp_path, data)
+        files.open_environment(tmp_path, data)
     os.close(data)

@@ -10,13 +10,13 @@ from typing import cast
 import pytest
 from support.worker import until
 
-from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_store import partitions as partitions_module
-from socketcluster_store.documents import Documents
+from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.memory import MemoryEngine
-from socketcluster_store.membership import Membership
-from socketcluster_store.partition import Partition
-from socketcluster_store.partitions import LOOK_EVERY, Partitions
+from socketcluster_store.ownership import partitions as partitions_module
+from socketcluster_store.ownership.membership import Membership
+from socketcluster_store.ownership.partitions import LOOK_EVERY, Partitions
+from socketcluster_store.partition.partition import Partition
+from socketcluster_store_client.routing import PARTITION_COUNT
 
 
 class Nobody(Membership):

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import pytest
 from support.channels import Bench, make_engine
 
-from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.journal import Segment
+from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb.journal import Segment
 from socketcluster_store.errors import EngineError, FencedError
 
 NUMBER = 7
@@ -53,7 +53,7 @@ async def test_offsets_that_a_failing_disk_has_lost_are_not_given_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = await fail(tmp_path, monkeypatch, loses=True)
-    for place, name in ((partition_files, "_make"), (Segment, "append")):  # who copies the files dies meanwhile
+    for place, name in ((files, "_make"), (Segment, "append")):  # who copies the files dies meanwhile
         with monkeypatch.context() as patch:
             patch.setattr(place, name, killed)
             with pytest.raises(EngineError, match="killed"):

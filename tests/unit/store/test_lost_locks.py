@@ -11,10 +11,10 @@ import pytest
 from support import store_writer
 from support.store_writer import consistent, put
 
-from socketcluster_store import claims
-from socketcluster_store.claims import Claims
+from socketcluster_store.engines.folder import partition_lock
+from socketcluster_store.engines.folder.files import sync_folder
+from socketcluster_store.engines.folder.partition_lock import Claims
 from socketcluster_store.errors import FencedError, PartitionLockedError
-from socketcluster_store.files import sync_folder
 
 
 async def test_an_owner_whose_lock_was_removed_keeps_others_out_until_it_gives_up(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ async def test_an_owner_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_p
 @pytest.mark.parametrize("name", ["claim.lock", "owner.lock"])
 def test_a_lock_that_has_no_name_any_more_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     Claims(tmp_path, "one").claim(3).release()
-    lock = claims._try_lock
+    lock = partition_lock._try_lock
 
     def lock_what_is_removed(descriptor: int) -> bool:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -67,7 +67,7 @@ def test_a_lock_that_has_no_name_any_more_is_none(tmp_path: Path, monkeypatch: p
             path.unlink()
         return lock(descriptor)
 
-    monkeypatch.setattr(claims, "_try_lock", lock_what_is_removed)
+    monkeypatch.setattr(partition_lock, "_try_lock", lock_what_is_removed)
     with pytest.raises(PartitionLockedError, match=rf"{name} was removed or replaced"):
         Claims(tmp_path, "two").claim(3)
     monkeypatch.undo()
@@ -99,7 +99,7 @@ def test_a_taker_that_fails_at_the_end_lets_go(tmp_path: Path, monkeypatch: pyte
             raise OSError(5, "Input/output error")
         sync_folder(folder)
 
-    monkeypatch.setattr(claims, "sync_folder", fail)
+    monkeypatch.setattr(partition_lock, "sync_folder", fail)
     with pytest.raises(OSError, match="Input/output"):
         Claims(tmp_path, "taker").take(3, "hung", copy)
     monkeypatch.undo()

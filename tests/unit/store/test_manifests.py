@@ -14,14 +14,15 @@ from structlog.testing import capture_logs
 from support import store_writer
 from support.store_writer import consistent, put
 
-from socketcluster_store import manifests, verify
+from socketcluster_store import verify
 from socketcluster_store.accept import accept
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines import journal
-from socketcluster_store.engines.base import EnginePartition
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import EnginePartition
+from socketcluster_store.engines.folder import manifests
+from socketcluster_store.engines.folder.manifests import Entry, Register, State
+from socketcluster_store.engines.lmdb import journal
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import FencedError, IncompleteError
-from socketcluster_store.manifests import Entry, Register, State
 
 WRITES = 400  # several checkpoints
 

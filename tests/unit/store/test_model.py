@@ -19,15 +19,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.tree_model import MISSING, Model, Refused, look
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import CHANGES, END_SESSION, EXPIRE_DUE, Command, Engine, Outcome
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.procedures import Procedures, Store
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.data.watches import Change
+from socketcluster_store.engine import CHANGES, END_SESSION, EXPIRE_DUE, Command, Engine, Outcome
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
-from socketcluster_store.engines.valkey import ValkeyEngine
+from socketcluster_store.engines.valkey.engine import ValkeyEngine
+from socketcluster_store.engines.valkey.servers import Servers
 from socketcluster_store.errors import ProcedureError
-from socketcluster_store.procedures import Procedures, Store
-from socketcluster_store.valkey.servers import Servers
-from socketcluster_store.watches import Change
 
 MAX_VALUE = 160
 MAX_SESSION = 300

@@ -15,11 +15,11 @@ import pytest
 from support import store_writer
 from support.store_writer import consistent, put
 
-from socketcluster_store import manifests
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.base import EnginePartition
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import EnginePartition
+from socketcluster_store.engines.folder import manifests
+from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 
 FOLDERS = ("partitions", "00", "1", "2")
 
@@ -76,7 +76,7 @@ async def test_a_commit_that_nobody_knows_to_be_on_the_disk_is_synced(
 ) -> None:
     partition = await opened(folder)
     with monkeypatch.context() as patch:  # as if it died before it noted that
-        patch.setattr(partition_files, "LASTING_KEY", b"nothing")
+        patch.setattr(files, "LASTING_KEY", b"nothing")
         await write(partition, 1, 300)
         await partition.close()
     for expected in (1, 0):

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_store.claims import Claims
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.base import Command
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Command
+from socketcluster_store.engines.folder.membership import FolderMembership
+from socketcluster_store.engines.folder.partition_lock import Claims
+from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError
-from socketcluster_store.folder_membership import FolderMembership
-from socketcluster_store.membership import HEARTBEAT
-from socketcluster_store.rendezvous import share_of
+from socketcluster_store.ownership.membership import HEARTBEAT
+from socketcluster_store.ownership.rendezvous import share_of
+from socketcluster_store_client.routing import PARTITION_COUNT
 
 
 def shares(stores: list[str]) -> dict[str, frozenset[int]]:
@@ -87,7 +87,7 @@ async def test_nobody_else_may_read_what_is_copied_from_a_hung_store(tmp_path: P
     await partition.apply([Command(store_pb2.VERB_SET, b"", ["n"], b"\x01")])
     await partition.close()
     (tmp_path / "draft").mkdir(0o700)
-    partition_files.copy(tmp_path / "partitions/00/1", tmp_path / "draft")
+    files.copy(tmp_path / "partitions/00/1", tmp_path / "draft")
     assert {path.name for path in (tmp_path / "draft").iterdir()} == {"data.mdb", "journal.0", "journal.1"}
     assert opened_up(tmp_path / "draft") == []
 

@@ -19,11 +19,11 @@ from support.power import Power
 from support.store_writer import consistent, put
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import Command, EnginePartition
-from socketcluster_store.engines.journal import Journal
-from socketcluster_store.engines.journal import encode as encode_writes
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Command, EnginePartition
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
+from socketcluster_store.engines.lmdb.journal import Journal
+from socketcluster_store.engines.lmdb.journal import encode as encode_writes
 from socketcluster_store.errors import EngineError, FencedError
 
 SEEDS = int(os.environ.get("PAGE_MIX_SEEDS", "25"))

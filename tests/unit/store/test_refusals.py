@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from support.valkey import Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.routing import partition_of
-from socketcluster_store import applied as applied_module
-from socketcluster_store import documents
-from socketcluster_store.chains import record_key
-from socketcluster_store.channel_rules import ChannelRules
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines import partition_files
-from socketcluster_store.engines.base import Command, EnginePartition, Outcome
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data import applied_log as applied_module
+from socketcluster_store.data import trees
+from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.key_chains import record_key
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Command, EnginePartition, Outcome
+from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError, InternalError, InvalidError, SessionOverError
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition import Partition
+from socketcluster_store.partition.partition import Partition
+from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.routing import partition_of
 
 ADD, SET, EXISTS, END, ATTACH, PUBLISH = (
     store_pb2.VERB_ADD,
@@ -84,7 +84,7 @@ class Kept(EnginePartition):
         return self._trees.next_expiry()
 
     async def records(self) -> list[tuple[str, bytes]]:
-        return documents.records(SortedMap(dict(self.values)))
+        return trees.records(SortedMap(dict(self.values)))
 
     async def applied(self) -> list[tuple[bytes, bytes]]:
         return list(SortedMap(dict(self.values)).scan(applied_module.PREFIX))
@@ -299,7 +299,7 @@ async def test_a_full_disk_refuses_once_and_for_all(tmp_path: Path, monkeypatch:
     partition = await load()
     assert await do(partition, 1, SET, "a", 1) == b""
     with monkeypatch.context() as patch:
-        patch.setattr(partition_files, "commit", full)
+        patch.setattr(files, "commit", full)
         assert isinstance(await do(partition, 2, SET, "large", "x" * 20_000), InternalError)
         assert await do(partition, 3, SET, "b", 3) == b""
     for _ in range(2):

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.routing import partition_of
-from socketcluster_store.channel_rules import ChannelRules
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import RENEW_SESSION, Command, EnginePartition, Outcome
+from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import RENEW_SESSION, Command, EnginePartition, Outcome
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, SessionOverError
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition import Partition
+from socketcluster_store.partition.partition import Partition
+from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.routing import partition_of
 
 SESSION = "s"
 NUMBER = partition_of(SESSION)

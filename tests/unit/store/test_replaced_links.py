@@ -12,11 +12,11 @@ import pytest
 from pydantic import SecretStr
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.messages import Operation, encode_operations
 from socketcluster_store.__main__ import make_engine
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.service import StoreService
 from socketcluster_store.settings import StoreSettings
+from socketcluster_store_client.messages import Operation, encode_operations
 
 SET = store_pb2.VERB_SET
 FEW, MANY = [(1, 5), (2, 6), (3, 5)], [(number, 5) for number in range(1, 1001)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from socketcluster_store.sessions import ATTACHED, Sessions
+from socketcluster_store.partition.sessions import ATTACHED, Sessions
 
 ALL = 1000
 

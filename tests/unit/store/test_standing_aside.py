@@ -14,11 +14,11 @@ from support.store_processes import SECRET, owned_by
 from support.worker import until
 
 from socketcluster_runtime.health import check_grpc
-from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_store import standing_aside
-from socketcluster_store.folder_membership import FolderMembership
-from socketcluster_store.membership import Membership
-from socketcluster_store.standing_aside import StandingAside
+from socketcluster_store.engines.folder.membership import FolderMembership
+from socketcluster_store.ownership import standing_aside
+from socketcluster_store.ownership.membership import Membership
+from socketcluster_store.ownership.standing_aside import StandingAside
+from socketcluster_store_client.routing import PARTITION_COUNT
 
 LONG, SHORT = standing_aside.UNREACHED, standing_aside.REACHED
 

@@ -23,8 +23,8 @@ from socketcluster_runtime.errors import (
     TooLargeError,
     WrongTypeError,
 )
-from socketcluster_runtime.messages import Operation, decode_results, encode_operations
-from socketcluster_runtime.routing import PARTITION_COUNT, partition_of
+from socketcluster_store_client.messages import Operation, decode_results, encode_operations
+from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
 
 SECRET = "a secret of the tests"
 ENGINES = pytest.mark.parametrize("engine", ["memory", "lmdb"])

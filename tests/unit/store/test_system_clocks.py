@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from socketcluster_runtime import store_routes
 from socketcluster_store import clock as clock_module
-from socketcluster_store.sessions import Sessions
+from socketcluster_store.partition.sessions import Sessions
+from socketcluster_store_client import routes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such clock")
 
@@ -45,7 +45,7 @@ def loaded(module: ModuleType) -> dict[str, Any]:
 
 def test_a_worker_s_deadlines_go_on_in_a_suspend(system: System) -> None:
     """Stores forget by a clock that does so what workers must not send again then."""
-    clock = loaded(store_routes)["clock"]
+    clock = loaded(routes)["clock"]
     assert clock() == 5000
     system.clocks[time.CLOCK_BOOTTIME] += 700  # a suspend
     assert clock() == 5700

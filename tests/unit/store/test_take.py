@@ -13,8 +13,8 @@ import pytest
 from support import store_hanger, store_writer
 from support.store_writer import consistent, put
 
-from socketcluster_store.engines import journal
-from socketcluster_store.engines.journal import Journal
+from socketcluster_store.engines.lmdb import journal
+from socketcluster_store.engines.lmdb.journal import Journal
 from socketcluster_store.errors import EngineError
 
 

@@ -13,10 +13,10 @@ from support.log import written
 from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime import link as runtime_link
-from socketcluster_runtime.store_client import StoreClient
 from socketcluster_store import links
 from socketcluster_store.links import Links, WorkerLink
+from socketcluster_store_client import link as runtime_link
+from socketcluster_store_client.client import StoreClient
 
 Start = Callable[..., Any]
 

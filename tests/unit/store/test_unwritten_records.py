@@ -12,16 +12,16 @@ import pytest
 from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.messages import Operation
-from socketcluster_runtime.routing import partition_of
-from socketcluster_store import deadlines, session_operations
-from socketcluster_store.channel_rules import ChannelRules
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import Command, EnginePartition, Outcome
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Command, EnginePartition, Outcome
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError, InternalError, SessionOverError
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition import Partition
+from socketcluster_store.partition import deadlines, session_operations
+from socketcluster_store.partition.partition import Partition
+from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.routing import partition_of
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 DETACH = store_pb2.VERB_SESSION_DETACH

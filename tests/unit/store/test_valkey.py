@@ -21,14 +21,14 @@ from support.valkey import Cluster, Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import SettingsError
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import Command, EnginePartition
-from socketcluster_store.engines.valkey import ValkeyEngine
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import Command, EnginePartition
+from socketcluster_store.engines.valkey import scripts
+from socketcluster_store.engines.valkey.engine import ValkeyEngine
+from socketcluster_store.engines.valkey.password import PasswordFile
+from socketcluster_store.engines.valkey.servers import Servers
 from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnreachableError
 from socketcluster_store.settings import StoreSettings
-from socketcluster_store.valkey import scripts
-from socketcluster_store.valkey.password import PasswordFile
-from socketcluster_store.valkey.servers import Servers
 
 pytestmark = pytest.mark.valkey
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from support.valkey import Server, valkey_engine
 
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.valkey import ValkeyEngine
-from socketcluster_store.valkey import scripts
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engines.valkey import scripts
+from socketcluster_store.engines.valkey.engine import ValkeyEngine
 
 pytestmark = pytest.mark.valkey
 

@@ -10,10 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 from support.valkey import Cluster, Server, until_replicated, valkey_engine
 
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.valkey import ValkeyEngine
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engines.valkey.durability import Setup, setup_of
+from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.errors import EngineError
-from socketcluster_store.valkey.durability import Setup, setup_of
 
 pytestmark = pytest.mark.valkey
 

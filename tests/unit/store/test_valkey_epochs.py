@@ -14,12 +14,12 @@ import pytest
 from support.channels import Bench
 from support.valkey import Server, until_replicated, valkey_engine
 
-from socketcluster_store import channels as channels_module
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.base import EnginePartition
-from socketcluster_store.engines.valkey import ValkeyEngine
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engine import EnginePartition
+from socketcluster_store.engines.valkey import scripts
+from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.errors import FencedError
-from socketcluster_store.valkey import scripts
+from socketcluster_store.partition import channels as channels_module
 
 pytestmark = pytest.mark.valkey
 

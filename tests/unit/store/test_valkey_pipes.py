@@ -11,9 +11,9 @@ from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 from support.worker import until
 
-from socketcluster_store.valkey.pipes import Call, Lane
-from socketcluster_store.valkey.scripts import Script
-from socketcluster_store.valkey.troubles import FewReplicasError
+from socketcluster_store.engines.valkey.pipes import Call, Lane
+from socketcluster_store.engines.valkey.scripts import Script
+from socketcluster_store.engines.valkey.troubles import FewReplicasError
 
 SCRIPT = Script("return ARGV[1]")
 

@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 from support.worker import until
 
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines.valkey import LOADED_AT_FIRST, LOADED_AT_ONCE, LOADED_BYTES, ValkeyEngine
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engines.valkey import scripts
+from socketcluster_store.engines.valkey.engine import LOADED_AT_FIRST, LOADED_AT_ONCE, LOADED_BYTES, ValkeyEngine
+from socketcluster_store.engines.valkey.membership import ValkeyMembership
+from socketcluster_store.engines.valkey.scripts import OWN_FIELDS
+from socketcluster_store.engines.valkey.servers import Servers
 from socketcluster_store.errors import FencedError
-from socketcluster_store.valkey import scripts
-from socketcluster_store.valkey.membership import ValkeyMembership
-from socketcluster_store.valkey.scripts import OWN_FIELDS
-from socketcluster_store.valkey.servers import Servers
 
 
 class Fields:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from support.valkey import Server, valkey_engine
 
-from socketcluster_store.documents import Documents
-from socketcluster_store.valkey import scripts
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engines.valkey import scripts
 
 pytestmark = pytest.mark.valkey
 

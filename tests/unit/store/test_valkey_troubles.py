@@ -23,8 +23,8 @@ from support.valkey import Server
 from support.worker import until
 
 from socketcluster_runtime.errors import LinkError
-from socketcluster_store.valkey import troubles
-from socketcluster_store.valkey.troubles import Cause, FewReplicasError, cause_of
+from socketcluster_store.engines.valkey import troubles
+from socketcluster_store.engines.valkey.troubles import Cause, FewReplicasError, cause_of
 
 Line = MutableMapping[str, Any]
 SESSIONS = [f"session{number}" for number in range(200)]

@@ -13,10 +13,11 @@ import pytest
 from support import disk
 from support.store_writer import consistent, opened, put
 
-from socketcluster_store import accept, manifests, verify
-from socketcluster_store.documents import Documents
-from socketcluster_store.engines import lmdb as lmdb_engine
-from socketcluster_store.engines.lmdb import LmdbEngine
+from socketcluster_store import accept, verify
+from socketcluster_store.data.trees import Documents
+from socketcluster_store.engines.folder import manifests
+from socketcluster_store.engines.lmdb import engine as lmdb_engine
+from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError, IncompleteError
 
 WRITES = 50

@@ -12,8 +12,8 @@ import pytest
 from support.raw import HANDSHAKE, RawWebSocket
 from support.worker import Probe, RunningWorker, StartWorker, until
 
-from socketcluster_worker.api.middleware import Action
-from socketcluster_worker.api.namespace import Namespace
+from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.errors import EventError, NotLetInError
 
 

@@ -11,7 +11,7 @@ from support.raw import ENGINE, HANDSHAKE
 from support.worker import Probe, RunningWorker, StartWorker
 
 from socketcluster_worker.errors import ReservedEventError
-from socketcluster_worker.protocols.browser import OWN_EVENTS
+from socketcluster_worker.protocols.socketcluster_browser import OWN_EVENTS
 
 ORDINARY = sorted(OWN_EVENTS - {"connect", "disconnect"})  # which no protocol reserves
 

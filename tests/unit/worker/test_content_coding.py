@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from socketcluster_worker.transport.content_coding import accepts_gzip
+from socketcluster_worker.transport.http.content_coding import accepts_gzip
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from socketcluster_proto.v1 import worker_pb2 as pb
-from socketcluster_worker.control import ALIVE_INTERVAL, Control
+from socketcluster_worker.health.control import ALIVE_INTERVAL, Control
 
 
 async def test_a_status_comes_again_though_nothing_has_changed_as_a_sign_of_life() -> None:

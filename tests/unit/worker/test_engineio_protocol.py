@@ -12,7 +12,7 @@ from support.worker import Probe, RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.transport.engine import EngineSession
+from socketcluster_worker.transport.engineio.engine import EngineSession
 
 ENDPOINT = "/engine.io/?EIO=4&transport="
 

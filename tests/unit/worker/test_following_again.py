@@ -20,8 +20,8 @@ from socketcluster_runtime.errors import (
 )
 from socketcluster_store.__main__ import serve as serve_store
 from socketcluster_store.settings import StoreSettings
-from socketcluster_worker.api.exchange import Exchange
-from socketcluster_worker.api.middleware import Action
+from socketcluster_worker.api.channels.exchange import Exchange
+from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.errors import EventError
 
 AGAIN = {"TimeoutError", "StoreUnavailableError", "PartitionUnavailableError", "ResultLostError", "BrokerError"}

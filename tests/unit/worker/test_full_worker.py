@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from support.raw import ENGINE
 from support.worker import RunningWorker, StartWorker, until
 
-from socketcluster_runtime import room
+from socketcluster_runtime.sockets import capacity
 from socketcluster_wire import handoff
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.transport import turned_away
@@ -35,7 +35,7 @@ def tell(worker: Worker) -> None:
 
 @pytest.fixture
 async def worker(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> RunningWorker:
-    monkeypatch.setattr(room, "LOOK_INTERVAL", 0.005)
+    monkeypatch.setattr(capacity, "LOOK_INTERVAL", 0.005)
     return await start_worker(tell)
 
 

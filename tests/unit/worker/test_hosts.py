@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from support.raw import ENGINE, upgrade
 from support.worker import RunningWorker, StartWorker, until
 
-from socketcluster_worker.hosts import HostPolicy
+from socketcluster_worker.routing.hosts import HostPolicy
 from socketcluster_worker.settings import WorkerSettings
 
 HEALTH = "/socketcluster/health"

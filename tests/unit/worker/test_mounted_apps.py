@@ -24,7 +24,7 @@ from websockets.frames import Opcode
 from socketcluster_runtime.errors import ControllerError
 from socketcluster_worker import turns
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.transport.mounted_websocket import PIECE, MountedWebSocket
+from socketcluster_worker.transport.http.mounted_websocket import PIECE, MountedWebSocket
 
 CONTROLLERS = Path(__file__).parents[2] / "controllers"
 

@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from support.raw import ENGINE, upgrade
 from support.worker import RunningWorker, StartWorker
 
-from socketcluster_worker.api.session import Session
+from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.session_cookie import SessionScope, keep_private
+from socketcluster_worker.routing.session_cookie import SessionScope, keep_private
 
 PUBLIC = "public, max-age=600"
 

@@ -9,7 +9,7 @@ import pytest
 from support.worker import Probe, StartWorker
 
 from socketcluster_worker.connection import Outgoing, SlowConsumer
-from socketcluster_worker.transport.engine import EngineOptions, EngineSession
+from socketcluster_worker.transport.engineio.engine import EngineOptions, EngineSession
 
 
 class Ends:

@@ -11,13 +11,14 @@ import pytest
 from support.raw import RawWebSocket, frame
 from support.worker import Probe, RunningWorker, StartWorker, until
 
-from socketcluster_runtime import store_client, untold
 from socketcluster_runtime.errors import StoreUnavailableError
-from socketcluster_worker.api.broadcast import Broadcast
-from socketcluster_worker.api.history import History
-from socketcluster_worker.api.middleware import Action
-from socketcluster_worker.api.tickets import AT_ONCE, Ticket, Tickets
-from socketcluster_worker.api.values import pack, unpack
+from socketcluster_store_client import client as client_module
+from socketcluster_store_client import untold
+from socketcluster_worker.api.data.values import pack, unpack
+from socketcluster_worker.api.sockets.broadcast import Broadcast
+from socketcluster_worker.api.sockets.broadcast_log import History
+from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.recovery_states import AT_ONCE, Ticket, Tickets
 from socketcluster_worker.errors import EventError
 
 PATH = "/socket.io/?EIO=4&transport=websocket"
@@ -283,7 +284,7 @@ async def test_a_worker_waits_until_it_has_heard_what_its_client_has(workers: Wo
 
 
 async def test_what_no_worker_has_heard_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socketcluster_worker.api.history.HEAR_TIMEOUT", 0.001)
+    monkeypatch.setattr("socketcluster_worker.api.sockets.broadcast_log.HEAR_TIMEOUT", 0.001)
     history = History(60)
     history.begin((7, 3))
     await history.hear((7, 3))
@@ -457,7 +458,7 @@ async def test_recovery_begins_when_the_namespace_is_heard_though_that_failed_at
     namespace = worker.worker.ws_server.of("/late")
     monkeypatch.setattr(untold, "RETRY_PAUSE", 0.01)
     with monkeypatch.context() as patch:
-        patch.setattr(store_client, "MAX_PENDING", 0)
+        patch.setattr(client_module, "MAX_PENDING", 0)
         listening = namespace.listen()
         assert listening is not None
         assert isinstance(listening.exception(), StoreUnavailableError)

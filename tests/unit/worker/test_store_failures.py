@@ -15,7 +15,7 @@ from support.worker import RunningWorker, StartWorker, until
 
 from socketcluster_runtime.errors import StoreUnavailableError, TooLargeError
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.failures import Failures
+from socketcluster_worker.health.failures import Failures
 
 SECRET = "a secret of the tests"
 SOON = 0.05

@@ -12,10 +12,10 @@ from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.errors import EventError
-from socketcluster_worker.transport.engine import EngineSession
-from socketcluster_worker.transport.polling import EngineServer
+from socketcluster_worker.transport.engineio.engine import EngineSession
+from socketcluster_worker.transport.engineio.polling import EngineServer
 
-LAST_POLL = "socketcluster_worker.transport.engine.LAST_POLL"
+LAST_POLL = "socketcluster_worker.transport.engineio.engine.LAST_POLL"
 SOCKETIO = "/socket.io/?EIO=4&transport="
 PLAIN = "/engine.io/?EIO=4&transport="
 CODE = 4321
@@ -340,7 +340,7 @@ async def test_who_polls_on_after_the_probe_waits_for_its_answer(
 ) -> None:
     await client.probe()
     assert await client.polling.poll() == ["6"]  # a moment later
-    monkeypatch.setattr("socketcluster_worker.transport.engine.RELEASE_PAUSE", 3600.0)
+    monkeypatch.setattr("socketcluster_worker.transport.engineio.engine.RELEASE_PAUSE", 3600.0)
     polling = asyncio.create_task(client.polling.poll())
     await until(lambda: client.session._poll is not None)
     (await probe.sockets.get()).emit("one", 1)

@@ -12,8 +12,8 @@ from support.worker import StartWorker, cookie_of, until
 
 from socketcluster_worker import turns
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.transport.framing import PIECE
-from socketcluster_worker.transport.http import HTTPProtocol
+from socketcluster_worker.transport.http.framing import PIECE
+from socketcluster_worker.transport.http.protocol import HTTPProtocol
 
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)

@@ -14,13 +14,13 @@ import pytest
 from support.raw import RawWebSocket
 from support.worker import RunningWorker, StartWorker, until
 
-from socketcluster_runtime.channel_feed import Gap, Position
 from socketcluster_runtime.errors import LinkError, TooManyChannelsError
-from socketcluster_runtime.routing import PARTITION_COUNT
-from socketcluster_worker.api.channel import Message, Offset
-from socketcluster_worker.api.exchange import Exchange
-from socketcluster_worker.api.middleware import Action
-from socketcluster_worker.api.namespace import BUS
+from socketcluster_store_client.channel_feed import Gap, Position
+from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_worker.api.channels.channel import Message, Offset
+from socketcluster_worker.api.channels.exchange import Exchange
+from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.namespace import BUS
 from socketcluster_worker.errors import EventError
 
 SECRET = "a secret of the tests"

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from support.worker import StartWorker
 
 from socketcluster_runtime.errors import ControllerError, SettingsError
-from socketcluster_worker.api.events import Emitter
+from socketcluster_worker.api.sockets.events import Emitter
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.controller import run_controller

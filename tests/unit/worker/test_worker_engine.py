@@ -12,8 +12,8 @@ from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.transport.engine import EngineSession
-from socketcluster_worker.transport.polling import EngineServer
+from socketcluster_worker.transport.engineio.engine import EngineSession
+from socketcluster_worker.transport.engineio.polling import EngineServer
 
 PATH = "/socketcluster/engine/"
 COUNT = 300
@@ -201,7 +201,7 @@ async def test_a_connection_may_end_while_a_poll_waits(worker: RunningWorker, pr
 async def test_the_end_between_two_polls_is_told_to_the_next_or_forgotten(
     worker: RunningWorker, probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.engine.LAST_POLL", 0.02)
+    monkeypatch.setattr("socketcluster_worker.transport.engineio.engine.LAST_POLL", 0.02)
     client = await worker.engine()
     await client.handshake()
     (await probe.sockets.get()).disconnect()
@@ -256,7 +256,7 @@ async def test_a_polling_client_without_a_handshake_is_not_kept(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, polls: bool
 ) -> None:
     if not polls:
-        monkeypatch.setattr("socketcluster_worker.transport.engine.LAST_POLL", 0.02)
+        monkeypatch.setattr("socketcluster_worker.transport.engineio.engine.LAST_POLL", 0.02)
     worker = await start_worker(handshake_timeout=0.05)
     client = await worker.engine()
     if polls:
@@ -360,7 +360,7 @@ async def test_polling_goes_on_if_the_upgrade_does_not_come(worker: RunningWorke
 async def test_a_websocket_that_never_asks_is_closed_and_delays_no_poll(
     worker: RunningWorker, probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.engine.PROBE_TIMEOUT", 0.1)
+    monkeypatch.setattr("socketcluster_worker.transport.engineio.engine.PROBE_TIMEOUT", 0.1)
     client = await worker.engine()
     await client.handshake()
     websocket = await worker.websocket(f"{ENGINE}websocket&sid={client.sid}")

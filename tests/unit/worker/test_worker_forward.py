@@ -14,10 +14,10 @@ from support.raw import ENGINE, HANDSHAKE, Polling, RawClient, RawWebSocket, eve
 from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_proto.v1.store_pb2 import Directory, WorkerAddress
-from socketcluster_runtime.keys import Purpose, derive_key
-from socketcluster_wire import proxy
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_wire import proxy_protocol
 from socketcluster_wire.close_codes import CloseCode
-from socketcluster_worker.transport.engine import EngineSession
+from socketcluster_worker.transport.engineio.engine import EngineSession
 
 KEY = derive_key("a secret of the tests", Purpose.PROXY_HEADERS)
 UNKNOWN = {"code": 1, "message": "Session ID unknown"}
@@ -191,7 +191,7 @@ async def test_the_client_is_the_one_that_the_other_worker_saw(
     client = await owner.engine()
     raw = await other.connect()
     body = ("4" + HANDSHAKE).encode()
-    await raw.send(proxy.encode(("2001:db8::7", 4711), ("::1", 443), tls=True, key=KEY))
+    await raw.send(proxy_protocol.encode(("2001:db8::7", 4711), ("::1", 443), tls=True, key=KEY))
     answer = await raw.request("POST", client.target, body, Origin="https://localhost")
     assert answer.status_code == 200  # by http, the page's origin would be another one
 
@@ -202,7 +202,7 @@ async def test_no_request_is_forwarded_twice(
 ) -> None:
     client = await owner.engine()
     raw = await other.connect()
-    await raw.send(proxy.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=False, key=KEY, forwarded=True))
+    await raw.send(proxy_protocol.encode(("192.0.2.1", 1), ("192.0.2.2", 2), tls=False, key=KEY, forwarded=True))
     await ask(raw, transport, client.sid)
     await expect_unknown(raw)
 
@@ -272,7 +272,7 @@ async def test_a_worker_that_is_silent(start_worker: StartWorker) -> None:
 async def test_a_worker_that_hangs_is_waited_for_no_longer_than_one_that_cannot_be_reached(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.forward.SIGN_TIMEOUT", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.http.forward.SIGN_TIMEOUT", 0.05)
     other = await start_other(start_worker, heartbeat_interval=3600)
     with socket.create_server(("127.0.0.1", 0)) as hung:  # the kernel accepts
         introduce(other, hung.getsockname()[1])
@@ -285,7 +285,7 @@ async def test_a_worker_that_hangs_is_waited_for_no_longer_than_one_that_cannot_
 async def test_a_poll_is_waited_for_as_long_as_it_takes_once_its_worker_has_given_a_sign(
     owner: RunningWorker, other: RunningWorker, probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.forward.SIGN_TIMEOUT", 0.5)
+    monkeypatch.setattr("socketcluster_worker.transport.http.forward.SIGN_TIMEOUT", 0.5)
     client = await astray(owner, other)
     await client.handshake()
     waiting = await client.start_poll()
@@ -338,7 +338,7 @@ async def test_what_a_forwarded_request_is_made_of(start_worker: StartWorker) ->
         assert (answer.status_code, answer.body, answer.headers["x-it"]) == (299, b"hi", "is")
         assert "keep-alive" not in answer.headers
         got = await seen.get()
-        header = proxy.parse(got, KEY)
+        header = proxy_protocol.parse(got, KEY)
         assert header is not None
         assert header.forwarded
         assert header.source == raw.writer.get_extra_info("sockname")

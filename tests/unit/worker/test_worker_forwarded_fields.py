@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from support.raw import ENGINE, RawClient, RawWebSocket, event, frame, upgrade
 from support.worker import Probe, RunningWorker, StartWorker, until
 
-from socketcluster_runtime.keys import Purpose, derive_key
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
 from socketcluster_runtime.trusted_proxies import SAMPLE
-from socketcluster_wire import handoff, proxy
+from socketcluster_wire import handoff, proxy_protocol
 from socketcluster_worker.api.worker import Worker
 
 KEY = derive_key("a secret of the tests", Purpose.PROXY_HEADERS)
@@ -208,7 +208,7 @@ async def test_mounted_apps_are_told(start_worker: StartWorker) -> None:
     await client.send(upgrade("/app/x", **SAID))
     assert await RawWebSocket(client, await client.answer()).next_json() == [[CLIENT, 0], "wss://app.example/app/x"]
     client = await worker.connect()  # without such fields, the worker's own balancers tell
-    header = proxy.encode((CLIENT, 4711), ("127.0.0.1", 80), tls=True, key=KEY)
+    header = proxy_protocol.encode((CLIENT, 4711), ("127.0.0.1", 80), tls=True, key=KEY)
     await client.send(header + upgrade("/app/x"))
     assert await RawWebSocket(client, await client.answer()).next_json() == [[CLIENT, 4711], "wss://localhost/app/x"]
 
@@ -221,7 +221,7 @@ async def test_a_balancer_tells_who_the_proxy_is(start_worker: StartWorker) -> N
         ("198.51.100.1", True, ["198.51.100.1", 5], "https://localhost/page"),  # no proxy of ours
         ("198.51.100.1", False, ["198.51.100.1", 5], "http://localhost/page"),
     ):
-        header = proxy.encode((source, 5), ("127.0.0.1", 80), tls=tls, key=KEY)
+        header = proxy_protocol.encode((source, 5), ("127.0.0.1", 80), tls=tls, key=KEY)
         raw = await worker.connect()
         await raw.send(header)
         answer = await raw.request("GET", "/page", None, **SAID, Cookie=cookie)
@@ -271,7 +271,7 @@ async def test_whoever_forwards_has_asked_already(start_worker: StartWorker, pro
         said = SAID | {"X_Forwarded_Host": host, "Origin": "https://app.example"}
         answer = await raw.request("POST", f"{ENGINE}polling&sid={sid}", b"6", **said)
         assert answer.status_code == status, answer.body
-    header = proxy.encode(("10.0.0.9", 5), ("", 0), tls=False, key=KEY, forwarded=True)
+    header = proxy_protocol.encode(("10.0.0.9", 5), ("", 0), tls=False, key=KEY, forwarded=True)
     raw = await owner.connect()
     await raw.send(header)
     told = json.loads(bytes((await raw.request("GET", "/page", None, **SAID)).body))

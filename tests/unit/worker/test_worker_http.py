@@ -115,8 +115,8 @@ async def test_a_request_may_come_in_any_pieces_behind_empty_lines(worker: Runni
 async def test_a_head_that_does_not_end_in_time_ends_the_connection(
     worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.time_limits.HEAD_TIMEOUT", 0.05)
-    monkeypatch.setattr("socketcluster_worker.transport.proxied.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.http.time_limits.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.proxy_protocol.HEAD_TIMEOUT", 0.05)
     for start in (b"", b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n"):
         client = await worker.connect()
         await client.send(start)
@@ -129,7 +129,7 @@ async def test_line_ends_after_a_request_keep_no_connection_open(
     cookie = await cookie_of(worker)
     client = await worker.connect()
     assert (await client.request("GET", HEALTH, Cookie=cookie)).status_code == 200
-    monkeypatch.setattr("socketcluster_worker.transport.time_limits.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.http.time_limits.HEAD_TIMEOUT", 0.05)
     await client.send(b"\r\n")
     assert await client.closed() == b""
 
@@ -137,7 +137,7 @@ async def test_line_ends_after_a_request_keep_no_connection_open(
 async def test_a_handler_may_take_longer_than_a_head(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.time_limits.HEAD_TIMEOUT", 0.3)
+    monkeypatch.setattr("socketcluster_worker.transport.http.time_limits.HEAD_TIMEOUT", 0.3)
 
     def run(worker: Worker) -> None:
         @worker.http_server.on("req")
@@ -263,7 +263,7 @@ async def test_a_client_that_ends_its_own_direction_gets_its_answers(start_worke
 async def test_a_client_that_takes_nothing_of_its_answer_is_disconnected(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.time_limits.SEND_TICK", 0.01)
+    monkeypatch.setattr("socketcluster_worker.transport.http.time_limits.SEND_TICK", 0.01)
 
     def run(worker: Worker) -> None:
         worker.http_server.on("req", lambda _: b"x" * 20_000_000)

@@ -11,11 +11,11 @@ from support.raw import ENGINE, HANDSHAKE, Polling, RawClient, event
 from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_wire.close_codes import CloseCode
-from socketcluster_worker.transport.engine import POLL_BYTES, EngineSession
-from socketcluster_worker.transport.polling import EngineServer
+from socketcluster_worker.transport.engineio.engine import POLL_BYTES, EngineSession
+from socketcluster_worker.transport.engineio.polling import EngineServer
 
-RETURN_TIME = "socketcluster_worker.transport.engine.RETURN_TIME"
-LAST_POLL = "socketcluster_worker.transport.engine.LAST_POLL"
+RETURN_TIME = "socketcluster_worker.transport.engineio.engine.RETURN_TIME"
+LAST_POLL = "socketcluster_worker.transport.engineio.engine.LAST_POLL"
 BAD = 3
 UNKNOWN = 1
 

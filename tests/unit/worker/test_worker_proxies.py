@@ -9,18 +9,18 @@ import pytest
 from structlog.testing import capture_logs
 from support.worker import RunningWorker, StartWorker
 
-from socketcluster_runtime.keys import Purpose, derive_key
-from socketcluster_wire import proxy
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_wire import proxy_protocol
 from socketcluster_worker.api.worker import Worker
 
 KEY = derive_key("a secret of the tests", Purpose.PROXY_HEADERS)
 V1 = b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n"
 V2_TLS = (
-    proxy.SIGNATURE + b"\x21\x11\x00\x14" + bytes([203, 0, 113, 7, 198, 51, 100, 1]) + b"\x12\x67\x01\xbb"
+    proxy_protocol.SIGNATURE + b"\x21\x11\x00\x14" + bytes([203, 0, 113, 7, 198, 51, 100, 1]) + b"\x12\x67\x01\xbb"
     b"\x20\x00\x05\x01\x00\x00\x00\x00"
 )  # fmt: skip
-SIGNED = proxy.encode(("203.0.113.7", 4711), ("", 0), tls=True, key=KEY)
-FORGED = proxy.encode(("203.0.113.7", 4711), ("", 0), tls=True, key=b"another secret")
+SIGNED = proxy_protocol.encode(("203.0.113.7", 4711), ("", 0), tls=True, key=KEY)
+FORGED = proxy_protocol.encode(("203.0.113.7", 4711), ("", 0), tls=True, key=b"another secret")
 
 
 def tell(worker: Worker) -> None:

@@ -12,8 +12,8 @@ from support.raw import RawClient, RawWebSocket, upgrade
 from support.worker import Probe, RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
-from socketcluster_runtime.keys import Purpose, derive_key
-from socketcluster_wire import proxy
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_wire import proxy_protocol
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.transport import relayed
@@ -27,7 +27,7 @@ POLLING = "/engine.io/?EIO=4&transport=polling"
 async def connected(worker: RunningWorker, balancer: bytes = ONE) -> RawClient:
     """Open a connection as a balancer does."""
     client = await worker.connect()
-    header = proxy.encode(("203.0.113.7", 4711), ("198.51.100.1", 443), tls=False, key=KEY, balancer=balancer)
+    header = proxy_protocol.encode(("203.0.113.7", 4711), ("198.51.100.1", 443), tls=False, key=KEY, balancer=balancer)
     await client.send(header)
     return client
 

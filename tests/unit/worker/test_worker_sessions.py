@@ -15,10 +15,10 @@ from support.raw import HANDSHAKE, RawClient, RawWebSocket, event, frame, upgrad
 from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_runtime.cookies import MAX_TRIED, SessionCookies
-from socketcluster_runtime.keys import Purpose, derive_key
-from socketcluster_wire import handoff, proxy
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_wire import handoff, proxy_protocol
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.identity import Identity, worker_id
+from socketcluster_worker.ids import Identity, worker_id
 from socketcluster_worker.transport.handoff import BalancerLink
 
 KEY = derive_key("a secret of the tests", Purpose.PROXY_HEADERS)
@@ -40,7 +40,7 @@ def tell(worker: Worker) -> None:
 
 
 def header(*, tls: bool = False, key: bytes = KEY) -> bytes:
-    return proxy.encode(("203.0.113.7", 4711), ("198.51.100.1", 443), tls=tls, key=key)
+    return proxy_protocol.encode(("203.0.113.7", 4711), ("198.51.100.1", 443), tls=tls, key=key)
 
 
 async def test_only_a_new_session_gets_a_cookie(start_worker: StartWorker) -> None:
@@ -157,12 +157,13 @@ async def test_a_balancer_s_header_tells_who_the_client_is(start_worker: StartWo
 
 
 @pytest.mark.parametrize(
-    "sent", [header(key=b"another"), header()[:-1] + b"x", proxy.SIGNATURE + b"\x99\x99\x00\x00", header()[:20]]
+    "sent",
+    [header(key=b"another"), header()[:-1] + b"x", proxy_protocol.SIGNATURE + b"\x99\x99\x00\x00", header()[:20]],
 )
 async def test_a_header_that_is_not_believed_ends_the_connection(
     worker: RunningWorker, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr("socketcluster_worker.transport.proxied.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("socketcluster_worker.transport.proxy_protocol.HEAD_TIMEOUT", 0.05)
     client = await worker.connect()
     await client.send(sent)
     assert await client.closed() == b""

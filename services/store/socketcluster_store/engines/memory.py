@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from socketcluster_runtime.private_files import FILE_MODE
-from socketcluster_store import applied, documents
-from socketcluster_store.claims import Claim, Claims
-from socketcluster_store.engines.base import Command, Engine, EnginePartition, Outcome
+from socketcluster_runtime.secrets.private_files import FILE_MODE
+from socketcluster_store.data import applied_log
+from socketcluster_store.data.trees import Documents, Trees, records
+from socketcluster_store.engine import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines.folder.files import sync_folder
+from socketcluster_store.engines.folder.membership import FolderMembership
+from socketcluster_store.engines.folder.partition_lock import Claim, Claims
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError
-from socketcluster_store.files import sync_folder
-from socketcluster_store.folder_membership import FolderMembership
-from socketcluster_store.membership import Membership
+from socketcluster_store.ownership.membership import Membership
 
 EPOCH_STEP = 20_000
 """By how much an epoch is higher than that of the opening before, at least: milliseconds. As microseconds they are more
@@ -30,11 +31,11 @@ class MemoryEngine(Engine):
     name = "memory"
     descriptors = 2
 
-    def __init__(self, folder: Path, trees: documents.Documents, *, store_id: str = "") -> None:
+    def __init__(self, folder: Path, documents: Documents, *, store_id: str = "") -> None:
         self._folder = folder
         self._store_id = store_id
         self._claims = Claims(folder, store_id)
-        self._trees = trees
+        self._trees = documents
 
     async def open(self, number: int) -> EnginePartition:
         return await self._open(number, lambda: self._claims.claim(number))
@@ -64,7 +65,7 @@ class MemoryEngine(Engine):
 class MemoryPartition(EnginePartition):
     """A partition in memory; nothing suspends within ``apply``, so a batch cannot be seen half applied."""
 
-    def __init__(self, number: int, claim: Claim, epoch: int, trees: documents.Trees) -> None:
+    def __init__(self, number: int, claim: Claim, epoch: int, trees: Trees) -> None:
         self.number = number
         self.epoch = epoch
         self._claim = claim
@@ -83,10 +84,10 @@ class MemoryPartition(EnginePartition):
         return self._trees.next_expiry()
 
     async def records(self) -> list[tuple[str, bytes]]:
-        return documents.records(self._kv)
+        return records(self._kv)
 
     async def applied(self) -> list[tuple[bytes, bytes]]:
-        return list(self._kv.scan(applied.PREFIX))
+        return list(self._kv.scan(applied_log.PREFIX))
 
     @property
     def fenced(self) -> bool:

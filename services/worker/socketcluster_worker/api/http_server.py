@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from socketcluster_runtime.errors import SessionOverError
-from socketcluster_worker.api.events import Emitter, Handler
+from socketcluster_worker.api.sockets.events import Emitter, Handler
 
 
 class HTTPServer(Emitter):

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from socketcluster_worker.api.data.tree import AppTree
 from socketcluster_worker.api.http_server import HTTPServer
-from socketcluster_worker.api.tree import AppTree
-from socketcluster_worker.api.ws_server import WSServer
+from socketcluster_worker.api.sockets.ws_server import WSServer
 from socketcluster_worker.tasks import Tasks
 
 F = TypeVar("F", bound=Callable[[], Any])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from socketcluster_worker.api.ws_server import WSServer
-from socketcluster_worker.identity import Identity
+from socketcluster_worker.api.sockets.ws_server import WSServer
+from socketcluster_worker.ids import Identity
 from socketcluster_worker.tokens import Tokens
 
 

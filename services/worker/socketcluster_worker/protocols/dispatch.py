@@ -11,14 +11,14 @@ from time import monotonic
 from types import CoroutineType
 from typing import Any, Protocol, TypeAlias
 
-from socketcluster_runtime import logging
 from socketcluster_runtime.errors import LinkError, OperationError, StoreUnavailableError
+from socketcluster_runtime.logs import logging
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker import turns
-from socketcluster_worker.api.events import Handler, Serial
-from socketcluster_worker.api.middleware import Action
-from socketcluster_worker.api.namespace import Namespace
-from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.api.sockets.events import Handler, Serial
+from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.namespace import Namespace
+from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import EventError, NotSerializableError
 from socketcluster_worker.protocols.intake import Intake
 from socketcluster_worker.tasks import BEGIN_AT_ONCE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.api.sockets.socket import Socket
 
 END_TIMEOUT = 10.0
 """Seconds that the end may wait for what was sent before it; what still waits then is dropped."""

@@ -13,9 +13,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from socketcluster_worker.api.history import Entry, Position, read_position, write_position
-from socketcluster_worker.api.socket import Socket
-from socketcluster_worker.api.tickets import Ticket, Tickets
+from socketcluster_worker.api.sockets.broadcast_log import Entry, Position, read_position, write_position
+from socketcluster_worker.api.sockets.recovery_states import Ticket, Tickets
+from socketcluster_worker.api.sockets.socket import Socket
 
 
 class Recovery:

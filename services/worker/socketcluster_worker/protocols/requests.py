@@ -11,9 +11,9 @@ import msgspec
 
 from socketcluster_runtime.errors import LinkError
 from socketcluster_wire import socketcluster as wire
-from socketcluster_worker.api.middleware import Action
-from socketcluster_worker.api.namespace import Namespace
-from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.namespace import Namespace
+from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError
 from socketcluster_worker.protocols import authentication
 from socketcluster_worker.protocols.dispatch import Dispatch, Gate

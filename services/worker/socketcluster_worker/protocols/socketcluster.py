@@ -19,9 +19,9 @@ from socketcluster_wire import socketcluster as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import MalformedMessageError
 from socketcluster_worker import turns
-from socketcluster_worker.api.broadcast import Emission
-from socketcluster_worker.api.middleware import Action
-from socketcluster_worker.api.socket import Entering, Socket
+from socketcluster_worker.api.sockets.broadcast import Emission
+from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.socket import Entering, Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError, SocketClosedError
 from socketcluster_worker.protocols import authentication

@@ -12,16 +12,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from socketcluster_runtime import logging
+from socketcluster_runtime.logs import logging
 from socketcluster_wire import socketio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import PacketTooLargeError, WireError
 from socketcluster_wire.socketcluster import CallId
-from socketcluster_worker.api.broadcast import Emission
-from socketcluster_worker.api.middleware import Action
-from socketcluster_worker.api.namespace import Namespace
-from socketcluster_worker.api.session import Session
-from socketcluster_worker.api.socket import Socket
+from socketcluster_worker.api.sockets.broadcast import Emission
+from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.namespace import Namespace
+from socketcluster_worker.api.sockets.session import Session
+from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError
 from socketcluster_worker.protocols.context import Context

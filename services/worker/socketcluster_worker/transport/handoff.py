@@ -11,11 +11,11 @@ import termios
 from collections.abc import Callable
 from pathlib import Path
 
-from socketcluster_runtime import logging
-from socketcluster_runtime.accepting import Acceptor
-from socketcluster_runtime.conditions import Condition
 from socketcluster_runtime.errors import ServiceError
-from socketcluster_runtime.room import Room
+from socketcluster_runtime.logs import logging
+from socketcluster_runtime.logs.conditions import Condition
+from socketcluster_runtime.sockets.accepting import Acceptor
+from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_wire import handoff as wire
 from socketcluster_wire.errors import MalformedHandoffError
 

@@ -8,7 +8,7 @@ import random
 from typing import Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary, WeakSet
 
-from socketcluster_runtime import logging
+from socketcluster_runtime.logs import logging
 
 log = logging.get_logger(__name__)
 

@@ -21,7 +21,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from socketcluster_runtime import logging
+from socketcluster_runtime.logs import logging
 from socketcluster_wire import websocket as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import Agreement, DeflateOptions, Inflater

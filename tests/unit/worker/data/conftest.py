@@ -12,8 +12,8 @@ from support.worker import Running, RunningWorker
 
 from socketcluster_store.__main__ import serve
 from socketcluster_store.settings import StoreSettings
-from socketcluster_worker.api.session import Session
-from socketcluster_worker.api.tree import Tree
+from socketcluster_worker.api.data.tree import Tree
+from socketcluster_worker.api.sockets.session import Session
 
 SECRET = "a secret of the tests"
 PROCEDURES = """

@@ -22,9 +22,9 @@ from socketcluster_runtime.errors import (
     UpdateConflictError,
     WrongTypeError,
 )
-from socketcluster_runtime.routing import partition_of
-from socketcluster_worker.api.session import Session
-from socketcluster_worker.api.tree import Tree
+from socketcluster_store_client.routing import partition_of
+from socketcluster_worker.api.data.tree import Tree
+from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.errors import NotSerializableError
 
 

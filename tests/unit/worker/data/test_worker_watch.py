@@ -16,9 +16,9 @@ from socketcluster_runtime.errors import (
     InvalidOperationError,
     WatchOverflowError,
 )
-from socketcluster_worker.api.session import Session
-from socketcluster_worker.api.tree import AppTree, Tree
-from socketcluster_worker.api.watch import Change, Watch
+from socketcluster_worker.api.data.tree import AppTree, Tree
+from socketcluster_worker.api.data.watch import Change, Watch
+from socketcluster_worker.api.sockets.session import Session
 
 StartStore = Callable[[], Any]
 

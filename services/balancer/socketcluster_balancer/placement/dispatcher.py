@@ -1,0 +1,368 @@
+"""Clients whose head has arrived: a worker is chosen for each, and another one if that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from socketcluster_balancer.admission.admission import Admission
+from socketcluster_balancer.admission.controller import Controller
+from socketcluster_balancer.counters import Counters
+from socketcluster_balancer.entrance.client import Client
+from socketcluster_balancer.entrance.limits import Limits
+from socketcluster_balancer.entrance.plain import PlainClient, PlainReception
+from socketcluster_balancer.entrance.reception import Reception
+from socketcluster_balancer.entrance.secure import SecureReception
+from socketcluster_balancer.entrance.tickets import TicketKeys
+from socketcluster_balancer.entrance.tls import Loaded, load
+from socketcluster_balancer.errors import NoDescriptorError, NoHandoffError, WorkerUnreachableError
+from socketcluster_balancer.placement.choice import choose
+from socketcluster_balancer.placement.handoff import HandoffLink
+from socketcluster_balancer.placement.workers import SUSPICION, Worker
+from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_runtime.cookies import session_cookie_name
+from socketcluster_runtime.logs.conditions import Condition
+from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_runtime.secrets.secret_files import secret_of
+from socketcluster_runtime.sockets.accepting import NO_DESCRIPTOR
+from socketcluster_runtime.sockets.capacity import Room
+from socketcluster_runtime.sockets.relay import Splice
+from socketcluster_runtime.tls.certificates import summary
+from socketcluster_runtime.tls.expiry_watch import ExpiryWatch
+from socketcluster_runtime.trusted_proxies import TrustedProxies
+from socketcluster_wire import proxy_protocol
+
+log = get_logger(__name__)
+
+RETRY_INTERVAL = 0.05
+"""Seconds after which a worker is looked for again for clients that wait."""
+
+
+class Dispatcher:
+    """Gives each client to a worker.
+
+    Args:
+        settings: the balancer's.
+        limits: on new connections.
+        counters: the balancer's.
+        proxies: those in front.
+        available: returns the workers that may be given clients.
+        may_come: returns whether one may be there in a moment, if there is none.
+        room: for clients, in this process.
+        controller: whose middleware is asked first; ``None`` if there is none.
+    """
+
+    def __init__(
+        self,
+        settings: BalancerSettings,
+        limits: Limits,
+        counters: Counters,
+        proxies: TrustedProxies,
+        available: Callable[[], tuple[Worker, ...]],
+        may_come: Callable[[], bool],
+        room: Room,
+        controller: Controller | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._limits = limits
+        self._counters = counters
+        self._proxies = proxies
+        self._key = derive_key(settings.shared_secret(), Purpose.PROXY_HEADERS)
+        # which one a worker believes, a proxy with TLS in front may tell it; for the choice of a worker either will do
+        self._cookies = [session_cookie_name(settings.app_name, secure=secure) for secure in (True, False)]
+        self._available = available
+        self._may_come = may_come
+        self._room = room
+        self._draw: Callable[[int], int] = random.randrange
+        self._suspicion_ends = 0.0
+        self._closed = False
+        self.admission = None if controller is None else self._admit_by(controller)
+        """Who shows clients to the controller, if there is one."""
+        self.expiry = ExpiryWatch("put one that is valid into the file, and send the balancer SIGHUP")
+        """Says when the clients' certificate ends."""
+        self._tickets = None if settings.tls_ticket_dir is None else TicketKeys(settings.tls_ticket_dir)
+        self.reception = self._open()
+        self._waiting: list[Client] = []
+        self._retry: asyncio.TimerHandle | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
+        self.id = secrets.token_bytes(8)
+        """What the balancer calls itself in front of what it copies."""
+        self._splices: dict[Splice, bytes | None] = {}  # the keys of those that are counted
+        self._spliced = asyncio.Event()
+        self._spliced.set()
+        self._refused = Condition(
+            log, "no worker for clients: answered 503", over="clients find a worker again: none was answered 503"
+        )
+
+    @property
+    def waiting(self) -> int:
+        """How many clients wait for a worker."""
+        return len(self._waiting)
+
+    @property
+    def splices(self) -> int:
+        """How many clients' bytes are copied."""
+        return len(self._splices)
+
+    def reload_certificate(self) -> str | None:
+        """Read the certificate again, for the handshakes to come; return what it is now.
+
+        Raises:
+            SettingsError: it cannot be used; the one before stays.
+        """
+        if not isinstance(self.reception, SecureReception):
+            return None
+        loaded = self._load()
+        self.reception.context = loaded.context
+        return summary(loaded.chain)
+
+    def _open(self) -> Reception[Any]:
+        complete = self.place if self.admission is None else self.admission.examine
+        if self._settings.tls_cert is None:
+            return PlainReception(self._settings, self._limits, self._counters, self._proxies, complete)
+        context = self._load().context
+        return SecureReception(self._settings, self._limits, self._counters, self._proxies, context, complete)
+
+    def _admit_by(self, controller: Controller) -> Admission:
+        return Admission(
+            self._settings,
+            controller,
+            self._counters,
+            place=self.place,
+            respond=lambda client, response: self.reception.respond(client, response),
+            release=lambda client: self.reception.release(client),
+        )
+
+    def _load(self) -> Loaded:
+        settings = self._settings
+        assert settings.tls_cert is not None  # noqa: S101  # asked before
+        passphrase = secret_of("tls_passphrase", settings.tls_passphrase, settings.tls_passphrase_file)
+        loaded = load(settings.tls_cert, settings.tls_key, passphrase)
+        self.expiry.take("tls_cert", settings.tls_cert, loaded.chain)
+        self.expiry.start()
+        if self._tickets is not None:
+            self._tickets.use_in(loaded.context)
+        return loaded
+
+    def make_link(self, worker: Worker, path: str) -> HandoffLink | None:
+        """Make the link by which sockets go to ``worker``; there is none where clients come by TLS."""
+        if not isinstance(self.reception, PlainReception):
+            return None
+        failed, declined = partial(self._failed, worker), partial(self._declined, worker)
+        return HandoffLink(path, self._settings, self.reception.taken, failed, declined, self._limits.leave)
+
+    def place(self, client: Client) -> None:
+        """Give a client to a worker, let it wait for one, or answer it 503."""
+        while (worker := self._choose(client)) is not None:
+            try:
+                self._give(client, worker)
+            except WorkerUnreachableError as error:
+                self._counters.handovers_failed += 1
+                self._suspect(worker, str(error), 1)
+                client.tried += (worker,)
+                continue
+            except NoDescriptorError:
+                self._no_descriptor(client)
+                return
+            worker.give()
+            return
+        self._wait(client)
+
+    def workers_changed(self) -> None:
+        """Place the clients that wait, if there is a worker now, or it is clear that there will be none."""
+        if self._waiting and not self._available() and not self._may_come():
+            waiting, self._waiting = self._waiting, []
+            for client in waiting:
+                self._refuse(client)
+        if self._waiting and self._available():
+            waiting, self._waiting = self._waiting, []
+            for position, client in enumerate(waiting, 1):
+                client.tried = ()
+                self.place(client)
+                if client.wanted is None and self._waiting and self._waiting[-1] is client:
+                    # No worker took it: the others would fare no better.
+                    self._waiting += waiting[position:]
+                    return
+
+    async def drain(self, timeout: float) -> None:
+        """Return when no client is under way, or after ``timeout`` seconds, when the rest is cut off."""
+        self.reception.hurry()
+        try:
+            async with asyncio.timeout(timeout):
+                await self.reception.idle()
+                await self._spliced.wait()
+        except TimeoutError:
+            log.warning("clients were still under way and are cut off", splices=len(self._splices))
+        self._closed = True
+        if self.admission is not None:
+            self.admission.close()
+        for task in self._connecting:
+            task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+        for splice in tuple(self._splices):
+            splice.abort()
+        self._waiting.clear()
+        if self._retry is not None:
+            self._retry.cancel()
+        self.reception.close()
+        self._refused.close()
+        self.expiry.close()
+        if self._tickets is not None:
+            self._tickets.close()
+
+    def _wait(self, client: Client) -> None:
+        """Keep a client until there is a worker for it, or its time is up."""
+        now = self._loop.time()
+        if not client.wait_until:
+            client.wait_until = now + self._settings.worker_wait
+        in_vain = client.wait_until <= now or not (self._available() or self._may_come())
+        if in_vain or len(self._waiting) >= self._settings.max_waiting:
+            self._refuse(client)
+            return
+        self._waiting.append(client)
+        if self._retry is None:
+            self._retry = self._loop.call_later(RETRY_INTERVAL, self._retry_waiting)
+
+    def _retry_waiting(self) -> None:
+        """Refuse the clients whose time is up; a worker that failed to take the others may have recovered."""
+        self._retry = None
+        now = self._loop.time()
+        late = [client for client in self._waiting if client.wait_until <= now]
+        self._waiting = [client for client in self._waiting if client.wait_until > now]
+        for client in late:
+            self._refuse(client)
+        self.workers_changed()
+        if self._waiting and self._retry is None:
+            self._retry = self._loop.call_later(RETRY_INTERVAL, self._retry_waiting)
+
+    def _choose(self, client: Client) -> Worker | None:
+        workers = self._available()
+        if client.wanted is not None:
+            wanted = client.wanted
+            workers = tuple(worker for worker in workers if not wanted.isdisjoint(worker.called))
+        if client.tried:
+            workers = tuple(worker for worker in workers if worker not in client.tried)
+        if len(workers) > 1:
+            workers = tuple(worker for worker in workers if not worker.hung) or workers
+        if self._suspicion_ends and workers:
+            now = self._loop.time()
+            if now < self._suspicion_ends:
+                workers = tuple(worker for worker in workers if worker.suspect_until <= now) or workers
+            else:
+                self._suspicion_ends = 0.0
+        if not workers:
+            return None
+        head = client.head
+        if head is None:
+            return choose(workers, None, None, self._draw)
+        cookie = head.cookie(self._cookies[0]) or head.cookie(self._cookies[1])
+        return choose(workers, head.sid, cookie, self._draw)
+
+    def _suspect(self, worker: Worker, reason: str, clients: int) -> None:
+        """Choose a worker for a while only if there is no other; ``reason`` is told unless that has been said."""
+        now = self._loop.time()
+        if clients and worker.suspect_until <= now and not worker.hung and reason:
+            log.warning("worker takes no clients", worker=worker.name, reason=reason, clients=clients)
+        worker.suspect_until = self._suspicion_ends = now + SUSPICION
+
+    def _failed(self, worker: Worker, clients: Sequence[Client], reason: str) -> None:
+        """A worker did not take clients that it was given."""
+        if self._closed:
+            return
+        self._counters.handovers_failed += len(clients)
+        self._suspect(worker, reason, len(clients))
+        for client in clients:
+            client.tried += (worker,)
+            self.place(client)
+
+    def _declined(self, worker: Worker, client: Client) -> None:
+        """A worker has no descriptor for a client; its status says so, too."""
+        self._failed(worker, [client], "")
+
+    def _no_descriptor(self, client: Client) -> None:
+        """Answer a client that cannot be given to a worker because this process has no descriptor for that."""
+        self._room.refuse()
+        self._counters.refused["no_descriptor"] += 1
+        self.reception.answer(client, 503)
+
+    def _refuse(self, client: Client) -> None:
+        self._refused.add()
+        self._counters.refused["no_worker"] += 1
+        self.reception.answer(client, 503)
+
+    def _give(self, client: Client, worker: Worker) -> None:
+        if worker.link is not None and isinstance(client, PlainClient):
+            try:
+                worker.link.submit(client)
+            except NoHandoffError as error:
+                log.debug("no handover to this worker", worker=worker.name, reason=str(error))
+            else:
+                return
+        if worker.http is None:
+            raise WorkerUnreachableError("it neither takes sockets over on this host nor serves HTTP")
+        task = self._loop.create_task(self._connect(client, worker, worker.http))
+        self._connecting.add(task)
+        task.add_done_callback(self._connected)
+
+    async def _connect(self, client: Client, worker: Worker, http: tuple[str, int]) -> None:
+        splice = Splice(self._splice_ended)
+        try:
+            async with asyncio.timeout(self._settings.handoff_timeout):
+                await _reach(splice, worker, http)
+        except OSError as error:  # TimeoutError is one
+            splice.abort()
+            if error.errno in NO_DESCRIPTOR:
+                self._no_descriptor(client)
+            else:
+                self._failed(worker, [client], error.strerror or "no connection in time")
+            return
+        try:
+            header = proxy_protocol.encode(*client.addresses(), tls=client.secure, key=self._key, balancer=self.id)
+            self._splices[splice] = None
+            self._spliced.clear()
+            await client.go_on_in(splice, header + client.data)
+        except OSError:  # the client has gone
+            splice.abort()
+            self._splice_ended(splice)
+            self.reception.release(client)
+            return
+        if splice in self._splices:
+            self._splices[splice] = client.key
+            self._counters.splices += 1
+            self.reception.forget(client)
+        else:  # it ended meanwhile
+            self.reception.release(client)
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a client could not be spliced", exc_info=task.exception())
+
+    def _splice_ended(self, splice: Splice) -> None:
+        key = self._splices.pop(splice, None)
+        if key is not None:
+            self._limits.leave(key)
+        if not self._splices:
+            self._spliced.set()
+
+
+async def _reach(splice: Splice, worker: Worker, http: tuple[str, int]) -> None:
+    """Connect to a worker; on this host a Unix socket costs half of what TCP does.
+
+    Raises:
+        OSError: it cannot be reached.
+    """
+    if worker.http_path:
+        try:
+            await splice.connect_here(worker.http_path)
+        except OSError:  # its queue is full, or it listens there no more
+            pass
+        else:
+            return
+    await splice.connect(*http)

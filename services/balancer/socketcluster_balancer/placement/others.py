@@ -1,0 +1,70 @@
+"""Tells each worker whether others could take its clients; one that is cut off from the stores cannot know itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from grpc import aio
+
+from socketcluster_proto.v1.worker_pb2 import OtherWorkers
+from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
+
+if TYPE_CHECKING:
+    from socketcluster_balancer.placement.workers import Worker
+
+_Key = tuple[tuple[str, bool, tuple[str, ...]], ...]
+
+
+class Others:
+    """What workers are told of each other.
+
+    Args:
+        available: returns the workers that may be given clients.
+        metadata: shows that this balancer knows the cluster's secret.
+    """
+
+    def __init__(self, available: Callable[[], Sequence[Worker]], metadata: Any) -> None:
+        self._available = available
+        self._metadata = metadata
+        self._key: _Key = ()
+        self._wakes: set[asyncio.Event] = set()
+
+    def refresh(self) -> None:
+        """Tell whoever it concerns if the workers are not what they were; call it after whatever they say."""
+        key = tuple((worker.worker_id, _is_well(worker), worker.tags) for worker in self._available())
+        if key != self._key:
+            self._key = key
+            for wake in self._wakes:
+                wake.set()
+
+    async def tell(self, worker: Worker, stub: WorkerStub) -> None:
+        """Tell a worker until cancelled, or until it does not listen: one of an earlier version never does."""
+        wake = asyncio.Event()
+        self._wakes.add(wake)
+        others: Any = stub.Others  # the stubs do not know that what is sent may be written piece by piece
+        call = others(metadata=self._metadata)
+        told: bool | None = None
+        try:
+            with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):
+                while True:
+                    wake.clear()
+                    well = any(_could_take(other, worker) for other in self._available())
+                    if well != told:
+                        await call.write(OtherWorkers(well=well))
+                        told = well
+                    await wake.wait()
+        finally:
+            self._wakes.discard(wake)
+            call.cancel()
+
+
+def _could_take(other: Worker, worker: Worker) -> bool:
+    """May the clients of ``worker`` come to the other one, and does it serve them any better?"""
+    return _is_well(other) and other.worker_id != worker.worker_id and set(worker.tags) <= set(other.tags)
+
+
+def _is_well(worker: Worker) -> bool:
+    return worker.reaches_stores and not worker.hung

@@ -1,0 +1,336 @@
+"""The workers that there are, and how each one is: one Watch stream an address."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import grpc
+from grpc import aio
+
+from socketcluster_balancer.api import WorkerInfo
+from socketcluster_balancer.placement.handoff import HandoffLink
+from socketcluster_balancer.placement.others import Others
+from socketcluster_balancer.placement.signs_of_life import LOOK_INTERVAL, OwnTime, SignOfLife
+from socketcluster_balancer.settings import BalancerSettings, split_host_port
+from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
+from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
+from socketcluster_runtime import rpc
+from socketcluster_runtime.addresses import follow, is_name
+from socketcluster_runtime.logs.conditions import Condition
+from socketcluster_runtime.logs.logging import get_logger
+
+log = get_logger(__name__)
+
+MIN_BACKOFF = 0.05
+MAX_BACKOFF = 1.0
+"""Seconds between two attempts to reach a worker; a random part of up to a half is taken off."""
+
+REFUSED_WITHIN = 0.5
+"""Seconds within which a host says that nobody listens there; one whose process hangs accepts, and says nothing."""
+
+SUSPICION = 1.0
+"""Seconds for which a worker that failed to take a client is chosen only if there is no other."""
+
+MEMORY = 2.0
+"""Seconds after which a client that was given to a worker weighs 1/e of what it did.
+
+A client that was given is not a connection at once: a page is loaded first, a handshake made. Were it forgotten before
+it is among those that the worker tells, the worker would be given too many others, again and again; that it then weighs
+twice for a while holds for every worker.
+"""
+
+
+class Worker:
+    """What the balancer knows of one worker."""
+
+    def __init__(
+        self, address: str, clock: Callable[[], float] = time.monotonic, own_time: OwnTime | None = None
+    ) -> None:
+        self._clock = clock
+        self.address = address
+        """Of its gRPC server."""
+        self.worker_id = ""
+        self.name = ""
+        self.ready = False
+        """May it be given clients?"""
+        self.draining = False
+        self.reaches_stores = False
+        """Does it reach the owner of each partition?"""
+        self.stub: WorkerStub | None = None
+        """Its gRPC service, while it is there."""
+        self.http: tuple[str, int] | None = None
+        self.http_path = ""
+        """Where it serves HTTP at a Unix socket, if that is to be found on this host."""
+        """Where spliced connections go."""
+        self.link: HandoffLink | None = None
+        """Where sockets go; ``None`` if it takes none over."""
+        self._given = 0.0
+        """The clients that it was given, each of which weighs less as time passes."""
+        self._weighed_at = 0.0
+        self.tags: tuple[str, ...] = ()
+        self.called: frozenset[str] = frozenset()
+        """Its name, id and tags."""
+        self.suspect_until = 0.0
+        """Loop time until which it is chosen only if there is no other."""
+        self.connections = 0
+        self.full = False
+        """Is it without a descriptor for a client?"""
+        self.sign_of_life = SignOfLife(own_time or OwnTime())
+        self.hanging = Condition(
+            log, "worker hangs: it is given no clients", over="worker gives signs of life again", lasts=True
+        )
+
+    @property
+    def available(self) -> bool:
+        """May it be given clients now, be it only if there is no other?"""
+        return bool(self.worker_id) and self.ready and not self.draining and not self.silent
+
+    @property
+    def hung(self) -> bool:
+        """Does it hang, or did so a moment ago? It is chosen only if there is no other."""
+        return self.sign_of_life.hung
+
+    @property
+    def silent(self) -> bool:
+        """Does it hang now? It gets no clients at all."""
+        return self.sign_of_life.silent
+
+    @property
+    def load(self) -> float:
+        """Its connections, and what it was given of late, which may not be among them yet."""
+        return self.connections + self._given_of_late(self._clock())
+
+    def give(self) -> None:
+        """Count a client that it was given."""
+        now = self._clock()
+        self._given = self._given_of_late(now) + 1
+        self._weighed_at = now
+
+    def forget_clients(self) -> None:
+        """Count from nothing again: it is another process, or none."""
+        self.connections, self._given = 0, 0.0
+
+    def _given_of_late(self, now: float) -> float:
+        return self._given * math.exp((self._weighed_at - now) / MEMORY)
+
+    def info(self) -> WorkerInfo:
+        """Return what the balancer's controller may know."""
+        return WorkerInfo(self.worker_id, self.name, self.tags, self.connections)
+
+
+class WorkerDirectory:
+    """Watches the workers of all addresses.
+
+    Args:
+        settings: name the addresses.
+        make_link: makes the link to a handoff path, if there can be one.
+        changed: called when a worker's status has arrived or a worker has gone.
+    """
+
+    def __init__(
+        self,
+        settings: BalancerSettings,
+        make_link: Callable[[Worker, str], HandoffLink | None],
+        changed: Callable[[], object],
+    ) -> None:
+        self.available: tuple[Worker, ...] = ()
+        """The workers that may be given clients."""
+        self.any_ready = asyncio.Event()
+        """Set once a worker has been ready."""
+        self._settings = settings
+        self.metadata = rpc.credentials(settings.shared_secret())
+        """Shows workers that the balancer belongs to the cluster."""
+        self.tls = settings.rpc_tls()
+        """What connections to workers are secured with; ``None`` if they are not."""
+        self._make_link = make_link
+        self._changed = changed
+        self.hangs = 0
+        """How often a worker was found to hang."""
+        self._own_time = OwnTime()
+        self._full = Condition(
+            log, "worker is out of descriptors: it is given no clients", over="no worker is out of descriptors any more"
+        )
+        self._others = Others(lambda: self.available, self.metadata)
+        self._workers: dict[str, Worker] = {}
+        self._wanted: dict[str, set[str]] = {}
+        """By name: the addresses that it had at the last look-up; a fixed address is its own name."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._look())
+                for address in self._settings.workers:
+                    if is_name(address):
+                        tasks.create_task(follow(address, partial(self._want, address, tasks)))
+                    else:
+                        self._want(address, tasks, [address])
+        finally:
+            for worker in self._workers.values():
+                if worker.link is not None:
+                    worker.link.close("the balancer stops")
+                worker.hanging.close()
+            self._full.close()
+
+    @property
+    def may_come(self) -> bool:
+        """May one that is not available be there in a moment? Not if all hang or are full: those take their time."""
+        return not self._workers or any(not (worker.silent or worker.full) for worker in self._workers.values())
+
+    @property
+    def known(self) -> tuple[Worker, ...]:
+        """All workers that are watched, there or not."""
+        return tuple(self._workers.values())
+
+    def _want(self, name: str, tasks: asyncio.TaskGroup, addresses: Iterable[str]) -> None:
+        wanted = self._wanted[name] = set(addresses)
+        for address in wanted - self._workers.keys():
+            worker = self._workers[address] = Worker(address, own_time=self._own_time)
+            tasks.create_task(self._watch(worker))
+
+    def _is_wanted(self, address: str) -> bool:
+        return any(address in addresses for addresses in self._wanted.values())
+
+    async def _watch(self, worker: Worker) -> None:
+        """Follow one address until it is wanted no more."""
+        loop = asyncio.get_running_loop()
+        backoff = MIN_BACKOFF
+        reported: object = None
+        while True:
+            heard, began = False, loop.time()
+            telling: asyncio.Task[None] | None = None
+            problem: tuple[grpc.StatusCode | None, str | None] = (None, "the stream ended")
+            try:
+                async with rpc.connect(worker.address, self.tls) as channel:
+                    stub = WorkerStub(channel)
+                    stream = stub.Watch(WatchRequest(balancer_id=self._settings.name), metadata=self.metadata)
+                    async for status in stream:
+                        self._learn(worker, status)
+                        if not heard:
+                            heard, worker.stub = True, stub
+                            telling = asyncio.create_task(self._others.tell(worker, stub))
+            except aio.AioRpcError as error:
+                problem = error.code(), error.details()
+            finally:
+                worker.stub = None
+                if telling is not None:
+                    telling.cancel()
+            if heard:
+                self._lose(worker)
+                backoff, reported = MIN_BACKOFF, (problem[0], False)
+            elif worker.hung and loop.time() - began < REFUSED_WITHIN:
+                worker.sign_of_life.forget()  # it has gone: a new one may come
+                worker.hanging.close()
+                self._refresh()
+            if not self._is_wanted(worker.address):
+                self._drop(worker)
+                return
+            kind = problem[0], rpc.is_about_tls(problem[1])
+            if reported != kind:
+                reported = kind
+                _report(worker, *problem)
+            await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  # spreads the load, hides nothing
+            backoff = min(2 * backoff, MAX_BACKOFF)
+
+    def _learn(self, worker: Worker, status: WorkerStatus) -> None:
+        was = (worker.ready, worker.draining)
+        if status.full:
+            if not worker.full:
+                self._full.add(worker=status.name, worker_id=status.worker_id, connections=status.connections)
+            was = (False, worker.draining)  # that it is not ready is said; and it comes and goes with its clients
+        elif worker.full:
+            was = (True, worker.draining)
+        if worker.worker_id != status.worker_id:
+            worker.worker_id, worker.name = status.worker_id, status.name
+            log.info("worker joined", worker=worker.name, worker_id=worker.worker_id, address=worker.address)
+            was = (False, False)
+            worker.suspect_until = 0.0
+            worker.http_path = status.http_path if Path(status.http_path).is_socket() else ""
+            worker.forget_clients()
+        worker.tags = tuple(status.tags)
+        worker.called = frozenset((worker.worker_id, worker.name, *worker.tags))
+        worker.ready, worker.draining, worker.full = status.ready, status.draining, status.full
+        worker.sign_of_life.heard(status.worker_id, status.alive_every_ms)
+        if not worker.hung:
+            worker.hanging.end(worker=worker.name, worker_id=worker.worker_id)
+        worker.reaches_stores = status.reaches_stores
+        worker.connections = status.connections
+        worker.http = (status.http_host or host_of(worker.address), status.http_port) if status.http_port else None
+        path = status.handoff_path if self._settings.handoff else ""
+        if worker.link is not None and worker.link.path != path:
+            worker.link.close("the worker listens elsewhere now")
+            worker.link = None
+        if worker.link is None and path:
+            worker.link = self._make_link(worker, path)
+        if (worker.ready, worker.draining) != was:
+            event = "worker draining" if worker.draining else "worker ready" if worker.ready else "worker not ready"
+            log.info(event, worker=worker.name, worker_id=worker.worker_id, connections=worker.connections)
+        self._refresh()
+
+    def _lose(self, worker: Worker) -> None:
+        """The stream broke: the worker is gone until it says otherwise."""
+        log.info("worker left", worker=worker.name, worker_id=worker.worker_id, address=worker.address)
+        worker.worker_id = ""
+        worker.ready = worker.draining = worker.full = False
+        worker.sign_of_life.lost()
+        worker.forget_clients()
+        self._refresh()
+
+    async def _look(self) -> None:
+        """Find the workers that hang."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._own_time.look(loop.time())
+            for worker in self.known:
+                if worker.sign_of_life.missing and not worker.silent:
+                    self._hangs(worker)
+            await asyncio.sleep(LOOK_INTERVAL)
+
+    def _hangs(self, worker: Worker) -> None:
+        self.hangs += 1
+        worker.sign_of_life.hangs()
+        worker.hanging.add(
+            worker=worker.name, worker_id=worker.worker_id, silent_for=round(worker.sign_of_life.silent_for, 1)
+        )
+        self._refresh()
+        if worker.link is not None and worker.link.pending:
+            worker.link.close("it hangs")  # what it has not acknowledged is for others; what it has taken lives on
+
+    def _drop(self, worker: Worker) -> None:
+        worker.hanging.close()
+        del self._workers[worker.address]
+        if worker.link is not None:
+            worker.link.close("the worker is gone")
+            worker.link = None
+
+    def _refresh(self) -> None:
+        self.available = tuple(worker for worker in self._workers.values() if worker.available)
+        if self.available:
+            self.any_ready.set()
+        self._others.refresh()
+        self._changed()
+
+
+def host_of(address: str) -> str:
+    """Return the host that a gRPC address names; a Unix socket's is this one."""
+    return "127.0.0.1" if address.startswith("unix:") else split_host_port(address)[0]
+
+
+def _report(worker: Worker, code: grpc.StatusCode | None, details: str | None) -> None:
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        log.error("a worker refuses this balancer: their SOCKETCLUSTER_SECRET differs", address=worker.address)
+    elif rpc.is_about_tls(details):
+        log.error(
+            "a worker and this balancer do not accept each other's TLS",
+            address=worker.address,
+            error=details,
+            what_to_do=rpc.TLS_ADVICE,
+        )
+    else:
+        log.debug("no worker there yet", address=worker.address, code=code and code.name, details=details)

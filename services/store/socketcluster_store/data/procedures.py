@@ -1,0 +1,232 @@
+"""Procedures: functions of the store's controller, which workers call by name and the store runs atomically.
+
+A controller is a Python file with ``run(store)``::
+
+    def run(store):
+        @store.procedure
+        def take(tree, name, amount):
+            left = (tree.get(["stock", name]) or 0) - amount
+            if left < 0:
+                raise ValueError("sold out")
+            tree.set(["stock", name], left)
+            return left
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, overload
+
+from socketcluster_proto.v1 import store_pb2 as pb
+from socketcluster_runtime import controllers
+from socketcluster_runtime.errors import ControllerError
+from socketcluster_store.errors import InvalidError, UnknownProcedureError
+from socketcluster_store_client.packing import pack
+
+DEFAULT_CONTROLLER = Path("/controller/store_controller.py")
+"""Where a container has its store controller mounted, if it has one."""
+MODULE_NAME = "store_controller"
+MAX_WRITES = 10_000
+"""Writes of one call of a procedure, unless it is registered with less."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+Keys: TypeAlias = str | int | Sequence[str | int]
+"""A key, or a chain of keys from the outermost to the innermost; an integer is an index into a list."""
+
+_TRUE = pack(True)
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """A registered function."""
+
+    name: str
+    function: Callable[..., Any]
+    max_writes: int
+
+
+class Procedures:
+    """The procedures of one store, by name."""
+
+    def __init__(self) -> None:
+        self._procedures: dict[str, Procedure] = {}
+
+    def get(self, name: str) -> Procedure:
+        """Return a procedure.
+
+        Raises:
+            UnknownProcedureError: there is none of that name.
+        """
+        procedure = self._procedures.get(name)
+        if procedure is None:
+            known = ", ".join(sorted(self._procedures)) or "it has none"
+            raise UnknownProcedureError(f"RUN {name[:100]}: the store's controller has no such procedure ({known})")
+        return procedure
+
+    def add(self, procedure: Procedure) -> None:
+        """Register a procedure.
+
+        Raises:
+            ValueError: there is one of that name already.
+        """
+        if procedure.name in self._procedures:
+            raise ValueError(f"there is a procedure {procedure.name!r} already")
+        self._procedures[procedure.name] = procedure
+
+
+class Store:
+    """What ``run(store)`` of a store controller is given."""
+
+    def __init__(self, procedures: Procedures) -> None:
+        self._procedures = procedures
+
+    @overload
+    def procedure(self, function: F, /) -> F: ...
+
+    @overload
+    def procedure(self, /, *, name: str | None = None, max_writes: int = MAX_WRITES) -> Callable[[F], F]: ...
+
+    def procedure(
+        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None, max_writes: int = MAX_WRITES
+    ) -> Any:
+        """Decorate a plain function ``(tree, *args)`` that workers are to call by name.
+
+        ``tree`` is a ``ProcedureTree``. What the function raises undoes all that it did.
+
+        Args:
+            function: the procedure.
+            name: what it is called, if not by the function's name.
+            max_writes: after so many writes a call is refused and undone; 1 to 10,000.
+
+        Raises:
+            TypeError: the function is async: a store does one thing at a time, and waits for nobody.
+            ValueError: the name is taken, or ``max_writes`` is out of bounds.
+        """
+        if not 1 <= max_writes <= MAX_WRITES:
+            raise ValueError(f"max_writes is between 1 and {MAX_WRITES}, not {max_writes}")
+
+        def register(function: F) -> F:
+            if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+                raise TypeError(f"{function.__name__}: a procedure is a plain function")
+            self._procedures.add(Procedure(name or function.__name__, function, max_writes))
+            return function
+
+        return register if function is None else register(function)
+
+
+class ProcedureTree:
+    """A view of one tree, for one call of a procedure: a session's, or what one partition has of the application's.
+
+    The vocabulary is the one of ``Session`` and ``worker.store``, not awaitable. Each operation sees those before it;
+    one that is refused changes nothing and raises a ``Refusal``, which a procedure may catch.
+    """
+
+    def __init__(self, call: Callable[[int, list[str], bytes], Any]) -> None:
+        self._call: Callable[[int, list[str], bytes], Any] = call
+
+    def get(self, keys: Keys) -> Any:
+        """Return the value, ``None`` if there is none."""
+        return self._call(pb.VERB_GET, _chain(keys), b"")
+
+    def set(self, keys: Keys, value: Any) -> None:
+        """Put a value; maps that are missing on the way are made."""
+        self._call(pb.VERB_SET, _chain(keys), pack(value))
+
+    def add(self, keys: Keys, value: Any) -> int:
+        """Append to a list, which is made of nothing or of a scalar; return the item's index."""
+        return int(self._call(pb.VERB_ADD, _chain(keys), pack(value)))
+
+    def concat(self, keys: Keys, value: Any) -> int:
+        """Append a list's items, or put in a map's entries; return how many there are then."""
+        return int(self._call(pb.VERB_CONCAT, _chain(keys), pack(value)))
+
+    @overload
+    def remove(self, keys: Keys) -> bool: ...
+
+    @overload
+    def remove(self, keys: Keys, *, get_value: bool) -> Any: ...
+
+    def remove(self, keys: Keys, *, get_value: bool = False) -> Any:
+        """Remove the value; return whether there was one, or with ``get_value`` the value itself."""
+        return self._call(pb.VERB_REMOVE, _chain(keys), _TRUE if get_value else b"")
+
+    def remove_range(self, keys: Keys, start: int | None = None, stop: int | None = None) -> list[Any]:
+        """Remove and return a list's items, as a slice names them."""
+        return list(self._call(pb.VERB_REMOVE_RANGE, _chain(keys), pack((start, stop))))
+
+    def pop(self, keys: Keys) -> Any:
+        """Remove and return the last item, ``None`` if there is none."""
+        return self._call(pb.VERB_POP, _chain(keys), b"")
+
+    def get_range(self, keys: Keys, start: int | None = None, stop: int | None = None) -> list[Any]:
+        """Return a list's items, as a slice names them."""
+        return list(self._call(pb.VERB_GET_RANGE, _chain(keys), pack((start, stop))))
+
+    def get_all(self, keys: Keys = ()) -> dict[str, Any]:
+        """Return a map; without a key chain, the whole tree."""
+        return dict(self._call(pb.VERB_GET_ALL, _chain(keys), b""))
+
+    def remove_all(self, keys: Keys = ()) -> None:
+        """Empty a map; without a key chain, the whole tree."""
+        self._call(pb.VERB_REMOVE_ALL, _chain(keys), b"")
+
+    def count(self, keys: Keys = ()) -> int:
+        """Return the number of items or entries, 0 of nothing."""
+        return int(self._call(pb.VERB_COUNT, _chain(keys), b""))
+
+    def exists(self, keys: Keys) -> bool:
+        """Return whether there is a value; ``None`` is one."""
+        return bool(self._call(pb.VERB_EXISTS, _chain(keys), b""))
+
+    has_key = exists
+
+    def expire(self, keys: Keys, seconds: float) -> bool:
+        """Have the value removed in so many seconds; return whether there is one."""
+        return bool(self._call(pb.VERB_EXPIRE, _chain(keys), pack(seconds)))
+
+    def unexpire(self, keys: Keys) -> bool:
+        """Let the value stay; return whether it was to expire."""
+        return bool(self._call(pb.VERB_UNEXPIRE, _chain(keys), b""))
+
+    def get_expiry(self, keys: Keys) -> float | None:
+        """Return in how many seconds the value expires, ``None`` if it does not."""
+        seconds = self._call(pb.VERB_GET_EXPIRY, _chain(keys), b"")
+        return None if seconds is None else float(seconds)
+
+    def close(self) -> None:
+        """Refuse every later operation: the procedure has returned."""
+        self._call = _closed
+
+
+def load(path: Path | None) -> Procedures:
+    """Run a store controller, and return its procedures: of ``path``, or of the default one if it is there.
+
+    Raises:
+        ControllerError: the file does not exist, has no ``run``, or raised.
+    """
+    procedures = Procedures()
+    if path is None:
+        if not DEFAULT_CONTROLLER.is_file():
+            return procedures
+        path = DEFAULT_CONTROLLER
+    path = path.absolute()
+    run = controllers.load_run(path, MODULE_NAME, "run(store)")
+    try:
+        result = run(Store(procedures))
+    except Exception as error:
+        raise ControllerError(controllers.where(path, error)) from error
+    if inspect.iscoroutine(result):
+        result.close()
+        raise ControllerError(f"{path}: run(store) of a store controller is a plain function, not an async one")
+    return procedures
+
+
+def _chain(keys: Keys) -> list[str]:
+    return [str(keys)] if isinstance(keys, str | int) else [str(key) for key in keys]
+
+
+def _closed(_verb: int, _keys: list[str], _value: bytes) -> Any:
+    raise InvalidError("the procedure that had this tree has returned")

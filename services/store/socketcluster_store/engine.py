@@ -1,0 +1,249 @@
+"""The interface of an engine: what keeps the data of partitions, and what it promises.
+
+What every engine guarantees, and what ``tests/unit/store/test_engines.py`` checks:
+
+- *Order.* The batches of one partition are applied in the order in which ``apply`` was called, and the commands of a
+  batch in their order; a command sees the effect of all before it. Nothing is promised between partitions.
+- *Atomicity.* A batch is applied wholly or not at all, whatever happens to this process. A command that is refused
+  changes nothing and does not stop the others of its batch.
+- *Durability.* When ``apply`` returns, the batch survives ``kill -9`` of this process (``memory`` excepted); whether it
+  survives a power cut is told by the setting ``fsync``, or by how Valkey is set up. What is found after either is all
+  batches up to some point.
+- *Ownership.* A partition is open in at most one process; its epoch is higher than at any opening before. Where it was
+  taken from a process that hung (``Engine.take``), that process can commit nothing more that anybody sees, and learns
+  so by ``FencedError`` before it answers.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.errors import Refusal
+from socketcluster_store.ownership.membership import Membership
+
+PUT_RECORD = -1
+"""Command: keep ``value`` as the record of the session."""
+END_SESSION = -2
+"""Command: remove the session's record and its whole tree."""
+RENEW_SESSION = -6
+"""Command: move the session's whole tree, with its expiries, to the id in ``value``."""
+EXPIRE_DUE = -3
+"""Command: remove the values at key chains whose time has come, a bounded number of them."""
+CHANGES = -4
+"""Command: return what the commands before it did to watched key chains, a list of ``watches.Change``."""
+WATCHED = -5
+"""Command: return all watched key chains, a list of session id and key chain."""
+CHANNEL_POSITION = -101
+"""Command: return where a channel with a history is; see ``channel_log``."""
+OPEN_CHANNELS = -103
+"""Command: note that this process counts the channels' offsets from now on."""
+CLOSE_CHANNELS = -104
+"""Command: note that it does no more, and that a sync follows."""
+RESERVE_EPOCHS = -105
+"""Command: note that the epochs of channels below ``detail`` are this opening's."""
+EXPIRE_CHANNELS = -102
+"""Command: remove from histories what is too old, as much as one batch bears, and return when to do so next."""
+TAKE_TIME_OVER = -301
+"""Command: have the partition's clock go on from where the former owner's was, and note the time."""
+NOTE_TIME = -302
+"""Command: keep the partition's time for the next owner."""
+REMEMBER = -201
+"""Command, the last of its batch: remember which operations of a worker's process were applied; see ``applied``."""
+FORGET = -202
+"""Command: remember nothing of a worker's process any more."""
+
+
+class Command(msgspec.Struct, frozen=True, gc=False):
+    """One step of a batch."""
+
+    verb: int
+    """A data verb of the protocol, VERB_CHANNEL_PUBLISH, VERB_CHANNEL_HISTORY, or one of the numbers above."""
+    session_id: bytes
+    """Whose tree; empty: the application's own."""
+    keys: Sequence[str] = ()
+    """The key chain; of a command on a channel, its name."""
+    value: bytes = b""
+    """MessagePack; of ``PUT_RECORD``, any bytes."""
+    name: str = ""
+    """The procedure of ``VERB_RUN``."""
+    detail: object = None
+    """Of a command on a channel: what ``channel_log`` says; of ``REMEMBER`` and ``FORGET``: what ``applied`` does."""
+
+
+Outcome = bytes | Refusal
+"""What became of a command: the MessagePack of its result, or why it was not carried out."""
+
+
+class EnginePartition(abc.ABC):
+    """An open partition."""
+
+    number: int
+    """Which one, from 0."""
+    epoch: int
+    """Of this opening."""
+    clock: Callable[[], float]
+    """Tells the partition's time, in seconds; right once ``TAKE_TIME_OVER`` was applied."""
+    life: bytes | None = None
+    """Names the time in which nothing can be lost that was applied: an opening that has the same name as one before has
+    all that was applied since that one. Empty: nobody knows. ``None``: that time ends with the machine's boot, if what
+    was applied was not synced."""
+
+    losses: bytes = b""
+    """Names the last opening that found less than was there before, though it is the same boot: a disk failed.
+    Empty: there was none. What was told of what is missing is not to be told again of something else."""
+
+    @abc.abstractmethod
+    async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        """Apply a batch, and return what became of each of its commands.
+
+        Raises:
+            FencedError: the partition is this process's no longer; the batch may or may not have been applied before.
+            EngineError: nothing of the batch was applied.
+        """
+
+    def apply_now(self, batch: Sequence[Command]) -> list[Outcome] | Awaitable[list[Outcome]]:
+        """Apply a batch as ``apply`` does; return what became of it if nothing has to be waited for.
+
+        What is returned else is to be awaited before anything else is applied or awaited.
+        """
+        return self.apply(batch)
+
+    @abc.abstractmethod
+    def next_expiry(self) -> float | None:
+        """Return when ``EXPIRE_DUE`` is to be applied next, by ``clock``; each batch may change it."""
+
+    @abc.abstractmethod
+    async def records(self) -> list[tuple[str, bytes]]:
+        """Return every session's id and record."""
+
+    @abc.abstractmethod
+    async def applied(self) -> list[tuple[bytes, bytes]]:
+        """Return the keys and values of what ``REMEMBER`` has kept."""
+
+    @property
+    @abc.abstractmethod
+    def fenced(self) -> bool:
+        """Was the partition taken from this process?"""
+
+    distrusted = ""
+    """Why the files of this opening are not used again, as its process found; empty: it found nothing."""
+
+    @property
+    def told(self) -> bool:
+        """Has the log been told why the partition was lost?"""
+        return False
+
+    @property
+    def taken(self) -> bool:
+        """Is it known that the partition was taken? To ask ``fenced`` may cost more, and finds what nobody has said."""
+        return self.fenced
+
+    @abc.abstractmethod
+    async def sync(self) -> None:
+        """Force what was applied to the disk; nothing of an opening, its epoch included, is told before that."""
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Sync, and let another process own the partition."""
+
+
+class Engine(abc.ABC):
+    """Opens partitions."""
+
+    name: str
+    descriptors = 0
+    """What an open partition needs."""
+    advice = ""
+    """What to do about a partition that cannot be opened, beside what the error says; begins with a space."""
+    remote = False
+    """Is a batch a call to another machine? Partitions are better asked side by side then."""
+
+    @property
+    def lost_writes(self) -> int:
+        """How many acknowledged writes were found to be lost by what keeps them."""
+        return 0
+
+    @property
+    def lost_partitions(self) -> int:
+        """How often a partition was found to have lost some."""
+        return 0
+
+    @abc.abstractmethod
+    async def open(self, number: int) -> EnginePartition:
+        """Open a partition.
+
+        Raises:
+            PartitionLockedError: another process has it open.
+            FencedError: another process took it while it was opened.
+            EngineError: it cannot be opened.
+        """
+
+    @abc.abstractmethod
+    async def take(self, number: int, holder: str) -> EnginePartition:
+        """Open a partition even if a process that hangs has it open, which is fenced then.
+
+        Args:
+            number: which partition.
+            holder: the id of the store that hangs.
+
+        Raises:
+            PartitionLockedError: another process than that has it open.
+            FencedError: another process took it while it was opened.
+            EngineError: it cannot be opened.
+        """
+
+    @abc.abstractmethod
+    def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
+        """Return what tells which stores live, beside the one for which this engine opens partitions.
+
+        Args:
+            hang_timeout: seconds without a sign of life after which a store counts as hung.
+            on_change: called after the live stores are others than before.
+        """
+
+    async def connect(self) -> None:  # noqa: B027  # most engines have nothing to do
+        """Make sure that the data can be reached; call it once, first.
+
+        Raises:
+            EngineError: it cannot.
+        """
+
+    async def disconnect(self) -> None:  # noqa: B027
+        """Let go of what ``connect`` took; call it once, last."""
+
+
+class KeyValue(Protocol):
+    """An ordered key-value transaction: what an engine gives ``documents``."""
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """Return the value at ``key``."""
+
+    def put(self, key: bytes, value: bytes, /) -> object:
+        """Set the value at ``key``, which has at most 511 bytes; a longer one fails the whole batch."""
+
+    def delete(self, key: bytes, /) -> object:
+        """Remove ``key``, if it is there."""
+
+    def scan(self, prefix: bytes, /) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys that begin with ``prefix``, and their values, in order; nothing may be changed meanwhile."""
+
+
+READS = frozenset(
+    (
+        store_pb2.VERB_GET,
+        store_pb2.VERB_EXISTS,
+        store_pb2.VERB_GET_ALL,
+        store_pb2.VERB_GET_RANGE,
+        store_pb2.VERB_COUNT,
+        store_pb2.VERB_GET_EXPIRY,
+        WATCHED,
+        store_pb2.VERB_CHANNEL_HISTORY,
+        CHANNEL_POSITION,
+    )
+)
+"""The verbs that change nothing."""

@@ -1,0 +1,407 @@
+"""The engine that keeps each partition in an LMDB environment of its own, with a journal before it.
+
+A batch is applied when its record is in the journal: a memory copy that survives the death of this process. Now and
+then what was written is *checkpointed*: put into LMDB in one commit, which is always synced, so that LMDB's file is
+whole whatever happens. ``fsync`` decides when the journal is forced to the disk, for the sake of a power cut. Opening
+replays what is in the journal and not in LMDB. docs/design/store.md says more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import lmdb
+
+from socketcluster_store.data import applied_log
+from socketcluster_store.data.trees import Documents, Trees, records
+from socketcluster_store.engine import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engines.folder import manifests
+from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, Manifest, Register, lacking
+from socketcluster_store.engines.folder.membership import FolderMembership
+from socketcluster_store.engines.folder.partition_lock import Claim, Claims
+from socketcluster_store.engines.lmdb import files, inspection, journal
+from socketcluster_store.engines.lmdb.checkpoints import Checkpoints
+from socketcluster_store.engines.lmdb.journal import Writes
+from socketcluster_store.engines.lmdb.memtable import Overlay
+from socketcluster_store.errors import EngineError, FencedError, IncompleteError, PartitionLockedError, UnsyncedError
+from socketcluster_store.ownership.membership import Membership
+
+CHECKPOINT_AFTER = 10.0
+"""Seconds that a write waits for its checkpoint when the journal does not fill before: it keeps the replay short."""
+LITTLE_SPACE = 16 * 1024 * 1024
+"""Bytes left on the disk that are worth saying when it fails."""
+
+
+class LmdbEngine(Engine):
+    """Partitions below ``folder``, claimed in the name of ``store_id``."""
+
+    name = "lmdb"
+    descriptors = 9  # each mapping has one of its own, and LMDB two
+    advice = ". Mend what this says, or put a copy of the partition's folder there"
+
+    def __init__(
+        self,
+        folder: Path,
+        documents: Documents,
+        *,
+        store_id: str = "",
+        sync_each_commit: bool = False,
+        segment_bytes: int = journal.SEGMENT_BYTES,
+    ) -> None:
+        self._folder = folder
+        self._store_id = store_id
+        self._register = Register(folder)
+        self._claims = Claims(folder, store_id, self._register, inspection.opened_here)
+        self._trees = documents
+        self._sync_each_commit = sync_each_commit
+        self._segment_bytes = segment_bytes
+        self._checkpoints = Checkpoints()
+
+    async def open(self, number: int) -> EnginePartition:
+        return await self._open(number, lambda: self._claims.claim(number, files.copy))
+
+    async def take(self, number: int, holder: str) -> EnginePartition:
+        return await self._open(number, lambda: self._claims.take(number, holder, files.copy))
+
+    def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
+        return FolderMembership(self._folder.parent / "stores", self._store_id, hang_timeout, on_change, self.name)
+
+    async def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
+        def do() -> tuple[Claim, files.Opened]:
+            claimed = claim()
+            try:
+                opened = files.open_files(claimed.folder, self._segment_bytes, claimed.manifest)
+                try:
+                    self._register.note(number, claimed.folder, opened.manifest)
+                except BaseException:
+                    opened.close()
+                    raise
+                return claimed, opened
+            except BaseException as error:
+                fenced = claimed.fenced
+                if isinstance(error, UnsyncedError):
+                    claimed.distrust(str(error))
+                claimed.release()
+                if fenced and isinstance(error, Exception):  # the files were taken away meanwhile
+                    raise FencedError(
+                        f"partition {number} in {claimed.folder} was taken over: this store hung"
+                    ) from error
+                if isinstance(error, PartitionLockedError):
+                    raise
+                if isinstance(error, IncompleteError):
+                    raise lacking(claimed.folder.parent, number, str(error)) from None
+                if isinstance(error, lmdb.Error | OSError | EngineError):
+                    raise EngineError(f"cannot open partition {number} in {claimed.folder}: {error}") from None
+                raise
+
+        try:
+            claimed, opened = await asyncio.to_thread(do)
+        except (lmdb.Error, OSError) as error:
+            raise EngineError(f"cannot open partition {number} in {self._folder}/{number:02}: {error}") from None
+        return LmdbPartition(
+            number, opened, claimed, self._trees.partition(number), self._checkpoints, self._sync_each_commit
+        )
+
+
+class LmdbPartition(EnginePartition):
+    """A partition on disk. One batch is applied at a time, and nothing suspends unless the journal is full."""
+
+    def __init__(
+        self,
+        number: int,
+        opened: files.Opened,
+        claim: Claim,
+        trees: Trees,
+        checkpoints: Checkpoints,
+        sync_each_commit: bool,
+    ) -> None:
+        self.number = number
+        self.epoch = opened.epoch
+        self.losses = opened.losses
+        self._path = claim.folder
+        self._environment = opened.environment
+        self._data = opened.data
+        self._journal = opened.journal
+        self._claim = claim
+        self._manifest = opened.manifest
+        self._manifest_file = (self._path / manifests.NAME).stat()
+        claim.keep_an_eye_on(manifests.NAME, self._manifest_file)
+        for name, descriptor in ((DATA, opened.data), *zip(JOURNALS, opened.journal.descriptors, strict=True)):
+            claim.keep_an_eye_on(name, os.fstat(descriptor))
+        self._trees = trees
+        self.clock = trees.clock
+        self._checkpoints = checkpoints
+        self._sync_each_commit = sync_each_commit
+        self._reader = files.Reader(opened.environment)
+        self._overlay = Overlay(self._reader, opened.written[0])
+        for written in opened.written[1:]:
+            self._overlay.freeze(written)
+        self._turn = asyncio.Lock()  # held while a batch waits for room; those that come after it wait behind it
+        self._waiting = 0
+        self._syncing = asyncio.Lock()
+        self._written = 1  # the epoch
+        self._synced = 0
+        self._checkpointing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = self._arm(CHECKPOINT_AFTER)
+        self._failure: EngineError | None = None  # of the last checkpoint
+        self._retry_at = 0.0
+
+    async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
+        outcomes = self.apply_now(batch)
+        return outcomes if isinstance(outcomes, list) else await outcomes
+
+    def apply_now(self, batch: Sequence[Command]) -> list[Outcome] | Awaitable[list[Outcome]]:
+        self._claim.check()
+        if self._waiting:
+            return self._apply_later(batch, None)
+        outcomes = self._carry_out(batch)
+        writes = self._overlay.batch
+        if writes:
+            record = journal.encode(writes)
+            if not self._journal.append(record):
+                return self._apply_later(batch, (outcomes, record))
+            self._overlay.keep()
+            self._written += 1
+            if self._timer is None:
+                self._timer = self._arm(CHECKPOINT_AFTER)
+        if self._sync_each_commit and self._written != self._synced:  # reads may be of what is not on the disk yet
+            return self._synced_outcomes(outcomes)
+        self._claim.check()
+        return outcomes
+
+    async def _apply_later(self, batch: Sequence[Command], done: tuple[list[Outcome], bytes] | None) -> list[Outcome]:
+        outcomes = await self._apply_in_turn(batch, done)
+        self._claim.check()
+        return await self._synced_outcomes(outcomes) if self._sync_each_commit else outcomes
+
+    async def _synced_outcomes(self, outcomes: list[Outcome]) -> list[Outcome]:
+        await self.sync()
+        self._claim.check()
+        return outcomes
+
+    def next_expiry(self) -> float | None:
+        return self._trees.next_expiry()
+
+    async def records(self) -> list[tuple[str, bytes]]:
+        return records(self._overlay)
+
+    async def applied(self) -> list[tuple[bytes, bytes]]:
+        return list(self._overlay.scan(applied_log.PREFIX))
+
+    @property
+    def fenced(self) -> bool:
+        return self._claim.fenced
+
+    @property
+    def taken(self) -> bool:
+        return self._claim.taken
+
+    @property
+    def distrusted(self) -> str:  # type: ignore[override]
+        return self._claim.distrusted
+
+    async def sync(self) -> None:
+        self._claim.check()
+        written = self._written
+        if self._synced >= written:  # as each second of an idle store
+            return
+        async with self._syncing:  # who waited here finds the work done, if it began after its write
+            if self._synced >= written:
+                return
+            mark = self._written
+            try:
+                await asyncio.to_thread(self._journal.sync)
+            except OSError as error:
+                self._claim.distrust(str(self._error("cannot be synced", error)), self._journal.end)
+                self._claim.check()
+            self._synced = mark
+            self._journal.keep_room()  # the first one is the opening's
+
+    async def close(self) -> None:
+        await self._rest()
+        try:
+            with contextlib.suppress(FencedError):
+                await self.sync()
+                generation, crc = self._journal.position
+                await self._note(replace(self._manifest, end_generation=generation, end_crc=crc))
+        finally:
+            await self._rest()
+            self._reader.close()
+            self._journal.close()
+            self._environment.close()
+            os.close(self._data)
+            self._checkpoints.over(self.number)
+            self._claim.release()
+
+    async def _note(self, manifest: Manifest) -> None:
+        """Have the manifest say what there has to be at least from now on; nobody waits for the disk to have it."""
+        with contextlib.suppress(OSError):
+            self._manifest = await asyncio.to_thread(manifests.renew, self._path, manifest, self._manifest_file)
+
+    async def _rest(self) -> None:
+        """Wait for the checkpoint under way, and begin none by the clock."""
+        if self._checkpointing is not None:
+            await asyncio.wait({self._checkpointing})
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _error(self, what: str, error: Exception) -> EngineError:
+        with contextlib.suppress(OSError):  # LMDB calls a full disk an input/output error, too
+            free = shutil.disk_usage(self._path).free
+            if free < LITTLE_SPACE:
+                return EngineError(
+                    f"partition {self.number} in {self._path} {what}: {error}; the disk has {free} bytes left"
+                )
+        return EngineError(f"partition {self.number} in {self._path} {what}: {error}")
+
+    # Batches
+
+    def _carry_out(self, batch: Sequence[Command]) -> list[Outcome]:
+        """Leave what the batch writes in ``overlay.batch``."""
+        try:
+            return self._trees.apply(self._overlay, batch)
+        except BaseException as error:
+            self._forget_batch()
+            if isinstance(error, lmdb.Error):
+                raise self._error("cannot be read", error) from error
+            raise
+
+    def _forget_batch(self) -> None:
+        self._overlay.discard()
+        self._trees.forget()
+
+    async def _apply_in_turn(self, batch: Sequence[Command], done: tuple[list[Outcome], bytes] | None) -> list[Outcome]:
+        """Apply a batch after those that wait already; of one that is ``done``, make room for its record."""
+        self._waiting += 1
+        try:
+            async with self._turn:
+                if done is None:
+                    outcomes = self._carry_out(batch)
+                    record = journal.encode(self._overlay.batch)
+                else:
+                    outcomes, record = done
+                try:
+                    if record:
+                        await self._write(record)
+                        self._written += 1
+                        if self._timer is None:
+                            self._timer = self._arm(CHECKPOINT_AFTER)
+                except BaseException:
+                    self._forget_batch()
+                    raise
+                return outcomes
+        finally:
+            self._waiting -= 1
+
+    async def _write(self, record: bytes) -> None:
+        """Write the batch that was carried out: to the journal, or to LMDB if no journal can hold it."""
+        large = not self._journal.holds(record)
+        while large or not self._append(record):
+            if self._overlay.frozen:
+                await self._wait_for_checkpoint()
+            elif large:
+                self._start_checkpoint(self._overlay.batch)
+                await self._wait_for_checkpoint()
+                self._overlay.discard()  # the snapshot has it
+                return
+            else:
+                self._start_checkpoint()
+        self._overlay.keep()
+
+    def _append(self, record: bytes) -> bool:
+        self._claim.check()  # while it waited for room, the partition may have been taken over
+        return self._journal.append(record)
+
+    async def _wait_for_checkpoint(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._checkpointing is None:
+            if self._failure is not None and loop.time() < self._retry_at:
+                raise self._failure
+            self._checkpointing = asyncio.create_task(self._checkpoint({}))
+        await asyncio.wait({self._checkpointing})
+        if self._failure is not None:
+            raise self._failure
+
+    # Checkpoints
+
+    def _arm(self, seconds: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._claim.fenced:
+            return
+        if self._overlay.frozen:
+            if self._checkpointing is None:
+                self._checkpointing = asyncio.create_task(self._checkpoint({}))
+        elif not self._overlay.clean:
+            self._start_checkpoint()
+
+    def _start_checkpoint(self, more: Writes | None = None) -> None:
+        """Let the other segment take what comes, and put what was written so far into LMDB, and ``more`` with it."""
+        self._claim.check()
+        self._journal.turn()
+        self._overlay.freeze({})
+        self._checkpointing = asyncio.create_task(self._checkpoint(more or {}))
+
+    async def _checkpoint(self, more: Writes) -> None:
+        try:
+            async with self._checkpoints.turns:
+                await self._commit({**self._overlay.frozen_writes(), **more})
+        except FencedError as error:
+            self._failure = error
+        except Exception as error:
+            self._failure = self._error("cannot be written", error)
+            if isinstance(error, lmdb.Error) and await asyncio.to_thread(files.is_lost, self._environment, self._data):
+                self._claim.distrust(str(self._failure), self._journal.end)
+                self._failure = FencedError(str(self._failure))
+            unexpected = None if isinstance(error, lmdb.Error | OSError) else error
+            pause = self._checkpoints.failed(self.number, self._failure, unexpected)
+            self._retry_at = asyncio.get_running_loop().time() + pause
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._arm(pause)
+        else:
+            self._failure = None
+            self._checkpoints.over(self.number)
+            self._reader.close()
+            self._reader.open()
+            self._overlay.thaw()
+            if not self._claim.taken:
+                self._journal.append(journal.encode({files.LASTING_KEY: files.number(self._journal.generation - 1)}))
+            if self._timer is None and not self._overlay.clean:
+                self._timer = self._arm(CHECKPOINT_AFTER)
+        finally:
+            self._checkpointing = None
+
+    async def _commit(self, writes: Writes) -> None:
+        generation = self._journal.generation - 1
+        writes |= files.applied_writes(generation, self._journal.previous)
+        while True:
+            self._claim.check()
+            try:
+                transaction = self._environment.begin(write=True)
+                try:
+                    for some in files.slices(writes):
+                        files.put(transaction, some)
+                        await asyncio.sleep(0)
+                except BaseException:
+                    transaction.abort()
+                    raise
+                await asyncio.to_thread(files.commit, self._environment, self._data, transaction, writes)
+                if not self._claim.taken:
+                    await self._note(replace(self._manifest, applied=generation))
+                return
+            except lmdb.MapFullError:
+                self._reader.close()
+                try:
+                    files.grow(self._environment)
+                finally:
+                    self._reader.open()

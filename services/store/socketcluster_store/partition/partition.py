@@ -1,0 +1,484 @@
+"""One owned partition: routes operations to its data, sessions and channels."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from functools import partial
+from zlib import crc32
+
+import msgspec
+
+from socketcluster_proto.v1 import store_pb2
+from socketcluster_runtime.logs.conditions import Condition
+from socketcluster_store.commands import BEGIN_SESSION, WRITES
+from socketcluster_store.data.applied_log import NOT_REMEMBERED, Applied
+from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.mutations import FALSE, TRUE
+from socketcluster_store.engine import (
+    CHANGES,
+    NOTE_TIME,
+    PUT_RECORD,
+    READS,
+    TAKE_TIME_OVER,
+    WATCHED,
+    Command,
+    EnginePartition,
+    Outcome,
+)
+from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal, SessionOverError
+from socketcluster_store.links import WorkerLink
+from socketcluster_store.partition import channels, session_operations
+from socketcluster_store.partition.batch import Answers, Batch
+from socketcluster_store.partition.channel_troubles import ChannelTroubles
+from socketcluster_store.partition.channels import Channels
+from socketcluster_store.partition.deadlines import Deadlines, condition_of_refusals
+from socketcluster_store.partition.deduplication import NOT_OWNED, Repeats, in_turn
+from socketcluster_store.partition.session_operations import CHANGES_SESSION
+from socketcluster_store.partition.sessions import Sessions
+from socketcluster_store.partition.validation import MAX_ID_BYTES, Checks
+from socketcluster_store.partition.watchers import Key, Watchers
+from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.routing import PARTITION_COUNT
+
+EXPIRY_GRACE = 2.0
+"""Seconds from a partition's opening in which no session ends: twice a worker's longest pause between two attempts to
+link, so that the workers hear of the sessions that end."""
+
+_GET = store_pb2.VERB_GET
+_SET = store_pb2.VERB_SET
+_WATCH = store_pb2.VERB_WATCH
+_UNWATCH = store_pb2.VERB_UNWATCH
+_ATTACH = store_pb2.VERB_SESSION_ATTACH
+_DETACH = store_pb2.VERB_SESSION_DETACH
+_END = store_pb2.VERB_SESSION_END
+_EMIT = store_pb2.VERB_SESSION_EMIT
+_PUBLISH = store_pb2.VERB_CHANNEL_PUBLISH
+_CHECK = store_pb2.VERB_SESSION_CHECK
+_decode_watched = msgspec.msgpack.Decoder(list[tuple[bytes, tuple[str, ...]]]).decode
+
+
+class Partition:
+    """A partition that this store owns; ``load`` it first. Whoever ends what is due takes one of the ``turns``."""
+
+    def __init__(
+        self,
+        engine: EnginePartition,
+        *,
+        session_timeout: float,
+        max_value_bytes: int,
+        channel_rules: ChannelRules,
+        message_id_window: float,
+        tell_workers: Callable[[Iterable[store_pb2.Event]], None],
+        on_fenced: Callable[[int], None],
+        turns: asyncio.Semaphore,
+        linked: Callable[[], Collection[str]] = tuple,
+        unapplied: Condition | None = None,
+        channel_troubles: ChannelTroubles | None = None,
+    ) -> None:
+        """Prepare it; ``linked`` returns the processes of workers that have a stream to this store.
+
+        What the engine refuses is told by ``unapplied`` and ``channel_troubles``, for all partitions of a store
+        together.
+        """
+        self._unapplied = unapplied or condition_of_refusals()
+        self.number = engine.number
+        self.epoch = engine.epoch
+        self._engine = engine
+        self._clock = engine.clock
+        self._sessions = Sessions(session_timeout)
+        self._channels: Channels[WorkerLink] = Channels(
+            channel_rules, message_id_window, engine, engine.clock, channel_troubles
+        )
+        self._watchers = Watchers()
+        self._repeats = Repeats(engine.clock)
+        self._deadlines = Deadlines(
+            engine,
+            self._sessions,
+            self._watchers,
+            tell_workers=tell_workers,
+            on_fenced=on_fenced,
+            turns=turns,
+            unapplied=self._unapplied,
+            forget=lambda: self._repeats.forget(linked(), engine.apply),
+        )
+        self._checks = Checks(engine.number, max_value_bytes)
+        self._tell_workers = tell_workers
+        self._on_fenced = on_fenced
+        self._is_lost = False
+        self._applying = 0
+        self._idle = asyncio.Event()
+        self._changes = session_operations.Changes()
+
+    async def load(self) -> None:
+        """Take over the sessions that the partition remembers; call it once, first."""
+        _done, watched = await self._engine.apply([Command(TAKE_TIME_OVER, b""), Command(WATCHED, b"")])
+        now = self._clock()
+        self._sessions.load(await self._engine.records(), now, earliest=now + EXPIRY_GRACE)
+        if isinstance(watched, bytes):
+            self._watchers.load(_decode_watched(watched), now)
+        self._repeats.load(await self._engine.applied())
+        await self._deadlines.load(now)
+        await self._channels.load()
+
+    @property
+    def fenced(self) -> bool:
+        """Was the partition taken from this process?"""
+        return self._engine.fenced
+
+    @property
+    def told(self) -> bool:
+        """Has the log been told why?"""
+        return self._engine.told
+
+    @property
+    def taken(self) -> bool:
+        """Is that known already?"""
+        return self._engine.taken
+
+    @property
+    def distrusted(self) -> str:
+        """Why its files are not used again; empty: they are."""
+        return self._engine.distrusted
+
+    def apply(
+        self, link: WorkerLink, operations: Sequence[Operation]
+    ) -> list[Outcome] | Coroutine[None, None, list[Outcome]]:
+        """Apply operations of one link, and return what became of each; nothing is told to anyone before the commit.
+
+        Where something has to be waited for, that is to be awaited at once.
+        """
+        answered = self._apply_plain(link, operations)
+        if answered is not None:
+            return answered
+        outcomes = self._repeats.sift(link.process, link.stream, self.epoch, operations, partial(self._carry_out, link))
+        return outcomes if isinstance(outcomes, list) else self._finished(outcomes)
+
+    async def _finished(self, outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
+        self._applying += 1
+        try:
+            return await outcomes
+        finally:
+            self._applying -= 1
+            if not self._applying:
+                self._idle.set()
+
+    def _apply_plain(
+        self, link: WorkerLink, operations: Sequence[Operation]
+    ) -> list[Outcome] | Coroutine[None, None, list[Outcome]] | None:
+        """Do what ``apply`` does for ``get`` and ``set`` to which nothing else happens, in half the time.
+
+        ``None``: there is something else, and nothing was done, or nothing that is not to be done once more.
+        """
+        applied = self._repeats.idle(link.process)
+        if applied is None or applied.stream != link.stream:
+            return None
+        highest, epoch = applied.highest, self.epoch
+        watchers = self._watchers
+        may_set = highest and not (watchers.links or watchers.alone or applied.refused)  # its truth would cost a call
+        over = self._sessions.over
+        commands: list[Command] = []
+        last: Operation | None = None
+        for operation in operations:
+            session_id = operation.session_id
+            owner = session_id.encode()
+            if (
+                operation.id <= highest
+                or (operation.epoch != epoch and operation.epoch)
+                or len(owner) > MAX_ID_BYTES
+                or crc32(owner) % PARTITION_COUNT != self.number
+                or session_id in over
+            ):
+                return None
+            verb = operation.verb
+            if verb == _GET:
+                commands.append(Command(verb, owner, operation.keys))
+            elif verb == _SET and may_set and (not owner or self._sessions.attached(session_id)):
+                last = operation
+                highest = operation.id
+                commands.append(Command(verb, owner, operation.keys, operation.value))
+            else:
+                return None
+        now = 0.0
+        if last is not None:
+            now = self._clock()
+            commands.append(
+                applied.command(last, [], lambda: [each.id if each.verb == _SET else 0 for each in operations], now)
+            )
+        try:
+            answers = self._engine.apply_now(commands)
+        except EngineError:
+            return None  # the general way meets it too, and says so
+        if not isinstance(answers, list):
+            places = [*range(len(operations)), -1]
+            batch = Batch(link, operations, now, [b""] * len(operations), commands, places, [], last, [], False, False)
+            return self._finished(in_turn(applied, self._complete_later(batch, applied, answers)))
+        if last is not None:
+            answers.pop()
+            applied.settle(operations, answers)
+        return answers
+
+    def _carry_out(
+        self, link: WorkerLink, operations: Sequence[Operation], applied: Applied
+    ) -> list[Outcome] | Awaitable[list[Outcome]]:
+        if self._is_lost:  # it waited for its turn
+            return [NOT_OWNED] * len(operations)
+        if not operations:
+            return []
+        if self._changes.ends and (ahead := self._changes.ahead(operations)):
+            return self._carry_out_behind(ahead, link, operations, applied)
+        batch = self._prepare(link, operations, applied)
+        answers: Answers = []
+        try:
+            # what is answered from memory asks the engine, too: the partition may be another's, or a write not settled
+            applying = self._engine.apply_now(batch.commands)
+        except EngineError as error:
+            answers = error
+        else:
+            if not isinstance(applying, list):
+                return self._complete_later(batch, applied, applying)
+            answers = applying
+        return self._complete(batch, applied, answers)
+
+    async def _carry_out_behind(
+        self, ahead: Iterable[asyncio.Future[None]], link: WorkerLink, operations: Sequence[Operation], applied: Applied
+    ) -> list[Outcome]:
+        """Wait for what decides whether sessions are over, and is told: what it refuses is written with the batch."""
+        await asyncio.wait(ahead)
+        if self._engine.fenced:  # nobody knows whether that was kept
+            return [NOT_OWNED] * len(operations)
+        outcomes = self._carry_out(link, operations, applied)
+        return outcomes if isinstance(outcomes, list) else await outcomes
+
+    async def _complete_later(
+        self, batch: Batch, applied: Applied, applying: Awaitable[list[Outcome]]
+    ) -> list[Outcome]:
+        answers: Answers
+        try:
+            try:
+                answers = await applying
+            except EngineError as error:
+                answers = error
+            return self._complete(batch, applied, answers)
+        finally:
+            self._changes.end(batch)
+
+    def _prepare(self, link: WorkerLink, operations: Sequence[Operation], applied: Applied) -> Batch:
+        """Return what the engine is to do for operations, and note what they do to sessions and watchers."""
+        outcomes: list[Outcome] = []
+        commands: list[Command] = []
+        places: list[int] = []
+        messages: list[tuple[int, Operation]] = []
+        touched: set[str] = set()
+        plain = 0  # commands that no deadline hangs on
+        last: Operation | None = None
+        refused = False
+        over = self._sessions.over
+        watches: list[tuple[int, Key]] = []
+        begun: list[str] = []
+        now = self._clock()
+        for place, operation in enumerate(operations):
+            outcomes.append(b"")
+            verb = operation.verb
+            session_id = operation.session_id
+            try:
+                if (
+                    session_id in over
+                    and verb != _DETACH
+                    and not (verb == _END and session_id in self._sessions.unended)
+                ):
+                    raise SessionOverError("the session was renewed or ended: nothing has its id")
+                if verb == _EMIT:
+                    self._checks.emit(operation)
+                    messages.append((place, operation))
+                    continue
+                if verb in channels.VERBS:
+                    self._checks.channel(operation)
+                    command = self._channels.prepare(link, operation, now)
+                    messages.append((place, operation))
+                    if verb == _PUBLISH:
+                        last = operation
+                    if command is not None:
+                        places.append(place)
+                        commands.append(command)
+                    continue
+                owner = session_id.encode()
+                if not owner or len(owner) > MAX_ID_BYTES or crc32(owner) % PARTITION_COUNT != self.number:
+                    self._checks.session_id(owner, operation)
+                if verb == _GET:
+                    plain += 1
+                    commands.append(Command(verb, owner, operation.keys))
+                elif verb in READS:
+                    commands.append(Command(verb, owner, operation.keys, operation.value))
+                elif verb in WRITES:
+                    last = operation
+                    plain += verb == _SET
+                    commands.append(Command(verb, owner, operation.keys, operation.value, operation.name))
+                    if owner and session_id not in touched and (verb in BEGIN_SESSION or session_id in self._sessions):
+                        touched.add(session_id)
+                        if session_id not in self._sessions:
+                            begun.append(session_id)
+                        record = self._sessions.touch(session_id, now)
+                        if record is not None:
+                            places.append(place)
+                            place = -1
+                            commands.append(Command(PUT_RECORD, owner, (), record))
+                elif verb in (_ATTACH, _DETACH):
+                    outcomes[place], record = session_operations.hold(link, operation, self._sessions, now)
+                    touched.discard(session_id)
+                    if outcomes[place] == FALSE:
+                        begun.append(session_id)
+                    if record is None:
+                        continue
+                    places.append(-1)
+                    commands.append(Command(PUT_RECORD, owner, (), record))
+                    continue
+                elif verb in CHANGES_SESSION:
+                    last = operation
+                    changing = session_operations.change(operation, self._sessions, self._checks, now)
+                    self._changes.begin(session_id)
+                    commands += changing
+                    places += [place, *[-1] * (len(changing) - 1)]
+                    messages.append((place, operation))
+                    continue
+                elif verb == _CHECK:
+                    outcomes[place] = session_operations.gone(operation, self._sessions)
+                    continue
+                elif verb == _WATCH:
+                    key = owner, tuple(operation.keys)
+                    watches.append((place, key))
+                    self._watchers.add(link, key)
+                    commands.append(Command(verb, owner, key[1], operation.value))
+                elif verb == _UNWATCH:
+                    key = owner, tuple(operation.keys)
+                    keep = self._watchers.others(link, key)
+                    commands.append(Command(verb, owner, key[1], TRUE if keep else b""))
+                else:
+                    raise InvalidError(f"no verb has the number {verb}")
+                places.append(place)
+            except Refusal as refusal:
+                outcomes[place] = refusal
+                if verb not in NOT_REMEMBERED:
+                    refused = True
+                    last = last and operation  # up to which everything is remembered
+        deadlines = plain < len(commands)
+        if last is not None:
+            commands.append(self._repeats.command(applied, last, operations, outcomes, places, now))
+            places.append(-1)
+        tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
+        if tells:
+            commands.append(Command(CHANGES, b""))
+        return Batch(
+            link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines,
+            refused, begun,
+        )  # fmt: skip
+
+    def _complete(self, batch: Batch, applied: Applied, answers: Answers) -> list[Outcome]:
+        """Take what became of a batch's commands, tell whom it concerns, and return what became of its operations."""
+        self._changes.end(batch)  # whoever waits for that goes on when this has been told
+        outcomes = batch.outcomes
+        last = batch.last
+        if isinstance(answers, FencedError):
+            self._on_fenced(self.number)
+            return [NOT_OWNED] * len(outcomes)
+        if isinstance(answers, EngineError):
+            if not answers.told:
+                self._unapplied.add(partition=self.number, error=str(answers))
+            session_operations.failed(batch, self._sessions)
+            outcomes = [InternalError(str(answers))] * len(outcomes)
+            applied.note_refused(batch.operations, outcomes)
+            for _place, key in batch.watches:
+                self._watchers.refused(batch.link, key)
+            self._deadlines.arm()
+            return outcomes
+        if batch.commands:
+            for place, answer in zip(batch.places, answers, strict=False):  # CHANGES has no place
+                if place >= 0:
+                    outcomes[place] = answer
+            for place, key in batch.watches:
+                if not isinstance(outcomes[place], bytes):
+                    self._watchers.refused(batch.link, key)
+            if batch.tells:
+                self._deadlines.tell(answers[-1], batch.link)
+            if batch.deadlines:
+                self._deadlines.arm()
+        for place, operation in batch.messages:
+            outcome = outcomes[place]
+            if operation.verb == _EMIT:
+                session_operations.emit(batch.link, operation, self._sessions)
+            elif not isinstance(outcome, bytes):
+                continue
+            elif operation.verb in CHANGES_SESSION:
+                self._tell_workers(session_operations.changed(operation, self._sessions))
+            else:
+                outcomes[place] = self._channels.finish(operation, outcome, batch.now)
+        if last is not None:
+            applied.settle(batch.operations, outcomes)
+        elif batch.refused:
+            applied.note_refused(batch.operations, outcomes)
+        return outcomes
+
+    async def release(self, link: WorkerLink, session_ids: Iterable[str]) -> None:
+        """Detach what a lost link still holds."""
+        now = self._clock()
+        for session_id in session_ids:
+            if self._sessions.release(session_id, link, now) is not None:
+                self._sessions.refused([session_id])
+        await self._deadlines.write_records()
+        self._deadlines.arm()
+
+    def unsubscribe(self, link: WorkerLink, names: Iterable[str]) -> None:
+        """Remove a link from channels."""
+        now = self._clock()
+        for name in names:
+            self._channels.unsubscribe(name, link, now)
+
+    def unwatch(self, link: WorkerLink) -> None:
+        """Remove a link that has ended from the key chains that it watches."""
+        self._watchers.remove(link, self._clock())
+        self._deadlines.arm_watches()
+
+    async def sync(self) -> None:
+        """Force what was applied to the disk."""
+        await self._engine.sync()
+
+    def lose(self) -> None:
+        """Know that another store owns the partition: nothing is carried out any more, and ``close`` is to follow.
+
+        Links are forgotten at once: this store may open the partition again before all that is under way has ended, and
+        what they hold then is not this object's.
+        """
+        self._forget_links()
+        self._is_lost = True
+
+    def _forget_links(self) -> None:
+        if not self._is_lost:
+            self._sessions.forget_holders()
+            self._channels.forget_subscribers()
+
+    async def abandon(self) -> None:
+        """Let go of a partition that could not be loaded.
+
+        Raises:
+            EngineError: the engine failed once more.
+        """
+        await self._deadlines.close()
+        await self._engine.close()
+
+    async def close(self) -> None:
+        """Give the partition up, once what is under way is applied; what it holds is on the disk then."""
+        await self._deadlines.close()
+        while self._applying:
+            self._idle.clear()
+            await self._idle.wait()
+        if not self._is_lost:
+            await self._deadlines.write_records()
+        self._forget_links()  # not before: who holds a session is what its record is to say
+        try:
+            with contextlib.suppress(EngineError):  # what keeps it from being noted is told by what follows
+                await self._engine.apply([Command(NOTE_TIME, b"")])
+            with contextlib.suppress(FencedError):
+                await self._channels.close()
+        finally:
+            await self._engine.close()

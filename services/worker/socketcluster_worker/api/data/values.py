@@ -1,0 +1,75 @@
+"""Values and key chains as they travel to the stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from socketcluster_store_client import packing
+from socketcluster_wire.json_text import MAX_DEPTH, nest_deeper
+from socketcluster_worker.errors import NotSerializableError
+
+Keys: TypeAlias = str | int | Sequence[str | int]
+"""A key, or a chain of keys from the outermost to the innermost; an integer is an index into a list."""
+
+FALSE = b"\xc2"
+TRUE = b"\xc3"
+
+MAX_PACKED_DEPTH = MAX_DEPTH + 4
+"""Lists and dicts in each other: what clients may send, and what is put around it on its way."""
+
+_PLAIN = frozenset((str, bytes, int, float, bool, type(None)))
+_NO_HEADS = bytes(code for code in range(256) if not (0x80 <= code <= 0x9F or 0xDC <= code <= 0xDF))
+"""The bytes that begin no list or map in MessagePack; texts in ASCII have no others."""
+
+NO_DATA = packing.pack(msgspec.msgpack.Ext(0, b""))
+"""The packed message of a channel that has no data, which is not the same as null; no client's data give this."""
+
+
+def pack(value: Any) -> bytes:
+    """Return a value as MessagePack.
+
+    Raises:
+        NotSerializableError: it has no such form, or is nested deeper than everybody can read.
+    """
+    try:
+        packed = packing.pack(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise NotSerializableError(str(error)) from None
+    if len(packed) > MAX_PACKED_DEPTH and type(value) not in _PLAIN and _is_deep(packed):
+        raise NotSerializableError(f"it is nested deeper than {MAX_PACKED_DEPTH} lists and dicts")
+    return packed
+
+
+def _is_deep(packed: bytes) -> bool:
+    if len(packed.translate(None, _NO_HEADS)) <= MAX_PACKED_DEPTH:
+        return False
+    try:
+        return nest_deeper((unpack(packed),), MAX_PACKED_DEPTH)
+    except RecursionError:
+        return True
+
+
+unpack = packing.unpack
+"""Returns the value of MessagePack data."""
+
+
+def pack_message(data: Any) -> bytes:
+    """Return what is published to a channel as MessagePack; ``msgspec.UNSET``: a message without data.
+
+    Raises:
+        NotSerializableError: it has no such form, or is nested deeper than everybody can read.
+    """
+    return NO_DATA if data is msgspec.UNSET else pack(data)
+
+
+def unpack_message(packed: bytes, missing: Any = None) -> Any:
+    """Return the data of a channel's message, ``missing`` if there are none."""
+    return missing if packed == NO_DATA else unpack(packed)
+
+
+def chain_of(keys: Keys) -> list[str]:
+    """Return a key chain as it is written."""
+    return [str(keys)] if isinstance(keys, str | int) else [str(key) for key in keys]

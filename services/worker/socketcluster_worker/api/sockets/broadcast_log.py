@@ -1,0 +1,142 @@
+"""What was broadcast of late, so that a client that comes back can be sent what it missed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from socketcluster_worker.api.data.values import pack, unpack
+from socketcluster_worker.api.sockets.broadcast import Emission
+
+if TYPE_CHECKING:
+    from socketcluster_worker.api.sockets.broadcast import Broadcast
+    from socketcluster_worker.api.sockets.socket import Socket
+
+Position: TypeAlias = tuple[int, int]
+"""The store's epoch and offset: the order of the broadcasts of a namespace, the same on every worker."""
+
+MAX_ENTRIES = 10_000
+"""Broadcasts of a namespace that are kept, whatever their age."""
+MAX_BYTES = 16 * 1024 * 1024
+"""Bytes that a namespace's broadcasts may take, whatever their age."""
+ENTRY_BYTES = 500
+"""Bytes that one takes beside its event, its arguments and the rooms it is for, more or less."""
+ROOM_BYTES = 150
+"""Bytes that a room takes beside its name, more or less."""
+HEAR_TIMEOUT = 1.0
+"""Seconds for which a position that another worker has heard already is waited for."""
+
+
+def write_position(position: Position) -> str:
+    """Return the offset that clients are given."""
+    return f"{position[0]}-{position[1]}"
+
+
+def read_position(text: object) -> Position | None:
+    """Return what ``write_position`` wrote, ``None`` if it is anything else."""
+    if not isinstance(text, str) or len(text) > 40:
+        return None
+    epoch, _, offset = text.partition("-")
+    return (int(epoch), int(offset)) if epoch.isdecimal() and offset.isdecimal() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One broadcast."""
+
+    position: Position
+    choice: Broadcast
+    packed: bytes
+    """The event and its arguments."""
+    at: float
+
+    def is_for(self, socket: Socket) -> bool:
+        """Would the socket have got it?"""
+        rooms = socket.rooms
+        chosen = self.choice.rooms
+        return (chosen is None or not rooms.isdisjoint(chosen)) and rooms.isdisjoint(self.choice.excepted)
+
+    def emission(self) -> Emission:
+        """Return what is sent to a client that missed it."""
+        event, args = unpack(self.packed)
+        return Emission(event, tuple(args), write_position(self.position))
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes, more or less."""
+        named = *(self.choice.rooms or ()), *self.choice.excepted
+        return ENTRY_BYTES + len(self.packed) + sum(ROOM_BYTES + len(room) for room in named)
+
+
+class History:
+    """The broadcasts of one namespace, as this worker heard them.
+
+    Args:
+        seconds: how long they are kept.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._entries: deque[Entry] = deque()
+        self.size = 0
+        """Bytes that are kept."""
+        self.latest: Position | None = None
+        """Where the namespace is now; ``None`` until this worker hears it."""
+        self._news: asyncio.Event | None = None  # is set at the next position, if somebody waits for one
+
+    def begin(self, position: Position) -> None:
+        """Note where the namespace is when this worker begins to hear it."""
+        if self.latest is None:
+            self.latest = position
+
+    def append(self, position: Position, choice: Broadcast, event: str, args: Sequence[Any]) -> None:
+        """Keep a broadcast; of a volatile one only that it was there."""
+        if self.latest is not None and position != (self.latest[0], self.latest[1] + 1):
+            self._clear()  # something was missed here, so nothing before it is of use
+        self._reached(position)
+        now = time.monotonic()
+        entry = Entry(position, choice, b"" if choice.is_volatile else pack((event, args)), now)
+        self._entries.append(entry)
+        self.size += entry.size
+        while (
+            self._entries[0].at < now - self._seconds or len(self._entries) > MAX_ENTRIES or self.size > MAX_BYTES
+        ) and len(self._entries) > 1:
+            self.size -= self._entries.popleft().size
+
+    def skip(self, position: Position) -> None:
+        """Note that broadcasts were not heard: nothing up to a position is known here."""
+        self._clear()
+        self._reached(position)
+
+    async def hear(self, position: Position) -> None:
+        """Wait a moment for a position that is to come: the worker that a client comes from may be ahead."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEAR_TIMEOUT):
+                while self.latest is not None and self.latest[0] == position[0] and self.latest < position:
+                    self._news = self._news or asyncio.Event()
+                    await self._news.wait()
+
+    def since(self, position: Position) -> list[Entry] | None:
+        """Return what came after a position, or ``None`` if that is not known any more."""
+        if position == self.latest:
+            return []
+        if not self._entries or position[0] != self._entries[0].position[0]:
+            return None
+        if position[1] < self._entries[0].position[1] - 1 or position > self._entries[-1].position:
+            return None
+        return [entry for entry in self._entries if entry.position > position and not entry.choice.is_volatile]
+
+    def _reached(self, position: Position) -> None:
+        self.latest = position
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    def _clear(self) -> None:
+        self._entries.clear()
+        self.size = 0

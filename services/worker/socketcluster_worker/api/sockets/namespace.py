@@ -1,0 +1,276 @@
+"""Namespaces: sets of sockets with handlers, middleware and rooms of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from asyncio import Task
+from collections.abc import Callable, Iterable, ValuesView
+from typing import TYPE_CHECKING, Any, overload
+
+from socketcluster_wire.close_codes import CloseCode
+from socketcluster_worker.api.data.values import pack, unpack
+from socketcluster_worker.api.sockets.broadcast import Broadcast, Emission
+from socketcluster_worker.api.sockets.broadcast_log import History, Position, write_position
+from socketcluster_worker.api.sockets.delivery_order import Turns
+from socketcluster_worker.api.sockets.events import Emitter, check_emitted
+from socketcluster_worker.api.sockets.middleware import M, Middleware
+from socketcluster_worker.api.sockets.recovery_states import Tickets
+from socketcluster_worker.tasks import Tasks
+
+if TYPE_CHECKING:
+    from socketcluster_worker.api.channels.exchange import Exchange
+    from socketcluster_worker.api.sockets.session import Sessions
+    from socketcluster_worker.api.sockets.socket import Socket
+
+BUS = "\0namespace\0"
+"""Begins the names of the channels on which workers tell each other of broadcasts."""
+REPLACED = "another connection took this one's place"
+
+
+class Namespace(Emitter):
+    """The sockets of one namespace; ``ws_server`` is the namespace ``/``.
+
+    Its events: ``connection(socket)`` and ``disconnect(socket, code, reason)``.
+
+    Attributes:
+        name: begins with a slash.
+        middleware: what was added by ``use``.
+        serial: does each event of a socket wait until the handlers of the one before have ended?
+    """
+
+    EVENTS = frozenset({"connection", "disconnect"})
+
+    def __init__(
+        self,
+        name: str,
+        worker_id: str,
+        sessions: Sessions,
+        exchange: Exchange,
+        tasks: Tasks,
+        *,
+        recovery_window: float = 0,
+        serial: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.serial = serial
+        self.middleware = Middleware(always_asked=("event",) if serial else ())  # whose turn it is, is asked there too
+        self.sessions = sessions
+        self.exchange = exchange
+        self._worker_id = worker_id
+        self.tasks = tasks
+        self._sockets: dict[str, Socket] = {}
+        self._rooms: dict[str, dict[Socket, None]] = {}  # a recovered socket has the id of the one before it
+        self._listening = False
+        self._recovery_window = recovery_window
+        self.history = History(recovery_window) if recovery_window else None
+        """Of the broadcasts; ``None`` where clients cannot recover."""
+        self.tickets = Tickets(sessions.client, recovery_window) if recovery_window else None
+        """What clients recover with; ``None`` where they cannot."""
+        self.turns = Turns()
+        self._late: dict[Socket, int] = {}  # those that recovered, and the last broadcast that was on its way then
+        self._origin = worker_id + secrets.token_urlsafe(9)  # another one after a restart
+
+    @property
+    def sockets(self) -> ValuesView[Socket]:
+        """The sockets that are connected to this worker."""
+        return self._sockets.values()
+
+    @overload
+    def use(self, stage: str) -> Callable[[M], M]: ...
+    @overload
+    def use(self, stage: str, function: M) -> M: ...
+    def use(self, stage: str, function: M | None = None) -> M | Callable[[M], M]:
+        """Add middleware; see :class:`~socketcluster_worker.api.sockets.middleware.Middleware`."""
+        return self.middleware.use(stage) if function is None else self.middleware.use(stage, function)
+
+    # Sending to many.
+
+    def emit(self, event: str, *args: Any) -> None:
+        """Send an event to every socket of the namespace, on whatever worker; see ``Broadcast.emit``."""
+        Broadcast(self).emit(event, *args)
+
+    def to(self, *rooms: str | Iterable[str]) -> Broadcast:
+        """Choose the members of rooms, on whatever worker."""
+        return Broadcast(self).to(*rooms)
+
+    def except_(self, *rooms: str | Iterable[str]) -> Broadcast:
+        """Choose everybody but the members of rooms."""
+        return Broadcast(self).except_(*rooms)
+
+    @property
+    def volatile(self) -> Broadcast:
+        """Choose everybody whom nothing is still waiting for."""
+        return Broadcast(self).volatile
+
+    def broadcast(self, choice: Broadcast, event: str, args: tuple[Any, ...]) -> None:
+        """Send an event to those of ``choice``: here at once, to the other workers through the store.
+
+        To clients that can recover it goes through the store here too, which gives all workers one order.
+        """
+        check_emitted(event)
+        rooms = list(choice.rooms or ())  # on its way, none stands for everybody
+        number = self.turns.sent + 1
+        packed = pack((self._origin, rooms, list(choice.excepted), choice.is_volatile, event, args, number))
+        if choice.rooms is not None and not rooms:
+            return
+        chosen = self._chosen(choice)
+        now = chosen if self.history is None else [socket for socket in chosen if not socket.is_recoverable]
+        self._deliver(now, Emission(event, args), volatile=choice.is_volatile)
+        sent = self.exchange.publish_inside(BUS + self.name, packed)
+        if self.history is not None:
+            self.turns.begin([socket for socket in chosen if socket.is_recoverable], sent)
+
+    def take_place(self, socket: Socket) -> None:
+        """End the connection that a socket recovered from, if it is open on another worker still."""
+        told = (self._origin, [socket.id], (), True, None, (socket.recoveries,), 0)
+        self.exchange.publish_inside(BUS + self.name, pack(told))
+
+    def _deliver(self, sockets: Iterable[Socket], emission: Emission, *, volatile: bool) -> None:
+        for socket in sockets:
+            try:
+                socket.emit_shared(emission, volatile=volatile)
+            except Exception as error:  # all the others get it
+                self.tasks.unreachable(socket.protocol, emission.event, error)
+
+    def _chosen(self, choice: Broadcast) -> list[Socket]:
+        if choice.rooms is None:
+            found: Iterable[Socket] = self._sockets.values()
+        else:
+            found = self._members(choice.rooms)
+        excepted = self._members(choice.excepted) if choice.excepted else ()
+        return [socket for socket in found if socket not in excepted] if excepted else list(found)
+
+    def _members(self, rooms: Iterable[str]) -> dict[Socket, None]:
+        found: dict[Socket, None] = {}
+        for room in rooms:
+            own = self._sockets.get(room)
+            if own is not None:
+                found[own] = None
+            found.update(self._rooms.get(room, {}))
+        return found
+
+    def _heard(self, packed: bytes, position: Position) -> None:
+        """Take a broadcast from the store."""
+        origin, rooms, excepted, is_volatile, event, args, number = unpack(packed)
+        choice = Broadcast(self, frozenset(rooms) or None, frozenset(excepted), is_volatile)
+        own = origin == self._origin
+        if event is None:
+            self._place_taken(rooms[0], args[0])
+        elif self.history is None and not own:
+            self._deliver(self._chosen(choice), Emission(event, tuple(args)), volatile=is_volatile)
+        if self.history is None:
+            return
+        self.history.append(position, choice, event, args)
+        self.turns.reached(position)
+        if event is None:
+            return
+        emission = Emission(event, tuple(args), None if is_volatile else write_position(position))
+        self._deliver(self._recipients(choice, number) if own else self._chosen(choice), emission, volatile=is_volatile)
+        if own:
+            self.turns.end(number)
+
+    def _recipients(self, choice: Broadcast, number: int) -> list[Socket]:
+        """Return who is to get a broadcast of this worker's own here, and did not get it at once."""
+        found = self.turns.recipients(number)
+        if found is None:  # the store's answer was given up, and yet the store has carried it out
+            return [socket for socket in self._chosen(choice) if socket.is_recoverable]
+        late: list[Socket] = []
+        if self._late:
+            self._late = {socket: last for socket, last in self._late.items() if last >= number and socket.connected}
+            late = [socket for socket in self._chosen(choice) if socket in self._late]
+        return [*found, *late]
+
+    def _place_taken(self, socket_id: str, recoveries: int) -> None:
+        former = self._sockets.get(socket_id)
+        if former is not None and former.recoveries < recoveries:
+            former.disconnect(CloseCode.REPLACED, REPLACED)
+
+    def _missed(self, position: Position) -> None:
+        if self.history is not None:
+            self.history.skip(position)
+            self.turns.reached(position, missed=True)
+
+    # Rooms; for the sockets.
+
+    def join(self, socket: Socket, room: str) -> None:
+        """Make a socket a member of a room, once it is let in."""
+        if socket.is_in:
+            self._rooms.setdefault(room, {})[socket] = None
+
+    def leave(self, socket: Socket, room: str) -> None:
+        """End a socket's membership of a room."""
+        members = self._rooms.get(room, {})
+        members.pop(socket, None)
+        if not members:
+            self._rooms.pop(room, None)
+
+    # Coming and going; for the protocols.
+
+    def listen(self) -> asyncio.Future[bytes] | None:
+        """Hear the broadcasts of the other workers; once is enough. The result, if any, tells that it has begun."""
+        if self._listening:
+            return None
+        self._listening = True
+        return self.exchange.listen_inside(BUS + self.name, self._heard, self._missed, self._begun)
+
+    def _begun(self, position: Position) -> None:
+        if self.history is not None:
+            self.history.begin(position)
+
+    def connected(self, socket: Socket) -> None:
+        """Let a socket in, in the place of one that it recovered from; until now nothing reached it."""
+        self.listen()
+        former = self._sockets.get(socket.id)
+        if former is not None:
+            former.disconnect(CloseCode.REPLACED, REPLACED)
+        self._sockets[socket.id] = socket
+        socket.let_in()
+        if socket.recovered and self.turns.sent > self.turns.heard:
+            self._late[socket] = self.turns.sent
+        self.sessions.add(socket)
+        self.run_all("connection", (socket,), socket)
+
+    def disconnected(self, socket: Socket, code: int, reason: str) -> None:
+        """Note that a socket is gone; of one that was never let in there is nothing here."""
+        if not socket.is_in:
+            return
+        socket.is_in = False
+        if self._sockets.get(socket.id) is socket:  # else another one took its place
+            del self._sockets[socket.id]
+        for room in socket.joined:
+            self.leave(socket, room)
+        self.exchange.discard_all(socket)
+        self.sessions.discard(socket)
+        for handler in socket.handlers("disconnect"):
+            self.run_for(socket, handler.call, ((code, reason),), "a handler of a socket's 'disconnect'")
+        self.run_all("disconnect", (socket, code, reason), socket)
+
+    def run_all(self, event: str, args: tuple[Any, ...], socket: Socket | None = None) -> None:
+        """Call every handler of one of the namespace's own events; for a socket, they are part of what it has begun."""
+        for handler in self.handlers(event):
+            self.run_for(socket, handler.call, (args,), f"a handler of {event!r}")
+
+    def run_for(self, socket: Socket | None, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
+        """Call a plain or async function in the background, as a part of what a socket's client has begun."""
+        task = self.tasks.run(function, args, what)
+        if task is not None and socket is not None:
+            socket.begun(task)
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> Task[Any] | None:
+        """Call a plain or async function in the background; return its task unless it has ended."""
+        return self.tasks.run(function, args, what)
+
+    @property
+    def running(self) -> int:
+        """How many async functions are running on this worker."""
+        return len(self.tasks)
+
+    async def run_and_wait(self, function: Callable[..., Any], args: tuple[Any, ...], what: str) -> None:
+        """Call a plain or async function and wait for its end."""
+        await self.tasks.run_and_wait(function, args, what)
+
+    def handler_failed(self, error: BaseException, where: str) -> None:
+        """Report what a handler raised."""
+        self.tasks.report(error, where)

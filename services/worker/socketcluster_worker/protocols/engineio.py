@@ -1,0 +1,127 @@
+"""Engine.IO alone: each message is the event ``message``, in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from socketcluster_wire.close_codes import CloseCode
+from socketcluster_wire.socketcluster import CallId
+from socketcluster_worker.api.sockets.broadcast import Emission
+from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.socket import Socket
+from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
+from socketcluster_worker.errors import EventError, NotSerializableError
+from socketcluster_worker.protocols.context import Context
+from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.ending import Ending
+from socketcluster_worker.protocols.intake import Intake
+
+MESSAGE = "message"
+_CARRIED = (str, bytes, bytearray, memoryview)
+
+
+class PlainPeer:
+    """One connection that carries messages without form: texts and bytes.
+
+    An event other than ``message`` has no form here, and is left out; so is a channel's message. A call cannot be made.
+    """
+
+    protocol = "engine.io"
+
+    def __init__(self, connection: Connection, context: Context, handshake: Handshake, session_id: str) -> None:
+        self._connection = connection
+        self._namespace = context.server
+        self._socket = Socket(
+            context.identity.new_id(),
+            context.server.sessions.get(session_id),
+            context.server,
+            handshake,
+            self,
+            ack_timeout=context.timing.ack_timeout,
+        )
+        self._intake = Intake(connection)
+        self._dispatch = Dispatch(context.server, self._socket, self, self._intake)
+        # The transport sends its own opening first.
+        asyncio.get_running_loop().call_soon(self._open)
+
+    def _open(self) -> None:
+        if self._namespace.middleware.active("handshake"):
+            self._namespace.run(self._judge, (), "middleware of the stage 'handshake'")
+        else:
+            self._opened()
+
+    async def _judge(self) -> None:
+        try:
+            await self._namespace.middleware.run(Action("handshake", self._socket))
+        except Exception as error:
+            self._dispatch.raised(error, "handshake", None)
+            code = error.close_code if isinstance(error, EventError) else None
+            self._socket.disconnect(code or CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
+        else:
+            self._opened()
+
+    def _opened(self) -> None:
+        if self._socket.connected or self._socket.end_now is not None:
+            self._namespace.connected(self._socket)
+            self._dispatch.begin()
+
+    def on_message(self, message: str | bytes) -> None:
+        """Take a message from the client."""
+        self._intake.size = len(message)
+        self._dispatch.event(MESSAGE, (message,), None)
+
+    def on_close(self, code: int, reason: str) -> None:
+        """Learn that the connection has ended."""
+        tell = partial(self._namespace.disconnected, self._socket, code, reason)
+        if self._connection.ended_by_client:
+            self._dispatch.end(Ending(self._socket, tell).come)
+        else:
+            self._socket.connected = False
+            tell()
+
+    @property
+    def writable(self) -> bool:
+        """Is nothing waiting to be sent to the client?"""
+        return self._connection.writable
+
+    def emit(self, event: str, args: tuple[Any, ...]) -> None:
+        """Send a message."""
+        if event != MESSAGE:
+            return
+        for data in args:
+            if not isinstance(data, _CARRIED):  # all of them are sent, or none
+                raise NotSerializableError(f"a message is a text or bytes, not {type(data).__name__}")
+        for data in args:
+            if isinstance(data, str):
+                self._connection.send_text(data.encode())
+            else:
+                self._connection.send_binary(bytes(data))
+
+    def emit_shared(self, emission: Emission) -> None:
+        """Send a message that goes to other sockets too."""
+        self.emit(emission.event, emission.args)
+
+    def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
+        """Refuse: messages have no answers."""
+        raise NotSerializableError("a plain Engine.IO client answers no calls")
+
+    def forget(self, call_id: int) -> None:
+        """Do nothing: there are no calls."""
+
+    def respond(self, call_id: CallId, result: Any) -> None:
+        """Do nothing: there are no calls."""
+
+    def fail(self, call_id: CallId, name: str, message: str, data: object = None) -> None:
+        """Do nothing: there are no calls."""
+
+    def unhandled(self, call_id: CallId, name: str) -> None:
+        """Do nothing: there are no calls."""
+
+    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
+        """Do nothing: a client cannot subscribe."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection."""
+        self._connection.close(code, reason)
