@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -170,14 +173,74 @@ def test_every_requirement_is_pinned_by_the_constraints(path: Path) -> None:
             assert requirement.url is None, line
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / name for name in tracked() if name.endswith("/pyproject.toml")], ids=lambda path: path.parent.name
-)
+DISTRIBUTIONS = [ROOT / name for name in tracked() if name.endswith("/pyproject.toml")]
+of_each_distribution = pytest.mark.parametrize("path", DISTRIBUTIONS, ids=lambda path: path.parent.name)
+
+
+def project(path: Path) -> dict[str, Any]:
+    described: dict[str, Any] = tomllib.loads(path.read_text())["project"]
+    return described
+
+
+def declared(path: Path) -> list[Requirement]:
+    """Return all that a distribution says it needs, for its extras too."""
+    described = project(path)
+    extras = described.get("optional-dependencies", {}).values()
+    return [
+        Requirement(line)
+        for line in [*described.get("dependencies", []), *(line for extra in extras for line in extra)]
+    ]
+
+
+@of_each_distribution
 def test_every_dependency_of_a_package_is_pinned_by_the_constraints(path: Path) -> None:
-    project = tomllib.loads(path.read_text())["project"]
-    for line in project.get("dependencies", []):
-        name = canonicalize_name(Requirement(line).name)
-        assert name in pins() or name.startswith("socketcluster"), line
+    for requirement in declared(path):
+        name = canonicalize_name(requirement.name)
+        assert name in pins() or name.startswith("socketcluster"), name
+
+
+@of_each_distribution
+def test_every_import_of_a_package_is_declared_and_nothing_else(path: Path) -> None:
+    own = canonicalize_name(project(path)["name"])
+    installed = packages_distributions()  # a folder of an editable package is in none
+    needed: dict[str, set[str]] = {}
+    for file, name in imported(str(path.parent.relative_to(ROOT))):
+        package = name.partition(".")[0]
+        if package not in sys.stdlib_module_names and canonicalize_name(package) != own:
+            needed.setdefault(package, set()).add(file)
+    known = {canonicalize_name(requirement.name) for requirement in declared(path)}
+    providers = {package: {canonicalize_name(one) for one in installed.get(package, [package])} for package in needed}
+    assert {package: sorted(needed[package])[:3] for package, names in providers.items() if not names & known} == {}
+    assert known - set().union(*providers.values()) == set()
+
+
+def needed_by(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
+    """Return what is needed of others by a distribution of ours, and by those of ours that it needs."""
+    (described,) = (each for each in map(project, DISTRIBUTIONS) if canonicalize_name(each["name"]) == name)
+    lines = [
+        *described.get("dependencies", []),
+        *(line for extra in extras for line in described["optional-dependencies"][extra]),
+    ]
+    found: set[str] = set()
+    for requirement in map(Requirement, lines):
+        needs = canonicalize_name(requirement.name)
+        found |= needed_by(needs, frozenset(requirement.extras)) if needs.startswith("socketcluster") else {needs}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"), [*((service, f"socketcluster-{service}") for service in SERVICES), ("cluster", "socketcluster")]
+)
+def test_the_requirements_of_an_image_have_what_its_packages_declare(stem: str, name: str) -> None:
+    def listed(path: Path) -> set[str]:
+        found: set[str] = set()
+        for line in lines_of(path)[1:]:
+            other = line.removeprefix("-r ")
+            found |= {canonicalize_name(Requirement(line).name)} if other == line else listed(path.with_name(other))
+        return found
+
+    brought_along = {"fastapi"}  # for controllers
+    assert listed(ROOT / "requirements" / f"{stem}.txt") - brought_along == needed_by(name)
 
 
 def test_no_index_is_named() -> None:

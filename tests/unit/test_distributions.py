@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 LICENSE = ROOT / "LICENSE"
@@ -41,3 +44,30 @@ def test_each_package_of_javascript_names_the_licence(path: Path) -> None:
     assert described["license"] == "MIT"
     if "version" in described:  # it is to be given to others
         assert (path.parent / "LICENSE").read_bytes() == LICENSE.read_bytes()
+
+
+def test_all_distributions_have_one_version_and_need_each_other_in_just_that() -> None:
+    (version,) = {project(folder)["version"] for folder in DISTRIBUTIONS}
+    assert json.loads((ROOT / "clients" / "js" / "package.json").read_text())["version"] == version
+    names = {project(folder)["name"] for folder in DISTRIBUTIONS}
+    for folder in DISTRIBUTIONS:
+        described = project(folder)
+        extras = described.get("optional-dependencies", {}).values()
+        for line in [*described.get("dependencies", []), *(line for extra in extras for line in extra)]:
+            requirement = Requirement(line)
+            if requirement.name.startswith("socketcluster"):
+                assert requirement.name in names, line
+                assert str(requirement.specifier) == f"=={version}", line  # so pip installs no mix
+
+
+def test_the_stubs_get_the_libraries_that_they_were_made_for() -> None:
+    stubs = ROOT / "proto" / "socketcluster_proto" / "v1"
+    (made_for,) = {
+        re.findall(r"GRPC_GENERATED_VERSION = '(.*)'", path.read_text())[0] for path in stubs.glob("*_grpc.py")
+    }
+    (runtime,) = {
+        ".".join(re.findall(r"^    (\d+),$", path.read_text(), re.MULTILINE)) for path in stubs.glob("*_pb2.py")
+    }
+    least = {Requirement(line).name: Requirement(line).specifier for line in project(ROOT / "proto")["dependencies"]}
+    assert str(least["grpcio"]) == f">={Version(made_for)}"
+    assert str(least["protobuf"]) == f">={Version(runtime)}"
