@@ -1,6 +1,6 @@
 """The interface of an engine: what keeps the data of partitions, and what it promises.
 
-What every engine guarantees, and what ``tests/unit/store/test_engines.py`` checks:
+What every engine guarantees, and what ``tests/unit/store/test_engine.py`` checks:
 
 - *Order.* The batches of one partition are applied in the order in which ``apply`` was called, and the commands of a
   batch in their order; a command sees the effect of all before it. Nothing is promised between partitions.

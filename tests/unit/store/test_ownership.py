@@ -167,7 +167,7 @@ def copy_all(former: Path, new: Path) -> None:
 
 
 async def test_a_partition_that_was_taken_answers_nothing_more(tmp_path: Path) -> None:
-    """In memory; ``test_store_cluster`` pauses stores with LMDB, which opens a file once in a process."""
+    """In memory; ``test_main_cluster`` pauses stores with LMDB, which opens a file once in a process."""
     write = [Command(store_pb2.VERB_SET, b"s", ["k"], b"\x01")]
     read = [Command(store_pb2.VERB_GET, b"s", ["k"])]
     hung = await MemoryEngine(tmp_path, Documents(1024), store_id="hung-1").open(0)

@@ -1,6 +1,6 @@
 """What the LMDB engine has after several power cuts, each of which leaves any mixture of pages on the disk.
 
-``PAGE_MIX_SEEDS=500 pytest tests/unit/store/test_power_cuts.py`` tries more of them.
+``PAGE_MIX_SEEDS=500 pytest tests/unit/store/engines/lmdb/test_engine_power_cuts.py`` tries more of them.
 """
 
 from __future__ import annotations
