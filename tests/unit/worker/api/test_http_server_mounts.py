@@ -26,7 +26,7 @@ from socketcluster_worker import turns
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.transport.http.mounted_websocket import PIECE, MountedWebSocket
 
-CONTROLLERS = Path(__file__).parents[2] / "controllers"
+CONTROLLERS = Path(__file__).parents[3] / "controllers"
 
 
 def living(name: str, log: list[str], state: dict[str, Any] | None = None) -> FastAPI:
