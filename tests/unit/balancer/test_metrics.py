@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from support import certificates
+from support.balancer.bench import Bench
 
 from socketcluster_balancer.metrics import BalancerMetrics
 from socketcluster_runtime.tls.certificates import read_chain
-
-Bench = Any  # of conftest.py, which cannot be imported
 
 
 @pytest.fixture

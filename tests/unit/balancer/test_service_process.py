@@ -17,14 +17,8 @@ from typing import Any
 
 import pytest
 from support import certificates
-
-from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_runtime.errors import SettingsError
-
-Bench = Any  # of conftest.py, which cannot be imported
-
-SECRET = "the secret of the tests"
-PATIENCE = 60.0
+from support.balancer.bench import PATIENCE, Bench
+from support.balancer.stand_in_worker import SECRET
 
 
 class Process:
@@ -293,31 +287,6 @@ async def test_garbage_leaves_no_trace_in_the_log(bench: Bench, process: Process
     assert (await get(port)).startswith(b"HTTP/1.1 200 ")
     assert await process.exit_status(signal.SIGTERM) == 0
     assert len(process.lines) <= 5, process.lines
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        ("SOCKETCLUSTER_WORKRS", "x:1", "did you mean SOCKETCLUSTER_WORKERS?"),
-        ("SOCKETCLUSTER_WORKERS", "", "SOCKETCLUSTER_WORKERS"),
-        ("SOCKETCLUSTER_WORKERS", "worker", "not host:port"),
-        ("SOCKETCLUSTER_WORKERS", "dns:///worker", "not host:port"),
-        ("SOCKETCLUSTER_LISTEN", "8000", "not host:port"),
-        ("SOCKETCLUSTER_LISTEN", "a..b:8000", "not host:port"),
-        ("SOCKETCLUSTER_LISTEN", "0.0.0.0:80000", "80000 is no port"),
-        ("SOCKETCLUSTER_MAX_HEAD_BYTES", "100000", "SOCKETCLUSTER_MAX_HEAD_BYTES"),
-    ],
-)
-def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
-    monkeypatch.setenv("SOCKETCLUSTER_WORKERS", "worker:7100")
-    monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=said.replace("?", r"\?")):
-        BalancerSettings.load()
-
-
-def test_workers_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOCKETCLUSTER_WORKERS", "dns:///worker:7100, unix:/run/w.sock,[::1]:7100,")
-    assert BalancerSettings.load().workers == ["dns:///worker:7100", "unix:/run/w.sock", "[::1]:7100"]
 
 
 async def test_its_metrics_are_served_where_no_client_comes(bench: Bench, process: Process) -> None:

@@ -13,18 +13,15 @@ from typing import Any
 import pytest
 import structlog
 from support import certificates
+from support.balancer.bench import PATIENCE, Bench, LogLines
+from support.balancer.stand_in_worker import SECRET
 
 from socketcluster_balancer.admission import admission
 from socketcluster_balancer.admission.controller import Controller
 from socketcluster_balancer.api import Balancer, Request
 from socketcluster_balancer.errors import RefusedError
 from socketcluster_runtime.cookies import SessionCookies
-from socketcluster_runtime.errors import ControllerError
 
-Bench = Any  # of conftest.py, which cannot be imported
-
-SECRET = "the secret of the tests"
-PATIENCE = 60.0
 UPGRADE = {"upgrade": "websocket", "connection": "Upgrade"}
 
 
@@ -193,23 +190,6 @@ async def test_functions_are_asked_in_order_until_one_refuses(bench: Bench) -> N
     assert asked[3:] == ["first", "second", "third", "fourth"]
 
 
-@pytest.mark.parametrize(
-    ("status", "headers", "said"),
-    [
-        (200, {}, "status"),
-        (600, {}, "status"),
-        (True, {}, "status"),
-        ("403", {}, "status"),
-        (403, {"a b": "c"}, "no header field"),
-        (403, {"a": "b\r\nc: d"}, "no header field"),
-        (403, {"Content-Length": "9"}, "not yours"),
-    ],
-)
-def test_what_cannot_be_answered_is_an_error_where_it_is_raised(status: Any, headers: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        RefusedError(status, headers=headers)
-
-
 # Failing.
 
 
@@ -231,7 +211,7 @@ async def cancel(_request: Request) -> None:
     [fail, fail_later, cancel, lambda _: False, lambda _: True, lambda request: setattr(request, "worker", 7)],
 )
 async def test_whoever_it_fails_for_is_answered_500_and_never_let_in(
-    bench: Bench, log_lines: Callable[[int], list[str]], middleware: Callable[[Request], Any]
+    bench: Bench, log_lines: LogLines, middleware: Callable[[Request], Any]
 ) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), controller=controller(middleware))
     answer = await bench.get()
@@ -275,7 +255,7 @@ async def test_whoever_it_takes_too_long_for_is_answered_503(
     assert answer.status == 503
     assert answer.headers["retry-after"] == "1"
     assert (await bench.get(**UPGRADE)).status == 200
-    await bench.until(lambda: bench.balancer.dispatcher.admission.running == 0)
+    await bench.until(lambda: bench.running == 0)
 
 
 async def test_async_middleware_holds_nobody_else_up(bench: Bench) -> None:
@@ -304,15 +284,13 @@ async def test_only_so_many_clients_are_under_way_in_it(bench: Bench, monkeypatc
 
     await bench.start(await bench.worker("aaaaaaaa"), controller=controller(slow), controller_timeout=60)
     first = [asyncio.create_task(bench.get()) for _ in range(2)]
-    await bench.until(lambda: bench.balancer.dispatcher.admission.running == 2)
+    await bench.until(lambda: bench.running == 2)
     assert (await bench.get()).status == 503
     go_on.set()
     assert [(await each).status for each in first] == [200, 200]
 
 
-async def test_a_client_that_goes_meanwhile_disturbs_nobody(
-    bench: Bench, log_lines: Callable[[int], list[str]]
-) -> None:
+async def test_a_client_that_goes_meanwhile_disturbs_nobody(bench: Bench, log_lines: LogLines) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(_request: Request) -> None:
@@ -351,10 +329,10 @@ async def test_clients_that_stay_in_it_are_cut_off_when_the_balancer_stops(bench
     await bench.start(await bench.worker("aaaaaaaa"), controller=made, controller_timeout=60)
     async with bench.client() as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
-        await bench.until(lambda: bench.balancer.dispatcher.admission.running == 1)
+        await bench.until(lambda: bench.running == 1)
         await bench.stop(0)
         assert await reader.read() == b""
-    await bench.until(lambda: bench.balancer.dispatcher.admission.running == 0)
+    await bench.until(lambda: bench.running == 0)
 
 
 # Routing.
@@ -396,38 +374,3 @@ async def test_whoever_waits_for_one_worker_holds_up_nobody_who_waits_for_anothe
     assert not waiting[0].done()
     waiting[0].cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-
-
-# Loading.
-
-
-async def run_file(path: Path) -> Balancer:
-    made = Controller(path, Balancer("tested", "socketcluster"))
-    await made.run()
-    return made.balancer
-
-
-@pytest.mark.parametrize("kind", ["def", "async def"])
-async def test_run_may_be_plain_or_async(tmp_path: Path, kind: str) -> None:
-    source = f"{kind} run(balancer):\n    balancer.middleware('request')(print)\n"
-    path = tmp_path / "balancer_controller.py"
-    path.write_text(source)
-    assert (await run_file(path)).by_stage["request"] == (print,)
-
-
-@pytest.mark.parametrize(
-    ("source", "said"),
-    [
-        ("def run(balancer):\n    balancer.middleware('upgrad')", ":2: ValueError: there is no stage 'upgrad'"),
-        ("def run(balancer):\n    balancer.middleware('request')(7)", ":2: TypeError: middleware is a function"),
-        ("def run(balancer)\n    pass", ":1: SyntaxError: "),
-        ("pass", "no function run(balancer)"),
-    ],
-)
-async def test_what_is_wrong_with_it_is_told_with_its_line(tmp_path: Path, source: str, said: str) -> None:
-    path = tmp_path / "balancer_controller.py"
-    path.write_text(source)
-    with pytest.raises(ControllerError) as error:
-        await run_file(path)
-    assert str(error.value).startswith(str(path))
-    assert said in str(error.value)

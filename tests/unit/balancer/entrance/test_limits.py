@@ -11,15 +11,12 @@ from typing import Any
 import psutil
 import pytest
 from support import certificates
+from support.balancer.bench import PATIENCE, Bench
 
 from socketcluster_balancer.entrance import limits
 from socketcluster_balancer.entrance.limits import Limits, Refusal, address_key
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_wire.request_head import RequestHead
-
-Bench = Any  # of conftest.py, which cannot be imported
-
-PATIENCE = 60.0
 
 
 def settings(**options: Any) -> BalancerSettings:
@@ -373,7 +370,7 @@ async def test_a_head_in_tiny_pieces_is_read_again_only_when_it_may_be_complete(
     async with bench.client() as (reader, writer):
         for size in range(60, 400, 20):
             writer.write(b"GET / HTTP/1.1\r\n".ljust(60, b"x") if size == 60 else b": xxx\r\nyyyyyyyyyyyyy")
-            await bench.until(lambda size=size: [len(client.data) for client in clients] == [size])
+            await bench.until(lambda: [len(client.data) for client in clients] == [size])  # noqa: B023  # waited for at once
         writer.write(b"\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
     assert read == [60, 80, 384]

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import certificates
+from support.balancer.bench import Bench, LogLines
 
 from socketcluster_wire import proxy_protocol
-
-Bench = Any  # of conftest.py, which cannot be imported
 
 GET = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n"
 CLIENT = ["203.0.113.7", 4711]
@@ -62,7 +60,8 @@ async def test_a_header_may_come_in_pieces(bench: Bench, header: bytes) -> None:
             writer.write(everything[position : position + 1])
             await writer.drain()
             if position + 1 < len(header):
-                await bench.until(lambda seen=position + 1: read_so_far(bench) == seen)
+                seen = position + 1
+                await bench.until(lambda: read_so_far(bench) == seen)  # noqa: B023  # waited for at once
         assert b'"203.0.113.7"' in await reader.read()
 
 
@@ -107,9 +106,7 @@ async def test_tls_may_follow_the_header(bench: Bench, tmp_path: Path, header: b
     ],
     ids=["none", "cut", "endless", "version 3", "huge", "forged", "tls"],
 )
-async def test_what_is_no_header_is_closed_and_logged(
-    bench: Bench, log_lines: Callable[[int], list[str]], sent: bytes
-) -> None:
+async def test_what_is_no_header_is_closed_and_logged(bench: Bench, log_lines: LogLines, sent: bytes) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), **TRUSTED)
     async with bench.client() as (reader, writer):
         writer.write(sent)
@@ -138,9 +135,7 @@ async def test_limits_count_the_clients_and_not_the_proxy(bench: Bench) -> None:
     assert bench.balancer.counters.refused["address_socket_limit"] == 1
 
 
-async def test_a_header_that_does_not_come_is_not_waited_for(
-    bench: Bench, log_lines: Callable[[int], list[str]]
-) -> None:
+async def test_a_header_that_does_not_come_is_not_waited_for(bench: Bench, log_lines: LogLines) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), head_timeout=0.5, **TRUSTED)
     assert await answer_to(bench, b"") == b""
     assert log_lines(logging.WARNING) == []  # a connection that was opened in advance

@@ -8,18 +8,18 @@ import os
 import resource
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-Bench = Any  # of conftest.py, which cannot be imported
+from support.balancer.bench import Bench, LogLines
 
 
 def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_garbage_is_answered_400_at_once(bench: Bench, caplog: pytest.LogCaptureFixture, log_lines: Any) -> None:
+async def test_garbage_is_answered_400_at_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture, log_lines: LogLines
+) -> None:
     await bench.start(await bench.worker("aaaaaaaa"))
     for garbage in (
         b"\x16\x03\x01\x02\x00",
@@ -172,11 +172,13 @@ async def test_when_no_worker_takes_a_client_it_is_answered_503(bench: Bench) ->
     await bench.start(*workers, handoff_timeout=0.05, worker_wait=0)
     assert (await bench.get()).status == 503
     for worker in workers:
-        await bench.until(lambda worker=worker: not worker.received.empty())
+        await bench.until(lambda: not worker.received.empty())  # noqa: B023  # waited for at once
         assert worker.received.qsize() == 1
 
 
-async def test_out_of_descriptors_new_clients_are_refused_and_the_old_are_served(bench: Bench, log_lines: Any) -> None:
+async def test_out_of_descriptors_new_clients_are_refused_and_the_old_are_served(
+    bench: Bench, log_lines: LogLines
+) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), head_timeout=30)
     loop = asyncio.get_running_loop()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import certificates
+from support.balancer.bench import Bench, LogLines
 
 from socketcluster_balancer.admission.controller import Controller
 from socketcluster_balancer.api import Balancer, Request
@@ -17,8 +16,6 @@ from socketcluster_balancer.entrance.limits import NOBODY, Limits
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.trusted_proxies import SAMPLE
 from socketcluster_wire import proxy_protocol
-
-Bench = Any  # of conftest.py, which cannot be imported
 
 X_FORWARDED = {"trusted_proxies": "10.0.0.0/8, 127.0.0.1, fd00::/8", "proxy_headers": "x-forwarded"}
 FORWARDED = X_FORWARDED | {"proxy_headers": "forwarded"}
@@ -166,9 +163,7 @@ async def test_a_proxy_that_comes_by_tls(bench: Bench, tmp_path: Path) -> None:
     assert [(each.address[0], each.secure) for each in seen] == [("203.0.113.7", False), ("203.0.113.8", True)]
 
 
-async def test_a_proxy_that_is_not_believed_is_named_once_where_it_matters(
-    bench: Bench, log_lines: Callable[[int], list[str]]
-) -> None:
+async def test_a_proxy_that_is_not_believed_is_named_once_where_it_matters(bench: Bench, log_lines: LogLines) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), address_socket_limit=100)
     for _ in range(2 * SAMPLE):
         await bench.send(get("203.0.113.7"))
@@ -176,7 +171,7 @@ async def test_a_proxy_that_is_not_believed_is_named_once_where_it_matters(
 
 
 async def test_a_proxy_that_is_not_believed_matters_to_no_balancer_that_does_not_count_addresses(
-    bench: Bench, log_lines: Callable[[int], list[str]]
+    bench: Bench, log_lines: LogLines
 ) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), socket_limit=100)
     for _ in range(SAMPLE):

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from support import certificates
+from support.balancer.bench import Bench, LogLines
 
 from socketcluster_balancer.entrance import tickets
 from socketcluster_balancer.entrance.tickets import KEY_BYTES, PERIOD, TicketKeys, set_key
 from socketcluster_balancer.entrance.tls import load
-
-Bench = Any  # of conftest.py, which cannot be imported
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 
@@ -130,16 +129,16 @@ async def test_a_new_certificate_s_tickets_have_the_same_key(
     options = {"tls_cert": files.cert, "tls_key": files.key, "tls_ticket_dir": tmp_path / "tickets"}
     balancer = await bench.start(await bench.worker("aaaaaaaa"), **options)
     client = host.client(ssl.TLSVersion.TLSv1_3)
-    session = handshake(client, balancer.dispatcher.reception.context).session
+    session = handshake(client, bench.context).session
     balancer.dispatcher.reload_certificate()
-    assert handshake(client, balancer.dispatcher.reception.context, session).session_reused
+    assert handshake(client, bench.context, session).session_reused
 
 
 async def test_a_key_that_cannot_be_shared_is_said_and_hinders_nothing(
     host: Host,
     make_keys: Callable[[Clock], TicketKeys],
     tmp_path: Path,
-    log_lines: Callable[[int], list[str]],
+    log_lines: LogLines,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "tickets").write_text("in the way")

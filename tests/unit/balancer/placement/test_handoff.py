@@ -12,8 +12,9 @@ import socket
 from typing import Any
 
 import pytest
+from support.balancer.bench import Bench, LogLines, link_of
 
-Bench = Any  # of conftest.py, which cannot be imported
+from socketcluster_balancer.placement.workers import Worker
 
 
 def request(target: str = "/", body: bytes = b"", *headers: str) -> bytes:
@@ -21,9 +22,9 @@ def request(target: str = "/", body: bytes = b"", *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-def pending(worker: Any) -> int:
+def pending(worker: Worker) -> int:
     """How many clients are on their way to a worker, or wait for that."""
-    return len(worker.link._in_flight) + len(worker.link._queue)
+    return len(link_of(worker)._in_flight) + len(link_of(worker)._queue)
 
 
 async def test_a_worker_gets_the_socket_itself_and_what_was_read(bench: Bench) -> None:
@@ -155,19 +156,21 @@ async def test_a_full_handoff_socket_is_waited_for(bench: Bench) -> None:
     assert {answer.said["via"] for answer in await asyncio.gather(*clients)} == {"handoff"}
 
 
-async def test_a_client_that_a_worker_declines_goes_to_another_and_the_link_stays(bench: Bench, log_lines: Any) -> None:
+async def test_a_client_that_a_worker_declines_goes_to_another_and_the_link_stays(
+    bench: Bench, log_lines: LogLines
+) -> None:
     full, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
     balancer = await bench.start(full, other, handoff_timeout=60)
     async with bench.client() as (_, writer):
         writer.write(request("/?sid=aaaaaaaa.1", b"x")[:-1])
         known = next(worker for worker in bench.available if worker.worker_id == "aaaaaaaa")
-        await bench.until(lambda: known.link.living == 1)
+        await bench.until(lambda: link_of(known).living == 1)
         full.declines = True
         for _ in range(3):
             assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "bbbbbbbb"
             known.suspect_until = 0.0
         assert len(full.declined) == 3
-        assert len(full._links) == known.link.living == balancer.limits.connections == 1
+        assert len(full._links) == link_of(known).living == balancer.limits.connections == 1
         full.declines = False
         assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "aaaaaaaa"
         writer.write(b"x")
@@ -175,7 +178,7 @@ async def test_a_client_that_a_worker_declines_goes_to_another_and_the_link_stay
 
 
 async def test_if_all_workers_are_full_clients_are_told_at_once_and_served_when_there_is_room(
-    bench: Bench, log_lines: Any
+    bench: Bench, log_lines: LogLines
 ) -> None:
     workers = [await bench.worker(letter * 8) for letter in "ab"]
     await bench.start(*workers, worker_wait=3600)
@@ -200,7 +203,7 @@ async def test_if_all_workers_are_full_clients_are_told_at_once_and_served_when_
 
 @pytest.mark.parametrize("handoff", [True, False])
 async def test_a_balancer_without_descriptors_says_so_itself_and_blames_no_worker(
-    bench: Bench, log_lines: Any, handoff: bool
+    bench: Bench, log_lines: LogLines, handoff: bool
 ) -> None:
     worker = await bench.worker("aaaaaaaa", handoff=handoff)
     balancer = await bench.start(worker, worker_wait=3600)
@@ -228,7 +231,8 @@ async def test_a_kernel_that_passes_no_more_descriptors_costs_that_client_and_no
     await bench.start(worker, other)
     assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "aaaaaaaa"
     known = next(worker for worker in bench.available if worker.worker_id == "aaaaaaaa")
-    own = known.link._sock
+    link = link_of(known)
+    own = link._sock
 
     class Full:
         def sendmsg(self, *_: object) -> int:
@@ -237,9 +241,9 @@ async def test_a_kernel_that_passes_no_more_descriptors_costs_that_client_and_no
         def __getattr__(self, name: str) -> Any:
             return getattr(own, name)
 
-    known.link._sock = Full()
+    link._sock = Full()  # type: ignore[assignment]
     assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "bbbbbbbb"
-    known.link._sock = own
+    link._sock = own
     known.suspect_until = 0.0
     assert (await bench.get("/?sid=aaaaaaaa.1")).said["worker"] == "aaaaaaaa"
     assert len(worker._links) == 1

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any
 
 import pytest
+from support.balancer.bench import Bench, LogLines, link_of
 
 from socketcluster_balancer.placement.signs_of_life import AGAIN_WITHIN, HANG_AFTER, LOOK_INTERVAL, OwnTime, SignOfLife
-
-Bench = Any  # of conftest.py, which cannot be imported
 
 PROMISE = {"alive_every_ms": 10}
 
@@ -170,7 +168,7 @@ def test_another_process_has_a_clean_record_and_a_broken_connection_is_a_gap() -
 
 @pytest.mark.usefixtures("_impatient")
 async def test_a_worker_that_hangs_is_told_once_and_gets_no_clients_until_it_is_heard_again(
-    bench: Bench, log_lines: Any
+    bench: Bench, log_lines: LogLines
 ) -> None:
     hung, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
     balancer = await bench.start(hung, other)
@@ -189,7 +187,7 @@ async def test_a_worker_that_hangs_is_told_once_and_gets_no_clients_until_it_is_
 
 @pytest.mark.usefixtures("_impatient")
 async def test_a_worker_that_speaks_again_gets_only_clients_for_whom_there_is_no_other_until_it_is_well(
-    bench: Bench, log_lines: Any, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, log_lines: LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hung, other = await bench.worker("aaaaaaaa", reaches_stores=True), await bench.worker("bbbbbbbb")
     balancer = await bench.start(hung, other)
@@ -231,7 +229,7 @@ async def test_a_client_that_a_hung_worker_has_not_acknowledged_goes_to_another_
     hung.pause_taking()
     await bench.start(hung, other, handoff_timeout=60)
     asking = asyncio.ensure_future(bench.get("/?sid=aaaaaaaa.1"))
-    await bench.until(lambda: any(worker.link.pending for worker in bench.available))
+    await bench.until(lambda: any(link_of(worker).pending for worker in bench.available))
     await hung.tell(**PROMISE)
     assert (await asking).said["worker"] == "bbbbbbbb"
     hung.resume_taking()
@@ -245,10 +243,10 @@ async def test_what_a_hung_worker_has_taken_is_still_counted(bench: Bench) -> No
     async with bench.client() as (_, writer):
         writer.write(b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\n")
         (known,) = bench.available
-        await bench.until(lambda: known.link.living == 1)
+        await bench.until(lambda: link_of(known).living == 1)
         await hung.tell(**PROMISE)
         await bench.until(lambda: not bench.available)
-        assert balancer.limits.connections == known.link.living == 1
+        assert balancer.limits.connections == link_of(known).living == 1
         writer.write(b"x")
     await bench.until(lambda: balancer.limits.connections == 0)
 
@@ -260,7 +258,7 @@ async def test_if_all_workers_hang_clients_are_told_at_once(bench: Bench) -> Non
     for worker in hung:
         worker.pause_taking()
     asking = asyncio.ensure_future(bench.get())
-    await bench.until(lambda: any(worker.link.pending for worker in bench.available))
+    await bench.until(lambda: any(link_of(worker).pending for worker in bench.available))
     for worker in hung:
         await worker.tell(**PROMISE)
     answer = await asking  # it was given to one of them
@@ -273,7 +271,8 @@ async def test_if_all_workers_hang_clients_are_told_at_once(bench: Bench) -> Non
 
 @pytest.mark.usefixtures("_impatient")
 async def test_once_a_hung_worker_has_gone_clients_wait_for_another(bench: Bench) -> None:
-    hung = await bench.worker("aaaaaaaa", **PROMISE)
+    hung = await bench.worker("aaaaaaaa")
+    hung.set(**PROMISE)
     balancer = await bench.start(workers=[hung.address], worker_wait=3600)
     await bench.until(lambda: balancer.workers.hangs == 1)
     assert (await bench.get()).status == 503
@@ -297,7 +296,7 @@ async def test_an_acknowledgement_that_came_while_the_balancer_was_stopped_is_re
     link.send(b"\x02\x00" + taken.id.to_bytes(8, "big"))
     time.sleep(0.5)  # noqa: ASYNC251  # the balancer's timers are due when it goes on
     (known,) = bench.available
-    await bench.until(lambda: known.link.living == 1)
+    await bench.until(lambda: link_of(known).living == 1)
     assert balancer.counters.handovers_failed == 0
     worker.tell_end(taken.id)
     asking.cancel()

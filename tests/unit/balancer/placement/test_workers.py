@@ -8,10 +8,9 @@ import socket
 from typing import Any
 
 import pytest
+from support.balancer.bench import Bench, LogLines
 
 from socketcluster_balancer.placement.workers import host_of
-
-Bench = Any  # of conftest.py, which cannot be imported
 
 
 async def test_sid_and_cookie_name_the_worker(bench: Bench) -> None:
@@ -82,7 +81,7 @@ async def test_a_handoff_path_may_change(bench: Bench) -> None:
     assert (await bench.get()).said["via"] == "splice"
 
 
-async def test_a_wrong_secret_is_said(bench: Bench, log_lines: Any) -> None:
+async def test_a_wrong_secret_is_said(bench: Bench, log_lines: LogLines) -> None:
     worker = await bench.worker("aaaaaaaa", secret="another secret of 16")
     await bench.start(workers=[worker.address], worker_wait=0)
     await bench.until(lambda: any("SOCKETCLUSTER_SECRET differs" in line for line in log_lines(logging.ERROR)))
@@ -137,29 +136,3 @@ async def test_a_real_name_is_looked_up(bench: Bench) -> None:
 )
 def test_spliced_connections_go_to_the_watched_host(address: str, host: str) -> None:
     assert host_of(address) == host
-
-
-async def test_workers_are_told_whether_others_could_take_their_clients(bench: Bench) -> None:
-    one, two = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
-    await bench.start(one, two)
-    await bench.until(lambda: one.others == [False] == two.others)
-    await two.tell(reaches_stores=True)
-    await bench.until(lambda: one.others[-1])
-    assert two.others == [False]  # nothing is news there
-    await two.tell(draining=True)
-    await bench.until(lambda: not one.others[-1])
-    await two.tell(draining=False)
-    await bench.until(lambda: one.others[-1])
-    await one.tell(reaches_stores=True)
-    await bench.until(lambda: two.others[-1])
-    await two.stop_grpc()
-    await bench.until(lambda: one.others == [False, True, False, True, False])
-
-
-async def test_a_worker_without_the_tags_takes_nobodys_clients(bench: Bench) -> None:
-    one = await bench.worker("aaaaaaaa", tags=["eu"], reaches_stores=True)
-    two = await bench.worker("bbbbbbbb", tags=["eu", "big"], reaches_stores=True)
-    await bench.start(one, two)
-    await bench.until(lambda: one.others and one.others[-1])
-    await bench.until(lambda: two.others)
-    assert two.others == [False]
