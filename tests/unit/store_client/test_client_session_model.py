@@ -1,6 +1,6 @@
 """Random histories of one session's worker: sockets come and go, owners move, links break, and the session ends.
 
-A seed that fails is run alone by ``FUZZ_SEEDS=<seed> pytest tests/unit/runtime/test_session_histories.py``; a range of
+A seed that fails is run alone by ``FUZZ_SEEDS=<seed> pytest tests/unit/store_client/test_client_session_model.py``; a range of
 them by ``FUZZ_SEEDS=<first>-<last>``.
 """
 
