@@ -13,9 +13,9 @@ from support.store_processes import SECRET
 
 from history.record import Call, Ended, History, Message, Missed, Outcome, Subscribed
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import LinkError, OperationError, ResultLostError
 from socketcluster_store_client.channel_feed import Gap
 from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.errors import LinkError, OperationError, ResultLostError
 
 CHANNELS = ("kept0", "kept1", "kept2", "short0", "short1", "live0", "live1", "live2", "live3")
 SIZES = ((60, 10, 200), (25, 200, 20_000), (12, 20_000, 200_000), (3, 200_000, 900_000))

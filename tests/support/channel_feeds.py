@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from socketcluster_store_client.channel_feed import ChannelFeed, ChannelPosition, Gap, HistoryPage, Position
+from socketcluster_store_client.channel_feed import ChannelFeed, Gap
+from socketcluster_store_client.messages import ChannelPosition, HistoryPage, Position
 
 
 class Channel:

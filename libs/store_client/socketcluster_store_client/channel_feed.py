@@ -14,10 +14,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import msgspec
-
-from socketcluster_runtime.errors import LinkError, StoreUnavailableError
 from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_store_client.errors import LinkError, StoreUnavailableError
+from socketcluster_store_client.messages import ChannelPosition, HistoryPage, Position
 
 log = get_logger(__name__)
 
@@ -31,15 +30,6 @@ _LEFT_EPOCHS = 8
 """Former epochs of a channel that a feed remembers, so that it does not go back to one."""
 _MESSAGE_BYTES = 200
 """What a held message takes beside its value."""
-
-
-class Position(NamedTuple):
-    """Where somebody is in a channel."""
-
-    epoch: int
-    """Of the channel's count; 0: whatever it is."""
-    offset: int
-    """Of the newest message that was seen; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +57,6 @@ class _Held(NamedTuple):
     offset: int
     epoch: int
     link: object
-
-
-class HistoryPage(msgspec.Struct, frozen=True):
-    """An answer of a channel's history; see ``channel_log`` of the store."""
-
-    epoch: int
-    offset: int
-    """Of the channel's newest message."""
-    first: int
-    """The oldest offset that is kept."""
-    start: int
-    """The offset of the first message of the page; they are consecutive."""
-    known: bool
-    """Is the position that was asked for one of this epoch?"""
-    messages: list[bytes]
-
-
-class ChannelPosition(msgspec.Struct, frozen=True):
-    """The answer to a subscription."""
-
-    epoch: int
-    offset: int
-    first: int
 
 
 Ask = Callable[[str, Position, int], Awaitable[HistoryPage]]

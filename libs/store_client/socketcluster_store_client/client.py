@@ -13,24 +13,31 @@ from functools import partial
 from secrets import token_hex
 from time import time_ns
 
-import msgspec
-
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import (
+from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_runtime.tls.rpc_tls import RpcTls
+from socketcluster_store_client.channel_feed import ChannelFeed, Gap
+from socketcluster_store_client.errors import (
     InvalidOperationError,
     LinkError,
     SessionOverError,
     StoreUnavailableError,
     TooLargeError,
 )
-from socketcluster_runtime.logs.logging import get_logger
-from socketcluster_runtime.tls.rpc_tls import RpcTls
-from socketcluster_store_client.channel_feed import ChannelFeed, Gap, HistoryPage, Position
-from socketcluster_store_client.heard_emits import HeardEmits
+from socketcluster_store_client.held_sessions import HeardEmits
 from socketcluster_store_client.link import StoreLink
 from socketcluster_store_client.links import StoreLinks
-from socketcluster_store_client.messages import Operation, Result, decode_results
-from socketcluster_store_client.operations import described, error_of, operation_name, partition_unavailable
+from socketcluster_store_client.messages import (
+    HistoryPage,
+    HistoryRequest,
+    Operation,
+    Position,
+    Result,
+    decode_results,
+    read_history_page,
+    write_history_request,
+)
+from socketcluster_store_client.operations import described, error_of, operation_name, partition_unavailable, unanswered
 from socketcluster_store_client.reach import StoreReach
 from socketcluster_store_client.routes import ANSWERS_TELL, RENEW, Pending, Route, clock, partition_for
 from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
@@ -50,8 +57,6 @@ MAX_HISTORIES = 16
 
 _ATTACH = store_pb2.VERB_SESSION_ATTACH
 _SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
-_encode = msgspec.msgpack.Encoder().encode
-_read_page = msgspec.msgpack.Decoder(HistoryPage).decode
 
 
 class StoreClient:
@@ -308,12 +313,10 @@ class StoreClient:
         Raises:
             LinkError: as the futures of ``call``.
         """
-        request = {"limit": limit}
-        if since is not None:
-            request |= since._asdict()
+        request = HistoryRequest(limit) if since is None else HistoryRequest(limit, *since)
         async with self._histories:
-            answer = await self.call(store_pb2.VERB_CHANNEL_HISTORY, name=channel, value=_encode(request))
-        return _read_page(answer)
+            answer = await self.call(store_pb2.VERB_CHANNEL_HISTORY, name=channel, value=write_history_request(request))
+        return read_history_page(answer)
 
     # What a link tells its owner
 
@@ -481,9 +484,7 @@ class StoreClient:
             operation = pending.operation
             if silent := self._routes[operation.partition].asked_in_vain(pending, self._timeout):
                 self.reach.unanswered(silent)
-            text = f"no store answered {described(operation)} within {self._timeout:g} s"
-            name = operation_name(operation.verb)
-            self._fail(pending, StoreUnavailableError(text, operation=name, keys=operation.keys))
+            self._fail(pending, unanswered(operation, self._timeout))
 
     def _route_of(self, identifier: str) -> Route | None:
         """Return where a session or channel belongs, unless it has no proper name: its operation is refused then."""

@@ -1,11 +1,16 @@
-"""What a worker has to do with the sessions of one partition, and which of their ends it told of."""
+"""What a worker has to do with sessions: those of one partition, which of their ends it told of, and which emits."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
+
+from socketcluster_proto.v1 import store_pb2
 
 MAX_GONE = 4096
 """Sessions of a partition that are remembered to have ended unheard: the last ones."""
+MAX_HEARD = 100_000
+"""Emits that are remembered: of all workers, the last ones heard."""
 
 _HERE = 1  # there are sockets of it
 _KNOWN = 2  # a store said that it exists, and its end was not heard of
@@ -122,3 +127,23 @@ class HeldSessions:
             self._renewals[session_id] = left
         else:
             del self._renewals[session_id]
+
+
+class HeardEmits:
+    """The last emits that were heard: one may come again after a takeover, or late from a former owner."""
+
+    def __init__(self) -> None:
+        self._heard: OrderedDict[tuple[str, int], None] = OrderedDict()  # by incarnation and id, in order
+
+    def __len__(self) -> int:
+        return len(self._heard)
+
+    def is_new(self, emit: store_pb2.SessionMessage) -> bool:
+        """Was an emit not heard of before? It is from now on."""
+        key = emit.origin, emit.id
+        if key in self._heard:
+            return False
+        self._heard[key] = None
+        if len(self._heard) > MAX_HEARD:
+            self._heard.popitem(last=False)
+        return True

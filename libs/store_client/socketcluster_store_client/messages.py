@@ -1,10 +1,12 @@
-"""What workers and stores say to each other many times a second: operations and results, as MessagePack arrays.
+"""What workers and stores say to each other many times a second, as MessagePack: operations, results, their contents.
 
-A batch of them is one field of a gRPC message. The fields of a Protocol Buffers message cost as much each as a whole
-``msgspec`` structure: docs/design/store.md says what was measured.
+A batch of operations or results is one field of a gRPC message. The fields of a Protocol Buffers message cost as much
+each as a whole ``msgspec`` structure: docs/design/store.md says what was measured.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import msgspec
 
@@ -77,3 +79,65 @@ encode_results = msgspec.msgpack.Encoder().encode
 """Packs a list of ``Result``."""
 decode_results = msgspec.msgpack.Decoder(list[Result]).decode
 """Reads what ``encode_results`` packed."""
+
+
+# Channels: values of operations, and of their results
+
+
+class Position(NamedTuple):
+    """Where somebody is in a channel."""
+
+    epoch: int
+    """Of the channel's count; 0: whatever it is."""
+    offset: int
+    """Of the newest message that was seen; 0: none."""
+
+
+class Published(msgspec.Struct, frozen=True):
+    """The result of VERB_CHANNEL_PUBLISH: where the message is."""
+
+    epoch: int
+    offset: int
+
+
+class ChannelPosition(msgspec.Struct, frozen=True):
+    """The result of VERB_CHANNEL_SUBSCRIBE: where the channel is."""
+
+    epoch: int
+    """0: nothing was ever published to it, or nobody remembers."""
+    offset: int
+    """Of the newest message; 0: none."""
+    first: int
+    """Of the oldest message that is kept; ``offset + 1``: none is."""
+
+
+class HistoryRequest(msgspec.Struct, frozen=True):
+    """The value of VERB_CHANNEL_HISTORY: after which position, and at most how many messages."""
+
+    limit: int
+    epoch: int = 0
+    """0: whatever the channel's is."""
+    offset: int | None = None
+    """``None``: the newest messages are asked for."""
+
+
+class HistoryPage(msgspec.Struct, frozen=True):
+    """The result of VERB_CHANNEL_HISTORY; the messages are consecutive."""
+
+    epoch: int
+    offset: int
+    """Of the channel's newest message."""
+    first: int
+    """The oldest offset that is kept."""
+    start: int
+    """The offset of the first message here."""
+    known: bool
+    """Is the position that was asked for one of this epoch? If not, the messages are the oldest that are kept."""
+    messages: list[bytes]
+
+
+read_published = msgspec.msgpack.Decoder(Published).decode
+read_channel_position = msgspec.msgpack.Decoder(ChannelPosition).decode
+write_history_request = msgspec.msgpack.Encoder().encode
+read_history_request = msgspec.msgpack.Decoder(HistoryRequest).decode
+read_history_page = msgspec.msgpack.Decoder(HistoryPage).decode

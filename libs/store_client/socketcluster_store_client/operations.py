@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import (
+from socketcluster_store_client.errors import (
     ChainTooDeepError,
     InvalidOperationError,
     OperationError,
@@ -12,6 +12,7 @@ from socketcluster_runtime.errors import (
     ResultLostError,
     SessionOverError,
     SessionTooLargeError,
+    StoreUnavailableError,
     TooLargeError,
     TooManyChannelsError,
     UnknownProcedureError,
@@ -49,6 +50,12 @@ def error_of(operation: Operation, error: Error) -> OperationError:
     if error.code == store_pb2.Error.CODE_PROCEDURE_FAILED:
         return ProcedureError(error.message, name=error.name, operation=name, keys=operation.keys)
     return _ERRORS.get(error.code, OperationError)(error.message, operation=name, keys=operation.keys)
+
+
+def unanswered(operation: Operation, seconds: float) -> StoreUnavailableError:
+    """Return the exception for an operation that no store answered in time."""
+    text = f"no store answered {described(operation)} within {seconds:g} s"
+    return StoreUnavailableError(text, operation=operation_name(operation.verb), keys=operation.keys)
 
 
 def partition_unavailable(operation: Operation, reason: str) -> PartitionUnavailableError:

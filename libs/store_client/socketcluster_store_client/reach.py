@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_runtime.logs.conditions import Condition
 from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_store_client.errors import StoreUnavailableError
 
 log = get_logger(__name__)
 

@@ -21,9 +21,9 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logs.logging import get_logger
-from socketcluster_store_client.channel_feed import ChannelFeed, ChannelPosition
+from socketcluster_store_client.channel_feed import ChannelFeed
 from socketcluster_store_client.held_sessions import HeldSessions
-from socketcluster_store_client.messages import Operation, Result
+from socketcluster_store_client.messages import Operation, Result, read_channel_position
 from socketcluster_store_client.routing import partition_of
 from socketcluster_store_client.untold import CHANNELS, CHECKS, SESSIONS, WATCHES, State, state_of
 
@@ -57,8 +57,6 @@ _CHANNEL_VERBS = frozenset(
 )
 _encode = msgspec.msgpack.Encoder().encode
 _FALSE = _encode(False)
-read_position = msgspec.msgpack.Decoder(ChannelPosition).decode
-"""Reads the result of a subscription."""
 _decode_ids = msgspec.msgpack.Decoder(list[str]).decode
 _replace = msgspec.structs.replace
 
@@ -370,7 +368,7 @@ class Route:
         """Take the store's answer to a subscription."""
         feed = self.channels.get(channel)
         if feed is not None and feed.opening is not None and feed.opening <= operation_id:  # else it is a former feed's
-            feed.opened(read_position(position), self.sent_to)
+            feed.opened(read_channel_position(position), self.sent_to)
 
     def _renewals(self) -> Iterator[Own]:
         """Make the operations that tell a new owner what is attached and subscribed, and ask for what may be gone."""

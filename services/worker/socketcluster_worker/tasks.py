@@ -11,9 +11,9 @@ from functools import partial
 from types import CoroutineType
 from typing import Any
 
-from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.logs.throttle import Throttle
+from socketcluster_store_client.errors import StoreUnavailableError
 
 log = logging.get_logger(__name__)
 

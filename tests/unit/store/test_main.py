@@ -14,7 +14,7 @@ import pytest
 from support.disk import small_disk
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import LinkError
+from socketcluster_store_client.errors import LinkError
 
 encode = msgspec.msgpack.encode
 FILLING = "x" * 100_000

@@ -16,8 +16,8 @@ from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
-from socketcluster_runtime.errors import (
-    AddressInUseError,
+from socketcluster_runtime.errors import AddressInUseError
+from socketcluster_store_client.errors import (
     InvalidOperationError,
     StoreUnavailableError,
     TooLargeError,

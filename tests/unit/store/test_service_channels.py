@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import InvalidOperationError, TooLargeError
-from socketcluster_store_client.channel_feed import Position
+from socketcluster_store_client.errors import InvalidOperationError, TooLargeError
+from socketcluster_store_client.messages import Position
 
 encode = msgspec.msgpack.encode
 decode: Callable[[Any], Any] = msgspec.msgpack.decode

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import ChainTooDeepError, InvalidOperationError
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.watchers import GRACE, Watchers
+from socketcluster_store_client.errors import ChainTooDeepError, InvalidOperationError
 
 ENGINES = pytest.mark.parametrize("engine", ["memory", "lmdb"])
 Start = Callable[..., Any]

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.channel_feeds import Channel
 
-from socketcluster_runtime.errors import OperationError, StoreUnavailableError
 from socketcluster_store_client import channel_feed
-from socketcluster_store_client.channel_feed import ChannelPosition, Gap, Position
+from socketcluster_store_client.channel_feed import Gap
+from socketcluster_store_client.errors import OperationError, StoreUnavailableError
+from socketcluster_store_client.messages import ChannelPosition, Position
 
 steps = st.lists(
     st.one_of(

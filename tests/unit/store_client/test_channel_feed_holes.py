@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.channel_feeds import Channel
 
-from socketcluster_runtime.errors import OperationError
 from socketcluster_store_client import channel_feed
+from socketcluster_store_client.errors import OperationError
 
 
 @pytest.fixture(autouse=True)

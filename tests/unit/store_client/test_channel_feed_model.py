@@ -1,7 +1,7 @@
 """Random histories of one channel's subscriber: owners move, links break, and the words of several owners cross.
 
-A seed that fails is run alone by ``FUZZ_SEEDS=<seed> pytest tests/unit/store_client/test_channel_feed_model.py``; a range of
-them by ``FUZZ_SEEDS=<first>-<last>``.
+A seed that fails is run alone by ``FUZZ_SEEDS=<seed> pytest tests/unit/store_client/test_channel_feed_model.py``;
+a range of them by ``FUZZ_SEEDS=<first>-<last>``.
 """
 
 from __future__ import annotations

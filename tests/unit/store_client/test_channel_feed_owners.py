@@ -10,10 +10,10 @@ import pytest
 from support.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_store_client import client, untold
-from socketcluster_store_client.channel_feed import Gap, Position
-from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.channel_feed import Gap
+from socketcluster_store_client.errors import StoreUnavailableError
+from socketcluster_store_client.messages import Operation, Position
 from socketcluster_store_client.routing import partition_of
 
 NEWS = partition_of("news")

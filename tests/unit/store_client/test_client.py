@@ -15,15 +15,15 @@ import pytest
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
 from socketcluster_runtime.addresses import look_up
-from socketcluster_runtime.errors import (
+from socketcluster_runtime.errors import SettingsError
+from socketcluster_store_client import client as client_module
+from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.errors import (
     InvalidOperationError,
     OperationError,
     PartitionUnavailableError,
-    SettingsError,
     StoreUnavailableError,
 )
-from socketcluster_store_client import client as client_module
-from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.messages import Error, Operation, Result, decode_operations, encode_results
 from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
 

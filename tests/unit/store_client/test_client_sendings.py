@@ -9,8 +9,8 @@ import pytest
 from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_store_client.messages import Error, Operation, Result, encode_results
 from socketcluster_store_client.routes import clock
 from socketcluster_store_client.routing import partition_of

@@ -1,7 +1,7 @@
 """Random histories of one session's worker: sockets come and go, owners move, links break, and the session ends.
 
-A seed that fails is run alone by ``FUZZ_SEEDS=<seed> pytest tests/unit/store_client/test_client_session_model.py``; a range of
-them by ``FUZZ_SEEDS=<first>-<last>``.
+A seed that fails is run alone by ``FUZZ_SEEDS=<seed> pytest tests/unit/store_client/test_client_session_model.py``;
+a range of them by ``FUZZ_SEEDS=<first>-<last>``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from support.hand_fed import HandFed
 from support.simulated_stores import SimulatedStores, Store, tried
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import SessionOverError
 from socketcluster_store_client import untold
+from socketcluster_store_client.errors import SessionOverError
 from socketcluster_store_client.messages import Error, Operation
 from socketcluster_store_client.routing import partition_of
 

@@ -9,8 +9,8 @@ import pytest
 from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import PartitionUnavailableError
 from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.errors import PartitionUnavailableError
 from socketcluster_store_client.messages import Result
 from socketcluster_store_client.routing import partition_of
 

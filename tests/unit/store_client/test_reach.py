@@ -11,8 +11,8 @@ from support.store_links import HandLink, make_client
 from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
 
 SOON = 0.05

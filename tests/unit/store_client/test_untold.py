@@ -11,8 +11,8 @@ from support.log import written
 from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import InvalidOperationError, LinkError, StoreUnavailableError
 from socketcluster_store_client import client, untold
+from socketcluster_store_client.errors import InvalidOperationError, LinkError, StoreUnavailableError
 from socketcluster_store_client.link import StoreLink
 from socketcluster_store_client.messages import Error, Operation, Result
 from socketcluster_store_client.routes import Route

@@ -10,7 +10,7 @@ import pytest
 from support.raw import RawWebSocket
 from support.worker import Probe, RunningWorker, StartWorker
 
-from socketcluster_runtime.errors import StoreUnavailableError
+from socketcluster_store_client.errors import StoreUnavailableError
 
 PATH = "/socket.io/?EIO=4&transport=websocket"
 

@@ -11,9 +11,9 @@ import pytest
 from support.raw import RawWebSocket, frame
 from support.worker import Probe, RunningWorker, StartWorker, until
 
-from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_store_client import client as client_module
 from socketcluster_store_client import untold
+from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_worker.api.data.values import pack, unpack
 from socketcluster_worker.api.sockets.broadcast import Broadcast
 from socketcluster_worker.api.sockets.broadcast_log import History

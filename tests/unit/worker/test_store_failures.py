@@ -13,7 +13,7 @@ import structlog
 from support.passing_store import PassingStore
 from support.worker import RunningWorker, StartWorker, until
 
-from socketcluster_runtime.errors import StoreUnavailableError, TooLargeError
+from socketcluster_store_client.errors import StoreUnavailableError, TooLargeError
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.health.failures import Failures
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -17,11 +17,35 @@ from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.logs import text
 from socketcluster_runtime.logs.budget import BudgetHandler
 
-if TYPE_CHECKING:  # settings log, too
-    from socketcluster_runtime.settings import ServiceSettings
+
+class LogSettings(Protocol):
+    """What the log is told of a service: its settings, which cannot be imported here, as reading them logs, too."""
+
+    @property
+    def service(self) -> str:
+        """Which of the services it is."""
+
+    @property
+    def name(self) -> str:
+        """What its process is called."""
+
+    @property
+    def log_format(self) -> str:
+        """``text`` or ``json``."""
+
+    @property
+    def log_level(self) -> str:
+        """The least important level that is logged, if nothing else is said."""
+
+    def current_log_level(self) -> str:
+        """Return the least important level that is logged now.
+
+        Raises:
+            SettingsError: the file that says it cannot be used.
+        """
 
 
-def configure(settings: ServiceSettings) -> None:
+def configure(settings: LogSettings) -> None:
     """Send every log message of this process to standard error, in the format of ``settings``.
 
     A file of the level that cannot be used costs a warning: no service is to stay down for how much it says.
@@ -93,7 +117,7 @@ def configure(settings: ServiceSettings) -> None:
         get_logger(__name__).warning("the log's level is the one of LOG_LEVEL", error=problem, level=settings.log_level)
 
 
-def set_level(settings: ServiceSettings) -> str:
+def set_level(settings: LogSettings) -> str:
     """Log from now on what is as important as ``settings``, or the file that they name, say; return that level.
 
     Raises:

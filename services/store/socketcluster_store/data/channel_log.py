@@ -46,6 +46,7 @@ from socketcluster_store.engine import (
     KeyValue,
 )
 from socketcluster_store.errors import TooManyChannelsError
+from socketcluster_store_client.messages import ChannelPosition, HistoryPage
 from socketcluster_store_client.routing import PARTITION_COUNT
 
 OFFSET_AGE = 86_400.0
@@ -120,30 +121,6 @@ class HistoryQuery(NamedTuple):
     """0: whatever the channel's is."""
     offset: int | None
     """What comes after it is asked for; ``None``: the newest messages are."""
-
-
-class ChannelPosition(msgspec.Struct, frozen=True):
-    """Where a channel is."""
-
-    epoch: int
-    """0: nothing was ever published to it, or nobody remembers."""
-    offset: int
-    """Of the newest message; 0: none."""
-    first: int
-    """Of the oldest message that is kept; ``offset + 1``: none is."""
-
-
-class HistoryAnswer(msgspec.Struct, frozen=True):
-    """What the history has; the messages are consecutive."""
-
-    epoch: int
-    offset: int
-    first: int
-    start: int
-    """The offset of the first message here."""
-    known: bool
-    """Is the position that was asked for one of this epoch? If not, the messages are the oldest that are kept."""
-    messages: list[bytes]
 
 
 class _Meta:
@@ -349,7 +326,7 @@ def _history(kv: KeyValue, command: Command) -> bytes:
     channel = hash_of(command.keys[0])
     meta = _load(kv, channel)
     if meta is None:
-        return _encode(HistoryAnswer(0, 0, 1, 1, query.epoch == 0 and not query.offset, []))
+        return _encode(HistoryPage(0, 0, 1, 1, query.epoch == 0 and not query.offset, []))
     first = _oldest(kv, channel, meta, query.now)
     known = query.epoch in (0, meta.epoch) and (query.offset is None or query.offset <= meta.last)
     if query.offset is None:
@@ -369,7 +346,7 @@ def _history(kv: KeyValue, command: Command) -> bytes:
     if query.offset is None:
         messages.reverse()
         start = end + 1 - len(messages)
-    return _encode(HistoryAnswer(meta.epoch, meta.last, first, start, known, messages))
+    return _encode(HistoryPage(meta.epoch, meta.last, first, start, known, messages))
 
 
 def _oldest(kv: KeyValue, channel: bytes, meta: _Meta, now: float) -> int:

@@ -21,9 +21,7 @@ from socketcluster_store.clock import boot_id
 from socketcluster_store.data.channel_log import (
     MAX_IDS,
     MAX_LIMIT,
-    ChannelPosition,
     Closing,
-    HistoryAnswer,
     HistoryQuery,
     Opening,
     Publication,
@@ -46,7 +44,14 @@ from socketcluster_store.engine import (
 from socketcluster_store.errors import EngineError, InternalError, InvalidError
 from socketcluster_store.links import pack_event
 from socketcluster_store.partition.channel_troubles import ChannelTroubles
-from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.messages import (
+    ChannelPosition,
+    HistoryPage,
+    HistoryRequest,
+    Operation,
+    Published,
+    read_history_request,
+)
 
 IDLE_TIME = 300.0
 """Seconds for which the offset of a channel without history is remembered after its last subscriber."""
@@ -105,24 +110,6 @@ class _Channel(Generic[S]):
         self.subscribers: dict[S, None] = {}
 
 
-class _Published(msgspec.Struct, frozen=True):
-    """The answer to a publication."""
-
-    offset: int
-    epoch: int
-
-
-class _HistoryRequest(msgspec.Struct, frozen=True):
-    """The value of VERB_CHANNEL_HISTORY."""
-
-    limit: int
-    epoch: int = 0
-    offset: int | None = None
-
-
-_read_request = msgspec.msgpack.Decoder(_HistoryRequest).decode
-
-
 class Channels(Generic[S]):
     """The channels of one partition.
 
@@ -154,7 +141,7 @@ class Channels(Generic[S]):
         # Without subscribers and history, by the hash of the name: since when, in that order, epoch and offset
         self._idle: OrderedDict[bytes, tuple[float, int, int]] = OrderedDict()
         # In the order of their times; a dict's first key is found past all that were taken away before it
-        self._ids: OrderedDict[tuple[str, str], tuple[float, _Published]] = OrderedDict()
+        self._ids: OrderedDict[tuple[str, str], tuple[float, Published]] = OrderedDict()
         # What comes after it, below the end, was reserved: no owner before or after gives it
         self._last_epoch = 0
         self._epochs_end = 0
@@ -253,7 +240,7 @@ class Channels(Generic[S]):
             return _encode(ChannelPosition(epoch, offset, offset + 1))
         request = _request(operation)
         known = request.epoch in (0, epoch) and (request.offset is None or request.offset <= offset)
-        return _encode(HistoryAnswer(epoch, offset, offset + 1, offset + 1, known, []))
+        return _encode(HistoryPage(epoch, offset, offset + 1, offset + 1, known, []))
 
     def forget_subscribers(self) -> None:
         """Have no subscribers any more: the partition is not this store's now."""
@@ -280,7 +267,7 @@ class Channels(Generic[S]):
         channel = self._channels.get(name)
         if outcome:
             epoch, offset, is_new = read_outcome(outcome)
-            published = _Published(offset, epoch)
+            published = Published(epoch, offset)
             if not is_new:
                 return _encode(published)
         else:
@@ -290,7 +277,7 @@ class Channels(Generic[S]):
                 published = self._publish_to_nobody(name, now)
             else:
                 channel.offset += 1
-                published = _Published(channel.offset, channel.epoch)
+                published = Published(channel.epoch, channel.offset)
             if operation.message_id:
                 self._remember_id(operation, published, now)
         if channel is not None and channel.subscribers:
@@ -302,14 +289,14 @@ class Channels(Generic[S]):
                 subscriber.tell(packed)
         return _encode(published)
 
-    def _publish_to_nobody(self, name: str, now: float) -> _Published:
+    def _publish_to_nobody(self, name: str, now: float) -> Published:
         if self._idle:
             key = hash_of(name)
             if (known := self._idle.get(key)) is not None:
                 _since, epoch, offset = known
                 self._note_idle(key, now, epoch, offset + 1)
-                return _Published(offset + 1, epoch)
-        return _Published(1, self._next_epoch())  # the names that can be published to have no end
+                return Published(epoch, offset + 1)
+        return Published(self._next_epoch(), 1)  # the names that can be published to have no end
 
     def _begin(self, name: str) -> _Channel[S]:
         """Return the channel, without a history, of somebody who begins to listen."""
@@ -328,11 +315,11 @@ class Channels(Generic[S]):
         while idle[oldest := next(iter(idle))][0] < now - IDLE_TIME or len(idle) > MAX_IDLE:
             del idle[oldest]
 
-    def _published_before(self, operation: Operation, now: float) -> _Published | None:
+    def _published_before(self, operation: Operation, now: float) -> Published | None:
         found = self._ids.get((operation.name, operation.message_id))
         return found[1] if found is not None and found[0] + self._id_window > now else None
 
-    def _remember_id(self, operation: Operation, published: _Published, now: float) -> None:
+    def _remember_id(self, operation: Operation, published: Published, now: float) -> None:
         """Remember an id, and forget up to two whose time is over, so that they never become more."""
         ids = self._ids
         key = (operation.name, operation.message_id)
@@ -410,12 +397,12 @@ class Channels(Generic[S]):
 def answer_of(outcome: bytes) -> bytes:
     """Return the answer to a publication, from the outcome of its command; of one that is not known any more, zeros."""
     epoch, offset, _is_new = read_outcome(outcome) if outcome else (0, 0, False)
-    return _encode(_Published(offset, epoch))
+    return _encode(Published(epoch, offset))
 
 
-def _request(operation: Operation) -> _HistoryRequest:
+def _request(operation: Operation) -> HistoryRequest:
     try:
-        request = _read_request(operation.value)
+        request = read_history_request(operation.value)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidError(f"history of {operation.name!r}: {error}") from None
     if not 0 <= request.limit <= MAX_LIMIT or request.epoch < 0 or (request.offset is not None and request.offset < 0):

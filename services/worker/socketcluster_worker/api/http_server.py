@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from socketcluster_runtime.errors import SessionOverError
+from socketcluster_store_client.errors import SessionOverError
 from socketcluster_worker.api.sockets.events import Emitter, Handler
 
 

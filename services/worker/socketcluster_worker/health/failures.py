@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from socketcluster_runtime.errors import LinkError, StoreUnavailableError
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.logs.conditions import Condition
+from socketcluster_store_client.errors import LinkError, StoreUnavailableError
 
 log = logging.get_logger(__name__)
 

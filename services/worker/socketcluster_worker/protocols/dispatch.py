@@ -11,8 +11,8 @@ from time import monotonic
 from types import CoroutineType
 from typing import Any, Protocol, TypeAlias
 
-from socketcluster_runtime.errors import LinkError, OperationError, StoreUnavailableError
 from socketcluster_runtime.logs import logging
+from socketcluster_store_client.errors import LinkError, OperationError, StoreUnavailableError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker import turns
 from socketcluster_worker.api.sockets.events import Handler, Serial

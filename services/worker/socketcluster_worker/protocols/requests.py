@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from socketcluster_runtime.errors import LinkError
+from socketcluster_store_client.errors import LinkError
 from socketcluster_wire import socketcluster as wire
 from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.namespace import Namespace

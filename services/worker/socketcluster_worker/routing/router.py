@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from socketcluster_runtime.cookies import SessionCookies
-from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.logs.throttle import Throttle
+from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_wire.engineio import ErrorCode, encode_payload

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from socketcluster_runtime.errors import LinkError
+from socketcluster_store_client.errors import LinkError
 from socketcluster_worker.api.sockets.session import MAX_TOKEN, Sessions
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.routing.origins import OriginPolicy

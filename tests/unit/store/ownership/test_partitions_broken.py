@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from socketcluster_runtime.errors import PartitionUnavailableError, StoreUnavailableError
 from socketcluster_runtime.sockets import descriptors
 from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.ownership import partitions
 from socketcluster_store.partition.partition import Partition
+from socketcluster_store_client.errors import PartitionUnavailableError, StoreUnavailableError
 from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
 
 Start = Callable[..., Any]

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.errors import StoreUnavailableError
 from socketcluster_store.data.channel_rules import ChannelRules, HistoryRule
 from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import Command, EnginePartition, Outcome
@@ -34,6 +33,7 @@ from socketcluster_store.partition.partition import Partition
 from socketcluster_store.service import _portions, _results
 from socketcluster_store_client import client as client_module
 from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_store_client.messages import Operation
 from socketcluster_store_client.routes import clock
 from socketcluster_store_client.routing import partition_of

@@ -8,9 +8,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
-
-from socketcluster_store_client.channel_feed import Gap, Position
+from socketcluster_store_client.channel_feed import Gap
+from socketcluster_store_client.messages import Position, read_published
 from socketcluster_worker.api.data.values import unpack_message
 from socketcluster_worker.api.sockets.broadcast_log import read_position, write_position
 from socketcluster_worker.api.sockets.events import Handler
@@ -58,14 +57,6 @@ def position_of(since: Offset | int | str) -> Position:
     return Position(getattr(since, "epoch", 0), int(since))
 
 
-class _Published(msgspec.Struct):
-    offset: int
-    epoch: int
-
-
-_read_published = msgspec.msgpack.Decoder(_Published).decode
-
-
 class Publication:
     """A publication on its way: awaiting it gives its ``Offset``, once the store has it.
 
@@ -89,7 +80,7 @@ class Publication:
         """
         self._awaited = True
         answer = yield from self._sent.__await__()
-        published = _read_published(answer)
+        published = read_published(answer)
         return Offset(published.offset, published.epoch)
 
     def __del__(self) -> None:

@@ -11,9 +11,9 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.logs import logging
-from socketcluster_store_client.channel_feed import ChannelFeed, Gap, Position
+from socketcluster_store_client.channel_feed import ChannelFeed, Gap
 from socketcluster_store_client.client import StoreClient
-from socketcluster_store_client.routes import read_position
+from socketcluster_store_client.messages import Position, read_channel_position
 from socketcluster_worker.api.channels.channel import Channel, ChannelHistory, Message, Offset, Publication, position_of
 from socketcluster_worker.api.channels.publish_out import Outbox
 from socketcluster_worker.api.channels.subscribers import Answer, Follower, Members
@@ -239,7 +239,7 @@ class Exchange(Emitter):
 
     async def _start(self, follower: Follower, subscribed: asyncio.Future[bytes], since: Position | None) -> None:
         try:
-            now = read_position(await subscribed)
+            now = read_channel_position(await subscribed)
             if not self._members.follows(follower) or follower.feed is None:
                 raise EventError("the subscription has ended meanwhile", name="BrokerError")
             if since is not None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from socketcluster_store_client.channel_feed import ChannelFeed, Gap, Position
+from socketcluster_store_client.channel_feed import ChannelFeed, Gap
+from socketcluster_store_client.messages import Position
 from socketcluster_wire import socketcluster
 from socketcluster_wire.socketcluster import Publication
 from socketcluster_worker.api.channels.publish_out import Outbox

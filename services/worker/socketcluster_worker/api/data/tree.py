@@ -11,8 +11,8 @@ from typing import Any, Literal, overload
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2 as pb
-from socketcluster_runtime.errors import InvalidOperationError, SessionOverError, UpdateConflictError
 from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.errors import InvalidOperationError, SessionOverError, UpdateConflictError
 from socketcluster_store_client.routing import PARTITION_COUNT
 from socketcluster_worker.api.data.transaction import Transaction
 from socketcluster_worker.api.data.values import FALSE, TRUE, Keys, chain_of, pack, unpack
@@ -35,8 +35,8 @@ class Tree:
     one on a longer chain decodes and encodes it too: it costs time in proportion to the size of the top-level value,
     whatever part of it is meant.
 
-    *Errors.* Every operation is awaitable, and raises a subclass of ``socketcluster_runtime.errors.LinkError`` whose
-    ``operation`` and ``keys`` say what was refused:
+    *Errors.* Every operation is awaitable, and raises a subclass of ``LinkError`` (``socketcluster_store_client``);
+    its ``operation`` and ``keys`` say what was refused:
 
     - ``StoreUnavailableError`` (a ``TimeoutError``): no store answered within ``store_timeout`` seconds; the
       operation may have been applied. ``PartitionUnavailableError``, at once: the partition cannot be opened.

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Self
 from weakref import WeakSet
 
 from socketcluster_proto.v1 import store_pb2 as pb
-from socketcluster_runtime.errors import LinkError, WatchOverflowError
 from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.errors import LinkError, WatchOverflowError
 from socketcluster_worker.api.data.values import pack, unpack
 from socketcluster_worker.tasks import Tasks
 

@@ -12,20 +12,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from socketcluster_store_client.messages import read_published
 from socketcluster_worker.api.sockets.broadcast_log import Position
 
 if TYPE_CHECKING:
     from socketcluster_worker.api.sockets.socket import Socket
-
-
-class _Published(msgspec.Struct):
-    offset: int
-    epoch: int
-
-
-_read_published = msgspec.msgpack.Decoder(_Published).decode
 
 
 class _OnItsWay:
@@ -88,7 +79,7 @@ class Turns:
         if answered.cancelled() or answered.exception() is not None:
             self.end(number)
             return
-        published = _read_published(answered.result())
+        published = read_published(answered.result())
         found.position = published.epoch, published.offset
         if found.position <= self._latest:  # and yet it was not heard
             self.end(number)

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2 as pb
-from socketcluster_runtime.errors import LinkError, StoreUnavailableError
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.logs.throttle import Throttle
 from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.errors import LinkError, StoreUnavailableError
 from socketcluster_store_client.routing import partition_of
 from socketcluster_worker.api.data.values import TRUE, pack, unpack
 from socketcluster_worker.errors import NotSerializableError

@@ -22,9 +22,9 @@ from structlog.testing import capture_logs
 from support.valkey import Server
 from support.worker import until
 
-from socketcluster_runtime.errors import LinkError
 from socketcluster_store.engines.valkey import troubles
 from socketcluster_store.engines.valkey.troubles import Cause, FewReplicasError, cause_of
+from socketcluster_store_client.errors import LinkError
 
 Line = MutableMapping[str, Any]
 SESSIONS = [f"session{number}" for number in range(200)]

@@ -14,8 +14,9 @@ import pytest
 from support.raw import RawWebSocket
 from support.worker import RunningWorker, StartWorker, until
 
-from socketcluster_runtime.errors import LinkError, TooManyChannelsError
-from socketcluster_store_client.channel_feed import Gap, Position
+from socketcluster_store_client.channel_feed import Gap
+from socketcluster_store_client.errors import LinkError, TooManyChannelsError
+from socketcluster_store_client.messages import Position
 from socketcluster_store_client.routing import PARTITION_COUNT
 from socketcluster_worker.api.channels.channel import Message, Offset
 from socketcluster_worker.api.channels.exchange import Exchange

@@ -10,7 +10,9 @@ import pytest
 from support.raw import RawWebSocket
 from support.worker import Probe, Running, RunningWorker, StartWorker, until
 
-from socketcluster_runtime.errors import (
+from socketcluster_store.__main__ import serve as serve_store
+from socketcluster_store.settings import StoreSettings
+from socketcluster_store_client.errors import (
     InvalidOperationError,
     LinkError,
     OperationError,
@@ -18,8 +20,6 @@ from socketcluster_runtime.errors import (
     ResultLostError,
     StoreUnavailableError,
 )
-from socketcluster_store.__main__ import serve as serve_store
-from socketcluster_store.settings import StoreSettings
 from socketcluster_worker.api.channels.exchange import Exchange
 from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.errors import EventError

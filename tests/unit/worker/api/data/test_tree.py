@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.worker import Running, RunningWorker, StartWorker
 
-from socketcluster_runtime.errors import (
+from socketcluster_store_client.errors import (
     ChainTooDeepError,
     CrossPartitionError,
     InvalidOperationError,

@@ -11,11 +11,7 @@ import pytest
 from support.worker import Running, RunningWorker, StartWorker
 
 from socketcluster_proto.v1 import store_pb2 as pb
-from socketcluster_runtime.errors import (
-    ChainTooDeepError,
-    InvalidOperationError,
-    WatchOverflowError,
-)
+from socketcluster_store_client.errors import ChainTooDeepError, InvalidOperationError, WatchOverflowError
 from socketcluster_worker.api.data.tree import AppTree, Tree
 from socketcluster_worker.api.data.watch import Change, Watch
 from socketcluster_worker.api.sockets.session import Session

@@ -10,7 +10,7 @@ from support.raw import HANDSHAKE, RawWebSocket, event
 from support.worker import Probe, RunningWorker, StartWorker, until
 from websockets.http11 import Response
 
-from socketcluster_runtime.errors import LinkError, SessionOverError, StoreUnavailableError
+from socketcluster_store_client.errors import LinkError, SessionOverError, StoreUnavailableError
 from socketcluster_store_client.routing import partition_of
 from socketcluster_worker.api.worker import Worker
 

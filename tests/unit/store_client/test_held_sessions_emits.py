@@ -6,11 +6,11 @@ import pytest
 from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store_client import heard_emits
+from socketcluster_store_client import held_sessions
 
 
 async def test_what_is_remembered_is_bounded_and_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heard_emits, "MAX_HEARD", 4)
+    monkeypatch.setattr(held_sessions, "MAX_HEARD", 4)
     client = make_client()
     heard: list[str] = []
     client._on_session_message = lambda _session_id, name, _value: heard.append(name)
