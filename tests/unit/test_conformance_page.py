@@ -8,12 +8,12 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "design" / "conformance.md"
-NAMED = re.compile(r"`(test_\w+)::(test_\w+)`")
+NAMED = re.compile(r"`((?:\w+/)*test_\w+)::(test_\w+)`")
 
 
 def named_in(module: str) -> set[str]:
-    """Return the tests of the module of that name."""
-    (path,) = TESTS.rglob(f"{module}.py")  # of each name there is one
+    """Return the tests of the module of that name, with as many of its folders as tell it from others."""
+    (path,) = TESTS.rglob(f"{module}.py")
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, functions)}
 
