@@ -211,7 +211,7 @@ async def handed_over(clients: int, seconds: float) -> None:
             report(name, await open_many(port, pids, count))
 
 
-async def spliced(clients: int, seconds: float, rounds: int) -> None:
+async def relayed(clients: int, seconds: float, rounds: int) -> None:
     """Measure clients whose bytes are copied, in turns with HAProxy in front of the same worker."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -258,14 +258,14 @@ async def main() -> None:
     parser.add_argument("--clients", type=int, default=18_000, help="idle ones through one balancer; default: 18000")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each round of events; default: 1.5")
     parser.add_argument("--rounds", type=int, default=6, help="of events, the servers in turn; default: 6")
-    parser.add_argument("--only", choices=("handover", "splice"), help="one half")
+    parser.add_argument("--only", choices=("handover", "relay"), help="one half")
     options = parser.parse_args()
     descriptors.raise_limit()
     say(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {descriptors.raise_limit():,} descriptors a process")
-    if options.only != "splice":
+    if options.only != "relay":
         await handed_over(options.clients, options.seconds)
     if options.only != "handover":
-        await spliced(min(options.clients, 4000), options.seconds, options.rounds)
+        await relayed(min(options.clients, 4000), options.seconds, options.rounds)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ async def who(port: int, tls: ssl.SSLContext | None = None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("header", ["send-proxy", "send-proxy-v2"])
-@pytest.mark.parametrize("handoff", ["true", "false"], ids=["handover", "splice"])
+@pytest.mark.parametrize("handoff", ["true", "false"], ids=["handover", "relay"])
 async def test_a_balancer_passes_on_what_it_is_told(tmp_path: Path, header: str, handoff: str) -> None:
     options = ("--trusted-proxies", "127.0.0.1/32", "--handoff", handoff)
     async with LocalCluster(CONTROLLER, tmp_path / "data", *options) as cluster:

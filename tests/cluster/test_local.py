@@ -1,4 +1,4 @@
-"""Shapes of a cluster of local processes: several stores and balancers, byte splicing, two applications on one host."""
+"""Shapes of a cluster of local processes: several stores and balancers, byte relays, two applications on one host."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_two_stores_and_two_balancers_share_the_work_and_survive_kills(tmp
             await browser.http.aclose()
 
 
-async def test_spliced_connections_know_their_client_and_carry_everything(tmp_path: Path) -> None:
+async def test_relayed_connections_know_their_client_and_carry_everything(tmp_path: Path) -> None:
     async with LocalCluster(CONTROLLER, tmp_path / "data", "--handoff", "false") as cluster:
         await cluster.serving_workers(at_least=2)
         async with cluster.browser() as browser:

@@ -34,5 +34,5 @@ class Counters:
     """Clients that a worker has acknowledged."""
     handovers_failed: int = 0
     """Attempts to give a client to a worker, by handover or connection, that failed."""
-    splices: int = 0
+    relays: int = 0
     """Clients whose bytes were copied."""

@@ -4,7 +4,7 @@
 
     BalancerError
     ├── WorkerUnreachableError   a worker cannot be given a client now: another one may
-    │   └── NoHandoffError       its handoff socket is not on this host: bytes can be spliced instead
+    │   └── NoHandoffError       its handoff socket is not on this host: bytes can be relayed instead
     └── NoDescriptorError        the balancer itself has no descriptor for a connection to a worker
     RefusedError                 raised by a controller's middleware: the client is answered with its status
 

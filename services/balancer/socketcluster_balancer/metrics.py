@@ -41,9 +41,9 @@ class BalancerMetrics(Collector):
             "way",
             {
                 "handover": (handed_over := sum(link.living for link in links)),
-                "spliced": dispatcher.splices,
+                "spliced": dispatcher.relays,
                 "waiting": dispatcher.waiting,
-                "arriving": max(0, balancer.limits.connections - handed_over - dispatcher.splices - dispatcher.waiting),
+                "arriving": max(0, balancer.limits.connections - handed_over - dispatcher.relays - dispatcher.waiting),
             },
         )
         yield _gauge("handovers_pending", "Handovers without acknowledgement.", "", sum(link.pending for link in links))
@@ -70,7 +70,7 @@ class BalancerMetrics(Collector):
             "clients",
             "Clients that a worker got, by the way.",
             "way",
-            {"handover": counters.handovers, "spliced": counters.splices},
+            {"handover": counters.handovers, "spliced": counters.relays},
         )
         yield _counter(
             "handovers_failed", "Attempts to give a client to a worker that failed.", "", counters.handovers_failed

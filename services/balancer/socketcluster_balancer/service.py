@@ -102,7 +102,7 @@ class Balancer:
         await self.entrance.drain(min(GRACE, timeout))
         left = max(0, end - loop.time())
         telling: asyncio.Task[None] | None = None
-        if self.dispatcher.splices or self.dispatcher.reception.clients:
+        if self.dispatcher.relays or self.dispatcher.reception.clients:
             telling = loop.create_task(end_relayed(self.workers, self.dispatcher.id, left * SPREAD))
         await self.dispatcher.drain(left)
         if telling is not None:

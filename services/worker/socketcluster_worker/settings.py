@@ -34,7 +34,7 @@ class WorkerSettings(ServiceSettings):
     control_listen: str = wiring("0.0.0.0:7100")
     """gRPC address on which balancers watch this worker."""
     http_listen: str = wiring("0.0.0.0:7200", pattern=r":\d{1,5}$")
-    """``host:port`` for spliced connections; port 0 means any."""
+    """``host:port`` for relayed connections; port 0 means any."""
     http_host: str = wiring("", max_length=255)
     """Host at which other workers reach ``http_listen``; else the one it names, or the one that stores see."""
     handoff_dir: Path | None = wiring(None)

@@ -108,8 +108,8 @@ class Bench:
         return self.balancer.dispatcher.waiting
 
     @property
-    def splices(self) -> int:
-        return self.balancer.dispatcher.splices
+    def relays(self) -> int:
+        return self.balancer.dispatcher.relays
 
     @property
     def running(self) -> int:

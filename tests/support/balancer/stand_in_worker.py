@@ -76,7 +76,7 @@ class StandInWorker(WorkerServicer):
         if handoff:
             self.listen_for_sockets()
         if http:
-            server = await asyncio.start_server(self._spliced, "127.0.0.1", 0)
+            server = await asyncio.start_server(self._relayed, "127.0.0.1", 0)
             self._stack.push_async_callback(server.wait_closed)
             self._stack.callback(server.close)
             self.status.http_port = server.sockets[0].getsockname()[1]
@@ -86,11 +86,11 @@ class StandInWorker(WorkerServicer):
         """Serve HTTP at a Unix socket, too; before it is started."""
         path = self.folder / f"{self.status.worker_id}.http"
 
-        async def spliced(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def relayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.came_by_path += 1
-            await self._spliced(reader, writer)
+            await self._relayed(reader, writer)
 
-        server = await asyncio.start_unix_server(spliced, path)
+        server = await asyncio.start_unix_server(relayed, path)
         self._stack.push_async_callback(server.wait_closed)
         self._stack.callback(server.close)
         self.status.http_path = str(path)
@@ -266,7 +266,7 @@ class StandInWorker(WorkerServicer):
             with suppress(OSError):  # the balancer has gone
                 link.send(handoff.encode_ended([taken.id]))
 
-    async def _spliced(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _relayed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         data = b""
         while (header := proxy_protocol.parse(data, self._proxy_key)) is None:
             more = await reader.read(1)
@@ -275,7 +275,7 @@ class StandInWorker(WorkerServicer):
         if self.serve is not None:
             await self.serve(reader, writer)
             return
-        await self._answer(reader, writer, via="splice", client=header.source, tls=header.tls)
+        await self._answer(reader, writer, via="relay", client=header.source, tls=header.tls)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, **known: object) -> None:
         try:

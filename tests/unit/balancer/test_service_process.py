@@ -149,7 +149,7 @@ async def refused(port: int) -> None:
 
 
 @asynccontextmanager
-async def spliced(
+async def relayed(
     bench: Bench, process: Process, tmp_path: Path, *, secure: bool
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, int]]:
     """A client whose bytes the balancer copies, to a worker that echoes lines until one says ``end``."""
@@ -185,11 +185,11 @@ async def spliced(
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_asked_to_stop_it_accepts_nobody_lets_splices_end_and_exits_with_0(
+async def test_asked_to_stop_it_accepts_nobody_lets_relays_end_and_exits_with_0(
     bench: Bench, process: Process, tmp_path: Path, secure: bool
 ) -> None:
     process.environment["SOCKETCLUSTER_DRAIN_TIMEOUT"] = "60"
-    async with spliced(bench, process, tmp_path, secure=secure) as (reader, writer, port):
+    async with relayed(bench, process, tmp_path, secure=secure) as (reader, writer, port):
         assert process.process is not None
         process.process.send_signal(signal.SIGTERM)
         await process.line("stopping")
@@ -205,11 +205,11 @@ async def test_asked_to_stop_it_accepts_nobody_lets_splices_end_and_exits_with_0
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_splices_that_do_not_end_within_drain_timeout_are_cut_off(
+async def test_relays_that_do_not_end_within_drain_timeout_are_cut_off(
     bench: Bench, process: Process, tmp_path: Path, secure: bool
 ) -> None:
     process.environment["SOCKETCLUSTER_DRAIN_TIMEOUT"] = "0.2"
-    async with spliced(bench, process, tmp_path, secure=secure) as (reader, _, _):
+    async with relayed(bench, process, tmp_path, secure=secure) as (reader, _, _):
         assert await process.exit_status(signal.SIGTERM) == 0
         with suppress(ConnectionError):
             assert await reader.read() == b""

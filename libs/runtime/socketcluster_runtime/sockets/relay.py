@@ -12,14 +12,14 @@ LINGER = 10.0
 the client has gone."""
 
 
-class Splice:
+class Relay:
     """A client's and a worker's connection; what one sends the other receives, the end included.
 
     Args:
         ended: called when both connections are closed.
     """
 
-    def __init__(self, ended: Callable[[Splice], object]) -> None:
+    def __init__(self, ended: Callable[[Relay], object]) -> None:
         self._ended = ended
         self._worker = _End(self._lost, self._hurry)
         self._client = _End(self._lost, None)  # a worker may answer a client that sends no more as late as it likes
@@ -54,7 +54,7 @@ class Splice:
             raise ConnectionResetError("the worker gave no answer")
 
     async def start(self, client: socket.socket, beginning: bytes) -> None:
-        """Send the worker ``beginning`` and copy from then on. The client's socket belongs to the splice now.
+        """Send the worker ``beginning`` and copy from then on. The client's socket belongs to the relay now.
 
         Raises:
             OSError: the client has gone; the worker's connection is closed.

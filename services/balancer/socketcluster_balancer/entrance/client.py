@@ -11,7 +11,7 @@ from socketcluster_wire.request_head import RequestHead
 
 if TYPE_CHECKING:
     from socketcluster_balancer.placement.workers import Worker
-    from socketcluster_runtime.sockets.relay import Splice
+    from socketcluster_runtime.sockets.relay import Relay
 
 
 class Client(abc.ABC):
@@ -77,9 +77,9 @@ class Client(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def go_on_in(self, splice: Splice, beginning: bytes) -> None:
-        """Give its connection to a splice, which sends the worker ``beginning`` first.
+    async def go_on_in(self, relay: Relay, beginning: bytes) -> None:
+        """Give its connection to a relay, which sends the worker ``beginning`` first.
 
         Raises:
-            OSError: it has gone; the splice is aborted.
+            OSError: it has gone; the relay is aborted.
         """

@@ -13,7 +13,7 @@ from socketcluster_balancer.entrance import responses
 from socketcluster_balancer.entrance.client import Client
 from socketcluster_balancer.entrance.limits import Refusal
 from socketcluster_balancer.entrance.reception import MAX_REFUSED, Reception
-from socketcluster_runtime.sockets.relay import Splice
+from socketcluster_runtime.sockets.relay import Relay
 from socketcluster_wire.proxy_protocol import ProxyHeader
 
 MAX_DISCARDED = 256 * 1024
@@ -43,8 +43,8 @@ class PlainClient(Client):
     def _socket_addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
         return self.sock.getpeername()[:2], self.sock.getsockname()[:2]
 
-    async def go_on_in(self, splice: Splice, beginning: bytes) -> None:
-        await splice.start(self.sock, beginning)
+    async def go_on_in(self, relay: Relay, beginning: bytes) -> None:
+        await relay.start(self.sock, beginning)
 
 
 class PlainReception(Reception[PlainClient]):

@@ -17,7 +17,7 @@ from socketcluster_balancer.entrance.reception import LINGER, Reception
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.logs.throttle import Throttle
-from socketcluster_runtime.sockets.relay import Splice
+from socketcluster_runtime.sockets.relay import Relay
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.proxy_protocol import ProxyHeader
 
@@ -68,11 +68,11 @@ class SecureClient(Client, asyncio.Protocol):
         get = self.transport.get_extra_info
         return get("peername")[:2], get("sockname")[:2]
 
-    async def go_on_in(self, splice: Splice, beginning: bytes) -> None:
+    async def go_on_in(self, relay: Relay, beginning: bytes) -> None:
         if self.transport is None or self.lost or self.transport.is_closing():
-            splice.abort()
+            relay.abort()
             raise ConnectionResetError
-        splice.adopt(self.transport, beginning)
+        relay.adopt(self.transport, beginning)
 
 
 class SecureReception(Reception[SecureClient]):

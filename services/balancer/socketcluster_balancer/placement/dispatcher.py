@@ -31,7 +31,7 @@ from socketcluster_runtime.secrets.keys import Purpose, derive_key
 from socketcluster_runtime.secrets.secret_files import secret_of
 from socketcluster_runtime.sockets.accepting import NO_DESCRIPTOR
 from socketcluster_runtime.sockets.capacity import Room
-from socketcluster_runtime.sockets.relay import Splice
+from socketcluster_runtime.sockets.relay import Relay
 from socketcluster_runtime.tls.certificates import summary
 from socketcluster_runtime.tls.expiry_watch import ExpiryWatch
 from socketcluster_runtime.trusted_proxies import TrustedProxies
@@ -93,9 +93,9 @@ class Dispatcher:
         self._connecting: set[asyncio.Task[None]] = set()
         self.id = secrets.token_bytes(8)
         """What the balancer calls itself in front of what it copies."""
-        self._splices: dict[Splice, bytes | None] = {}  # the keys of those that are counted
-        self._spliced = asyncio.Event()
-        self._spliced.set()
+        self._relays: dict[Relay, bytes | None] = {}  # the keys of those that are counted
+        self._no_relays = asyncio.Event()
+        self._no_relays.set()
         self._refused = Condition(
             log, "no worker for clients: answered 503", over="clients find a worker again: none was answered 503"
         )
@@ -106,9 +106,9 @@ class Dispatcher:
         return len(self._waiting)
 
     @property
-    def splices(self) -> int:
+    def relays(self) -> int:
         """How many clients' bytes are copied."""
-        return len(self._splices)
+        return len(self._relays)
 
     def reload_certificate(self) -> str | None:
         """Read the certificate again, for the handshakes to come; return what it is now.
@@ -196,17 +196,17 @@ class Dispatcher:
         try:
             async with asyncio.timeout(timeout):
                 await self.reception.idle()
-                await self._spliced.wait()
+                await self._no_relays.wait()
         except TimeoutError:
-            log.warning("clients were still under way and are cut off", splices=len(self._splices))
+            log.warning("clients were still under way and are cut off", splices=len(self._relays))
         self._closed = True
         if self.admission is not None:
             self.admission.close()
         for task in self._connecting:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
-        for splice in tuple(self._splices):
-            splice.abort()
+        for relay in tuple(self._relays):
+            relay.abort()
         self._waiting.clear()
         if self._retry is not None:
             self._retry.cancel()
@@ -311,12 +311,12 @@ class Dispatcher:
         task.add_done_callback(self._connected)
 
     async def _connect(self, client: Client, worker: Worker, http: tuple[str, int]) -> None:
-        splice = Splice(self._splice_ended)
+        relay = Relay(self._relay_ended)
         try:
             async with asyncio.timeout(self._settings.handoff_timeout):
-                await _reach(splice, worker, http)
+                await _reach(relay, worker, http)
         except OSError as error:  # TimeoutError is one
-            splice.abort()
+            relay.abort()
             if error.errno in NO_DESCRIPTOR:
                 self._no_descriptor(client)
             else:
@@ -324,17 +324,17 @@ class Dispatcher:
             return
         try:
             header = proxy_protocol.encode(*client.addresses(), tls=client.secure, key=self._key, balancer=self.id)
-            self._splices[splice] = None
-            self._spliced.clear()
-            await client.go_on_in(splice, header + client.data)
+            self._relays[relay] = None
+            self._no_relays.clear()
+            await client.go_on_in(relay, header + client.data)
         except OSError:  # the client has gone
-            splice.abort()
-            self._splice_ended(splice)
+            relay.abort()
+            self._relay_ended(relay)
             self.reception.release(client)
             return
-        if splice in self._splices:
-            self._splices[splice] = client.key
-            self._counters.splices += 1
+        if relay in self._relays:
+            self._relays[relay] = client.key
+            self._counters.relays += 1
             self.reception.forget(client)
         else:  # it ended meanwhile
             self.reception.release(client)
@@ -344,15 +344,15 @@ class Dispatcher:
         if not task.cancelled() and task.exception() is not None:
             log.error("a client could not be spliced", exc_info=task.exception())
 
-    def _splice_ended(self, splice: Splice) -> None:
-        key = self._splices.pop(splice, None)
+    def _relay_ended(self, relay: Relay) -> None:
+        key = self._relays.pop(relay, None)
         if key is not None:
             self._limits.leave(key)
-        if not self._splices:
-            self._spliced.set()
+        if not self._relays:
+            self._no_relays.set()
 
 
-async def _reach(splice: Splice, worker: Worker, http: tuple[str, int]) -> None:
+async def _reach(relay: Relay, worker: Worker, http: tuple[str, int]) -> None:
     """Connect to a worker; on this host a Unix socket costs half of what TCP does.
 
     Raises:
@@ -360,9 +360,9 @@ async def _reach(splice: Splice, worker: Worker, http: tuple[str, int]) -> None:
     """
     if worker.http_path:
         try:
-            await splice.connect_here(worker.http_path)
+            await relay.connect_here(worker.http_path)
         except OSError:  # its queue is full, or it listens there no more
             pass
         else:
             return
-    await splice.connect(*http)
+    await relay.connect(*http)

@@ -67,7 +67,7 @@ class Worker:
         self.http: tuple[str, int] | None = None
         self.http_path = ""
         """Where it serves HTTP at a Unix socket, if that is to be found on this host."""
-        """Where spliced connections go."""
+        """Where relayed connections go."""
         self.link: HandoffLink | None = None
         """Where sockets go; ``None`` if it takes none over."""
         self._given = 0.0

@@ -243,11 +243,11 @@ async def test_a_worker_that_tells_the_end_of_what_it_does_not_have_is_cut_off(b
     assert (await bench.get()).status == 200
 
 
-async def test_a_spliced_connection_counts_until_it_has_ended(bench: Bench) -> None:
+async def test_a_relayed_connection_counts_until_it_has_ended(bench: Bench) -> None:
     await bench.start(await bench.worker("aaaaaaaa", handoff=False), socket_limit=1)
     async with bench.client() as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nhel")
-        await bench.until(lambda: bench.splices == 1)
+        await bench.until(lambda: bench.relays == 1)
         assert (await bench.get()).status == 503
         writer.write(b"lo")
         assert b" 200 " in await reader.read()

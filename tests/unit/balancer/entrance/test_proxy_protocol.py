@@ -27,7 +27,7 @@ LOCAL = proxy_protocol.SIGNATURE + b"\x20\x00\x00\x00"
 TRUSTED = {"trusted_proxies": "10.0.0.0/8, 127.0.0.1, fd00::/8"}
 
 
-@pytest.mark.parametrize("handoff", [True, False], ids=["handover", "splice"])
+@pytest.mark.parametrize("handoff", [True, False], ids=["handover", "relay"])
 @pytest.mark.parametrize(
     ("header", "client", "tls"),
     [(V1, CLIENT, False), (V2, CLIENT, False), (V2_TLS, CLIENT, True), (V2_IPV6, ["2001:db8::7", 4711], False)],
@@ -38,13 +38,13 @@ async def test_a_worker_learns_who_the_client_is(
 ) -> None:
     await bench.start(await bench.worker("aaaaaaaa", handoff=handoff), **TRUSTED)
     said = (await bench.send(header + GET)).said
-    assert said["via"] == ("handoff" if handoff else "splice")
+    assert said["via"] == ("handoff" if handoff else "relay")
     assert said["client"] == client
     assert said["tls"] is tls
     assert said["head"] == len(GET)
 
 
-@pytest.mark.parametrize("handoff", [True, False], ids=["handover", "splice"])
+@pytest.mark.parametrize("handoff", [True, False], ids=["handover", "relay"])
 async def test_a_proxy_that_speaks_for_itself_is_the_client(bench: Bench, handoff: bool) -> None:
     await bench.start(await bench.worker("aaaaaaaa", handoff=handoff), **TRUSTED)
     for header in (LOCAL, b"PROXY UNKNOWN\r\n"):
@@ -90,7 +90,7 @@ async def test_tls_may_follow_the_header(bench: Bench, tmp_path: Path, header: b
         answer = await reader.read()
     assert b'"client": ["203.0.113.7", 4711]' in answer
     assert b'"tls": true' in answer
-    assert b'"via": "splice"' in answer
+    assert b'"via": "relay"' in answer
 
 
 @pytest.mark.parametrize(

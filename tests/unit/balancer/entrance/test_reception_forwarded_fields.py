@@ -31,7 +31,7 @@ def get(client: str, fields: str = "") -> bytes:
     return f"GET / HTTP/1.1\r\nhost: test\r\n{said}{fields}\r\n".encode()
 
 
-@pytest.mark.parametrize("handoff", [True, False], ids=["handover", "splice"])
+@pytest.mark.parametrize("handoff", [True, False], ids=["handover", "relay"])
 @pytest.mark.parametrize("options", [X_FORWARDED, FORWARDED], ids=["x", "rfc 7239"])
 async def test_the_worker_is_told_of_the_proxy_and_reads_the_fields(
     bench: Bench, handoff: bool, options: dict[str, str]
@@ -39,7 +39,7 @@ async def test_the_worker_is_told_of_the_proxy_and_reads_the_fields(
     await bench.start(await bench.worker("aaaaaaaa", handoff=handoff), **options)
     head = get("203.0.113.7", "x-forwarded-proto: https\r\n")
     said = (await bench.send(head)).said
-    assert said["via"] == ("handoff" if handoff else "splice")
+    assert said["via"] == ("handoff" if handoff else "relay")
     assert said["client"][0] == "127.0.0.1"
     assert said["tls"] is False
     assert said["head"] == len(head)

@@ -71,14 +71,14 @@ def get_blocking(port: int, context: ssl.SSLContext, session: ssl.SSLSession | N
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_client_by_tls_is_spliced_and_the_worker_knows_how_it_came(
+async def test_a_client_by_tls_is_relayed_and_the_worker_knows_how_it_came(
     bench: Bench, files: certificates.Files, version: ssl.TLSVersion
 ) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
     context = trusting(files)
     context.minimum_version = context.maximum_version = version
     answer, facts = await asyncio.to_thread(get_blocking, bench.port, context)
-    assert b'"via": "splice"' in answer
+    assert b'"via": "relay"' in answer
     assert b'"tls": true' in answer
     assert facts["alpn"] == "http/1.1"
     assert facts["version"] == ("TLSv1.2" if version is ssl.TLSVersion.TLSv1_2 else "TLSv1.3")
@@ -211,7 +211,7 @@ async def test_large_bodies_both_ways(bench: Bench, files: certificates.Files, s
         result = await client
         digest = await taken if secure_first else result
     assert digest == hashlib.sha256(body).digest()
-    await bench.until(lambda: bench.splices == 0)
+    await bench.until(lambda: bench.relays == 0)
 
 
 async def test_a_client_that_goes_takes_the_worker_s_connection_along(bench: Bench, files: certificates.Files) -> None:
@@ -232,7 +232,7 @@ async def test_a_client_that_goes_takes_the_worker_s_connection_along(bench: Ben
         assert await reader.readexactly(5) == b"hello"
     async with asyncio.timeout(PATIENCE):
         await ended.wait()
-    await bench.until(lambda: bench.splices == 0)
+    await bench.until(lambda: bench.relays == 0)
 
 
 async def test_bad_heads_are_answered(bench: Bench, files: certificates.Files) -> None:
@@ -284,7 +284,7 @@ async def test_a_new_certificate_is_for_the_clients_to_come(
     balancer = await bench.start(worker, tls_cert=files.cert, tls_key=files.key)
     async with connected(bench, trusting(files)) as (reader, writer):
         writer.write(GET)
-        await bench.until(lambda: bench.splices == 1)
+        await bench.until(lambda: bench.relays == 1)
         second = certificates.make(tmp_path, "second")
         second.cert.replace(files.cert)
         with pytest.raises(SettingsError, match="tls_key: the key does not belong"):  # it is not there yet
@@ -333,7 +333,7 @@ async def test_workers_are_told_to_end_what_is_copied_when_the_balancer_stops(
     balancer = await bench.start(worker, other, tls_cert=files.cert, tls_key=files.key)
     async with connected(bench, trusting(files)) as (reader, writer):
         writer.write(GET.replace(b"/", b"/?sid=aaaaaaaa.1", 1))
-        await bench.until(lambda: bench.splices == 1)
+        await bench.until(lambda: bench.relays == 1)
         stopping = asyncio.create_task(bench.stop(PATIENCE))
         assert await reader.read() == b"farewell"
         await stopping
@@ -363,7 +363,7 @@ async def test_a_worker_that_does_not_do_so_is_named(
     await bench.start(worker, tls_cert=files.cert, tls_key=files.key)
     async with connected(bench, trusting(files)) as (reader, writer):
         writer.write(GET)
-        await bench.until(lambda: bench.splices == 1)
+        await bench.until(lambda: bench.relays == 1)
         stopping = asyncio.create_task(bench.stop(PATIENCE))
         assert await reader.read() == b""
         await stopping

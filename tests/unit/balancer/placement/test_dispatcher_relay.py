@@ -16,30 +16,30 @@ from socketcluster_runtime.sockets import relay
 BIG = 16 * 1024 * 1024
 
 
-async def check_that_a_client_is_spliced(bench: Bench) -> None:
+async def check_that_a_client_is_relayed(bench: Bench) -> None:
     """Check that its bytes are copied, and that the worker learns its address."""
     async with bench.client() as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         text = (await reader.read()).decode()
         own = writer.get_extra_info("sockname")
-    assert '"via": "splice"' in text
+    assert '"via": "relay"' in text
     assert f'"client": ["127.0.0.1", {own[1]}]' in text
 
 
-async def test_without_a_handoff_path_on_this_host_bytes_are_spliced(bench: Bench) -> None:
+async def test_without_a_handoff_path_on_this_host_bytes_are_relayed(bench: Bench) -> None:
     worker = await bench.worker("aaaaaaaa", handoff=False, handoff_path="/nonexistent/handoff")
     await bench.start(worker)
-    await check_that_a_client_is_spliced(bench)
+    await check_that_a_client_is_relayed(bench)
 
 
 async def test_a_path_too_long_for_this_host_is_not_on_it(bench: Bench) -> None:
     await bench.start(await bench.worker("aaaaaaaa", handoff=False, handoff_path="/x" * 200))
-    assert (await bench.get()).said["via"] == "splice"
+    assert (await bench.get()).said["via"] == "relay"
 
 
 async def test_handover_can_be_switched_off(bench: Bench) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), handoff=False)
-    assert (await bench.get()).said["via"] == "splice"
+    assert (await bench.get()).said["via"] == "relay"
 
 
 async def test_a_worker_on_this_host_is_reached_without_tcp(bench: Bench) -> None:
@@ -47,23 +47,23 @@ async def test_a_worker_on_this_host_is_reached_without_tcp(bench: Bench) -> Non
     await worker.listen_at_a_path()
     await bench.start(worker, handoff=False)
     for number in (1, 2):
-        await check_that_a_client_is_spliced(bench)
+        await check_that_a_client_is_relayed(bench)
         assert worker.came_by_path == number
     worker.leave_its_path()
-    assert (await bench.get()).said["via"] == "splice"
+    assert (await bench.get()).said["via"] == "relay"
     assert worker.came_by_path == 2
 
 
 async def test_a_path_of_another_host_is_not_tried(bench: Bench) -> None:
     worker = await bench.worker("aaaaaaaa", handoff=False, http_path="/nonexistent/http")
     balancer = await bench.start(worker)
-    assert (await bench.get()).said["via"] == "splice"
+    assert (await bench.get()).said["via"] == "relay"
     assert [worker.http_path for worker in balancer.workers.available] == [""]
 
 
 async def test_the_http_host_may_be_another_one(bench: Bench) -> None:
     await bench.start(await bench.worker("aaaaaaaa", handoff=False, http_host="localhost"))
-    assert (await bench.get()).said["via"] == "splice"
+    assert (await bench.get()).said["via"] == "relay"
 
 
 async def test_a_worker_whose_port_is_closed_is_passed_over(bench: Bench) -> None:
@@ -166,7 +166,7 @@ async def test_a_client_may_end_its_half_first(bench: Bench) -> None:
         writer.write(b"GET / HTTP/1.1\r\n\r\nrest")
         writer.write_eof()
         assert await reader.read() == b"got rest"
-    await bench.until(lambda: bench.splices == 0)
+    await bench.until(lambda: bench.relays == 0)
 
 
 async def test_a_worker_may_end_its_half_first(bench: Bench) -> None:
@@ -188,7 +188,7 @@ async def test_a_worker_may_end_its_half_first(bench: Bench) -> None:
         writer.write(b"still here")
         writer.write_eof()
         assert await got == b"still here"
-    await bench.until(lambda: bench.splices == 0)
+    await bench.until(lambda: bench.relays == 0)
 
 
 async def test_a_client_that_does_not_end_after_the_worker_is_cut_off(
@@ -206,7 +206,7 @@ async def test_a_client_that_does_not_end_after_the_worker_is_cut_off(
     async with bench.client() as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         assert await reader.read() == b""
-        await bench.until(lambda: bench.splices == 0)
+        await bench.until(lambda: bench.relays == 0)
 
 
 @pytest.mark.parametrize("side", ["client", "worker"])
@@ -234,17 +234,17 @@ async def test_when_one_side_is_reset_the_other_is_closed(bench: Bench, side: st
         with suppress(OSError):
             assert await reader.read() == b""
         await ended.wait()
-    await bench.until(lambda: bench.splices == 0)
+    await bench.until(lambda: bench.relays == 0)
 
 
-async def test_hundreds_of_clients_are_spliced_at_once(bench: Bench) -> None:
+async def test_hundreds_of_clients_are_relayed_at_once(bench: Bench) -> None:
     await bench.start(await bench.worker("aaaaaaaa", handoff=False), await bench.worker("bbbbbbbb", handoff=False))
     answers = await asyncio.gather(*(bench.get() for _ in range(200)))
     assert {answer.said["worker"] for answer in answers} == {"aaaaaaaa", "bbbbbbbb"}
-    await bench.until(lambda: bench.splices == 0)
+    await bench.until(lambda: bench.relays == 0)
 
 
-async def test_splices_get_time_to_end_when_the_balancer_stops(bench: Bench) -> None:
+async def test_relays_get_time_to_end_when_the_balancer_stops(bench: Bench) -> None:
     worker = await bench.worker("aaaaaaaa", handoff=False)
     reached, may_end = asyncio.Event(), asyncio.Event()
 
@@ -267,7 +267,7 @@ async def test_splices_get_time_to_end_when_the_balancer_stops(bench: Bench) -> 
         await stopping
 
 
-async def test_a_splice_that_does_not_end_is_cut_off(bench: Bench) -> None:
+async def test_a_relay_that_does_not_end_is_cut_off(bench: Bench) -> None:
     worker = await bench.worker("aaaaaaaa", handoff=False)
     reached = asyncio.Event()
 
@@ -286,4 +286,4 @@ async def test_a_splice_that_does_not_end_is_cut_off(bench: Bench) -> None:
         await bench.stop(0.05)
         with suppress(OSError):
             assert await reader.read() == b""
-    await bench.until(lambda: bench.splices == 0)
+    await bench.until(lambda: bench.relays == 0)

@@ -78,7 +78,7 @@ async def test_a_handoff_path_may_change(bench: Bench) -> None:
     assert (await bench.get()).said["via"] == "handoff"
     await worker.tell(handoff_path="")
     await bench.until(lambda: bench.available[0].link is None)
-    assert (await bench.get()).said["via"] == "splice"
+    assert (await bench.get()).said["via"] == "relay"
 
 
 async def test_a_wrong_secret_is_said(bench: Bench, log_lines: LogLines) -> None:
@@ -134,5 +134,5 @@ async def test_a_real_name_is_looked_up(bench: Bench) -> None:
     ("address", "host"),
     [("worker:7100", "worker"), ("[::1]:7100", "::1"), ("unix:/run/worker", "127.0.0.1"), ("10.0.0.1:1", "10.0.0.1")],
 )
-def test_spliced_connections_go_to_the_watched_host(address: str, host: str) -> None:
+def test_relayed_connections_go_to_the_watched_host(address: str, host: str) -> None:
     assert host_of(address) == host

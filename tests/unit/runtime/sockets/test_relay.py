@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from socketcluster_runtime.sockets.relay import Splice
+from socketcluster_runtime.sockets.relay import Relay
 
 
 async def serve(answer: bytes | None, read: int) -> asyncio.Server:
@@ -38,36 +38,36 @@ async def read(sock: socket.socket) -> bytes:
 async def test_what_a_worker_says_before_the_client_is_there_is_not_lost() -> None:
     ended = asyncio.Event()
     async with await serve(b"full\n" * 1000, 0) as server:
-        splice = Splice(lambda _: ended.set())
-        await splice.connect("127.0.0.1", port_of(server))
-        await splice.ask(b"")
+        relay = Relay(lambda _: ended.set())
+        await relay.connect("127.0.0.1", port_of(server))
+        await relay.ask(b"")
         client, ours = socket.socketpair()
         ours.setblocking(False)
-        await splice.start(ours, b"a request")
+        await relay.start(ours, b"a request")
         assert await read(client) == b"full\n" * 1000
         await ended.wait()
 
 
-async def test_a_worker_can_be_asked_before_the_client_is_given_to_the_splice() -> None:
+async def test_a_worker_can_be_asked_before_the_client_is_given_to_the_relay() -> None:
     async with await serve(b"answer", 12) as server:
-        splice = Splice(lambda _: None)
-        await splice.connect("127.0.0.1", port_of(server))
+        relay = Relay(lambda _: None)
+        await relay.connect("127.0.0.1", port_of(server))
         client, ours = socket.socketpair()
         ours.setblocking(False)
-        asking = asyncio.ensure_future(splice.ask(b"request"))
+        asking = asyncio.ensure_future(relay.ask(b"request"))
         await asyncio.sleep(0)
         assert not asking.done()
-        splice._worker.write(b" more")
+        relay._worker.write(b" more")
         await asking
-        await splice.start(ours, b"")
+        await relay.start(ours, b"")
         assert await read(client) == b"answer"
 
 
 async def test_a_worker_that_ends_without_an_answer_is_told_of() -> None:
     ended = asyncio.Event()
     async with await serve(None, 7) as server:
-        splice = Splice(lambda _: ended.set())
-        await splice.connect("127.0.0.1", port_of(server))
+        relay = Relay(lambda _: ended.set())
+        await relay.connect("127.0.0.1", port_of(server))
         with pytest.raises(ConnectionResetError):
-            await splice.ask(b"request")
-        splice.abort()
+            await relay.ask(b"request")
+        relay.abort()

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.logs.throttle import Throttle
-from socketcluster_runtime.sockets.relay import Splice
+from socketcluster_runtime.sockets.relay import Relay
 from socketcluster_wire import proxy_protocol
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.ids import ID_LENGTH
@@ -78,7 +78,7 @@ class Forwarder:
         self._answer_timeout = answer_timeout
         self._polls = 0
         self._connecting: set[asyncio.Task[None]] = set()
-        self._splices: set[Splice] = set()
+        self._relays: set[Relay] = set()
         self._too_many = Throttle(
             lambda count: log.warning(
                 "too many requests are forwarded, others are refused", refused=count, setting="max_forwards"
@@ -91,7 +91,7 @@ class Forwarder:
     @property
     def under_way(self) -> int:
         """How many requests are being forwarded, open WebSockets included."""
-        return self._polls + len(self._connecting) + len(self._splices)
+        return self._polls + len(self._connecting) + len(self._relays)
 
     def owner_of(self, handshake: Handshake) -> Address | None:
         """Return where the worker is that a request is for; ``None`` if it is this one, or not known."""
@@ -183,40 +183,40 @@ class Forwarder:
         transport.pause_reading()
         waiting = _Waiting(transport, self._header(handshake.address, handshake.secure) + _head(b"GET", *head))
         transport.set_protocol(waiting)
-        task = asyncio.get_running_loop().create_task(self._splice(transport, waiting, owner, refuse))
+        task = asyncio.get_running_loop().create_task(self._relay(transport, waiting, owner, refuse))
         waiting.task = task
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _splice(
+    async def _relay(
         self, transport: asyncio.Transport, waiting: _Waiting, owner: Address, refuse: Callable[[], None]
     ) -> None:
-        splice = Splice(self._splices.discard)
+        relay = Relay(self._relays.discard)
         sent = b""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await splice.connect(*owner)
+                await relay.connect(*owner)
             async with asyncio.timeout(SIGN_TIMEOUT):
                 sent = waiting.beginning
-                await splice.ask(sent)
+                await relay.ask(sent)
         except OSError:
-            splice.abort()
+            relay.abort()
             self._unreachable.add()
             refuse()
         except asyncio.CancelledError:
-            splice.abort()
+            relay.abort()
             transport.abort()
             raise
         else:
-            self._splices.add(splice)
-            splice.adopt(transport, waiting.beginning[len(sent) :])
+            self._relays.add(relay)
+            relay.adopt(transport, waiting.beginning[len(sent) :])
 
     def close(self) -> None:
         """End the WebSockets that are forwarded; polling requests end by themselves."""
         for task in self._connecting:
             task.cancel()
-        for splice in tuple(self._splices):
-            splice.close()
+        for relay in tuple(self._relays):
+            relay.close()
         self._too_many.close()
         self._unreachable.close()
 
