@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command, Engine
+from socketcluster_store.engine import Engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command
 from socketcluster_store.data.channel_rules import ChannelRules, parse_rule
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command, Engine, EnginePartition
+from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import Refusal

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import CHANGES, Command, Outcome
 from socketcluster_store.data.procedures import Procedures, Store
 from socketcluster_store.data.watches import Change
-from socketcluster_store.engine import CHANGES, Command, EnginePartition, Outcome
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.errors import Refusal
 
 MAX_VALUE = 2000

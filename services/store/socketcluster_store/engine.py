@@ -17,66 +17,10 @@ What every engine guarantees, and what ``tests/unit/store/test_engine.py`` check
 from __future__ import annotations
 
 import abc
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
 
-import msgspec
-
-from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.errors import Refusal
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.ownership.membership import Membership
-
-PUT_RECORD = -1
-"""Command: keep ``value`` as the record of the session."""
-END_SESSION = -2
-"""Command: remove the session's record and its whole tree."""
-RENEW_SESSION = -6
-"""Command: move the session's whole tree, with its expiries, to the id in ``value``."""
-EXPIRE_DUE = -3
-"""Command: remove the values at key chains whose time has come, a bounded number of them."""
-CHANGES = -4
-"""Command: return what the commands before it did to watched key chains, a list of ``watches.Change``."""
-WATCHED = -5
-"""Command: return all watched key chains, a list of session id and key chain."""
-CHANNEL_POSITION = -101
-"""Command: return where a channel with a history is; see ``channel_log``."""
-OPEN_CHANNELS = -103
-"""Command: note that this process counts the channels' offsets from now on."""
-CLOSE_CHANNELS = -104
-"""Command: note that it does no more, and that a sync follows."""
-RESERVE_EPOCHS = -105
-"""Command: note that the epochs of channels below ``detail`` are this opening's."""
-EXPIRE_CHANNELS = -102
-"""Command: remove from histories what is too old, as much as one batch bears, and return when to do so next."""
-TAKE_TIME_OVER = -301
-"""Command: have the partition's clock go on from where the former owner's was, and note the time."""
-NOTE_TIME = -302
-"""Command: keep the partition's time for the next owner."""
-REMEMBER = -201
-"""Command, the last of its batch: remember which operations of a worker's process were applied; see ``applied``."""
-FORGET = -202
-"""Command: remember nothing of a worker's process any more."""
-
-
-class Command(msgspec.Struct, frozen=True, gc=False):
-    """One step of a batch."""
-
-    verb: int
-    """A data verb of the protocol, VERB_CHANNEL_PUBLISH, VERB_CHANNEL_HISTORY, or one of the numbers above."""
-    session_id: bytes
-    """Whose tree; empty: the application's own."""
-    keys: Sequence[str] = ()
-    """The key chain; of a command on a channel, its name."""
-    value: bytes = b""
-    """MessagePack; of ``PUT_RECORD``, any bytes."""
-    name: str = ""
-    """The procedure of ``VERB_RUN``."""
-    detail: object = None
-    """Of a command on a channel: what ``channel_log`` says; of ``REMEMBER`` and ``FORGET``: what ``applied`` does."""
-
-
-Outcome = bytes | Refusal
-"""What became of a command: the MessagePack of its result, or why it was not carried out."""
 
 
 class EnginePartition(abc.ABC):
@@ -215,35 +159,3 @@ class Engine(abc.ABC):
 
     async def disconnect(self) -> None:  # noqa: B027
         """Let go of what ``connect`` took; call it once, last."""
-
-
-class KeyValue(Protocol):
-    """An ordered key-value transaction: what an engine gives ``documents``."""
-
-    def get(self, key: bytes, /) -> bytes | None:
-        """Return the value at ``key``."""
-
-    def put(self, key: bytes, value: bytes, /) -> object:
-        """Set the value at ``key``, which has at most 511 bytes; a longer one fails the whole batch."""
-
-    def delete(self, key: bytes, /) -> object:
-        """Remove ``key``, if it is there."""
-
-    def scan(self, prefix: bytes, /) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the keys that begin with ``prefix``, and their values, in order; nothing may be changed meanwhile."""
-
-
-READS = frozenset(
-    (
-        store_pb2.VERB_GET,
-        store_pb2.VERB_EXISTS,
-        store_pb2.VERB_GET_ALL,
-        store_pb2.VERB_GET_RANGE,
-        store_pb2.VERB_COUNT,
-        store_pb2.VERB_GET_EXPIRY,
-        WATCHED,
-        store_pb2.VERB_CHANNEL_HISTORY,
-        CHANNEL_POSITION,
-    )
-)
-"""The verbs that change nothing."""

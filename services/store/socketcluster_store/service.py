@@ -17,8 +17,9 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime import rpc
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.sockets import descriptors
+from socketcluster_store.commands import Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.engine import Engine, EnginePartition, Outcome
+from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.links import Links, WorkerLink
 from socketcluster_store.ownership.partitions import Partitions
 from socketcluster_store.partition.channel_troubles import ChannelTroubles

@@ -12,8 +12,9 @@ import pytest
 from support.valkey import valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import END_SESSION, PUT_RECORD, RENEW_SESSION, Command, Outcome
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import END_SESSION, PUT_RECORD, RENEW_SESSION, Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command
 from socketcluster_store.engines.folder.membership import FolderMembership
 from socketcluster_store.engines.folder.partition_lock import Claims
 from socketcluster_store.engines.lmdb import files

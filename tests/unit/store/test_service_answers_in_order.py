@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 from support.worker import until
 
+from socketcluster_store.commands import Outcome
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Outcome
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.deduplication import NOT_OWNED

@@ -22,9 +22,10 @@ from typing import NamedTuple
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.engine import FORGET, READS, REMEMBER, Command, KeyValue, Outcome
+from socketcluster_store.commands import FORGET, READS, REMEMBER, Command, Outcome
+from socketcluster_store.data.channel_log import answer_of
+from socketcluster_store.data.key_value import KeyValue
 from socketcluster_store.errors import Refusal, refusal_of
-from socketcluster_store.partition.channels import PUBLISH, answer_of
 from socketcluster_store_client.messages import Operation
 
 KEPT_BYTES = 16 * 1024 * 1024
@@ -55,6 +56,7 @@ receivers, as emits do, which they are."""
 
 Result = tuple[int, int, bytes, str]
 """Id, error code or 0, result or the error's text, name of a procedure's error."""
+_PUBLISH = store_pb2.VERB_CHANNEL_PUBLISH
 _LOST = (store_pb2.Error.CODE_RESULT_LOST, b"applied before, but its result was too large to be kept", "")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[int, int, list[Result]]).decode
@@ -146,7 +148,7 @@ class Applied:
     def answer(self, operation: Operation) -> Outcome:
         """Return what became of an operation that was applied before."""
         if (found := self._results.get(operation.id)) is None:
-            return answer_of(b"") if operation.verb == PUBLISH else b""
+            return answer_of(b"") if operation.verb == _PUBLISH else b""
         _, code, result, name = found
         return refusal_of(code, result.decode(), name) if code else result
 
@@ -224,7 +226,8 @@ class Applied:
         if any(outcomes):
             results += [
                 _result(
-                    operation_id, answer_of(outcome) if each.verb == PUBLISH and isinstance(outcome, bytes) else outcome
+                    operation_id,
+                    answer_of(outcome) if each.verb == _PUBLISH and isinstance(outcome, bytes) else outcome,
                 )
                 for operation_id, each, outcome in zip(self._command_ids(), batch, outcomes, strict=False)
                 if operation_id and outcome != b""

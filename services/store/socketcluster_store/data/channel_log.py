@@ -35,18 +35,18 @@ from typing import NamedTuple
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.data.channel_rules import HistoryRule
-from socketcluster_store.engine import (
+from socketcluster_store.commands import (
     CHANNEL_POSITION,
     CLOSE_CHANNELS,
     EXPIRE_CHANNELS,
     OPEN_CHANNELS,
     RESERVE_EPOCHS,
     Command,
-    KeyValue,
 )
+from socketcluster_store.data.channel_rules import HistoryRule
+from socketcluster_store.data.key_value import KeyValue
 from socketcluster_store.errors import TooManyChannelsError
-from socketcluster_store_client.messages import ChannelPosition, HistoryPage
+from socketcluster_store_client.messages import ChannelPosition, HistoryPage, Published
 from socketcluster_store_client.routing import PARTITION_COUNT
 
 OFFSET_AGE = 86_400.0
@@ -145,6 +145,12 @@ def read_outcome(outcome: bytes) -> tuple[int, int, bool]:
     """Return the epoch and offset of a publication, and whether it is new: not so if its id was published before."""
     epoch, offset, new = _POSITION.unpack(outcome)
     return epoch, offset, new
+
+
+def answer_of(outcome: bytes) -> bytes:
+    """Return the answer to a publication, from the outcome of its command; of one that is not known any more, zeros."""
+    epoch, offset, _is_new = read_outcome(outcome) if outcome else (0, 0, False)
+    return _encode(Published(epoch, offset))
 
 
 def read_deadline(outcome: bytes) -> float | None:

@@ -17,7 +17,7 @@ from hashlib import blake2b
 import msgspec
 
 from socketcluster_store.data.key_chains import Addressed, encode_chain, tree_prefix
-from socketcluster_store.engine import KeyValue
+from socketcluster_store.data.key_value import KeyValue
 
 Chain = tuple[str, ...]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from socketcluster_store.data.key_chains import tree_prefix
-from socketcluster_store.engine import KeyValue
+from socketcluster_store.data.key_value import KeyValue
 
 REMEMBERED = 1024
 """Sessions of a partition whose bounds are remembered; another one is counted at its next write."""

@@ -11,11 +11,12 @@ import msgspec
 
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
+from socketcluster_store.commands import READS, Command
 from socketcluster_store.data.key_chains import name_of, parsed
+from socketcluster_store.data.key_value import KeyValue
 from socketcluster_store.data.mutations import NIL
 from socketcluster_store.data.procedures import Procedure, ProcedureTree
 from socketcluster_store.data.write_buffer import Overlay
-from socketcluster_store.engine import READS, Command, KeyValue
 from socketcluster_store.errors import InvalidError, ProcedureError, Refusal
 from socketcluster_store_client.packing import pack, unpack
 from socketcluster_store_client.routing import partition_of

@@ -22,14 +22,7 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.clock import PartitionClock, clock
-from socketcluster_store.data import applied_log, channel_log, mutations, transactions
-from socketcluster_store.data.expiries import Chain, Expiries
-from socketcluster_store.data.key_chains import NOTHING, name_of, parsed, put, record_key, tree_prefix, walk, wrong_type
-from socketcluster_store.data.mutations import FALSE, NIL, TRUE, Edit
-from socketcluster_store.data.procedures import Procedures
-from socketcluster_store.data.sizes import SessionSizes
-from socketcluster_store.data.watches import Watches
-from socketcluster_store.engine import (
+from socketcluster_store.commands import (
     CHANGES,
     END_SESSION,
     EXPIRE_DUE,
@@ -41,9 +34,16 @@ from socketcluster_store.engine import (
     TAKE_TIME_OVER,
     WATCHED,
     Command,
-    KeyValue,
     Outcome,
 )
+from socketcluster_store.data import applied_log, channel_log, mutations, transactions
+from socketcluster_store.data.expiries import Chain, Expiries
+from socketcluster_store.data.key_chains import NOTHING, name_of, parsed, put, record_key, tree_prefix, walk, wrong_type
+from socketcluster_store.data.key_value import KeyValue
+from socketcluster_store.data.mutations import FALSE, NIL, TRUE, Edit
+from socketcluster_store.data.procedures import Procedures
+from socketcluster_store.data.sizes import SessionSizes
+from socketcluster_store.data.watches import Watches
 from socketcluster_store.errors import InvalidError, Refusal, SessionTooLargeError, TooLargeError
 from socketcluster_store_client.packing import unpack
 

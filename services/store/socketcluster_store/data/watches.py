@@ -17,8 +17,8 @@ import msgspec
 
 from socketcluster_store.data.expiries import Chain, hashed
 from socketcluster_store.data.key_chains import Addressed, encode_chain, is_index, name_of
+from socketcluster_store.data.key_value import KeyValue
 from socketcluster_store.data.mutations import NIL
-from socketcluster_store.engine import KeyValue
 from socketcluster_store.errors import TooLargeError
 
 MAX_WATCHES = 10_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from socketcluster_store.engine import KeyValue
+from socketcluster_store.data.key_value import KeyValue
 
 
 class Overlay:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from socketcluster_runtime.secrets.private_files import FILE_MODE
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log
 from socketcluster_store.data.trees import Documents, Trees, records
-from socketcluster_store.engine import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.folder.files import sync_folder
 from socketcluster_store.engines.folder.membership import FolderMembership
 from socketcluster_store.engines.folder.partition_lock import Claim, Claims

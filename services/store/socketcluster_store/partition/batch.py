@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from socketcluster_store.engine import Command, Outcome
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.errors import EngineError
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.watchers import Key

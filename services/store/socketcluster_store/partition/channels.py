@@ -18,6 +18,15 @@ import msgspec
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.clock import BOOT_ID as BOOT_ID
 from socketcluster_store.clock import boot_id
+from socketcluster_store.commands import (
+    CHANNEL_POSITION,
+    CLOSE_CHANNELS,
+    EXPIRE_CHANNELS,
+    OPEN_CHANNELS,
+    RESERVE_EPOCHS,
+    Command,
+    Outcome,
+)
 from socketcluster_store.data.channel_log import (
     MAX_IDS,
     MAX_LIMIT,
@@ -32,15 +41,6 @@ from socketcluster_store.data.channel_log import (
     read_outcome,
 )
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.engine import (
-    CHANNEL_POSITION,
-    CLOSE_CHANNELS,
-    EXPIRE_CHANNELS,
-    OPEN_CHANNELS,
-    RESERVE_EPOCHS,
-    Command,
-    Outcome,
-)
 from socketcluster_store.errors import EngineError, InternalError, InvalidError
 from socketcluster_store.links import pack_event
 from socketcluster_store.partition.channel_troubles import ChannelTroubles
@@ -392,12 +392,6 @@ class Channels(Generic[S]):
         self._expiring = self._timer = self._due = self._due_next = None
         if times:
             self._arm(min(times))
-
-
-def answer_of(outcome: bytes) -> bytes:
-    """Return the answer to a publication, from the outcome of its command; of one that is not known any more, zeros."""
-    epoch, offset, _is_new = read_outcome(outcome) if outcome else (0, 0, False)
-    return _encode(Published(epoch, offset))
 
 
 def _request(operation: Operation) -> HistoryRequest:

@@ -13,8 +13,9 @@ import msgspec
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logs.conditions import Condition
 from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_store.commands import CHANGES, END_SESSION, EXPIRE_DUE, NOTE_TIME, Command, Outcome
 from socketcluster_store.data.watches import Change
-from socketcluster_store.engine import CHANGES, END_SESSION, EXPIRE_DUE, NOTE_TIME, Command, EnginePartition, Outcome
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.errors import EngineError, FencedError, Refusal
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition import session_operations

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from functools import partial
 from itertools import islice
 
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.applied_log import NOT_REMEMBERED, Applied, is_remembered, read_records, results_of
-from socketcluster_store.engine import Command, Outcome
 from socketcluster_store.errors import InvalidError, NotOwnerError
 from socketcluster_store_client.messages import Operation
 

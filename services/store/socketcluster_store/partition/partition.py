@@ -12,21 +12,22 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logs.conditions import Condition
-from socketcluster_store.commands import BEGIN_SESSION, WRITES
-from socketcluster_store.data.applied_log import NOT_REMEMBERED, Applied
-from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.mutations import FALSE, TRUE
-from socketcluster_store.engine import (
+from socketcluster_store.commands import (
+    BEGIN_SESSION,
     CHANGES,
     NOTE_TIME,
     PUT_RECORD,
     READS,
     TAKE_TIME_OVER,
     WATCHED,
+    WRITES,
     Command,
-    EnginePartition,
     Outcome,
 )
+from socketcluster_store.data.applied_log import NOT_REMEMBERED, Applied
+from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.mutations import FALSE, TRUE
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal, SessionOverError
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition import channels, session_operations

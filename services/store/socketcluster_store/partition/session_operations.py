@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import END_SESSION, PUT_RECORD, RENEW_SESSION, Command
 from socketcluster_store.data.mutations import FALSE, TRUE
-from socketcluster_store.engine import END_SESSION, PUT_RECORD, RENEW_SESSION, Command
 from socketcluster_store.errors import InvalidError
 from socketcluster_store.links import WorkerLink, pack_event
 from socketcluster_store.partition.batch import Batch

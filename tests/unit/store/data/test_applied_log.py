@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log as module
 from socketcluster_store.data.applied_log import PREFIX, Applied, forget, read_records, remember
-from socketcluster_store.engine import Command, Outcome
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import InvalidError, Refusal
 from socketcluster_store_client.messages import Operation

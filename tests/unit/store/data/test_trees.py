@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.store_data import MAX_VALUE, Data, encode, number
 
-from socketcluster_store.engine import EXPIRE_DUE, Command
+from socketcluster_store.commands import EXPIRE_DUE, Command
 from socketcluster_store.errors import (
     ChainTooDeepError,
     InvalidError,

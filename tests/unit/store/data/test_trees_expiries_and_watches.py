@@ -9,9 +9,9 @@ import lmdb
 import pytest
 from support.store_data import MAX_VALUE, PARTITION, Clock, Data, encode, number, watch
 
+from socketcluster_store.commands import END_SESSION, EXPIRE_DUE, WATCHED, Command
 from socketcluster_store.data.procedures import Procedures
 from socketcluster_store.data.trees import EXPIRED_AT_ONCE, Documents
-from socketcluster_store.engine import END_SESSION, EXPIRE_DUE, WATCHED, Command
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import (

@@ -19,10 +19,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.tree_model import MISSING, Model, Refused, look
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import CHANGES, END_SESSION, EXPIRE_DUE, Command, Outcome
 from socketcluster_store.data.procedures import Procedures, Store
 from socketcluster_store.data.trees import Documents
 from socketcluster_store.data.watches import Change
-from socketcluster_store.engine import CHANGES, END_SESSION, EXPIRE_DUE, Command, Engine, Outcome
+from socketcluster_store.engine import Engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.engines.valkey.engine import ValkeyEngine

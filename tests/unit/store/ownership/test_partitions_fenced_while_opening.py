@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from support.worker import until
 
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command, EnginePartition, Outcome
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError, PartitionLockedError

@@ -11,9 +11,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from support.channels import ID_WINDOW, Bench, Listener, decode, encode, make_engine, operation, publication, values
 
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.channel_log import ANSWER_BYTES, OFFSET_AGE
 from socketcluster_store.data.channel_rules import ChannelRules, parse_rule
-from socketcluster_store.engine import Command, Outcome
 from socketcluster_store.errors import EngineError, InvalidError, TooManyChannelsError
 from socketcluster_store.partition import channels as channels_module
 from socketcluster_store.partition.channels import HISTORY, SUBSCRIBE, UNSUBSCRIBE, Channels

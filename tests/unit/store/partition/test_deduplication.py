@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Outcome
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import InvalidError
 from socketcluster_store.links import WorkerLink

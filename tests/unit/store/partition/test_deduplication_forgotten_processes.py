@@ -12,10 +12,11 @@ import pytest
 from support.store_data import Clock
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.applied_log import PAGE_RESULTS
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command, EnginePartition, Outcome
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError
 from socketcluster_store.links import WorkerLink

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from support.store_links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.channel_rules import ChannelRules, HistoryRule
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command, EnginePartition, Outcome
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import FencedError
 from socketcluster_store.links import WorkerLink

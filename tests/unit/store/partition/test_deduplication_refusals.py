@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from support.valkey import Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log as applied_module
 from socketcluster_store.data import trees
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.key_chains import record_key
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command, EnginePartition, Outcome
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.sorted_map import SortedMap

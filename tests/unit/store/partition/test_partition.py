@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command, EnginePartition, Outcome
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import (

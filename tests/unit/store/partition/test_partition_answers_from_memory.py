@@ -13,9 +13,10 @@ import pytest
 from support.valkey import valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Engine, Outcome
+from socketcluster_store.engine import Engine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.deduplication import NOT_OWNED

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import RENEW_SESSION, Command, Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import RENEW_SESSION, Command, EnginePartition, Outcome
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, SessionOverError
 from socketcluster_store.links import WorkerLink

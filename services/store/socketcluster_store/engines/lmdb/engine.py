@@ -18,9 +18,10 @@ from pathlib import Path
 
 import lmdb
 
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log
 from socketcluster_store.data.trees import Documents, Trees, records
-from socketcluster_store.engine import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.folder import manifests
 from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, Manifest, Register, lacking
 from socketcluster_store.engines.folder.membership import FolderMembership

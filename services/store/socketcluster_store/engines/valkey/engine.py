@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
 from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log
 from socketcluster_store.data.trees import Documents, Trees, records
-from socketcluster_store.engine import Command, Engine, EnginePartition, Outcome
+from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.engines.valkey.draft import Draft

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from socketcluster_runtime.logs.logging import get_logger
-from socketcluster_store.engine import READS, Command
+from socketcluster_store.commands import READS, Command
 
 log = get_logger(__name__)
 

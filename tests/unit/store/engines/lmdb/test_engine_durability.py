@@ -17,8 +17,8 @@ from support import store_writer
 from support.store_writer import SEGMENT_BYTES, consistent, get, put
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import END_SESSION, PUT_RECORD, Command
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import END_SESSION, PUT_RECORD, Command
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.lmdb.journal import Journal
 from socketcluster_store.engines.lmdb.journal import encode as encode_writes

@@ -18,7 +18,7 @@ from support.store_writer import put
 from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.engine import Command
+from socketcluster_store.commands import Command
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbPartition
 from socketcluster_store.errors import FencedError

@@ -19,8 +19,9 @@ from support.power import Power
 from support.store_writer import consistent, put
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command, EnginePartition
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.lmdb.journal import Journal
 from socketcluster_store.engines.lmdb.journal import encode as encode_writes

@@ -21,8 +21,9 @@ from support.valkey import Cluster, Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import SettingsError
+from socketcluster_store.commands import Command
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command, EnginePartition
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.engines.valkey.password import PasswordFile

@@ -12,8 +12,8 @@ from support.valkey import Server, valkey_engine
 from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command
 from socketcluster_store.engines.valkey import membership, scripts
 from socketcluster_store.engines.valkey.engine import BEGUN_AT_ONCE, LOADED_BYTES, OPENED_AT_ONCE
 from socketcluster_store.engines.valkey.servers import CONNECTIONS

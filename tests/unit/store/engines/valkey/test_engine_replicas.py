@@ -15,8 +15,9 @@ import pytest
 from support.valkey import Server, until_replicated, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command, EnginePartition
+from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.errors import EngineError, FencedError
 

@@ -14,9 +14,9 @@ from support.valkey import Server, valkey_engine
 from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.commands import Command
 from socketcluster_store.data.channel_rules import parse_rule
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.engine import Command
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.errors import FencedError
 from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
