@@ -19,7 +19,7 @@ ALONE := tests/conformance/test_autobahn.py
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test test-networks lint types format proto proto-check hooks clean fuzz history conformance bench-store bench-attack bench-balancer
+.PHONY: help install run up down test test-networks lint types format proto proto-check hooks dist clean fuzz history conformance bench-store bench-attack bench-balancer
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,8 +85,12 @@ bench-attack: install ## What attacks and floods cost other clients (5 minutes; 
 bench-balancer: install ## What a client costs the balancer, beside HAProxy if it is installed (6 minutes; OPTIONS="--clients 1000")
 	@GRPC_VERBOSITY=NONE GRPC_ENABLE_FORK_SUPPORT=0 PYTHONPATH=tests $(BIN)/python -m bench.balancer $(OPTIONS)
 
+dist: install ## Build a wheel of each distribution into dist/
+	@scripts/dist $(BIN)/python dist $(PACKAGES)
+	@ls dist
+
 clean: ## Remove what was installed and cached; data and secrets stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build clients/js/node_modules
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist clients/js/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 fuzz: install ## Fuzz every decoder for long (FUZZ_SECONDS= each, 300)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -89,6 +90,7 @@ def plan(settings: ClusterSettings, run_dir: Path, listen_fds: Sequence[int]) ->
                 {
                     "controller": str(settings.worker_controller.absolute()),
                     "stores": ",".join(stores),
+                    "client_files": str(client_path()),
                     "control_listen": workers[index],
                     "http_listen": f"127.0.0.1:{port}",
                     "handoff_dir": str(handoff_path(run_dir)),
@@ -128,6 +130,12 @@ def notify_path(run_dir: Path) -> Path:
 def handoff_path(run_dir: Path) -> Path:
     """Return the folder of the workers' handoff sockets."""
     return run_dir / "handoff"
+
+
+def client_path() -> Path:
+    """Return the folder of the browser client's files: the distribution's own, in a checkout where they are written."""
+    packaged = Path(str(resources.files("socketcluster") / "browser"))
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "clients" / "js"
 
 
 def store_path(settings: ClusterSettings) -> Path:

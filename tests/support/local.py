@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -26,12 +26,20 @@ class LocalCluster(Cluster):
         data_dir: the stores' folder.
         workers: how many, or their ports as the option has them.
         options: further command-line options.
+        command: the command ``socketcluster``, of this environment or of another one.
     """
 
-    def __init__(self, controller: Path, data_dir: Path, *options: str, workers: int | str = 2) -> None:
+    def __init__(
+        self,
+        controller: Path,
+        data_dir: Path,
+        *options: str,
+        workers: int | str = 2,
+        command: Sequence[str] = (sys.executable, "-m", "socketcluster"),
+    ) -> None:
         self.log_path = data_dir / "cluster.log"
         self._argv = [
-            *(sys.executable, "-m", "socketcluster", "run", str(controller)),
+            *(*command, "run", str(controller)),
             *("--port", "0", "--workers", str(workers), "--data-dir", str(data_dir), *options),
         ]
         self.data_dir = data_dir

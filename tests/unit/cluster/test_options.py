@@ -17,6 +17,7 @@ from socketcluster.plan import Plan, plan
 from socketcluster.settings import OPTIONS
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_store.settings import StoreSettings
+from socketcluster_worker.routing.client_files import NAMES
 from socketcluster_worker.settings import WorkerSettings
 
 RUN_DIR = Path("/run-dir")
@@ -50,6 +51,11 @@ def test_workers_and_stores_as_counts() -> None:
         "unix:/run-dir/store-1.sock",
     ]
     assert [(spec.name, spec.pass_fds) for spec in made.balancers] == [("balancer-0", (10,)), ("balancer-1", (11,))]
+
+
+def test_workers_are_told_where_the_browser_client_is() -> None:
+    (told,) = {spec.environ["SOCKETCLUSTER_CLIENT_FILES"] for spec in planned(workers=2).workers}
+    assert all((Path(told) / name).is_file() for name in NAMES)
 
 
 @pytest.mark.parametrize("given", [[9100, 9101], (9100, 9101), "9100,9101", " 9100 , 9101,"])
