@@ -1,4 +1,7 @@
-"""SocketCluster as local processes: the class :class:`SocketCluster` and the command ``socketcluster``."""
+"""SocketCluster as local processes: the class :class:`SocketCluster` and the command ``socketcluster``.
+
+What is in ``__all__`` may be imported from outside.
+"""
 
 from socketcluster.errors import (
     ChildFailedError,

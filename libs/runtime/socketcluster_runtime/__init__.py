@@ -1,4 +1,7 @@
-"""What SocketCluster's services share: settings, logging, lifecycle and the gRPC link."""
+"""What SocketCluster's services share: settings, logging, lifecycle, sockets, and gRPC between them.
+
+All of it may be imported by services and the launcher, and imports none of them.
+"""
 
 import os
 
