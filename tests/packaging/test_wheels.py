@@ -85,9 +85,10 @@ def test_every_wheel_says_what_it_is_and_has_its_licence(wheels: list[Path]) -> 
         with zipfile.ZipFile(wheel) as archive:
             (licence,) = (name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE"))
             assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
-            folders = {name.partition("/")[0] for name in archive.namelist()}
+            names = archive.namelist()
         package = said["Name"].replace("-", "_")
-        assert folders == {package, f"{package}-{said['Version']}.dist-info"}
+        assert {name.partition("/")[0] for name in names} == {package, f"{package}-{said['Version']}.dist-info"}
+        assert f"{package}/py.typed" in names
 
 
 @pytest.mark.timeout(600)  # the requirements are fetched as in `make install`
