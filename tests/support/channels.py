@@ -17,6 +17,7 @@ from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import Refusal
 from socketcluster_store.partition.channels import HISTORY, PUBLISH, Channels
+from socketcluster_store.partition.timer import DeadlineTimer
 from socketcluster_store_client.messages import Operation
 
 encode = msgspec.msgpack.encode
@@ -82,8 +83,8 @@ class Bench:
     async def remove_old(self) -> None:
         """Do what the timer does, as often as it would."""
         await self.channels.load()
-        while self.channels._due is not None and self.channels._due <= self.now:
-            await self.channels._expire()
+        while (due := self.channels._expiry.deadline) is not None and due <= self.now:
+            await fire(self.channels._expiry)
 
     async def keys(self) -> list[bytes]:
         """Return what the engine holds of channels."""
@@ -103,6 +104,13 @@ class Bench:
         trees: Any = self.engine._trees  # type: ignore[attr-defined]
         trees._all_verbs[-999] = carry_out
         await self.engine.apply([Command(-999, b"")])
+
+
+async def fire(timer: DeadlineTimer) -> None:
+    """Do what a timer does at its deadline, which has come."""
+    timer._fire()
+    assert timer._running is not None
+    await timer._running
 
 
 def operation(verb: Any, name: str, **fields: Any) -> Operation:

@@ -20,10 +20,9 @@ from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition import deadlines, timer
+from socketcluster_store.partition import deadlines
 from socketcluster_store.partition import partition as partition_module
 from socketcluster_store.partition.partition import Partition
-from socketcluster_store.partition.timer import Alarm
 from socketcluster_store_client.messages import Operation
 from socketcluster_store_client.routing import partition_of
 
@@ -139,8 +138,8 @@ class Owners:
         """Let what is due be done."""
         assert self._partition is not None
         parts = self._partition._deadlines
-        for ring in (parts._expire_due, parts._end_due):
-            await ring()
+        for end in (parts._expire_due, parts._end_due):
+            await end()
 
     @property
     def now(self) -> float:
@@ -309,21 +308,6 @@ async def test_the_time_is_noted_now_and_then(
     monkeypatch.setattr(clock_module, "boot", lambda: b"another")
     await owners.next(killed=True)
     assert owners.now >= reached
-
-
-async def test_an_alarm_rings_although_the_loop_knows_of_no_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timer, "LONGEST_WAIT", 0.001)
-    now = 0.0
-    rung = asyncio.Event()
-
-    async def ring() -> None:
-        rung.set()
-
-    made = Alarm(ring, lambda: now)
-    made.set(NEVER)
-    now = NEVER
-    await rung.wait()
-    await made.close()
 
 
 # Any number of owners.

@@ -44,6 +44,7 @@ from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.errors import EngineError, InternalError, InvalidError
 from socketcluster_store.links import pack_event
 from socketcluster_store.partition.channel_troubles import ChannelTroubles
+from socketcluster_store.partition.timer import DeadlineTimer
 from socketcluster_store_client.messages import (
     ChannelPosition,
     HistoryPage,
@@ -147,11 +148,7 @@ class Channels(Generic[S]):
         self._epochs_end = 0
         self._reserve_at = 0.0  # not before, after it failed
         self._reserving: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._due: float | None = None  # when the timer fires
-        self._due_next: float | None = None  # what was published while the timer's work is done
-        self._expiring: asyncio.Task[None] | None = None
-        self._closed = False
+        self._expiry = DeadlineTimer(self._expire, clock)
 
     async def load(self) -> None:
         """Take over the channels that the partition remembers; call it once, first.
@@ -177,12 +174,9 @@ class Channels(Generic[S]):
         Raises:
             EngineError: the engine failed.
         """
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        for task in (self._expiring, self._reserving):
-            if task is not None:
-                await asyncio.wait({task})
+        await self._expiry.close()
+        if self._reserving is not None:
+            await asyncio.wait({self._reserving})
         for trouble in (self._troubles.reserving, self._troubles.expiring):
             trouble.end(self)
         if self._kept.life is None:
@@ -203,7 +197,7 @@ class Channels(Generic[S]):
         if verb == PUBLISH:
             if rule is None:
                 return None
-            self._arm(now + rule.age)
+            self._expiry.set(now + rule.age)
             epoch, most = self._next_epoch(), self._rules.max_channels
             detail = Publication(rule, now, epoch, operation.message_id, self._id_window, most)
             return channel_command(PUBLISH, name, detail, operation.value)
@@ -357,41 +351,20 @@ class Channels(Generic[S]):
 
     # What is too old.
 
-    def _arm(self, at: float) -> None:
-        if self._expiring is not None:
-            self._due_next = at if self._due_next is None else min(self._due_next, at)
-            return
-        if (self._due is not None and self._due <= at) or self._closed:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due = at
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._expiring = asyncio.create_task(self._expire())
-
     async def _expire(self) -> None:
+        """Remove from histories what is too old; the timer's."""
         try:
             await self._expire_due()
             self._troubles.expiring.end(self)
         except EngineError as error:
             self._troubles.expiring.add(self, error)
-            self._done_expiring(self._clock() + RETRY_PAUSE)
+            self._expiry.set(self._clock() + RETRY_PAUSE)
 
     async def _expire_due(self) -> None:
         (outcome,) = await self._kept.apply([channel_command(EXPIRE_CHANNELS, "", self._clock())])
         if not isinstance(outcome, bytes):
             raise outcome
-        self._done_expiring(read_deadline(outcome))
-
-    def _done_expiring(self, next_time: float | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        times = [time for time in (next_time, self._due_next) if time is not None]
-        self._expiring = self._timer = self._due = self._due_next = None
-        if times:
-            self._arm(min(times))
+        self._expiry.set(read_deadline(outcome))
 
 
 def _request(operation: Operation) -> HistoryRequest:

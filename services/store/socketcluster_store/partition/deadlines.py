@@ -20,7 +20,7 @@ from socketcluster_store.errors import EngineError, FencedError, Refusal
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition import session_operations
 from socketcluster_store.partition.sessions import Sessions
-from socketcluster_store.partition.timer import Alarm
+from socketcluster_store.partition.timer import DeadlineTimer
 from socketcluster_store.partition.watchers import Watchers
 
 log = get_logger(__name__)
@@ -74,13 +74,13 @@ class Deadlines:
         self._forget = forget
         self._clock = engine.clock
         self._records_failed = False
-        self._session_end = Alarm(self._end_due, engine.clock)
-        self._expiry = Alarm(self._expire_due, engine.clock)
-        self._watch_end = Alarm(self._forget_watches, engine.clock)
-        self._upkeep = Alarm(self._keep_up, engine.clock)
+        self._session_end = DeadlineTimer(self._end_due, engine.clock)
+        self._expiry = DeadlineTimer(self._expire_due, engine.clock)
+        self._watch_end = DeadlineTimer(self._forget_watches, engine.clock)
+        self._upkeep = DeadlineTimer(self._keep_up, engine.clock)
         self._noted = 0.0
-        self._recording = Alarm(self.write_records, engine.clock)
-        self._alarms = (self._session_end, self._expiry, self._watch_end, self._upkeep, self._recording)
+        self._recording = DeadlineTimer(self.write_records, engine.clock)
+        self._timers = (self._session_end, self._expiry, self._watch_end, self._upkeep, self._recording)
 
     async def load(self, now: float) -> None:
         """Remove what became due while nobody owned the partition, and keep the time from now on."""
@@ -104,16 +104,16 @@ class Deadlines:
         """Have the timer fire when the next watch is due."""
         self._watch_end.set(self._watchers.next())
 
-    def off(self) -> None:
+    def stop(self) -> None:
         """Leave what is due from now on to the partition's next owner."""
-        for alarm in self._alarms:
-            alarm.off()
+        for timer in self._timers:
+            timer.stop()
 
     async def close(self) -> None:
         """Do the same, and return when nothing is being ended any more."""
-        self.off()
-        for alarm in self._alarms:
-            await alarm.close()
+        self.stop()
+        for timer in self._timers:
+            await timer.close()
 
     def tell(self, changes: Outcome, link: WorkerLink | None) -> None:
         """Tell watchers what ``CHANGES`` returned; what began and stopped in between concerns ``link``."""
@@ -121,7 +121,7 @@ class Deadlines:
             self._watchers.tell(_decode_changes(changes), link, self._clock())
 
     async def _expire_due(self) -> None:
-        """Remove the values whose time has come; the alarm's."""
+        """Remove the values whose time has come; the timer's."""
         try:
             async with self._turns:
                 await asyncio.sleep(0)
@@ -136,7 +136,7 @@ class Deadlines:
         self._expiry.set(self._engine.next_expiry())
 
     async def _forget_watches(self) -> None:
-        """Count no longer what nobody has watched for a while; the alarm's."""
+        """Count no longer what nobody has watched for a while; the timer's."""
         forgotten = self._watchers.due(self._clock())
         if forgotten:
             try:
@@ -149,7 +149,7 @@ class Deadlines:
         self.arm_watches()
 
     async def _end_due(self) -> None:
-        """End the sessions whose time has come; the alarm's."""
+        """End the sessions whose time has come; the timer's."""
         ended: list[str] = []
         try:
             async with self._turns:
@@ -174,7 +174,7 @@ class Deadlines:
             self.arm()
 
     async def _keep_up(self) -> None:
-        """Forget processes that are gone, and note the time; the alarm's."""
+        """Forget processes that are gone, and note the time; the timer's."""
         try:
             more = True
             while more:
@@ -187,7 +187,7 @@ class Deadlines:
         self._upkeep.set(self._clock() + UPKEEP_EVERY)
 
     async def write_records(self) -> None:
-        """Write the records of sessions that the engine refused when they changed; an alarm's, too."""
+        """Write the records of sessions that the engine refused when they changed; a timer's, too."""
         while self._sessions.unwritten:
             session_ids, commands = session_operations.unwritten(self._sessions, ENDED_AT_ONCE)
             if not commands:

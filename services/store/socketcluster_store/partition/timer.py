@@ -1,4 +1,4 @@
-"""Something that is done when its time has come."""
+"""What is done when its time has come."""
 
 from __future__ import annotations
 
@@ -10,58 +10,64 @@ LONGEST_WAIT = 60.0
 and the partition's goes on."""
 
 
-class Alarm:
-    """Calls a coroutine function at the earliest time that was set; never twice at once."""
+class DeadlineTimer:
+    """Calls a coroutine function at the earliest of the deadlines that were set; never twice at once."""
 
-    def __init__(self, ring: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
-        """Prepare an alarm; ``ring`` must not raise, and sets the alarm anew if it is to ring again."""
-        self._ring = ring
+    def __init__(self, on_due: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
+        """Prepare a timer; ``on_due`` must not raise, and sets the next deadline if there is one."""
+        self._on_due = on_due
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
-        self._at = 0.0
-        self._wanted: float | None = None  # what was set while it rang
-        self._ringing: asyncio.Task[None] | None = None
-        self._off = False
+        self._running: asyncio.Task[None] | None = None
+        self._next: float | None = None  # what was set while it ran
+        self._stopped = False
+        self.deadline: float | None = None
+        """The earliest one that was set, by the clock; ``None``: none was since the last one came."""
 
-    def set(self, at: float | None) -> None:
-        """Have it ring at a time of the clock unless it rings earlier; ``None`` changes nothing."""
-        if at is None or self._off:
+    def set(self, deadline: float | None) -> None:
+        """Have it fire at a time of the clock unless it does earlier; ``None`` changes nothing."""
+        if deadline is None or self._stopped:
             return
-        if self._ringing is not None:
-            self._wanted = at if self._wanted is None else min(at, self._wanted)
+        if self._running is not None:
+            self._next = deadline if self._next is None else min(deadline, self._next)
+            return
+        if self.deadline is not None and self.deadline <= deadline:
             return
         if self._timer is not None:
-            if self._at <= at:
-                return
             self._timer.cancel()
-        self._at = at
-        delay = min(max(0.0, at - self._clock()), LONGEST_WAIT)
-        self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+        self.deadline = deadline
+        self._start(deadline)
 
-    def off(self) -> None:
-        """Let it never ring again."""
-        self._off = True
+    def stop(self) -> None:
+        """Let it never fire again."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     async def close(self) -> None:
-        """Let it never ring again, and return when it does not ring any more."""
-        self.off()
-        if self._ringing is not None:
-            await asyncio.wait({self._ringing})
+        """Let it never fire again, and return when nothing is being done any more."""
+        self.stop()
+        if self._running is not None:
+            await asyncio.wait({self._running})
 
-    def _on_timer(self) -> None:
+    def _start(self, deadline: float) -> None:
+        delay = min(max(0.0, deadline - self._clock()), LONGEST_WAIT)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
+
+    def _fire(self) -> None:
+        assert self.deadline is not None  # noqa: S101
         self._timer = None
-        if self._clock() < self._at:  # after the longest wait, or a timer that was a little early
-            self.set(self._at)
+        if self._clock() < self.deadline:  # after the longest wait, or a timer that was a little early
+            self._start(self.deadline)
         else:
-            self._ringing = asyncio.create_task(self._run())
+            self.deadline = None
+            self._running = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         try:
-            await self._ring()
+            await self._on_due()
         finally:
-            self._ringing = None
-            wanted, self._wanted = self._wanted, None
-            self.set(wanted)
+            self._running = None
+            following, self._next = self._next, None
+            self.set(following)

@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
-from support.channels import ID_WINDOW, Bench, Listener, decode, encode, make_engine, operation, publication, values
+from support.channels import (
+    ID_WINDOW,
+    Bench,
+    Listener,
+    decode,
+    encode,
+    fire,
+    make_engine,
+    operation,
+    publication,
+    values,
+)
 
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.channel_log import ANSWER_BYTES, OFFSET_AGE
@@ -381,15 +392,13 @@ async def test_what_is_published_while_old_messages_are_removed_has_its_time_too
         return outcomes
 
     bench.apply = slow
-    bench.channels._on_timer()
+    expiring = asyncio.create_task(fire(bench.channels._expiry))
     await removed.wait()
     bench.apply = applied
     await bench.publish("kept", 2)
-    expiring = bench.channels._expiring
     go_on.set()
-    assert expiring is not None
     await expiring
-    assert bench.channels._due == bench.now + 10.25
+    assert bench.channels._expiry.deadline == bench.now + 10.25
 
 
 async def test_what_is_too_old_is_removed_and_then_forgotten(bench: Bench) -> None:
@@ -426,9 +435,9 @@ async def test_many_old_messages_are_removed_in_several_batches(bench: Bench) ->
 
     bench.apply = counted
     await bench.channels.load()
-    while bench.channels._due is not None and bench.channels._due <= bench.now + 0.01:
+    while (due := bench.channels._expiry.deadline) is not None and due <= bench.now + 0.01:
         bench.now += 0.01
-        await bench.channels._expire()
+        await fire(bench.channels._expiry)
     assert batches > 2
     assert await bench.keys() in ([], [b"cb", b"ce"])
 

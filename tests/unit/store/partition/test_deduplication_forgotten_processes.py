@@ -93,7 +93,7 @@ class Store:
         return found
 
     async def keep_up(self) -> None:
-        """Do what the alarm does."""
+        """Do what the timer does."""
         await self.partition._deadlines._keep_up()
 
     async def processes(self) -> set[str]:
