@@ -10,7 +10,7 @@ import msgspec
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import CHANGES, Command, Outcome
 from socketcluster_store.data.procedures import Procedures, Store
-from socketcluster_store.data.watches import Change
+from socketcluster_store.data.watches import KeyChange
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.errors import Refusal
 
@@ -21,7 +21,7 @@ HERE, ELSEWHERE = "key26", "key0"
 """Top-level keys that belong to the partition, and to another."""
 encode = msgspec.msgpack.encode
 decode: Callable[[Any], Any] = msgspec.msgpack.decode
-decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
+decode_changes = msgspec.msgpack.Decoder(list[KeyChange]).decode
 
 
 class Clock:
@@ -40,7 +40,7 @@ class Data:
         self.partition = partition
         self.clock = clock
         self.procedure = Store(procedures).procedure
-        self._told: list[Change] = []
+        self._told: list[KeyChange] = []
 
     async def apply(self, *commands: Command) -> list[Outcome]:
         """Apply commands."""
@@ -66,7 +66,7 @@ class Data:
         """Return what watchers were to be told since the last call."""
         return [(change.watched, change.keys, change.operation, decode(change.value)) for change in self.numbered()]
 
-    def numbered(self) -> list[Change]:
+    def numbered(self) -> list[KeyChange]:
         """Return the same with everything about them."""
         told, self._told = self._told, []
         return told

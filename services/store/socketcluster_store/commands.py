@@ -18,7 +18,7 @@ RENEW_SESSION = -6
 EXPIRE_DUE = -3
 """Command: remove the values at key chains whose time has come, a bounded number of them."""
 CHANGES = -4
-"""Command: return what the commands before it did to watched key chains, a list of ``watches.Change``."""
+"""Command: return what the commands before it did to watched key chains, a list of ``watches.KeyChange``."""
 WATCHED = -5
 """Command: return all watched key chains, a list of session id and key chain."""
 CHANNEL_POSITION = -101

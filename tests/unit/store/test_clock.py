@@ -303,7 +303,7 @@ async def test_the_time_is_noted_now_and_then(
     machine.run(3600)
     reached = owners.now
     noted: Any = owners._engine
-    while noted._overlay.get(b"t")[:8] != clock_module._RECORD.pack(reached, 0)[:8]:  # noqa: ASYNC110
+    while noted._memtable.get(b"t")[:8] != clock_module._RECORD.pack(reached, 0)[:8]:  # noqa: ASYNC110
         await asyncio.sleep(0)
     monkeypatch.setattr(clock_module, "boot", lambda: b"another")
     await owners.next(killed=True)

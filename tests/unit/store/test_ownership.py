@@ -14,7 +14,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
 from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.folder.membership import FolderMembership
-from socketcluster_store.engines.folder.partition_lock import Claims
+from socketcluster_store.engines.folder.partition_lock import PartitionLocks
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
@@ -92,28 +92,28 @@ async def test_nobody_else_may_read_what_is_copied_from_a_hung_store(tmp_path: P
     assert opened_up(tmp_path / "draft") == []
 
 
-# Claims
+# PartitionLocks
 
 
 def test_a_claim_keeps_others_out_until_it_is_released(tmp_path: Path) -> None:
-    claim = Claims(tmp_path, "one-1").claim(3)
+    lock = PartitionLocks(tmp_path, "one-1").acquire(3)
     with pytest.raises(PartitionLockedError) as locked:
-        Claims(tmp_path, "two-2").claim(3)
+        PartitionLocks(tmp_path, "two-2").acquire(3)
     assert locked.value.holder == "one-1"
-    claim.check()
-    claim.release()
-    again = Claims(tmp_path, "two-2").claim(3)
-    assert again.folder == claim.folder
+    lock.check()
+    lock.release()
+    again = PartitionLocks(tmp_path, "two-2").acquire(3)
+    assert again.folder == lock.folder
     again.release()
 
 
 def test_a_claim_is_taken_from_the_store_that_hangs_only(tmp_path: Path) -> None:
-    hung = Claims(tmp_path, "hung-1").claim(3)
+    hung = PartitionLocks(tmp_path, "hung-1").acquire(3)
     (hung.folder / "data").write_text("committed")
     with pytest.raises(PartitionLockedError):
-        Claims(tmp_path, "two-2").take(3, "other-1", copy_all)
+        PartitionLocks(tmp_path, "two-2").take(3, "other-1", copy_all)
     assert not hung.fenced
-    taken = Claims(tmp_path, "two-2").take(3, "hung-1", copy_all)
+    taken = PartitionLocks(tmp_path, "two-2").take(3, "hung-1", copy_all)
     assert (taken.folder / "data").read_text() == "committed"
     assert taken.folder != hung.folder
     with pytest.raises(FencedError):
@@ -121,43 +121,43 @@ def test_a_claim_is_taken_from_the_store_that_hangs_only(tmp_path: Path) -> None
     taken.check()
     hung.release()
     with pytest.raises(PartitionLockedError) as locked:
-        Claims(tmp_path, "hung-1").claim(3)
+        PartitionLocks(tmp_path, "hung-1").acquire(3)
     assert locked.value.holder == "two-2"
     taken.release()
-    again = Claims(tmp_path, "hung-1").claim(3)
+    again = PartitionLocks(tmp_path, "hung-1").acquire(3)
     assert again.folder == taken.folder
     assert not again.fenced
     again.release()
 
 
 def test_a_taker_that_dies_leaves_the_partition_as_it_was(tmp_path: Path) -> None:
-    hung = Claims(tmp_path, "hung-1").claim(3)
+    hung = PartitionLocks(tmp_path, "hung-1").acquire(3)
 
     def fail(_former: Path, new: Path) -> None:
         (new / "data").write_text("half")
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
-        Claims(tmp_path, "two-2").take(3, "hung-1", fail)
+        PartitionLocks(tmp_path, "two-2").take(3, "hung-1", fail)
     hung.release()
-    claim = Claims(tmp_path, "three-3").claim(3)
-    assert claim.folder == hung.folder
-    assert not claim.fenced
-    taken = Claims(tmp_path, "two-2").take(3, "three-3", copy_all)
+    lock = PartitionLocks(tmp_path, "three-3").acquire(3)
+    assert lock.folder == hung.folder
+    assert not lock.fenced
+    taken = PartitionLocks(tmp_path, "two-2").take(3, "three-3", copy_all)
     assert not (taken.folder / "data").exists()
-    claim.release()
+    lock.release()
     taken.release()
 
 
 def test_nobody_claims_what_is_being_taken(tmp_path: Path) -> None:
-    hung = Claims(tmp_path, "hung-1").claim(3)
+    hung = PartitionLocks(tmp_path, "hung-1").acquire(3)
 
     def look(_former: Path, _new: Path) -> None:
         hung.release()  # it woke up and let go
         with pytest.raises(PartitionLockedError):
-            Claims(tmp_path, "three-3").claim(3)
+            PartitionLocks(tmp_path, "three-3").acquire(3)
 
-    Claims(tmp_path, "two-2").take(3, "hung-1", look).release()
+    PartitionLocks(tmp_path, "two-2").take(3, "hung-1", look).release()
 
 
 def copy_all(former: Path, new: Path) -> None:

@@ -54,13 +54,13 @@ NOT_REMEMBERED = READS | {
 """The verbs of operations that may be carried out again: they change nothing, or nothing any more, or tell their
 receivers, as emits do, which they are."""
 
-Result = tuple[int, int, bytes, str]
+KeptResult = tuple[int, int, bytes, str]
 """Id, error code or 0, result or the error's text, name of a procedure's error."""
 _PUBLISH = store_pb2.VERB_CHANNEL_PUBLISH
 _LOST = (store_pb2.Error.CODE_RESULT_LOST, b"applied before, but its result was too large to be kept", "")
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[int, int, list[Result]]).decode
-_decode_page = msgspec.msgpack.Decoder(list[Result]).decode
+_decode = msgspec.msgpack.Decoder(tuple[int, int, list[KeptResult]]).decode
+_decode_page = msgspec.msgpack.Decoder(list[KeptResult]).decode
 
 
 class _Page:
@@ -68,13 +68,13 @@ class _Page:
 
     __slots__ = ("ids", "size", "slot")
 
-    def __init__(self, slot: int, results: Sequence[Result]) -> None:
+    def __init__(self, slot: int, results: Sequence[KeptResult]) -> None:
         self.slot = slot
         self.ids = [result[0] for result in results]
         self.size = _size(results)
         """Bytes; 0: of its operations it is only known that they were applied."""
 
-    def lost(self) -> list[Result]:
+    def lost(self) -> list[KeptResult]:
         """Return what is left where there is no room for the results."""
         return [(operation_id, *_LOST) for operation_id in self.ids]
 
@@ -86,7 +86,7 @@ class _Written(NamedTuple):
     """Those that were removed."""
     page: _Page | None = None
     """The one that was added."""
-    results: Sequence[Result] = ()
+    results: Sequence[KeptResult] = ()
     """What is on it."""
     crowded_out: Sequence[_Page] = ()
     """Those that lost their results."""
@@ -105,8 +105,8 @@ class Applied:
         process: bytes,
         highest: int = 0,
         at: float = 0,
-        recent: Sequence[Result] = (),
-        pages: Sequence[tuple[int, list[Result]]] = (),
+        recent: Sequence[KeptResult] = (),
+        pages: Sequence[tuple[int, list[KeptResult]]] = (),
     ) -> None:
         self.process = process
         self.highest = highest
@@ -120,7 +120,7 @@ class Applied:
         """How many batches hold the lock, or wait for it."""
         self.lock = asyncio.Lock()
         """Held while its operations are applied: those of an earlier link of the process may still be under way."""
-        self.refused: OrderedDict[int, Result] = OrderedDict()
+        self.refused: OrderedDict[int, KeptResult] = OrderedDict()
         """Of the operations after ``highest``, those that were refused. One that comes again is carried out; once a
         later one is applied, it is not to be taken for applied: its refusal becomes a result like others then."""
         self._pages = deque(_Page(slot, results) for slot, results in sorted(pages, key=lambda page: page[1][-1][0]))
@@ -133,8 +133,8 @@ class Applied:
         self._free = [slot for slot in range(max(used, default=0)) if slot not in used]  # below the highest
         # Of the batch under way
         self._last = Operation()
-        self._refused: list[Result] = []
-        self._overtaken: list[Result] = []
+        self._refused: list[KeptResult] = []
+        self._overtaken: list[KeptResult] = []
         self._command_ids: Callable[[], Sequence[int]] = tuple
         self._now = at
         self._written: _Written | None = None
@@ -152,7 +152,9 @@ class Applied:
         _, code, result, name = found
         return refusal_of(code, result.decode(), name) if code else result
 
-    def command(self, last: Operation, refused: list[Result], ids: Callable[[], Sequence[int]], now: float) -> Command:
+    def command(
+        self, last: Operation, refused: list[KeptResult], ids: Callable[[], Sequence[int]], now: float
+    ) -> Command:
         """Return the command that ends a batch, see ``Repeats.command``; the next one comes after ``settle``."""
         self._last = last
         self._refused = refused
@@ -196,7 +198,7 @@ class Applied:
 
     def write(self, kv: KeyValue, batch: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
         """Carry the last ``command`` out, after the commands of its batch that have ``outcomes``."""
-        results: Sequence[Result] = ()
+        results: Sequence[KeptResult] = ()
         if self._ids or self._refused or any(outcomes):
             results = self._settled(batch, outcomes)
             done = self._done(self._answered)
@@ -209,7 +211,7 @@ class Applied:
                 self._written = _Written(done)
         kv.put(PREFIX + self.process, _encode((self._last.id, int(self._now), results)))
 
-    def _overtaken_by(self, last: Operation) -> list[Result]:
+    def _overtaken_by(self, last: Operation) -> list[KeptResult]:
         """Return what was refused before ``last``, if the worker may not know."""
         for operation_id in [each for each in self.refused if each < self._answered]:
             del self.refused[operation_id]
@@ -220,7 +222,7 @@ class Applied:
         """The first operation of which the worker may not have the result."""
         return self._last.id - self._last.behind
 
-    def _settled(self, batch: Sequence[Command], outcomes: Sequence[Outcome]) -> list[Result]:
+    def _settled(self, batch: Sequence[Command], outcomes: Sequence[Outcome]) -> list[KeptResult]:
         """Return the results that stand on no page, in the order of their operations."""
         results = self._waiting(self._answered) + self._refused
         if any(outcomes):
@@ -234,7 +236,7 @@ class Applied:
             ]
         return sorted(results) if self._refused else results
 
-    def _add_page(self, kv: KeyValue, results: Sequence[Result], done: list[_Page]) -> _Written:
+    def _add_page(self, kv: KeyValue, results: Sequence[KeptResult], done: list[_Page]) -> _Written:
         added = _Page(self._free[-1] if self._free else len(self._pages), results)
         kv.put(_page_key(added.slot, self.process), _encode(results))
         crowded_out = self._crowded_out(added.size, done)
@@ -242,7 +244,7 @@ class Applied:
             kv.put(_page_key(page.slot, self.process), _encode(page.lost()))
         return _Written(done, added, results, crowded_out)
 
-    def _waiting(self, answered: int) -> list[Result]:
+    def _waiting(self, answered: int) -> list[KeptResult]:
         """Return the results that stand on no page, from an operation on."""
         return [result for result in self._recent if result[0] >= answered]
 
@@ -269,7 +271,7 @@ class Applied:
                 crowded_out.append(page)
         return crowded_out
 
-    def _take(self, new: list[Result]) -> None:
+    def _take(self, new: list[KeptResult]) -> None:
         results, ids = self._results, self._ids
         for result in new:
             results[result[0]] = result
@@ -295,7 +297,7 @@ class Applied:
             del results[ids.popleft()]
         self._recent = self._waiting(answered)
 
-    def _add(self, page: _Page, results: Sequence[Result]) -> None:
+    def _add(self, page: _Page, results: Sequence[KeptResult]) -> None:
         if self._free:
             self._free.pop()
         self._pages.append(page)
@@ -327,7 +329,7 @@ def forget(kv: KeyValue, command: Command) -> bytes:
 
 def read_records(records: Iterable[tuple[bytes, bytes]]) -> dict[str, Applied]:
     """Return what was known of each process, from all keys that begin with ``PREFIX``."""
-    pages: dict[bytes, list[tuple[int, list[Result]]]] = {}
+    pages: dict[bytes, list[tuple[int, list[KeptResult]]]] = {}
     firsts: list[tuple[bytes, bytes]] = []
     for key, record in records:
         if key.startswith(_PAGE_PREFIX):
@@ -350,7 +352,7 @@ def is_remembered(operation: Operation) -> bool:
     return operation.verb not in NOT_REMEMBERED
 
 
-def results_of(operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> list[Result]:
+def results_of(operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> list[KeptResult]:
     """Return the results that are to be remembered: those that are not empty."""
     return [
         _result(operation.id, outcome)
@@ -363,17 +365,17 @@ def _page_key(slot: int, process: bytes) -> bytes:
     return _PAGE_PREFIX + _SLOT.pack(slot) + process
 
 
-def _result(operation_id: int, outcome: Outcome) -> Result:
+def _result(operation_id: int, outcome: Outcome) -> KeptResult:
     if isinstance(outcome, Refusal):
         return operation_id, outcome.code, str(outcome).encode(), outcome.name
     return operation_id, 0, outcome, ""
 
 
-def _size(results: Iterable[Result]) -> int:
+def _size(results: Iterable[KeptResult]) -> int:
     return sum([len(result[2]) for result in results if result[1] != _LOST[0]])
 
 
-def _bounded(results: Sequence[Result]) -> list[Result]:
+def _bounded(results: Sequence[KeptResult]) -> list[KeptResult]:
     """Leave out the results of the oldest operations, until the others are few enough bytes."""
     kept = KEPT_BYTES
     bounded = []

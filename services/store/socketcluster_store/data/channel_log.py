@@ -97,7 +97,7 @@ class Closing(NamedTuple):
     """The first one that was not given."""
 
 
-class Publication(NamedTuple):
+class PublishDetail(NamedTuple):
     """The detail of the command VERB_CHANNEL_PUBLISH; its outcome is read by ``read_outcome``."""
 
     rule: HistoryRule
@@ -206,7 +206,7 @@ def _close(kv: KeyValue, command: Command) -> bytes:
 
 def _publish(kv: KeyValue, command: Command) -> bytes:
     detail = command.detail
-    assert isinstance(detail, Publication)  # noqa: S101
+    assert isinstance(detail, PublishDetail)  # noqa: S101
     channel = hash_of(command.keys[0])
     id_key = b""
     if detail.message_id:
@@ -295,7 +295,7 @@ def _remove_oldest(kv: KeyValue, channel: bytes, meta: _Meta) -> None:
     kv.delete(key)
 
 
-def _keep_id(kv: KeyValue, id_key: bytes, detail: Publication, meta: _Meta) -> None:
+def _keep_id(kv: KeyValue, id_key: bytes, detail: PublishDetail, meta: _Meta) -> None:
     """Remember an id, and forget up to two whose time is over, so that they never become more."""
     first, number = _RING.unpack(kv.get(b"cw") or bytes(_RING.size))
     kv.put(b"ci" + id_key, _ID.pack(number, detail.now, meta.epoch, meta.last))

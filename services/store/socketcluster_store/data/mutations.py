@@ -1,4 +1,4 @@
-"""What the verbs that need the value below them do to it. Pure functions on a holder, see ``chains``.
+"""What the verbs that need the value below them do to it. Pure functions on a holder, see ``key_chains``.
 
 Each returns what its caller is told, and what a watcher is: the operation's name and what it was given, in a form that
 does to a copy of the value what was done here; ``None`` if nothing changed.
@@ -33,7 +33,7 @@ FALSE = b"\xc2"
 TRUE = b"\xc3"
 
 
-class Edit(NamedTuple):
+class Mutation(NamedTuple):
     """What became of a verb."""
 
     result: bytes
@@ -46,35 +46,35 @@ class Edit(NamedTuple):
     """The key chain at which nothing stands any more."""
 
 
-def remove(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
+def remove(holder: dict[str, Any], command: Addressed, value: bytes) -> Mutation:
     """Remove the value at the key chain; with ``value`` true, return it instead of whether there was one."""
     wanted = value == TRUE
     found = cut(holder, command.keys)
     if found is NOTHING:
-        return Edit(NIL if wanted else FALSE)
-    return Edit(_encode(found) if wanted else TRUE, "remove", NIL, tuple(command.keys))
+        return Mutation(NIL if wanted else FALSE)
+    return Mutation(_encode(found) if wanted else TRUE, "remove", NIL, tuple(command.keys))
 
 
-def expire(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
+def expire(holder: dict[str, Any], command: Addressed, value: bytes) -> Mutation:
     """Remove the value at the key chain, because its time has come."""
     done = remove(holder, command, value)
     return done._replace(operation="expire") if done.operation else done
 
 
-def remove_all(holder: dict[str, Any], command: Addressed, _value: bytes) -> Edit:
+def remove_all(holder: dict[str, Any], command: Addressed, _value: bytes) -> Mutation:
     """Empty the map at the key chain."""
     found = walk(holder, command.keys)
     if found is NOTHING or found is None:
-        return Edit(b"")
+        return Mutation(b"")
     if not isinstance(found, dict):
         raise wrong_type(command, found, "map")
     if not found:
-        return Edit(b"")
+        return Mutation(b"")
     found.clear()
-    return Edit(b"", "remove_all", NIL)
+    return Mutation(b"", "remove_all", NIL)
 
 
-def add(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
+def add(holder: dict[str, Any], command: Addressed, value: bytes) -> Mutation:
     """Append to the list at the key chain; return the item's index.
 
     Without anything there a list is made; a scalar becomes the first item of one; in a map the item goes under the
@@ -92,10 +92,10 @@ def add(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
         made = [item] if found is NOTHING or found is None else [found, item]
         put(holder, command, made)
         index = len(made) - 1
-    return Edit(_encode(index), "add", value)
+    return Mutation(_encode(index), "add", value)
 
 
-def concat(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
+def concat(holder: dict[str, Any], command: Addressed, value: bytes) -> Mutation:
     """Append the items of a list, or put in the entries of a map; return how many there are then.
 
     A scalar becomes the first item of a list before a list is appended to it.
@@ -106,7 +106,7 @@ def concat(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
     found = walk(holder, command.keys)
     if found is NOTHING or found is None:
         put(holder, command, more)
-        return Edit(_encode(len(more)), "concat", value)
+        return Mutation(_encode(len(more)), "concat", value)
     if isinstance(more, dict):
         if not isinstance(found, dict):
             raise wrong_type(command, found, "map")
@@ -120,14 +120,14 @@ def concat(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
     else:
         put(holder, command, [found, *more])
         total = len(more) + 1
-    return Edit(_encode(total), "concat", value)
+    return Mutation(_encode(total), "concat", value)
 
 
-def pop(holder: dict[str, Any], command: Addressed, _value: bytes) -> Edit:
+def pop(holder: dict[str, Any], command: Addressed, _value: bytes) -> Mutation:
     """Remove and return the last item of a list, or the entry under the highest decimal key of a map."""
     found = walk(holder, command.keys)
     if found is NOTHING or found is None:
-        return Edit(NIL)
+        return Mutation(NIL)
     if isinstance(found, list):
         last = str(len(found) - 1)
     elif isinstance(found, dict):
@@ -135,9 +135,9 @@ def pop(holder: dict[str, Any], command: Addressed, _value: bytes) -> Edit:
     else:
         raise wrong_type(command, found, "list")
     if child(found, last) is NOTHING:
-        return Edit(NIL)
+        return Mutation(NIL)
     chain = (*command.keys, last)
-    return Edit(_encode(cut(holder, chain)), "pop", NIL, chain)
+    return Mutation(_encode(cut(holder, chain)), "pop", NIL, chain)
 
 
 def get_range(holder: dict[str, Any], command: Addressed, value: bytes) -> bytes:
@@ -146,16 +146,16 @@ def get_range(holder: dict[str, Any], command: Addressed, value: bytes) -> bytes
     return _encode(_list(holder, command)[part])
 
 
-def remove_range(holder: dict[str, Any], command: Addressed, value: bytes) -> Edit:
+def remove_range(holder: dict[str, Any], command: Addressed, value: bytes) -> Mutation:
     """Remove and return the items of a list from the first index up to, not including, the second."""
     part = _slice(command, value)
     found = _list(holder, command)
     removed = found[part]
     if not removed:
-        return Edit(_encode([]))
+        return Mutation(_encode([]))
     start, stop, _step = part.indices(len(found))
     del found[part]
-    return Edit(_encode(removed), "remove_range", _encode([start, stop]))
+    return Mutation(_encode(removed), "remove_range", _encode([start, stop]))
 
 
 def count(holder: dict[str, Any], command: Addressed) -> bytes:
@@ -184,7 +184,7 @@ def _slice(command: Addressed, value: bytes) -> slice:
     return slice(*bounds)
 
 
-EDITS: dict[int, Callable[[dict[str, Any], Addressed, bytes], Edit]] = {
+MUTATIONS: dict[int, Callable[[dict[str, Any], Addressed, bytes], Mutation]] = {
     store_pb2.VERB_ADD: add,
     store_pb2.VERB_CONCAT: concat,
     store_pb2.VERB_REMOVE_RANGE: remove_range,

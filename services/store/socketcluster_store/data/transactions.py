@@ -16,7 +16,7 @@ from socketcluster_store.data.key_chains import name_of, parsed
 from socketcluster_store.data.key_value import KeyValue
 from socketcluster_store.data.mutations import NIL
 from socketcluster_store.data.procedures import Procedure, ProcedureTree
-from socketcluster_store.data.write_buffer import Overlay
+from socketcluster_store.data.write_buffer import WriteBuffer
 from socketcluster_store.errors import InvalidError, ProcedureError, Refusal
 from socketcluster_store_client.packing import pack, unpack
 from socketcluster_store_client.routing import partition_of
@@ -95,7 +95,7 @@ Call = Callable[[int, "list[str]", bytes], bytes]
 @contextmanager
 def _held_together(trees: Trees, kv: KeyValue, session_id: bytes) -> Iterator[Call]:
     """Yield what carries commands out on one tree; unless the block raises, they hold."""
-    overlay = Overlay(kv)
+    buffer = WriteBuffer(kv)
     mark = trees.watches.mark()
     trees.expiries.begin()
 
@@ -106,7 +106,7 @@ def _held_together(trees: Trees, kv: KeyValue, session_id: bytes) -> Iterator[Ca
         command = Command(verb, session_id, keys, value)
         if not session_id:
             _check_partition(trees, command)
-        return carry_out(overlay, command)
+        return carry_out(buffer, command)
 
     try:
         yield call
@@ -116,7 +116,7 @@ def _held_together(trees: Trees, kv: KeyValue, session_id: bytes) -> Iterator[Ca
         trees.sizes.forget(session_id)
         raise
     trees.expiries.end(undo=False)
-    overlay.flush()
+    buffer.flush()
 
 
 def _check_partition(trees: Trees, command: Command) -> None:

@@ -8,7 +8,7 @@ A record holds one top-level key of one tree, so that setting a key does not rew
     w ...                                                        that a key chain is watched, see ``watches``
     t                                                            the partition's time, see ``clock``
 
-What stands below a top-level key is inside its value, see ``chains``. Top-level keys that begin with a NUL are the
+What stands below a top-level key is inside its value, see ``key_chains``. Top-level keys that begin with a NUL are the
 services' own: GET_ALL, REMOVE_ALL, COUNT and watchers of a whole tree pass over them.
 """
 
@@ -40,7 +40,7 @@ from socketcluster_store.data import applied_log, channel_log, mutations, transa
 from socketcluster_store.data.expiries import Chain, Expiries
 from socketcluster_store.data.key_chains import NOTHING, name_of, parsed, put, record_key, tree_prefix, walk, wrong_type
 from socketcluster_store.data.key_value import KeyValue
-from socketcluster_store.data.mutations import FALSE, NIL, TRUE, Edit
+from socketcluster_store.data.mutations import FALSE, NIL, TRUE, Mutation
 from socketcluster_store.data.procedures import Procedures
 from socketcluster_store.data.sizes import SessionSizes
 from socketcluster_store.data.watches import Watches
@@ -115,7 +115,7 @@ class Trees:
             store_pb2.VERB_UNEXPIRE: self._unexpire,
             store_pb2.VERB_GET_EXPIRY: self._get_expiry,
             store_pb2.VERB_UPDATE: self._update,
-            **dict.fromkeys(mutations.EDITS, self._edit),
+            **dict.fromkeys(mutations.MUTATIONS, self._mutate),
             store_pb2.VERB_REMOVE: self._remove,
         }
         """The verbs that a transaction may have."""
@@ -243,8 +243,8 @@ class Trees:
             self._note(command, "set", value, holder)
         return b""
 
-    def _edit(self, kv: KeyValue, command: Command) -> bytes:
-        return self._change(kv, command, mutations.EDITS[command.verb])
+    def _mutate(self, kv: KeyValue, command: Command) -> bytes:
+        return self._change(kv, command, mutations.MUTATIONS[command.verb])
 
     def _remove(self, kv: KeyValue, command: Command, operation: str = "remove") -> bytes:
         wanted = command.value == TRUE
@@ -287,10 +287,12 @@ class Trees:
             self.watches.emptied(session_id)
         return b""
 
-    def _change(self, kv: KeyValue, command: Command, edit: Callable[[dict[str, Any], Command, bytes], Edit]) -> bytes:
-        """Have ``edit`` change the value at a top-level key, and keep what came of it."""
+    def _change(
+        self, kv: KeyValue, command: Command, mutate: Callable[[dict[str, Any], Command, bytes], Mutation]
+    ) -> bytes:
+        """Have ``mutate`` change the value at a top-level key, and keep what came of it."""
         holder, key, before = self._holder(kv, command)
-        done = edit(holder, command, command.value)
+        done = mutate(holder, command, command.value)
         if not done.operation:
             return done.result
         session_id = command.session_id

@@ -35,7 +35,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_chain = msgspec.msgpack.Decoder(Chain).decode
 
 
-class Change(NamedTuple):
+class KeyChange(NamedTuple):
     """What a watcher is told."""
 
     session_id: bytes
@@ -66,7 +66,7 @@ class Watches:
         """Is there any? If not, nothing has to be noted."""
         self._trees: dict[bytes, dict[str | None, dict[Chain, _Watch]]] = {}  # by session id and top-level key
         self._count = 0
-        self._changes: list[tuple[_Watch, Change]] = []
+        self._changes: list[tuple[_Watch, KeyChange]] = []
 
     def load(self, kv: KeyValue) -> None:
         """Take over what the partition remembers."""
@@ -171,7 +171,7 @@ class Watches:
             watch.count -= 1
         del self._changes[mark:]
 
-    def take(self, kv: KeyValue) -> list[Change]:
+    def take(self, kv: KeyValue) -> list[KeyChange]:
         """Put the counts of what changed since the last call, and return it in order."""
         taken, self._changes = self._changes, []
         for watch in {id(watch): watch for watch, _change in taken}.values():
@@ -181,7 +181,7 @@ class Watches:
 
     def _tell(self, watch: _Watch, keys: Iterable[str], operation: str, value: bytes, *, counts: bool = True) -> None:
         watch.count += counts
-        change = Change(
+        change = KeyChange(
             watch.session_id, watch.chain, watch.generation, watch.count, tuple(keys), operation, bytes(value)
         )
         self._changes.append((watch, change))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from socketcluster_store.data.key_value import KeyValue
 
 
-class Overlay:
+class WriteBuffer:
     """A ``KeyValue`` on top of another one, which nothing reaches before ``flush``."""
 
     def __init__(self, below: KeyValue) -> None:

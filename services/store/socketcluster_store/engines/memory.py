@@ -15,7 +15,7 @@ from socketcluster_store.data.trees import Documents, Trees, records
 from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.folder.files import sync_folder
 from socketcluster_store.engines.folder.membership import FolderMembership
-from socketcluster_store.engines.folder.partition_lock import Claim, Claims
+from socketcluster_store.engines.folder.partition_lock import PartitionLock, PartitionLocks
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError
 from socketcluster_store.ownership.membership import Membership
@@ -35,41 +35,41 @@ class MemoryEngine(Engine):
     def __init__(self, folder: Path, documents: Documents, *, store_id: str = "") -> None:
         self._folder = folder
         self._store_id = store_id
-        self._claims = Claims(folder, store_id)
+        self._locks = PartitionLocks(folder, store_id)
         self._trees = documents
 
     async def open(self, number: int) -> EnginePartition:
-        return await self._open(number, lambda: self._claims.claim(number))
+        return await self._open(number, lambda: self._locks.acquire(number))
 
     async def take(self, number: int, holder: str) -> EnginePartition:
-        return await self._open(number, lambda: self._claims.take(number, holder, _copy_epoch))
+        return await self._open(number, lambda: self._locks.take(number, holder, _copy_epoch))
 
     def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
         return FolderMembership(self._folder.parent / "stores", self._store_id, hang_timeout, on_change, self.name)
 
-    async def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
-        def do() -> tuple[Claim, int]:
-            claimed = claim()
+    async def _open(self, number: int, acquire: Callable[[], PartitionLock]) -> EnginePartition:
+        def do() -> tuple[PartitionLock, int]:
+            lock = acquire()
             try:
-                return claimed, _next_epoch(claimed.folder)
+                return lock, _next_epoch(lock.folder)
             except BaseException:
-                claimed.release()
+                lock.release()
                 raise
 
         try:
-            claimed, epoch = await asyncio.to_thread(do)
+            lock, epoch = await asyncio.to_thread(do)
         except OSError as error:
             raise EngineError(f"cannot open partition {number}: {error}") from None
-        return MemoryPartition(number, claimed, epoch, self._trees.partition(number))
+        return MemoryPartition(number, lock, epoch, self._trees.partition(number))
 
 
 class MemoryPartition(EnginePartition):
     """A partition in memory; nothing suspends within ``apply``, so a batch cannot be seen half applied."""
 
-    def __init__(self, number: int, claim: Claim, epoch: int, trees: Trees) -> None:
+    def __init__(self, number: int, lock: PartitionLock, epoch: int, trees: Trees) -> None:
         self.number = number
         self.epoch = epoch
-        self._claim = claim
+        self._lock = lock
         self._kv = SortedMap()
         self._trees = trees
         self.clock = trees.clock
@@ -78,7 +78,7 @@ class MemoryPartition(EnginePartition):
         return self.apply_now(batch)
 
     def apply_now(self, batch: Sequence[Command]) -> list[Outcome]:
-        self._claim.check()
+        self._lock.check()
         return self._trees.apply(self._kv, batch)
 
     def next_expiry(self) -> float | None:
@@ -92,18 +92,18 @@ class MemoryPartition(EnginePartition):
 
     @property
     def fenced(self) -> bool:
-        return self._claim.fenced
+        return self._lock.fenced
 
     @property
     def taken(self) -> bool:
-        return self._claim.taken
+        return self._lock.taken
 
     async def sync(self) -> None:
         """Have nothing to do."""
 
     async def close(self) -> None:
         self._kv = SortedMap()
-        self._claim.release()
+        self._lock.release()
 
 
 def _next_epoch(folder: Path) -> int:

@@ -33,7 +33,7 @@ from socketcluster_store.data.channel_log import (
     Closing,
     HistoryQuery,
     Opening,
-    Publication,
+    PublishDetail,
     channel_command,
     hash_of,
     read_deadline,
@@ -199,7 +199,7 @@ class Channels(Generic[S]):
                 return None
             self._expiry.set(now + rule.age)
             epoch, most = self._next_epoch(), self._rules.max_channels
-            detail = Publication(rule, now, epoch, operation.message_id, self._id_window, most)
+            detail = PublishDetail(rule, now, epoch, operation.message_id, self._id_window, most)
             return channel_command(PUBLISH, name, detail, operation.value)
         if verb == HISTORY:
             request = _request(operation)

@@ -14,7 +14,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logs.conditions import Condition
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_store.commands import CHANGES, END_SESSION, EXPIRE_DUE, NOTE_TIME, Command, Outcome
-from socketcluster_store.data.watches import Change
+from socketcluster_store.data.watches import KeyChange
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.errors import EngineError, FencedError, Refusal
 from socketcluster_store.links import WorkerLink
@@ -41,7 +41,7 @@ NOTED_EVERY = 3600.0
 """Seconds between two notes of the partition's time; each write is one, too."""
 
 _UNWATCH = store_pb2.VERB_UNWATCH
-_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
+_decode_changes = msgspec.msgpack.Decoder(list[KeyChange]).decode
 
 
 class Deadlines:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.data.expiries import Chain
-from socketcluster_store.data.watches import BEGIN, END, STOP, Change
+from socketcluster_store.data.watches import BEGIN, END, STOP, KeyChange
 from socketcluster_store.links import WorkerLink, pack_event
 
 GRACE = 60.0
@@ -68,7 +68,7 @@ class Watchers:
             due.append(self.alone.popitem(last=False)[0])
         return due
 
-    def tell(self, changes: Sequence[Change], link: WorkerLink | None, now: float) -> None:
+    def tell(self, changes: Sequence[KeyChange], link: WorkerLink | None, now: float) -> None:
         """Send changes to who watches; what began and stopped in between concerns ``link``."""
         for change in changes:
             key = change.session_id, change.watched

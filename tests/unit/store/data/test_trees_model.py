@@ -22,7 +22,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import CHANGES, END_SESSION, EXPIRE_DUE, Command, Outcome
 from socketcluster_store.data.procedures import Procedures, Store
 from socketcluster_store.data.trees import Documents
-from socketcluster_store.data.watches import Change
+from socketcluster_store.data.watches import KeyChange
 from socketcluster_store.engine import Engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
@@ -45,7 +45,7 @@ BUDGET = settings(
 
 encode = msgspec.msgpack.encode
 decode: Callable[[bytes], Any] = msgspec.msgpack.decode
-decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
+decode_changes = msgspec.msgpack.Decoder(list[KeyChange]).decode
 
 CHAINS = [
     ("a",),
@@ -162,7 +162,7 @@ class Trees(RuleBasedStateMachine):
             self.follow(change)
         return outcomes
 
-    def follow(self, change: Change) -> None:
+    def follow(self, change: KeyChange) -> None:
         """Do to a copy what was done to what is watched."""
         watched = change.session_id.decode(), change.watched
         if change.operation == "":

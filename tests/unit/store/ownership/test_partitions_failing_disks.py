@@ -16,7 +16,7 @@ from support.worker import until
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
-from socketcluster_store.engines.folder.partition_lock import Claims
+from socketcluster_store.engines.folder.partition_lock import PartitionLocks
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError, PartitionLockedError
@@ -189,7 +189,7 @@ async def test_what_another_process_keeps_is_said_once(
 ) -> None:
     other = await LmdbEngine(tmp_path, Documents(1 << 20), store_id="other-2").open(FAILING)
     (tmp_path / f"{FAILING:02}" / "1" / "owner.lock").unlink()
-    held = Claims(tmp_path, "other-2").claim(6)
+    held = PartitionLocks(tmp_path, "other-2").acquire(6)
     monkeypatch.setattr(partitions_module, "LONG_WAIT", 0.05)
     tries = 0
     opening = partitions._open

@@ -261,7 +261,7 @@ class Register:
         return entry
 
     def note(self, number: int, folder: Path, manifest: Manifest) -> None:
-        """Have the register know an open partition, on the disk; call it with the partition claimed.
+        """Have the register know an open partition, on the disk; call it with the partition locked.
 
         Args:
             number: which partition.

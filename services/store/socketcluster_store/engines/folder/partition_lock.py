@@ -2,7 +2,7 @@
 
 The folder of a partition::
 
-    claim.lock           locked while somebody claims the partition
+    claim.lock           locked while somebody takes hold of the partition
     <generation>/        the data; the highest generation is the one that counts
         owner.lock       locked by the owner: the kernel frees it when the process dies, however it dies. Its first byte
                          says whether the owner was fenced; its store id follows
@@ -14,11 +14,11 @@ memory that both share, after each commit and before anybody hears of it. If the
 the copy and is in it; if there is one, nothing is answered. At most one commit can follow the mark, in a file that
 nobody reads any more.
 
-An owner that finds that the disk refuses a sync marks its lock as well, and gives up: whoever claims the partition next
+An owner that finds that the disk refuses a sync marks its lock as well, and gives up: whoever locks the partition next
 copies the data, as after a process that hangs, into files of which nothing is taken for written that is not.
 
 A lock says something only of the file that is locked. Who removes or replaces ``owner.lock``, or the folder, lets
-another process claim what is there then. So whoever gets a lock makes sure that the file still has its name, and an
+another process lock what is there then. So whoever gets a lock makes sure that the file still has its name, and an
 owner looks now and then whether its own still has.
 """
 
@@ -53,24 +53,24 @@ _LOCK_BYTES = _NOTE_AT + 64
 """What ``owner.lock`` has from the start: more than the longest note needs."""
 
 
-class Claim:
+class PartitionLock:
     """The right to a partition's data, until it is released or fenced."""
 
-    def __init__(self, folder: Path, lock: int, manifest: Manifest | None = None) -> None:
+    def __init__(self, folder: Path, descriptor: int, manifest: Manifest | None = None) -> None:
         self.folder = folder
         """Where the data is."""
         self.manifest = manifest
         """What the folder says of itself; ``None``: it has no files of a partition that has existed."""
-        self._lock = lock
-        self._found = os.fstat(lock)
+        self._descriptor = descriptor
+        self._found = os.fstat(descriptor)
         self._files: list[tuple[os.stat_result, str]] = []
         self._looks = 0
-        self._map = mmap.mmap(lock, 1, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._map = mmap.mmap(descriptor, 1, mmap.MAP_SHARED, mmap.PROT_READ)
         self._mark: mmap.mmap | bytes = self._map
         self._fits = 0  # the mark of what may be used
         self._why = "this store hung"
         self.distrusted = ""
-        """Why whoever claims the partition next is to copy its files; empty: this process knows of no reason."""
+        """Why whoever locks the partition next is to copy its files; empty: this process knows of no reason."""
 
     @property
     def taken(self) -> bool:
@@ -101,11 +101,11 @@ class Claim:
             self._mark, self._why = _FENCED, why
 
     def use_no_files(self) -> None:
-        """Have it not matter that the files are to be copied: who has claimed the partition leaves them alone."""
+        """Have it not matter that the files are to be copied: who has locked the partition leaves them alone."""
         self._fits = self._mark[0]
 
     def distrust(self, why: str, note: bytes = b"") -> None:
-        """Give up, and have whoever claims the partition next copy the data: what is in memory need not be on the disk.
+        """Give up, and have whoever locks the partition next copy the data: what is in memory need not be on the disk.
 
         Linux takes pages that it could not write for written, and a file system may lose them even if they are written
         again into the same file. The mark is in memory as they are, and so is the note: see ``note_of``.
@@ -113,8 +113,8 @@ class Claim:
         self.distrusted = f"{why}; its files are to be copied"
         self.give_up(self.distrusted)
         with contextlib.suppress(OSError):  # nothing can be written there, nor by an opening
-            os.pwrite(self._lock, note.ljust(_LOCK_BYTES - _NOTE_AT, b"\0"), _NOTE_AT)
-            os.pwrite(self._lock, _DISTRUSTED, 0)
+            os.pwrite(self._descriptor, note.ljust(_LOCK_BYTES - _NOTE_AT, b"\0"), _NOTE_AT)
+            os.pwrite(self._descriptor, _DISTRUSTED, 0)
 
     def check(self) -> None:
         """Make sure that the data is still this process's: before a commit, and after it before it is answered.
@@ -126,14 +126,14 @@ class Claim:
             raise FencedError(f"{self.folder} is this store's no longer: {self._why}")
 
     def release(self) -> None:
-        """Let another process claim the partition."""
+        """Let another process lock the partition."""
         self._mark = _FENCED
         self._map.close()
-        os.close(self._lock)
+        os.close(self._descriptor)
 
 
-class Claims:
-    """Claims partitions for one store.
+class PartitionLocks:
+    """Locks partitions for one store.
 
     Args:
         folder: of all partitions.
@@ -156,8 +156,8 @@ class Claims:
         self._keeping = threading.Lock()
         self._kept: dict[str, int] = {}  # of the partitions' folders whose names are on the disk, the inodes
 
-    def claim(self, number: int, copy: Callable[[Path, Path], object] | None = None) -> Claim:
-        """Claim a partition that nobody owns.
+    def acquire(self, number: int, copy: Callable[[Path, Path], object] | None = None) -> PartitionLock:
+        """Lock a partition that nobody owns.
 
         Args:
             number: which partition.
@@ -165,15 +165,15 @@ class Claims:
                 ``None``: the files are not used. The name of the folder that is used need not be on the disk yet.
 
         Raises:
-            PartitionLockedError: another process owns or claims it.
+            PartitionLockedError: another process owns it, or takes hold of it.
             IncompleteError: what is there does not fit what is known of it.
             OSError: the folder cannot be used.
         """
-        with self._claiming(number) as (path, choice, guard):
-            return self._claim(path, choice, guard, copy)
+        with self._guarded(number) as (path, choice, guard):
+            return self._acquire(path, choice, guard, copy)
 
-    def take(self, number: int, holder: str, copy: Callable[[Path, Path], object]) -> Claim:
-        """Claim a partition, even from a process that hangs; it may take as long as the data needs to be copied.
+    def take(self, number: int, holder: str, copy: Callable[[Path, Path], object]) -> PartitionLock:
+        """Lock a partition, even one of a process that hangs; it may take as long as the data needs to be copied.
 
         Args:
             number: which partition.
@@ -182,26 +182,28 @@ class Claims:
                 up.
 
         Raises:
-            PartitionLockedError: another store than ``holder`` owns or claims it.
+            PartitionLockedError: another store than ``holder`` owns it, or takes hold of it.
             IncompleteError: what is there does not fit what is known of it.
             OSError: the folder cannot be used.
         """
-        with self._claiming(number) as (path, choice, guard):
+        with self._guarded(number) as (path, choice, guard):
             former = path / str(choice.generation)
             try:
-                return self._claim(path, choice, guard, copy)
+                return self._acquire(path, choice, guard, copy)
             except PartitionLockedError as error:
                 if error.holder != holder:
                     raise
-            with _descriptor(former / "owner.lock") as lock:
-                distrusted = os.pread(lock, 1, 0) in (_DISTRUSTED, _BOTH)
-                os.pwrite(lock, _BOTH if distrusted else _FENCED, 0)
+            with _descriptor(former / "owner.lock") as descriptor:
+                distrusted = os.pread(descriptor, 1, 0) in (_DISTRUSTED, _BOTH)
+                os.pwrite(descriptor, _BOTH if distrusted else _FENCED, 0)
             if choice.taken:
                 self._check_taken(path, choice)
             return self._move(path, choice, copy, guard)
 
-    def _claim(self, path: Path, choice: Choice, guard: int, copy: Callable[[Path, Path], object] | None) -> Claim:
-        claim = self._own(path / str(choice.generation), choice.manifest)
+    def _acquire(
+        self, path: Path, choice: Choice, guard: int, copy: Callable[[Path, Path], object] | None
+    ) -> PartitionLock:
+        lock = self._own(path / str(choice.generation), choice.manifest)
         if choice.strangers:
             log.error(
                 "folders that do not belong to a partition are left alone: move them away",
@@ -210,22 +212,22 @@ class Claims:
         try:
             if choice.taken and choice.manifest is not None:
                 self._check_taken(path, choice)
-                manifests.create(claim.folder, choice.manifest)
+                manifests.create(lock.folder, choice.manifest)
             if copy is None:
-                claim.use_no_files()
-            elif claim.fenced:
+                lock.use_no_files()
+            elif lock.fenced:
                 moved = self._move(path, choice, copy, guard)
-                claim.release()
+                lock.release()
                 return moved
             self._keep(path)
         except BaseException:
-            claim.release()
+            lock.release()
             raise
         if choice.earlier:  # left by a taker that died
             sync_folder(path)
         for left in choice.earlier:
             shutil.rmtree(path / str(left), ignore_errors=True)
-        return claim
+        return lock
 
     def _check_taken(self, path: Path, choice: Choice) -> None:
         """Make sure that a folder without a manifest is the partition's own.
@@ -241,7 +243,7 @@ class Claims:
             path=str(folder),
         )
 
-    def _move(self, path: Path, choice: Choice, copy: Callable[[Path, Path], object], guard: int) -> Claim:
+    def _move(self, path: Path, choice: Choice, copy: Callable[[Path, Path], object], guard: int) -> PartitionLock:
         """Make a copy of a generation the next one."""
         draft = path / "draft"
         shutil.rmtree(draft, ignore_errors=True)  # of a taker that died
@@ -253,23 +255,23 @@ class Claims:
         if choice.manifest is not None:  # what it said before the copy was made holds for the copy
             manifest = replace(choice.manifest, generation=following, sequence=1)
             manifests.create(draft, manifest)
-        claim = self._own(draft, manifest)
+        lock = self._own(draft, manifest)
         try:
-            claim.folder = path / str(following)
+            lock.folder = path / str(following)
             sync_folder(draft)
             _check_name(guard, path / "claim.lock")  # else somebody else may have made a draft there
-            draft.rename(claim.folder)
+            draft.rename(lock.folder)
             sync_folder(path)
             self._keep(path)
         except BaseException:
-            claim.release()
+            lock.release()
             raise
         shutil.rmtree(former, ignore_errors=True)
-        return claim
+        return lock
 
     @contextlib.contextmanager
-    def _claiming(self, number: int) -> Iterator[tuple[Path, Choice, int]]:
-        """Keep others from claiming the partition; yield its folder, which of its generations counts, and the lock."""
+    def _guarded(self, number: int) -> Iterator[tuple[Path, Choice, int]]:
+        """Keep others from locking the partition; yield its folder, which of its generations counts, and the lock."""
         path = self._folder / f"{number:02}"
         if self._register is not None:
             self._register.look(number)
@@ -303,23 +305,23 @@ class Claims:
                         sync_folder(folder)
             self._kept = found
 
-    def _own(self, folder: Path, manifest: Manifest | None) -> Claim:
+    def _own(self, folder: Path, manifest: Manifest | None) -> PartitionLock:
         make_private(folder, FOLDER_MODE)
-        lock = _open(folder / "owner.lock")
+        descriptor = _open(folder / "owner.lock")
         try:
-            if not _try_lock(lock):
-                holder = os.pread(lock, 1024, 1).rstrip(b"\0").decode()
+            if not _try_lock(descriptor):
+                holder = os.pread(descriptor, 1024, 1).rstrip(b"\0").decode()
                 raise PartitionLockedError(f"another store owns {folder}", holder)
-            _check_name(lock, folder / "owner.lock")
+            _check_name(descriptor, folder / "owner.lock")
             note = note_of(folder)
             content = (_LIVE if note is None else _DISTRUSTED) + self._store_id.encode()
             if note:
                 content = content.ljust(_NOTE_AT, b"\0") + note
             # all over what is there: neither now nor with a note is a new block needed, which a full disk may not have
-            os.pwrite(lock, content.ljust(os.fstat(lock).st_size or _LOCK_BYTES, b"\0"), 0)
-            return Claim(folder, lock, manifest)
+            os.pwrite(descriptor, content.ljust(os.fstat(descriptor).st_size or _LOCK_BYTES, b"\0"), 0)
+            return PartitionLock(folder, descriptor, manifest)
         except BaseException:
-            os.close(lock)
+            os.close(descriptor)
             raise
 
 

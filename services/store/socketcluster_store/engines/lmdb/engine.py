@@ -25,11 +25,11 @@ from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.folder import manifests
 from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, Manifest, Register, lacking
 from socketcluster_store.engines.folder.membership import FolderMembership
-from socketcluster_store.engines.folder.partition_lock import Claim, Claims
+from socketcluster_store.engines.folder.partition_lock import PartitionLock, PartitionLocks
 from socketcluster_store.engines.lmdb import files, inspection, journal
 from socketcluster_store.engines.lmdb.checkpoints import Checkpoints
 from socketcluster_store.engines.lmdb.journal import Writes
-from socketcluster_store.engines.lmdb.memtable import Overlay
+from socketcluster_store.engines.lmdb.memtable import Memtable
 from socketcluster_store.errors import EngineError, FencedError, IncompleteError, PartitionLockedError, UnsyncedError
 from socketcluster_store.ownership.membership import Membership
 
@@ -40,7 +40,7 @@ LITTLE_SPACE = 16 * 1024 * 1024
 
 
 class LmdbEngine(Engine):
-    """Partitions below ``folder``, claimed in the name of ``store_id``."""
+    """Partitions below ``folder``, locked in the name of ``store_id``."""
 
     name = "lmdb"
     descriptors = 9  # each mapping has one of its own, and LMDB two
@@ -58,55 +58,53 @@ class LmdbEngine(Engine):
         self._folder = folder
         self._store_id = store_id
         self._register = Register(folder)
-        self._claims = Claims(folder, store_id, self._register, inspection.opened_here)
+        self._locks = PartitionLocks(folder, store_id, self._register, inspection.opened_here)
         self._trees = documents
         self._sync_each_commit = sync_each_commit
         self._segment_bytes = segment_bytes
         self._checkpoints = Checkpoints()
 
     async def open(self, number: int) -> EnginePartition:
-        return await self._open(number, lambda: self._claims.claim(number, files.copy))
+        return await self._open(number, lambda: self._locks.acquire(number, files.copy))
 
     async def take(self, number: int, holder: str) -> EnginePartition:
-        return await self._open(number, lambda: self._claims.take(number, holder, files.copy))
+        return await self._open(number, lambda: self._locks.take(number, holder, files.copy))
 
     def membership(self, hang_timeout: float, on_change: Callable[[], None]) -> Membership:
         return FolderMembership(self._folder.parent / "stores", self._store_id, hang_timeout, on_change, self.name)
 
-    async def _open(self, number: int, claim: Callable[[], Claim]) -> EnginePartition:
-        def do() -> tuple[Claim, files.Opened]:
-            claimed = claim()
+    async def _open(self, number: int, acquire: Callable[[], PartitionLock]) -> EnginePartition:
+        def do() -> tuple[PartitionLock, files.Opened]:
+            lock = acquire()
             try:
-                opened = files.open_files(claimed.folder, self._segment_bytes, claimed.manifest)
+                opened = files.open_files(lock.folder, self._segment_bytes, lock.manifest)
                 try:
-                    self._register.note(number, claimed.folder, opened.manifest)
+                    self._register.note(number, lock.folder, opened.manifest)
                 except BaseException:
                     opened.close()
                     raise
-                return claimed, opened
+                return lock, opened
             except BaseException as error:
-                fenced = claimed.fenced
+                fenced = lock.fenced
                 if isinstance(error, UnsyncedError):
-                    claimed.distrust(str(error))
-                claimed.release()
+                    lock.distrust(str(error))
+                lock.release()
                 if fenced and isinstance(error, Exception):  # the files were taken away meanwhile
-                    raise FencedError(
-                        f"partition {number} in {claimed.folder} was taken over: this store hung"
-                    ) from error
+                    raise FencedError(f"partition {number} in {lock.folder} was taken over: this store hung") from error
                 if isinstance(error, PartitionLockedError):
                     raise
                 if isinstance(error, IncompleteError):
-                    raise lacking(claimed.folder.parent, number, str(error)) from None
+                    raise lacking(lock.folder.parent, number, str(error)) from None
                 if isinstance(error, lmdb.Error | OSError | EngineError):
-                    raise EngineError(f"cannot open partition {number} in {claimed.folder}: {error}") from None
+                    raise EngineError(f"cannot open partition {number} in {lock.folder}: {error}") from None
                 raise
 
         try:
-            claimed, opened = await asyncio.to_thread(do)
+            lock, opened = await asyncio.to_thread(do)
         except (lmdb.Error, OSError) as error:
             raise EngineError(f"cannot open partition {number} in {self._folder}/{number:02}: {error}") from None
         return LmdbPartition(
-            number, opened, claimed, self._trees.partition(number), self._checkpoints, self._sync_each_commit
+            number, opened, lock, self._trees.partition(number), self._checkpoints, self._sync_each_commit
         )
 
 
@@ -117,7 +115,7 @@ class LmdbPartition(EnginePartition):
         self,
         number: int,
         opened: files.Opened,
-        claim: Claim,
+        lock: PartitionLock,
         trees: Trees,
         checkpoints: Checkpoints,
         sync_each_commit: bool,
@@ -125,24 +123,24 @@ class LmdbPartition(EnginePartition):
         self.number = number
         self.epoch = opened.epoch
         self.losses = opened.losses
-        self._path = claim.folder
+        self._path = lock.folder
         self._environment = opened.environment
         self._data = opened.data
         self._journal = opened.journal
-        self._claim = claim
+        self._lock = lock
         self._manifest = opened.manifest
         self._manifest_file = (self._path / manifests.NAME).stat()
-        claim.keep_an_eye_on(manifests.NAME, self._manifest_file)
+        lock.keep_an_eye_on(manifests.NAME, self._manifest_file)
         for name, descriptor in ((DATA, opened.data), *zip(JOURNALS, opened.journal.descriptors, strict=True)):
-            claim.keep_an_eye_on(name, os.fstat(descriptor))
+            lock.keep_an_eye_on(name, os.fstat(descriptor))
         self._trees = trees
         self.clock = trees.clock
         self._checkpoints = checkpoints
         self._sync_each_commit = sync_each_commit
         self._reader = files.Reader(opened.environment)
-        self._overlay = Overlay(self._reader, opened.written[0])
+        self._memtable = Memtable(self._reader, opened.written[0])
         for written in opened.written[1:]:
-            self._overlay.freeze(written)
+            self._memtable.freeze(written)
         self._turn = asyncio.Lock()  # held while a batch waits for room; those that come after it wait behind it
         self._waiting = 0
         self._syncing = asyncio.Lock()
@@ -158,57 +156,57 @@ class LmdbPartition(EnginePartition):
         return outcomes if isinstance(outcomes, list) else await outcomes
 
     def apply_now(self, batch: Sequence[Command]) -> list[Outcome] | Awaitable[list[Outcome]]:
-        self._claim.check()
+        self._lock.check()
         if self._waiting:
             return self._apply_later(batch, None)
         outcomes = self._carry_out(batch)
-        writes = self._overlay.batch
+        writes = self._memtable.batch
         if writes:
             record = journal.encode(writes)
             if not self._journal.append(record):
                 return self._apply_later(batch, (outcomes, record))
-            self._overlay.keep()
+            self._memtable.keep()
             self._written += 1
             if self._timer is None:
                 self._timer = self._arm(CHECKPOINT_AFTER)
         if self._sync_each_commit and self._written != self._synced:  # reads may be of what is not on the disk yet
             return self._synced_outcomes(outcomes)
-        self._claim.check()
+        self._lock.check()
         return outcomes
 
     async def _apply_later(self, batch: Sequence[Command], done: tuple[list[Outcome], bytes] | None) -> list[Outcome]:
         outcomes = await self._apply_in_turn(batch, done)
-        self._claim.check()
+        self._lock.check()
         return await self._synced_outcomes(outcomes) if self._sync_each_commit else outcomes
 
     async def _synced_outcomes(self, outcomes: list[Outcome]) -> list[Outcome]:
         await self.sync()
-        self._claim.check()
+        self._lock.check()
         return outcomes
 
     def next_expiry(self) -> float | None:
         return self._trees.next_expiry()
 
     async def records(self) -> list[tuple[str, bytes]]:
-        return records(self._overlay)
+        return records(self._memtable)
 
     async def applied(self) -> list[tuple[bytes, bytes]]:
-        return list(self._overlay.scan(applied_log.PREFIX))
+        return list(self._memtable.scan(applied_log.PREFIX))
 
     @property
     def fenced(self) -> bool:
-        return self._claim.fenced
+        return self._lock.fenced
 
     @property
     def taken(self) -> bool:
-        return self._claim.taken
+        return self._lock.taken
 
     @property
     def distrusted(self) -> str:  # type: ignore[override]
-        return self._claim.distrusted
+        return self._lock.distrusted
 
     async def sync(self) -> None:
-        self._claim.check()
+        self._lock.check()
         written = self._written
         if self._synced >= written:  # as each second of an idle store
             return
@@ -219,8 +217,8 @@ class LmdbPartition(EnginePartition):
             try:
                 await asyncio.to_thread(self._journal.sync)
             except OSError as error:
-                self._claim.distrust(str(self._error("cannot be synced", error)), self._journal.end)
-                self._claim.check()
+                self._lock.distrust(str(self._error("cannot be synced", error)), self._journal.end)
+                self._lock.check()
             self._synced = mark
             self._journal.keep_room()  # the first one is the opening's
 
@@ -238,7 +236,7 @@ class LmdbPartition(EnginePartition):
             self._environment.close()
             os.close(self._data)
             self._checkpoints.over(self.number)
-            self._claim.release()
+            self._lock.release()
 
     async def _note(self, manifest: Manifest) -> None:
         """Have the manifest say what there has to be at least from now on; nobody waits for the disk to have it."""
@@ -265,9 +263,9 @@ class LmdbPartition(EnginePartition):
     # Batches
 
     def _carry_out(self, batch: Sequence[Command]) -> list[Outcome]:
-        """Leave what the batch writes in ``overlay.batch``."""
+        """Leave what the batch writes in ``memtable.batch``."""
         try:
-            return self._trees.apply(self._overlay, batch)
+            return self._trees.apply(self._memtable, batch)
         except BaseException as error:
             self._forget_batch()
             if isinstance(error, lmdb.Error):
@@ -275,7 +273,7 @@ class LmdbPartition(EnginePartition):
             raise
 
     def _forget_batch(self) -> None:
-        self._overlay.discard()
+        self._memtable.discard()
         self._trees.forget()
 
     async def _apply_in_turn(self, batch: Sequence[Command], done: tuple[list[Outcome], bytes] | None) -> list[Outcome]:
@@ -285,7 +283,7 @@ class LmdbPartition(EnginePartition):
             async with self._turn:
                 if done is None:
                     outcomes = self._carry_out(batch)
-                    record = journal.encode(self._overlay.batch)
+                    record = journal.encode(self._memtable.batch)
                 else:
                     outcomes, record = done
                 try:
@@ -305,19 +303,19 @@ class LmdbPartition(EnginePartition):
         """Write the batch that was carried out: to the journal, or to LMDB if no journal can hold it."""
         large = not self._journal.holds(record)
         while large or not self._append(record):
-            if self._overlay.frozen:
+            if self._memtable.frozen:
                 await self._wait_for_checkpoint()
             elif large:
-                self._start_checkpoint(self._overlay.batch)
+                self._start_checkpoint(self._memtable.batch)
                 await self._wait_for_checkpoint()
-                self._overlay.discard()  # the snapshot has it
+                self._memtable.discard()  # the snapshot has it
                 return
             else:
                 self._start_checkpoint()
-        self._overlay.keep()
+        self._memtable.keep()
 
     def _append(self, record: bytes) -> bool:
-        self._claim.check()  # while it waited for room, the partition may have been taken over
+        self._lock.check()  # while it waited for room, the partition may have been taken over
         return self._journal.append(record)
 
     async def _wait_for_checkpoint(self) -> None:
@@ -337,31 +335,31 @@ class LmdbPartition(EnginePartition):
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._claim.fenced:
+        if self._lock.fenced:
             return
-        if self._overlay.frozen:
+        if self._memtable.frozen:
             if self._checkpointing is None:
                 self._checkpointing = asyncio.create_task(self._checkpoint({}))
-        elif not self._overlay.clean:
+        elif not self._memtable.clean:
             self._start_checkpoint()
 
     def _start_checkpoint(self, more: Writes | None = None) -> None:
         """Let the other segment take what comes, and put what was written so far into LMDB, and ``more`` with it."""
-        self._claim.check()
+        self._lock.check()
         self._journal.turn()
-        self._overlay.freeze({})
+        self._memtable.freeze({})
         self._checkpointing = asyncio.create_task(self._checkpoint(more or {}))
 
     async def _checkpoint(self, more: Writes) -> None:
         try:
             async with self._checkpoints.turns:
-                await self._commit({**self._overlay.frozen_writes(), **more})
+                await self._commit({**self._memtable.frozen_writes(), **more})
         except FencedError as error:
             self._failure = error
         except Exception as error:
             self._failure = self._error("cannot be written", error)
             if isinstance(error, lmdb.Error) and await asyncio.to_thread(files.is_lost, self._environment, self._data):
-                self._claim.distrust(str(self._failure), self._journal.end)
+                self._lock.distrust(str(self._failure), self._journal.end)
                 self._failure = FencedError(str(self._failure))
             unexpected = None if isinstance(error, lmdb.Error | OSError) else error
             pause = self._checkpoints.failed(self.number, self._failure, unexpected)
@@ -374,10 +372,10 @@ class LmdbPartition(EnginePartition):
             self._checkpoints.over(self.number)
             self._reader.close()
             self._reader.open()
-            self._overlay.thaw()
-            if not self._claim.taken:
+            self._memtable.thaw()
+            if not self._lock.taken:
                 self._journal.append(journal.encode({files.LASTING_KEY: files.number(self._journal.generation - 1)}))
-            if self._timer is None and not self._overlay.clean:
+            if self._timer is None and not self._memtable.clean:
                 self._timer = self._arm(CHECKPOINT_AFTER)
         finally:
             self._checkpointing = None
@@ -386,7 +384,7 @@ class LmdbPartition(EnginePartition):
         generation = self._journal.generation - 1
         writes |= files.applied_writes(generation, self._journal.previous)
         while True:
-            self._claim.check()
+            self._lock.check()
             try:
                 transaction = self._environment.begin(write=True)
                 try:
@@ -397,7 +395,7 @@ class LmdbPartition(EnginePartition):
                     transaction.abort()
                     raise
                 await asyncio.to_thread(files.commit, self._environment, self._data, transaction, writes)
-                if not self._claim.taken:
+                if not self._lock.taken:
                     await self._note(replace(self._manifest, applied=generation))
                 return
             except lmdb.MapFullError:

@@ -143,7 +143,7 @@ def open_files(path: Path, segment_bytes: int, manifest: Manifest | None = None)
 
     Raises:
         lmdb.Error, OSError: they cannot be opened.
-        PartitionLockedError: another process has them open, whatever became of its claim.
+        PartitionLockedError: another process has them open, whatever became of its lock.
         UnsyncedError: the disk failed.
         EngineError: one of them is missing, damaged, or has less than it had.
     """
@@ -303,7 +303,7 @@ def open_environment(path: Path, data: int) -> lmdb.Environment:
         map_size=MAP_BYTES,
         mode=FILE_MODE,
         max_dbs=0,
-        lock=False,  # the claim lets only one process in, which keeps its transactions apart
+        lock=False,  # the partition lock lets only one process in, which keeps its transactions apart
         readahead=False,
         meminit=False,
         max_spare_txns=1,

@@ -57,7 +57,7 @@ class Layer:
         return keys[start:end]
 
 
-class Overlay:
+class Memtable:
     """A batch's writes, over those in the journal, over those that are being checkpointed, over LMDB."""
 
     def __init__(self, snapshot: Snapshot, written: Writes) -> None:

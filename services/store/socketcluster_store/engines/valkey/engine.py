@@ -55,7 +55,7 @@ class ValkeyEngine(Engine):
         servers: where they are.
         trees: carries commands out.
         app_name: of the application.
-        store_id: in whose name they are claimed.
+        store_id: in whose name they are locked.
         replicas: how many replicas must have a batch before it counts as applied.
         allow_eviction: go on though a server evicts partitions when its memory is full.
     """
@@ -145,7 +145,7 @@ class ValkeyEngine(Engine):
         self._open_ones[number] = None  # before its turn comes: who asks for it is not to be given it
         partition = None
         try:
-            partition = await self._claim_and_load(number, holder)
+            partition = await self._lock_and_load(number, holder)
         finally:
             if partition is None:
                 del self._open_ones[number]
@@ -153,7 +153,7 @@ class ValkeyEngine(Engine):
                 self._open_ones[number] = partition
         return partition
 
-    async def _claim_and_load(self, number: int, holder: str) -> ValkeyPartition:
+    async def _lock_and_load(self, number: int, holder: str) -> ValkeyPartition:
         key = partition_key(self._app_name, number)
         breaks = self._servers.breaks
         reply, detail, *more = await self._servers.call(

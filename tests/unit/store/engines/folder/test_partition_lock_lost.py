@@ -13,7 +13,7 @@ from support.store_writer import consistent, put
 
 from socketcluster_store.engines.folder import partition_lock
 from socketcluster_store.engines.folder.files import sync_folder
-from socketcluster_store.engines.folder.partition_lock import Claims
+from socketcluster_store.engines.folder.partition_lock import PartitionLocks
 from socketcluster_store.errors import FencedError, PartitionLockedError
 
 
@@ -58,7 +58,7 @@ async def test_an_owner_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_p
 
 @pytest.mark.parametrize("name", ["claim.lock", "owner.lock"])
 def test_a_lock_that_has_no_name_any_more_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    Claims(tmp_path, "one").claim(3).release()
+    PartitionLocks(tmp_path, "one").acquire(3).release()
     lock = partition_lock._try_lock
 
     def lock_what_is_removed(descriptor: int) -> bool:
@@ -69,14 +69,14 @@ def test_a_lock_that_has_no_name_any_more_is_none(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(partition_lock, "_try_lock", lock_what_is_removed)
     with pytest.raises(PartitionLockedError, match=rf"{name} was removed or replaced"):
-        Claims(tmp_path, "two").claim(3)
+        PartitionLocks(tmp_path, "two").acquire(3)
     monkeypatch.undo()
-    Claims(tmp_path, "two").claim(3).release()
+    PartitionLocks(tmp_path, "two").acquire(3).release()
 
 
 def test_a_taker_whose_lock_was_removed_takes_nothing(tmp_path: Path) -> None:
-    hung = Claims(tmp_path, "hung").claim(3)
-    taker = Claims(tmp_path, "taker")
+    hung = PartitionLocks(tmp_path, "hung").acquire(3)
+    taker = PartitionLocks(tmp_path, "taker")
     with pytest.raises(PartitionLockedError, match=r"claim\.lock was removed or replaced"):
         taker.take(3, "hung", lambda former, _: (former.parent / "claim.lock").unlink())
     assert not (tmp_path / "03" / "2").exists()
@@ -88,7 +88,7 @@ def test_a_taker_whose_lock_was_removed_takes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_taker_that_fails_at_the_end_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hung = Claims(tmp_path, "hung").claim(3)
+    hung = PartitionLocks(tmp_path, "hung").acquire(3)
     (hung.folder / "data").write_text("old")
 
     def copy(former: Path, new: Path) -> None:
@@ -101,14 +101,14 @@ def test_a_taker_that_fails_at_the_end_lets_go(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(partition_lock, "sync_folder", fail)
     with pytest.raises(OSError, match="Input/output"):
-        Claims(tmp_path, "taker").take(3, "hung", copy)
+        PartitionLocks(tmp_path, "taker").take(3, "hung", copy)
     monkeypatch.undo()
     assert (hung.folder / "data").exists()
-    claim = Claims(tmp_path, "another").claim(3)  # what was copied is whole, and counts
-    assert claim.folder == tmp_path / "03" / "2"
-    assert (claim.folder / "data").read_text() == "old"
+    lock = PartitionLocks(tmp_path, "another").acquire(3)  # what was copied is whole, and counts
+    assert lock.folder == tmp_path / "03" / "2"
+    assert (lock.folder / "data").read_text() == "old"
     assert not hung.folder.exists()
-    claim.release()
+    lock.release()
     hung.release()
 
 
@@ -128,11 +128,11 @@ def test_a_copy_has_its_name_on_the_disk_before_the_former_files_go(
         assert path.name != "1" or "2" in synced[-1]
         remove(path, **options)
 
-    hung = Claims(tmp_path, "hung").claim(3)
+    hung = PartitionLocks(tmp_path, "hung").acquire(3)
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(shutil, "rmtree", rmtree)
     synced.append([])
-    taken = Claims(tmp_path, "taker").take(3, "hung", lambda _former, _new: None)
+    taken = PartitionLocks(tmp_path, "taker").take(3, "hung", lambda _former, _new: None)
     assert not (tmp_path / "03" / "1").exists()
     hung.release()
     taken.release()

@@ -14,7 +14,7 @@ from support.store_writer import consistent, get, put
 
 from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
-from socketcluster_store.engines.folder.partition_lock import Claims
+from socketcluster_store.engines.folder.partition_lock import PartitionLocks
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.journal import Segment
 from socketcluster_store.engines.memory import MemoryEngine
@@ -168,7 +168,7 @@ async def test_the_engine_memory_leaves_files_alone_that_are_to_be_copied(tmp_pa
     trees = Documents(1 << 20)
     partition = await store_writer.engine(tmp_path).open(0)
     await put(partition, 1)
-    partition._claim.distrust("the disk failed")  # type: ignore[attr-defined]
+    partition._lock.distrust("the disk failed")  # type: ignore[attr-defined]
     await partition.close()
     former = await MemoryEngine(tmp_path, trees, store_id="former").open(0)
     await put(former, 2)
@@ -176,7 +176,7 @@ async def test_the_engine_memory_leaves_files_alone_that_are_to_be_copied(tmp_pa
     again = await store_writer.engine(tmp_path).open(0)
     assert (tmp_path / "00" / "2").exists()
     assert await consistent(again) == 1
-    again._claim.distrust("the disk failed")  # type: ignore[attr-defined]
+    again._lock.distrust("the disk failed")  # type: ignore[attr-defined]
     await again.close()
     former = await MemoryEngine(tmp_path, trees, store_id="former").open(0)
     taken = await MemoryEngine(tmp_path, trees, store_id="taker").take(0, "former")
@@ -216,16 +216,16 @@ def test_a_mark_outlives_a_taker_that_dies(tmp_path: Path) -> None:
         copied.append(former)
         raise OSError(errno.EIO, "Input/output error")
 
-    owner = Claims(tmp_path, "owner").claim(3)
+    owner = PartitionLocks(tmp_path, "owner").acquire(3)
     owner.distrust("the disk failed")
     with pytest.raises(OSError, match="Input/output"):
-        Claims(tmp_path, "taker").take(3, "owner", fail)
+        PartitionLocks(tmp_path, "taker").take(3, "owner", fail)
     owner.release()
     for _ in range(2):
         with pytest.raises(OSError, match="Input/output"):
-            Claims(tmp_path, "next").claim(3, fail)
+            PartitionLocks(tmp_path, "next").acquire(3, fail)
     assert len(copied) == 3
-    claim = Claims(tmp_path, "next").claim(3, lambda _former, _new: None)
-    assert claim.folder == tmp_path / "03" / "2"
-    assert not claim.fenced
-    claim.release()
+    lock = PartitionLocks(tmp_path, "next").acquire(3, lambda _former, _new: None)
+    assert lock.folder == tmp_path / "03" / "2"
+    assert not lock.fenced
+    lock.release()
