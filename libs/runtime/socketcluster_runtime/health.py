@@ -11,7 +11,7 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from socketcluster_runtime.errors import SettingsError
 
@@ -39,6 +39,7 @@ def check_grpc(address: str, secret: str, tls: RpcTls | None = None) -> str | No
     # Imported late: a check runs every few seconds, and an HTTP one does without what takes long to load.
     import grpc
     from grpc_health.v1 import health_pb2
+    from grpc_health.v1.health_pb2_grpc import HealthStub
 
     from socketcluster_runtime.rpc import Options, channel_credentials, credentials
 
@@ -49,13 +50,9 @@ def check_grpc(address: str, secret: str, tls: RpcTls | None = None) -> str | No
         if secured is None
         else grpc.secure_channel(address, secured[0], [*options, *secured[1]])
     ) as channel:
-        ask = channel.unary_unary(
-            "/grpc.health.v1.Health/Check",
-            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthCheckResponse.FromString,
-        )
+        stub: Any = HealthStub(channel)  # its methods are made at run time, which its types leave out
         try:
-            answer = ask(health_pb2.HealthCheckRequest(), timeout=TIMEOUT, metadata=credentials(secret))
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT, metadata=credentials(secret))
         except grpc.RpcError as error:
             return f"{error.code().name}: {error.details()}"
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
