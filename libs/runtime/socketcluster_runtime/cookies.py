@@ -7,6 +7,7 @@ import hashlib
 from itsdangerous import BadSignature, Signer
 
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_wire.cookies import values_of
 
 HOST_PREFIX = "__Host-"
 """Begins the names of cookies that a browser takes only by TLS, from the very host, for all its paths (RFC 6265bis)."""
@@ -42,14 +43,12 @@ class SessionCookies:
         """Return the session id in a ``Cookie`` header, or ``None`` if there is none that this cluster signed."""
         if len(header) > MAX_COOKIE_HEADER:
             return None
-        prefix = session_cookie_name(self._app_name, secure=secure) + "="
         tried = 0
-        for part in header.split(";"):
-            pair = part.strip()
-            if not pair.startswith(prefix) or len(pair) > len(prefix) + MAX_VALUE:
+        for value in values_of(header, session_cookie_name(self._app_name, secure=secure)):
+            if len(value) > MAX_VALUE:
                 continue
             try:
-                return self._signer.unsign(pair[len(prefix) :].strip('"')).decode("ascii")
+                return self._signer.unsign(value).decode("ascii")
             except (BadSignature, UnicodeDecodeError):  # a cookie of the same name for another path may follow
                 tried += 1
                 if tried == MAX_TRIED:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Self
 from urllib.parse import parse_qsl, unquote
 
+from socketcluster_wire.cookies import values_of
 from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -128,13 +129,7 @@ class RequestHead:
     def cookie(self, name: str) -> str | None:
         """Return the value of the first cookie ``name``, without the quotes around it."""
         cookies = self.header("cookie")
-        if cookies is None:
-            return None
-        for pair in cookies.split(";"):
-            key, _, value = pair.partition("=")
-            if key.strip(" \t") == name:
-                return value.strip(' \t"')
-        return None
+        return None if cookies is None else next(values_of(cookies, name), None)
 
 
 def has_request_line(data: bytes | bytearray) -> bool | None:
