@@ -22,14 +22,18 @@ AddressInfo = tuple[int, int, int, str, Any]
 """What ``socket.getaddrinfo`` says of one address."""
 
 
-def split_host_port(text: str) -> tuple[str, int]:
+def split_host_port(text: str, *, any_port: bool = False) -> tuple[str, int]:
     """Split ``host:port``; the host may be an IPv6 address in brackets.
+
+    Args:
+        text: the address.
+        any_port: may the port be 0, which stands for any that is free? Where one listens, it may.
 
     Raises:
         SettingsError: ``text`` is not of that form.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not colon or not host or not port.isdecimal() or not (0 if any_port else 1) <= int(port) < 65536:
         raise SettingsError(f"{text!r} is no address of the form host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 

@@ -20,10 +20,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from socketcluster_runtime.addresses import split_host_port
 from socketcluster_runtime.errors import AddressInUseError, SettingsError
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.sockets.accepting import Acceptor
 from socketcluster_runtime.sockets.capacity import Room
+from socketcluster_wire import http_response
 
 log = get_logger(__name__)
 
@@ -85,7 +87,6 @@ async def served(
     if address is None:
         yield None
         return
-    host, _, port = address.rpartition(":")
     readers = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,8 +112,8 @@ async def served(
         task.add_done_callback(adopting.discard)
 
     try:
-        sockets = await _bind(host.strip("[]"), int(port))
-    except (OSError, OverflowError) as error:  # the latter: a number that is no port
+        sockets = await _bind(*split_host_port(address, any_port=True))
+    except (OSError, SettingsError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         kind = AddressInUseError if getattr(error, "errno", None) == errno.EADDRINUSE else SettingsError
         raise kind(f"SOCKETCLUSTER_METRICS_LISTEN: cannot listen on {address}: {reason}") from None
@@ -133,10 +134,7 @@ async def _bind(host: str, port: int) -> list[socket.socket]:
 
     Raises:
         OSError: it has none that can be listened on.
-        OverflowError: the number is that of no port.
     """
-    if not 0 <= port <= 65535:
-        raise OverflowError("a port is between 0 and 65535")
     found = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -167,15 +165,12 @@ async def _answer(registry: CollectorRegistry, reader: asyncio.StreamReader, wri
     method, _, rest = request.partition(" ")
     target = rest.partition(" ")[0].partition("?")[0]
     if target != "/metrics" or method not in ("GET", "HEAD"):
-        status, kind, body = "404 Not Found", "text/plain; charset=utf-8", b"The metrics are at /metrics.\n"
+        status, kind, body = 404, "text/plain; charset=utf-8", b"The metrics are at /metrics.\n"
     else:
         accept = next((field[7:].strip() for field in fields if field.lower().startswith("accept:")), "")
         encode, kind = choose_encoder(accept)
-        status, body = "200 OK", await asyncio.to_thread(encode, registry)
-    start = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
-    )
-    writer.write(start.encode() + (b"" if method == "HEAD" else body))
+        status, body = 200, await asyncio.to_thread(encode, registry)
+    unkept = [("Cache-Control", "no-store")]
+    writer.write(http_response.closing(status, kind, body, fields=unkept, head_only=method == "HEAD"))
     with suppress(ConnectionError):
         await writer.drain()

@@ -13,6 +13,7 @@ import grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from socketcluster_runtime.addresses import split_host_port
 from socketcluster_runtime.errors import AddressInUseError
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
 from socketcluster_runtime.tls.rpc_tls import RpcTls
@@ -105,7 +106,7 @@ def peer_host(peer: str) -> str:
     kind, _, address = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return "127.0.0.1"
-    return unquote(address).rpartition(":")[0].strip("[]")
+    return split_host_port(unquote(address), any_port=True)[0]
 
 
 def credentials(secret: str) -> tuple[tuple[str, str], ...]:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
+from socketcluster_runtime.addresses import DNS_SCHEME, split_host_port
+from socketcluster_runtime.errors import SettingsError
 from socketcluster_runtime.networks import Networks
 from socketcluster_runtime.secrets.secret_files import check_one_form
 from socketcluster_runtime.settings import ServiceSettings, wiring
@@ -19,22 +21,13 @@ _LABEL = r"[A-Za-z0-9_-]{1,63}"
 _HOST_PORT = re.compile(rf"(?:\[[0-9A-Fa-f:.%]+\]|{_LABEL}(?:\.{_LABEL})*\.?):[0-9]{{1,5}}")
 
 
-def split_host_port(address: str) -> tuple[str, int]:
-    """Return the parts of ``host:port``; an IPv6 host is in brackets.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not _HOST_PORT.fullmatch(address):
-        raise ValueError(f"{address!r} is not host:port")
-    host, _, port = address.rpartition(":")
-    if int(port) > 65535:
-        raise ValueError(f"{port} is no port")
-    return host.strip("[]"), int(port)
-
-
 def _host_port(value: str) -> str:
-    split_host_port(value)
+    if not _HOST_PORT.fullmatch(value):
+        raise ValueError(f"{value!r} is not host:port")
+    try:
+        split_host_port(value, any_port=True)
+    except SettingsError:
+        raise ValueError(f"{value.rpartition(':')[2]} is no port") from None
     return value
 
 
@@ -44,7 +37,7 @@ def _addresses(value: Any) -> Any:
 
 def _worker_address(value: str) -> str:
     if not value.startswith("unix:"):
-        split_host_port(value.removeprefix("dns:///"))
+        _host_port(value.removeprefix(DNS_SCHEME))
     return value
 
 

@@ -11,6 +11,7 @@ from uvicorn.config import Config
 from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
+from socketcluster_runtime.addresses import split_host_port
 from socketcluster_runtime.errors import AddressInUseError, ControllerError, ServiceError
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.sockets.accepting import Acceptor
@@ -98,13 +99,13 @@ class ClientServer:
 
         Raises:
             AddressInUseError: the port is taken.
+            SettingsError: that is no ``host:port``.
         """
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
+        host, port = split_host_port(address, any_port=True)
         try:
-            family, kind, protocol, _, name = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+            family, kind, protocol, _, name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             self._socket = socket.socket(family, kind, protocol)
-            if int(port):
+            if port:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
             self._socket.bind(name)

@@ -10,7 +10,8 @@ from contextlib import suppress
 
 from socketcluster_balancer.counters import Counters
 from socketcluster_balancer.entrance import responses
-from socketcluster_balancer.settings import BalancerSettings, split_host_port
+from socketcluster_balancer.settings import BalancerSettings
+from socketcluster_runtime.addresses import split_host_port
 from socketcluster_runtime.errors import AddressInUseError, SettingsError
 from socketcluster_runtime.sockets.accepting import Acceptor
 from socketcluster_runtime.sockets.capacity import Room
@@ -42,7 +43,7 @@ def open_socket(settings: BalancerSettings) -> socket.socket:
 
 
 def _bind(address: str) -> socket.socket:
-    host, port = split_host_port(address)
+    host, port = split_host_port(address, any_port=True)
     try:
         family, kind, protocol, _, name = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -17,11 +17,11 @@ from socketcluster_balancer.api import WorkerInfo
 from socketcluster_balancer.placement.handoff import HandoffLink
 from socketcluster_balancer.placement.others import Others
 from socketcluster_balancer.placement.signs_of_life import LOOK_INTERVAL, OwnTime, SignOfLife
-from socketcluster_balancer.settings import BalancerSettings, split_host_port
+from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
 from socketcluster_runtime import rpc
-from socketcluster_runtime.addresses import follow, is_name
+from socketcluster_runtime.addresses import follow, is_name, split_host_port
 from socketcluster_runtime.logs.conditions import Condition
 from socketcluster_runtime.logs.logging import get_logger
 
@@ -319,7 +319,7 @@ class WorkerDirectory:
 
 def host_of(address: str) -> str:
     """Return the host that a gRPC address names; a Unix socket's is this one."""
-    return "127.0.0.1" if address.startswith("unix:") else split_host_port(address)[0]
+    return "127.0.0.1" if address.startswith("unix:") else split_host_port(address, any_port=True)[0]
 
 
 def _report(worker: Worker, code: grpc.StatusCode | None, details: str | None) -> None:
