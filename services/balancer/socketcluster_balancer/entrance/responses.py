@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Iterable
 from email.utils import formatdate
 
 from socketcluster_balancer.errors import RefusedError, phrase_of
+from socketcluster_wire import http_response
 from socketcluster_wire.request_head import RequestHead
 
-_REASONS = {
-    400: ("Bad Request", "This is not a request that SocketCluster understands.\n"),
-    408: ("Request Timeout", "The request did not arrive in time.\n"),
-    429: ("Too Many Requests", "Too many connections from your address. Please try again in a moment.\n"),
-    431: ("Request Header Fields Too Large", "The request's head is too large.\n"),
-    500: ("Internal Server Error", "The server failed to look at this request.\n"),
-    503: ("Service Unavailable", "No worker is ready, or all are full. Please try again in a moment.\n"),
+_TEXTS = {
+    400: "This is not a request that SocketCluster understands.\n",
+    408: "The request did not arrive in time.\n",
+    429: "Too many connections from your address. Please try again in a moment.\n",
+    431: "The request's head is too large.\n",
+    500: "The server failed to look at this request.\n",
+    503: "No worker is ready, or all are full. Please try again in a moment.\n",
 }
+_UNKEPT = ("Cache-Control", "no-store")
 
 _NO_WORKER_PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -49,42 +52,37 @@ def answer(status: int, head: RequestHead | None = None, *, retry_after: int = 1
         head: the request, if it could be read: its ``Accept`` header decides between HTML and text.
         retry_after: seconds, for 429 and 503.
     """
-    reason, text = _REASONS[status]
-    kind = "text/plain"
+    kind, text = "text/plain", _TEXTS[status]
     if status == 503 and head is not None and "text/html" in (head.header("accept") or ""):
         kind, text = "text/html", _NO_WORKER_PAGE
-    retry = f"Retry-After: {retry_after}\r\n" if status in (429, 503) else ""
-    return _response(f"{status} {reason}", kind, f"Cache-Control: no-store\r\n{retry}", text, head)
+    retry = [("Retry-After", str(retry_after))] if status in (429, 503) else []
+    return _response(status, kind, [_UNKEPT, *retry], text, head)
 
 
 def plain_http() -> bytes:
     """Return the whole answer, in clear, to a client that speaks HTTP where HTTPS is spoken."""
     text = "This port speaks HTTPS: use https:// (or wss://) instead of http:// (or ws://).\n"
-    return _response("400 Bad Request", "text/plain", "Cache-Control: no-store\r\n", text, None)
+    return _response(400, "text/plain", [_UNKEPT], text, None)
 
 
 def refusal(error: RefusedError, head: RequestHead | None) -> bytes:
     """Return the whole response that a controller's middleware refuses a client with."""
-    fields = "".join(f"{name}: {value}\r\n" for name, value in error.headers.items())
+    fields = list(error.headers.items())
     if "cache-control" not in (name.lower() for name in error.headers):
-        fields += "Cache-Control: no-store\r\n"
-    return _response(f"{error.status} {phrase_of(error.status)}", "text/plain", fields, f"{error.reason}\n", head)
+        fields.append(_UNKEPT)
+    return _response(error.status, "text/plain", fields, f"{error.reason}\n", head)
 
 
-def _response(status: str, kind: str, fields: str, text: str, head: RequestHead | None) -> bytes:
-    """Return a response; what a client is to know about it is in ``fields``, each with its line's end."""
-    body = text.encode(errors="replace")
-    start = (
-        f"HTTP/1.1 {status}\r\n"
-        f"Date: {formatdate(usegmt=True)}\r\n"
-        f"Content-Type: {kind}; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\n"
-        f"{fields}"
-        "Connection: close\r\n\r\n"
+def _response(status: int, kind: str, fields: Iterable[tuple[str, str]], text: str, head: RequestHead | None) -> bytes:
+    return http_response.closing(
+        status,
+        f"{kind}; charset=utf-8",
+        text.encode(errors="replace"),
+        fields=fields,
+        phrase=phrase_of(status),
+        date=formatdate(usegmt=True),
+        head_only=head is not None and head.method == "HEAD",
     )
-    if (head is not None and head.method == "HEAD") or status.startswith("304"):
-        body = b""
-    return start.encode("latin-1") + body
 
 
 def over_limit(status: int, retry_after: int) -> bytes:
