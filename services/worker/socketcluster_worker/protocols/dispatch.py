@@ -20,7 +20,7 @@ from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import EventError, NotSerializableError
-from socketcluster_worker.protocols.intake import Intake
+from socketcluster_worker.protocols.backpressure import Intake
 from socketcluster_worker.tasks import BEGIN_AT_ONCE
 
 log = logging.get_logger(__name__)

@@ -13,10 +13,10 @@ from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError, NotSerializableError
+from socketcluster_worker.protocols.backpressure import Intake
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
 from socketcluster_worker.protocols.ending import Ending
-from socketcluster_worker.protocols.intake import Intake
 
 MESSAGE = "message"
 _CARRIED = (str, bytes, bytearray, memoryview)

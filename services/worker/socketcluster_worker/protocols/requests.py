@@ -16,8 +16,8 @@ from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError
 from socketcluster_worker.protocols import authentication
+from socketcluster_worker.protocols.backpressure import Intake
 from socketcluster_worker.protocols.dispatch import Dispatch, Gate
-from socketcluster_worker.protocols.intake import Intake
 from socketcluster_worker.tokens import Tokens
 
 MAX_OPERATIONS = 256

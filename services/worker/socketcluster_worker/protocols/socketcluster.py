@@ -25,11 +25,11 @@ from socketcluster_worker.api.sockets.socket import Entering, Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError, SocketClosedError
 from socketcluster_worker.protocols import authentication
+from socketcluster_worker.protocols.backpressure import MAX_WAITING, Intake
 from socketcluster_worker.protocols.batching import Batching
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
 from socketcluster_worker.protocols.ending import Ending
-from socketcluster_worker.protocols.intake import MAX_WAITING, Intake
 from socketcluster_worker.protocols.requests import Requests
 
 SETTLE_TIME = 1.0

@@ -24,10 +24,10 @@ from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError
+from socketcluster_worker.protocols.backpressure import Intake
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
 from socketcluster_worker.protocols.ending import Ending
-from socketcluster_worker.protocols.intake import Intake
 from socketcluster_worker.protocols.recovery import Recovery
 
 log = logging.get_logger(__name__)

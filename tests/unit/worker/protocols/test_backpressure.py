@@ -14,7 +14,7 @@ from websockets.frames import Opcode
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.protocols import intake
+from socketcluster_worker.protocols import backpressure
 from socketcluster_worker.protocols.dispatch import MAX_RUNNING
 from socketcluster_worker.protocols.requests import MAX_OPERATIONS
 from socketcluster_worker.transport.websocket import WebSocket
@@ -163,7 +163,7 @@ async def test_large_events_hold_their_client_up_by_their_bytes(
 ) -> None:
     worker = await start_worker(turnstile.run())
     websocket, _ = await socketcluster(worker)
-    size = intake.MAX_BYTES // 4
+    size = backpressure.MAX_BYTES // 4
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(websocket.send(*(frame(event("go", "x" * size)) for _ in range(20))))
         await until(lambda: only_websocket(worker)._holds)
@@ -336,7 +336,7 @@ async def test_coming_and_going_again_and_again_is_held_back(start_worker: Start
     await until(lambda: only_websocket(worker)._holds)
     for _ in range(10):
         await asyncio.sleep(0)
-    assert came <= intake.MAX_BYTES // intake.OVERHEAD + 1
+    assert came <= backpressure.MAX_BYTES // backpressure.OVERHEAD + 1
     going.set()
     await sending
     await until(lambda: came == 10_001)
@@ -353,7 +353,7 @@ async def test_a_client_that_comes_anew_starts_no_more_handlers(
     await until(lambda: only_websocket(worker)._holds)
     for _ in range(10):
         await asyncio.sleep(0)
-    assert len(turnstile.begun) <= intake.MAX_BYTES // intake.OVERHEAD + 1
+    assert len(turnstile.begun) <= backpressure.MAX_BYTES // backpressure.OVERHEAD + 1
     turnstile.open()
     await sending
     await until(lambda: len(turnstile.begun) == 9900)

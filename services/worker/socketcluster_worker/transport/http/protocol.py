@@ -19,7 +19,6 @@ from socketcluster_wire.request_head import Target
 from socketcluster_worker import turns
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.routing.router import Endpoints
-from socketcluster_worker.transport.http.exchange import Cycle, Flow
 from socketcluster_worker.transport.http.forward import EXTENSION
 from socketcluster_worker.transport.http.framing import (
     MAX_HEAD_BYTES,
@@ -30,6 +29,7 @@ from socketcluster_worker.transport.http.framing import (
     check_head,
 )
 from socketcluster_worker.transport.http.mounted_websocket import MountedWebSocket
+from socketcluster_worker.transport.http.request_cycle import Cycle, Flow
 from socketcluster_worker.transport.http.time_limits import TimeLimits
 from socketcluster_worker.transport.websocket import end_for_all
 
