@@ -17,8 +17,8 @@ from uvicorn.server import ServerState
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_worker.connection import Handshake
-from socketcluster_worker.routing.router import Endpoints
 from socketcluster_worker.transport.http.protocol import HTTPProtocol, Origin
+from socketcluster_worker.transport.http.routes import Routes
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 
 LARGEST = 16 << 20  # of the suite's messages
@@ -45,7 +45,7 @@ class Echo:
         pass
 
 
-class EchoEndpoints:
+class EchoRouter:
     """Stands in for the worker's endpoints: every path is a WebSocket that echoes."""
 
     body_window = 15.0
@@ -76,13 +76,13 @@ async def _nothing(scope: object, receive: object, send: object) -> None:
 
 
 async def serve(deflate: DeflateOptions | None) -> None:
-    endpoints = cast(Endpoints, EchoEndpoints(deflate))
+    router = cast(Routes, EchoRouter(deflate))
     config = Config(_nothing, ws="websockets-sansio", lifespan="off", proxy_headers=False, log_config=None)
     config.load()
     state = ServerState()
     proxies = TrustedProxies((), "proxy-protocol")
     server = await asyncio.get_running_loop().create_server(
-        lambda: HTTPProtocol(config, state, endpoints, proxies, Origin(None, secure=False)), "127.0.0.1", 0
+        lambda: HTTPProtocol(config, state, router, proxies, Origin(None, secure=False)), "127.0.0.1", 0
     )
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()

@@ -9,7 +9,8 @@
     ├── NotLetInError           the client waits for the middleware's judgement still
     ├── CallTimeoutError        the client did not answer a call in time
     ├── RemoteError             the client answered a call with an error
-    └── UnsupportedError        the client's protocol, or this server's options, do not have it
+    ├── UnsupportedError        the client's protocol, or this server's options, do not have it
+    └── HTTPRequestError        an HTTP request cannot be served
     EventError                  raised by a handler: its name and message reach the client
     └── AuthTokenError          an auth token is not accepted
 """
@@ -62,6 +63,10 @@ class RemoteError(WorkerError):
 
 class UnsupportedError(WorkerError):
     """The client's protocol, or this server's options, do not have what was asked for."""
+
+
+class HTTPRequestError(WorkerError):
+    """An HTTP request cannot be served, and its connection is closed; ``args`` are the status and the reason."""
 
 
 class EventError(Exception):

@@ -18,7 +18,7 @@ def worker_id(name: str) -> str:
     return base64.b32encode(digest).decode().lower()
 
 
-class Identity:
+class IdGenerator:
     """Makes ids on behalf of one worker."""
 
     def __init__(self, name: str) -> None:

@@ -19,7 +19,7 @@ from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
-from socketcluster_worker.routing.router import Endpoints
+from socketcluster_worker.routing.router import Router
 from socketcluster_worker.transport.http.mounted_websocket import MountedWebSocket
 from socketcluster_worker.transport.http.protocol import HTTPProtocol, Origin
 from socketcluster_worker.transport.proxy_protocol import Proxies, ProxyProtocol
@@ -40,7 +40,7 @@ class ClientServer:
     """The clients' connections of one worker.
 
     Args:
-        endpoints: the ASGI app, and where WebSockets go.
+        router: the ASGI app, and where WebSockets go.
         http_server: whose mounted apps are started and stopped with the worker (ASGI's lifespan).
         key: what balancers and other workers sign PROXY headers with.
         trusted: those in front that sign nothing.
@@ -48,9 +48,9 @@ class ClientServer:
     """
 
     def __init__(
-        self, endpoints: Endpoints, http_server: HTTPServer, key: bytes, trusted: TrustedProxies, room: Room
+        self, router: Router, http_server: HTTPServer, key: bytes, trusted: TrustedProxies, room: Room
     ) -> None:
-        self._endpoints = endpoints
+        self._router = router
         self._http_server = http_server
         self._trusted = trusted
         self._proxies = Proxies(key, trusted.by_connection)
@@ -66,7 +66,7 @@ class ClientServer:
         self._adopting: set[asyncio.Task[None]] = set()
         self._clock: asyncio.TimerHandle | None = None
         self._config = Config(
-            endpoints,
+            router,
             interface="asgi3",
             http=HTTPProtocol,
             ws=MountedWebSocket,
@@ -189,7 +189,7 @@ class ClientServer:
         task.add_done_callback(self._adopting.discard)
 
     def _make_http(self, origin: Origin, received: bytes) -> HTTPProtocol:
-        return HTTPProtocol(self._config, self._state, self._endpoints, self._trusted, origin, received)
+        return HTTPProtocol(self._config, self._state, self._router, self._trusted, origin, received)
 
     def _tick(self) -> None:
         """Renew the Date header."""

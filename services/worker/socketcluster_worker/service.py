@@ -33,8 +33,8 @@ from socketcluster_worker.health.control import Control
 from socketcluster_worker.health.cut_off import CutOff
 from socketcluster_worker.health.failures import Failures
 from socketcluster_worker.health.readiness import Readiness
-from socketcluster_worker.ids import Identity
-from socketcluster_worker.routing.router import Endpoints
+from socketcluster_worker.ids import IdGenerator
+from socketcluster_worker.routing.router import Router
 from socketcluster_worker.server import ClientServer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tasks import Tasks
@@ -52,14 +52,14 @@ class Service:
         self._settings = settings
         self._room = room or Room()
         self._secret, self._tls = settings.shared_secret(), settings.rpc_tls()
-        identity = Identity(settings.name)
+        ids = IdGenerator(settings.name)
         self._failures = Failures()
         self._tasks = Tasks(self._handler_failed, self._failures.add_unavailable)
         self._background = Tasks(self._handler_failed)  # what repeats for ever, and is not waited for
         self._reports = Tasks(self._failures.add)  # async handlers of "error", whose own errors are only logged
         self._client = StoreClient(
             settings.stores,
-            worker_id=identity.worker_id,
+            worker_id=ids.worker_id,
             app_name=settings.app_name,
             secret=self._secret,
             tls=self._tls,
@@ -83,7 +83,7 @@ class Service:
             client_publish=settings.publishable,
         )
         self._ws_server = WSServer(
-            identity.worker_id,
+            ids.worker_id,
             self._sessions,
             self._exchange,
             self._tasks,
@@ -91,7 +91,7 @@ class Service:
             serial=settings.serial,
         )
         self._worker = Worker(
-            identity.worker_id,
+            ids.worker_id,
             settings.name,
             settings.app_name,
             http_server=HTTPServer(),
@@ -103,7 +103,7 @@ class Service:
         self._tokens = self._read_tokens()
         proxy_key = derive_key(self._secret, Purpose.PROXY_HEADERS)
         forwarder = Forwarder(
-            identity.worker_id,
+            ids.worker_id,
             self._client.workers.find,
             proxy_key,
             limit=settings.max_forwards,
@@ -111,9 +111,9 @@ class Service:
             answer_timeout=settings.heartbeat_interval + settings.heartbeat_timeout,
         )
         self._readiness = Readiness()
-        self._endpoints = Endpoints(self._worker, settings, identity, cookies, self._tokens, forwarder, self._readiness)
+        self._router = Router(self._worker, settings, ids, cookies, self._tokens, forwarder, self._readiness)
         self._server = ClientServer(
-            self._endpoints,
+            self._router,
             self._worker.http_server,
             proxy_key,
             TrustedProxies(settings.trusted_proxies, settings.proxy_headers),
@@ -172,12 +172,12 @@ class Service:
             lifecycle.ready()
             log.info("ready", worker_id=self._worker.id, controller=str(self._settings.controller))
             await lifecycle.stopping.wait()
-            log.info("draining", connections=self._endpoints.connections)
+            log.info("draining", connections=self._router.connections)
             cut_off.close()
             self._readiness.end()
             control.update(ready=False, draining=True)
             await self._tasks.drain(self._settings.drain_timeout)
-            self._endpoints.close_all(CloseCode.SERVICE_RESTART, "this worker is being replaced")
+            self._router.close_all(CloseCode.SERVICE_RESTART, "this worker is being replaced")
             await self._tasks.drain(self._settings.drain_timeout)  # the handlers of "disconnect"
             await self._background.drain(0)
             await self._reports.drain(self._settings.drain_timeout)
@@ -241,10 +241,10 @@ class Service:
     def _leaving(self) -> Iterable[Callable[[], None]]:
         """Return what tells each client to reconnect, at another worker."""
         self._server.end_idle()
-        return self._endpoints.clients(CloseCode.SERVICE_RESTART, "this worker does not reach the stores")
+        return self._router.clients(CloseCode.SERVICE_RESTART, "this worker does not reach the stores")
 
     def _connections(self) -> int:
-        return self._endpoints.connections
+        return self._router.connections
 
     def _session_message(self, session_id: str, event: str, packed: bytes) -> None:
         self._sessions.deliver(session_id, event, packed)

@@ -15,7 +15,7 @@ OVERHEAD = 256
 """Bytes that each counts beside its own: what holds it takes more than it, however small it is."""
 
 
-class Intake:
+class Backpressure:
     """What of one client's messages waits or is under way.
 
     A client is never disconnected for being fast: it is not read from, so that its sending slows down by itself.

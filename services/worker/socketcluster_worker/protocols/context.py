@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from socketcluster_worker.api.sockets.ws_server import WSServer
-from socketcluster_worker.ids import Identity
+from socketcluster_worker.ids import IdGenerator
 from socketcluster_worker.tokens import Tokens
 
 
@@ -40,7 +40,7 @@ class Context:
     """What a new connection's protocol needs."""
 
     server: WSServer
-    identity: Identity
+    ids: IdGenerator
     timing: Timing
     socketcluster: SocketClusterOptions
     tokens: Tokens

@@ -20,7 +20,7 @@ from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import EventError, NotSerializableError
-from socketcluster_worker.protocols.backpressure import Intake
+from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.tasks import BEGIN_AT_ONCE
 
 log = logging.get_logger(__name__)
@@ -36,7 +36,7 @@ TOKEN_EVENTS = frozenset({"authenticate", "deauthenticate"})
 
 
 Waiting: TypeAlias = "tuple[str, tuple[Any, ...], CallId | None, int]"
-"""An event that waits: its name, its arguments, a call's id, and what the intake wants to know of it."""
+"""An event that waits: its name, its arguments, a call's id, and what the backpressure wants to know of it."""
 
 
 class Answerer(Protocol):
@@ -80,17 +80,22 @@ class Dispatch:
         namespace: whose middleware is asked.
         socket: whose handlers are called.
         answerer: carries answers back.
-        intake: is told what waits and what is under way.
+        backpressure: is told what waits and what is under way.
         gate: is closed meanwhile, so that nothing else that the client sends overtakes an event; closed at first.
     """
 
     def __init__(
-        self, namespace: Namespace, socket: Socket, answerer: Answerer, intake: Intake, gate: Gate | None = None
+        self,
+        namespace: Namespace,
+        socket: Socket,
+        answerer: Answerer,
+        backpressure: Backpressure,
+        gate: Gate | None = None,
     ) -> None:
         self._namespace = namespace
         self._socket = socket
         self._answerer = answerer
-        self._intake = intake
+        self._backpressure = backpressure
         self._gate = gate
         self._start_task = namespace.tasks.start
         self._run = namespace.tasks.run
@@ -110,9 +115,9 @@ class Dispatch:
     def event(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
         """Take an event; with a call's id it wants an answer."""
         if self._waiting is not None:
-            self._waiting.append((name, args, call_id, self._intake.wait()))
+            self._waiting.append((name, args, call_id, self._backpressure.wait()))
         elif "event" in self._middleware:
-            self._hold().append((name, args, call_id, self._intake.wait()))
+            self._hold().append((name, args, call_id, self._backpressure.wait()))
             self._release()
         elif BEGIN_AT_ONCE:
             self._start(name, args, call_id)
@@ -176,7 +181,7 @@ class Dispatch:
     def _open(self) -> None:
         """Have nothing wait any more; what still does is dropped, as its client is gone."""
         for *_, size in self._waiting or ():
-            self._intake.stop_waiting(size)
+            self._backpressure.stop_waiting(size)
         self._waiting = None
         if self._gate is not None:
             self._gate.release(self)
@@ -213,7 +218,7 @@ class Dispatch:
 
     def _next(self, waiting: deque[Waiting]) -> tuple[str, tuple[Any, ...], CallId | None]:
         name, args, call_id, size = waiting.popleft()
-        self._intake.stop_waiting(size)
+        self._backpressure.stop_waiting(size)
         return name, args, call_id
 
     def _start_late(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
@@ -228,14 +233,14 @@ class Dispatch:
     def _is_under_way(self, task: asyncio.Task[Any]) -> None:
         """Count a handler that has not ended yet."""
         self._running += 1
-        task.add_done_callback(partial(self._has_ended, self._intake.begin()))
+        task.add_done_callback(partial(self._has_ended, self._backpressure.begin()))
         if self._running >= MAX_RUNNING and self._waiting is None:
             self._hold()
             self._when_room = self._release
 
     def _has_ended(self, size: int, _task: asyncio.Task[Any]) -> None:
         self._running -= 1
-        self._intake.end(size)
+        self._backpressure.end(size)
         if self._when_room is not None and self._running < MAX_RUNNING:
             go_on, self._when_room = self._when_room, None
             go_on()
@@ -254,17 +259,17 @@ class Dispatch:
             while self._waiting and self._socket.is_in:
                 name, args, call_id = self._next(self._waiting)
                 action = Action("event", self._socket, event=name, args=args)
-                size = self._intake.begin()
+                size = self._backpressure.begin()
                 try:
                     await self._namespace.middleware.run(action)
                 except Exception as error:
                     self.raised(error, name, call_id)
                 else:
                     if self._socket.is_in:
-                        self._intake.size = size
+                        self._backpressure.size = size
                         await self._carry_on(action, call_id)
                 finally:
-                    self._intake.end(size)
+                    self._backpressure.end(size)
                 if monotonic() >= end:
                     await turns.next_turn()
                     end = monotonic() + turns.SLICE

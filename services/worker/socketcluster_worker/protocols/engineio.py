@@ -13,7 +13,7 @@ from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError, NotSerializableError
-from socketcluster_worker.protocols.backpressure import Intake
+from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
 from socketcluster_worker.protocols.ending import Ending
@@ -22,7 +22,7 @@ MESSAGE = "message"
 _CARRIED = (str, bytes, bytearray, memoryview)
 
 
-class PlainPeer:
+class EngineIOPeer:
     """One connection that carries messages without form: texts and bytes.
 
     An event other than ``message`` has no form here, and is left out; so is a channel's message. A call cannot be made.
@@ -34,15 +34,15 @@ class PlainPeer:
         self._connection = connection
         self._namespace = context.server
         self._socket = Socket(
-            context.identity.new_id(),
+            context.ids.new_id(),
             context.server.sessions.get(session_id),
             context.server,
             handshake,
             self,
             ack_timeout=context.timing.ack_timeout,
         )
-        self._intake = Intake(connection)
-        self._dispatch = Dispatch(context.server, self._socket, self, self._intake)
+        self._backpressure = Backpressure(connection)
+        self._dispatch = Dispatch(context.server, self._socket, self, self._backpressure)
         # The transport sends its own opening first.
         asyncio.get_running_loop().call_soon(self._open)
 
@@ -69,7 +69,7 @@ class PlainPeer:
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message from the client."""
-        self._intake.size = len(message)
+        self._backpressure.size = len(message)
         self._dispatch.event(MESSAGE, (message,), None)
 
     def on_close(self, code: int, reason: str) -> None:

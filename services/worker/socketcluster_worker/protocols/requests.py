@@ -16,7 +16,7 @@ from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError
 from socketcluster_worker.protocols import authentication
-from socketcluster_worker.protocols.backpressure import Intake
+from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.protocols.dispatch import Dispatch, Gate
 from socketcluster_worker.tokens import Tokens
 
@@ -48,18 +48,24 @@ class Requests:
         dispatch: tells the client, or the log, what failed.
         tokens: verifies auth tokens.
         client: where answers go.
-        intake: is told what is under way.
+        backpressure: is told what is under way.
     """
 
     def __init__(
-        self, namespace: Namespace, socket: Socket, dispatch: Dispatch, tokens: Tokens, client: Client, intake: Intake
+        self,
+        namespace: Namespace,
+        socket: Socket,
+        dispatch: Dispatch,
+        tokens: Tokens,
+        client: Client,
+        backpressure: Backpressure,
     ) -> None:
         self._namespace = namespace
         self._socket = socket
         self._dispatch = dispatch
         self._tokens = tokens
         self._client = client
-        self._intake = intake
+        self._backpressure = backpressure
         self._operations = 0
 
     def take(self, event: wire.Event) -> None:
@@ -100,7 +106,7 @@ class Requests:
         if self._namespace.middleware.active(stage):
             is_empty = value is msgspec.UNSET
             action = Action(stage, self._socket, channel=channel, data=None if is_empty else value)
-            asking = self._operate_if_allowed(event, action, begin, self._intake.size, is_empty=is_empty)
+            asking = self._operate_if_allowed(event, action, begin, self._backpressure.size, is_empty=is_empty)
             self._ask(asking, f"middleware of the stage {stage!r}")
         else:
             begin(channel, value)
@@ -115,7 +121,7 @@ class Requests:
             self._dispatch.raised(error, event.name, event.cid)
         else:
             if self._socket.is_in:
-                self._intake.size = size  # others may have come meanwhile
+                self._backpressure.size = size  # others may have come meanwhile
                 begin(channel, msgspec.UNSET if is_empty and action.data is None else action.data)
 
     def _begin(self, event: wire.Event, start: Start, channel: str, value: Any) -> None:
@@ -147,10 +153,10 @@ class Requests:
         self._operations += 1
         if self._operations == MAX_OPERATIONS:
             self._client.hold(self)
-        return self._intake.begin()
+        return self._backpressure.begin()
 
     def _operation_ends(self, size: int) -> None:
-        self._intake.end(size)
+        self._backpressure.end(size)
         self._operations -= 1
         if self._operations == MAX_OPERATIONS - 1:
             self._client.release(self)

@@ -25,7 +25,7 @@ from socketcluster_worker.api.sockets.socket import Entering, Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError, SocketClosedError
 from socketcluster_worker.protocols import authentication
-from socketcluster_worker.protocols.backpressure import MAX_WAITING, Intake
+from socketcluster_worker.protocols.backpressure import MAX_WAITING, Backpressure
 from socketcluster_worker.protocols.batching import Batching
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
@@ -70,7 +70,7 @@ class SocketClusterPeer:
         self._socket: Socket | None = None
         self._dispatch: Dispatch | None = None  # None while events have to wait
         self._ready: tuple[Dispatch, Requests] | None = None  # once the handshake was let through
-        self._intake = Intake(connection)
+        self._backpressure = Backpressure(connection)
         self._waiting: deque[tuple[wire.Event, int]] = deque()
         self._holders: set[object] = set()  # who has events wait; nobody but they are asked once the client is let in
         self._releasing = False
@@ -112,7 +112,7 @@ class SocketClusterPeer:
             self.close(CloseCode.INVALID_DATA, f"message format was incorrect: {error}")
             return
         several = len(messages) > 1
-        self._intake.size = len(message) // len(messages) if several else len(message)
+        self._backpressure.size = len(message) // len(messages) if several else len(message)
         end = monotonic() + turns.SLICE if several else 0.0
         for one in messages:
             if isinstance(one, wire.Response):
@@ -143,7 +143,7 @@ class SocketClusterPeer:
             return False
         if event.name == wire.DISCONNECT:  # tells nobody but what follows it
             return self._reserved(event)
-        self._waiting.append((event, self._intake.wait()))
+        self._waiting.append((event, self._backpressure.wait()))
         return True
 
     def on_close(self, code: int, reason: str) -> None:
@@ -247,7 +247,7 @@ class SocketClusterPeer:
             except AuthTokenError as error:
                 refusal = error
         socket = self._socket = Socket(
-            self._context.identity.new_id(),
+            self._context.ids.new_id(),
             self._session,
             self._server,
             replace(self._handshake, auth=auth),
@@ -255,7 +255,7 @@ class SocketClusterPeer:
             ack_timeout=self._context.timing.ack_timeout,
             tokens=self._context.tokens,
         )
-        socket.begun = self._intake.count
+        socket.begun = self._backpressure.count
         socket.entering = Entering()
         middleware = self._server.middleware
         if middleware.active("handshake") or (claims is not None and middleware.active("authenticate")):
@@ -320,9 +320,9 @@ class SocketClusterPeer:
             self._connection = Batching(self._transport, self._context.socketcluster.batch_interval)
         if self._pings and socket.connected:
             self._timer = self._loop.call_later(self._context.timing.heartbeat_interval, self._ping)
-        dispatch = Dispatch(self._server, socket, self, self._intake, gate=self)
+        dispatch = Dispatch(self._server, socket, self, self._backpressure, gate=self)
         self.hold(dispatch)  # until it begins
-        self._ready = dispatch, Requests(self._server, socket, dispatch, self._context.tokens, self, self._intake)
+        self._ready = dispatch, Requests(self._server, socket, dispatch, self._context.tokens, self, self._backpressure)
         self._server.connected(socket)
         dispatch.begin()
         if socket.auth_token is not None:
@@ -428,7 +428,7 @@ class SocketClusterPeer:
         try:
             while self._waiting and self._dispatch is not None:
                 event, size = self._waiting.popleft()
-                self._intake.stop_waiting(size)
+                self._backpressure.stop_waiting(size)
                 self._event(dispatch, event)
                 if self._waiting and monotonic() >= end:
                     self._rest()

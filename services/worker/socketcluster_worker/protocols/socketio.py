@@ -24,7 +24,7 @@ from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError
-from socketcluster_worker.protocols.backpressure import Intake
+from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
 from socketcluster_worker.protocols.ending import Ending
@@ -48,8 +48,8 @@ class SocketIOPeer:
         self._handshake = handshake
         self._session = context.server.sessions.get(session_id)  # which may be renewed between two namespaces
         self._decoder = wire.Decoder(max_bytes=context.max_message_bytes)
-        self.intake = Intake(connection)
-        self._members: dict[str, Member] = {}
+        self.backpressure = Backpressure(connection)
+        self._namespaces: dict[str, NamespaceConnection] = {}
         self._root_event: Callable[[str, tuple[Any, ...], int | None], None] | None = None  # the straight way there
         self._greeted = False  # has the client asked for a namespace?
         limit = context.timing.handshake_limit(connection.transport_name)
@@ -57,7 +57,7 @@ class SocketIOPeer:
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message from the client."""
-        self.intake.size = len(message)
+        self.backpressure.size = len(message)
         if self._root_event is not None and type(message) is str and self._decoder.awaiting is None:
             event = wire.short_event(message)
             if event is not None:
@@ -75,21 +75,21 @@ class SocketIOPeer:
         if packet is None:  # its attachments are still to come
             return
         if type(message) is bytes:
-            self.intake.size = self._decoder.size
-        member = self._members.get(packet.namespace)
+            self.backpressure.size = self._decoder.size
+        joined = self._namespaces.get(packet.namespace)
         if packet.type is _CONNECT:
-            if member is None:
+            if joined is None:
                 self._connect(packet)
-        elif member is not None:
-            member.on_packet(packet)
+        elif joined is not None:
+            joined.on_packet(packet)
         elif not self._greeted:  # else it may be late, for a namespace from which the client was sent away
             self.connection.close(CloseCode.NO_HANDSHAKE, "a packet came before CONNECT")
 
     def on_close(self, code: int, reason: str) -> None:
         """Learn that the connection has ended."""
         self._timer.cancel()
-        for member in tuple(self._members.values()):
-            member.gone(code, reason, in_good_order=self.connection.ended_by_client)
+        for joined in tuple(self._namespaces.values()):
+            joined.gone(code, reason, in_good_order=self.connection.ended_by_client)
 
     def send(self, packet: wire.Packet) -> None:
         """Send a packet and its attachments.
@@ -104,14 +104,14 @@ class SocketIOPeer:
         for attachment in attachments:
             self.connection.send_binary(attachment, "disconnect")
 
-    def left(self, member: Member) -> None:
+    def left(self, joined: NamespaceConnection) -> None:
         """Forget a namespace's socket."""
-        if self._members.get(member.namespace.name) is not member:
+        if self._namespaces.get(joined.namespace.name) is not joined:
             return
-        del self._members[member.namespace.name]
-        if member.namespace.name == wire.ROOT:
+        del self._namespaces[joined.namespace.name]
+        if joined.namespace.name == wire.ROOT:
             self._root_event = None
-        if not self._members:
+        if not self._namespaces:
             self._timer = asyncio.get_running_loop().call_later(
                 self.context.timing.handshake_timeout, self._nobody_connected
             )
@@ -124,17 +124,17 @@ class SocketIOPeer:
             return
         self._timer.cancel()
         auth = packet.data if isinstance(packet.data, dict) else None
-        member = Member(self, namespace, replace(self._handshake, auth=auth), self._session)
-        self._members[namespace.name] = member
+        joined = NamespaceConnection(self, namespace, replace(self._handshake, auth=auth), self._session)
+        self._namespaces[namespace.name] = joined
         if namespace.name == wire.ROOT:
-            self._root_event = member.event
-        member.connect(packet.data if isinstance(packet.data, dict) else {})
+            self._root_event = joined.event
+        joined.connect(packet.data if isinstance(packet.data, dict) else {})
 
     def _nobody_connected(self) -> None:
         self.connection.close(CloseCode.HANDSHAKE_TIMEOUT, "no namespace was connected to in time")
 
 
-class Member:
+class NamespaceConnection:
     """A connection's part in one namespace: the ``Peer`` of that socket."""
 
     protocol = "socket.io"
@@ -143,7 +143,7 @@ class Member:
         self.namespace = namespace
         self._peer = peer
         self._socket = Socket(
-            peer.context.identity.new_id(),
+            peer.context.ids.new_id(),
             session,
             namespace,
             handshake,
@@ -152,8 +152,8 @@ class Member:
         )
         if handshake.has_session:
             namespace.sessions.shown(session.id)
-        self._socket.begun = peer.intake.count
-        self._dispatch = Dispatch(namespace, self._socket, self, peer.intake)
+        self._socket.begun = peer.backpressure.count
+        self._dispatch = Dispatch(namespace, self._socket, self, peer.backpressure)
         self.event = self._dispatch.event
         """Takes an event for this namespace: its name, its arguments, and its ack id if it has one."""
         tickets = namespace.tickets

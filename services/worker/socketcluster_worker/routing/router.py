@@ -25,9 +25,9 @@ from socketcluster_worker.api.sockets.session import MAX_TOKEN, Renewals, renewa
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.health.readiness import Readiness
-from socketcluster_worker.ids import Identity
+from socketcluster_worker.ids import IdGenerator
 from socketcluster_worker.protocols.context import Context, SocketClusterOptions, Timing
-from socketcluster_worker.protocols.engineio import PlainPeer
+from socketcluster_worker.protocols.engineio import EngineIOPeer
 from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
 from socketcluster_worker.protocols.socketcluster_browser import BrowserPeer
 from socketcluster_worker.protocols.socketcluster_v1 import SocketClusterV1Peer
@@ -40,7 +40,7 @@ from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tokens import Tokens
 from socketcluster_worker.transport.engineio.engine import NOOP, EngineOptions
 from socketcluster_worker.transport.engineio.numbering import PARAMETER
-from socketcluster_worker.transport.engineio.polling import NO_STORE, PLAIN, EngineServer, Refusal
+from socketcluster_worker.transport.engineio.polling import NO_STORE, PLAIN, EngineErrorReply, EngineServer
 from socketcluster_worker.transport.http.forward import EXTENSION, Forwarder
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 
@@ -52,7 +52,7 @@ _ELSEWHERE = RETRY | {"connection": "close"}
 """Headers of an answer to a client that another worker is to serve."""
 
 
-class Endpoints:
+class Router:
     """All that one worker serves; an ASGI app for HTTP, and ``upgrade`` for WebSockets.
 
     Attributes:
@@ -66,7 +66,7 @@ class Endpoints:
         self,
         worker: Worker,
         settings: WorkerSettings,
-        identity: Identity,
+        ids: IdGenerator,
         cookies: SessionCookies,
         tokens: Tokens,
         forwarder: Forwarder,
@@ -74,13 +74,13 @@ class Endpoints:
     ) -> None:
         self._worker = worker
         self._settings = settings
-        self._identity = identity
+        self._ids = ids
         self._cookies = cookies
         self._forwarder = forwarder
         self._readiness = readiness
         self._context = Context(
             worker.ws_server,
-            identity,
+            ids,
             Timing(
                 settings.heartbeat_interval,
                 settings.heartbeat_timeout,
@@ -120,7 +120,7 @@ class Endpoints:
             settings.slow_consumer,
         )
         self._engines: dict[str, EngineServer] = {}
-        make = partial(EngineServer, identity, options, self._origins)
+        make = partial(EngineServer, ids, options, self._origins)
         engines = {
             settings.path + "engine/": make(self._socketcluster_on_engine, numbers=True, farewell=encode_disconnect),
             settings.socketio_path: make(self._socketio),
@@ -243,7 +243,7 @@ class Endpoints:
         return owner is not None and await self._forwarder.poll(scope, receive, send, owner, handshake.address)
 
     def _cookie(self, handshake: Handshake) -> SessionCookie:
-        return SessionCookie(self._cookies, self._identity, handshake, self._worker.ws_server.sessions)
+        return SessionCookie(self._cookies, self._ids, handshake, self._worker.ws_server.sessions)
 
     def _own(self, path: str, scope: Scope) -> Response | None:
         """Return what is the same for everybody: it belongs to no session, and begins none."""
@@ -296,7 +296,7 @@ class Endpoints:
         owner = self._forwarder.owner_of(handshake) if handshake.path in self._engines else None
         if owner is None:
             return False
-        refuse = partial(_refuse, transport, Refusal(400, ErrorCode.UNKNOWN_SID))
+        refuse = partial(_refuse, transport, EngineErrorReply(400, ErrorCode.UNKNOWN_SID))
         self._forwarder.upgrade(transport, handshake, (target, raw_headers), owner, refuse)
         return True
 
@@ -316,9 +316,9 @@ class Endpoints:
             refusal = engine.check_upgrade(handshake)
         else:
             reason = self._origins.refusal(handshake)
-            refusal = None if reason is None else Refusal(403, ErrorCode.FORBIDDEN, reason)
+            refusal = None if reason is None else EngineErrorReply(403, ErrorCode.FORBIDDEN, reason)
         if refusal is None and self._readiness.refusal and (engine is None or "sid" not in handshake.query):
-            refusal = Refusal(503, ErrorCode.FORBIDDEN, self._readiness.refusal)
+            refusal = EngineErrorReply(503, ErrorCode.FORBIDDEN, self._readiness.refusal)
         if refusal is not None:
             _refuse(transport, refusal)
             return None
@@ -339,10 +339,10 @@ class Endpoints:
         return SocketIOPeer(connection, self._context, handshake, session_id)
 
     def _plain(self, connection: Connection, handshake: Handshake, session_id: str) -> Receiver:
-        return PlainPeer(connection, self._context, handshake, session_id)
+        return EngineIOPeer(connection, self._context, handshake, session_id)
 
 
-def _refuse(transport: asyncio.Transport, refusal: Refusal) -> None:
+def _refuse(transport: asyncio.Transport, refusal: EngineErrorReply) -> None:
     body = refusal.body()
     phrase = HTTPStatus(refusal.status).phrase
     transport.write(

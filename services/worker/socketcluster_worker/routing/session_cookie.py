@@ -12,7 +12,7 @@ from starlette.types import Message, Scope, Send
 from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_worker.api.sockets.session import Renewals, Session, Sessions
 from socketcluster_worker.connection import Handshake
-from socketcluster_worker.ids import Identity
+from socketcluster_worker.ids import IdGenerator
 
 SESSION = "session"
 """The key of the session in the scope of a request (ASGI), where Starlette's ``request.session`` looks, too."""
@@ -31,12 +31,12 @@ class SessionCookie:
         session_id: the same, or that of a new session.
     """
 
-    def __init__(self, cookies: SessionCookies, identity: Identity, handshake: Handshake, sessions: Sessions) -> None:
+    def __init__(self, cookies: SessionCookies, ids: IdGenerator, handshake: Handshake, sessions: Sessions) -> None:
         self._cookies = cookies
         self._secure = handshake.secure
         self.shown = cookies.read(handshake.headers.get("cookie", ""), secure=handshake.secure)
         self.brought = None if self.shown is not None and sessions.is_over(self.shown) else self.shown
-        self.session_id = identity.new_id() if self.brought is None else self.brought
+        self.session_id = ids.new_id() if self.brought is None else self.brought
 
     def to_set(self, session_id: str) -> str | None:
         """Return the ``Set-Cookie`` field that gives a browser a session; ``None`` if it has that one's cookie."""

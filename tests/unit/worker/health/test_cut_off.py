@@ -273,7 +273,7 @@ async def test_clients_are_told_to_reconnect(
         told = others(metadata=rpc.credentials(SECRET))
         await other_store.stop()
         await until(lambda: worker.service._readiness.reason)
-        assert worker.service._endpoints.connections == 2
+        assert worker.service._router.connections == 2
         await told.write(pb.OtherWorkers(well=True))
         assert await websocket.next_close() == (1012, "this worker does not reach the stores")
         assert '"#disconnect"' in "".join(await polling.poll())

@@ -90,7 +90,7 @@ PROTOCOLS = [socketcluster, socketio, plain]
 
 
 def only_websocket(worker: RunningWorker) -> WebSocket:
-    (websocket,) = worker.service._endpoints.open_websockets
+    (websocket,) = worker.service._router.open_websockets
     return websocket
 
 
@@ -295,7 +295,7 @@ async def test_a_held_client_is_closed_like_any_other(start_worker: StartWorker,
     turnstile.sockets[0].disconnect(4500, "enough")
     assert await websocket.next_close() == (4500, "enough")
     turnstile.open()
-    await until(lambda: not worker.service._endpoints.open_websockets)
+    await until(lambda: not worker.service._router.open_websockets)
 
 
 async def test_a_large_answer_to_a_poll_comes_in_parts(start_worker: StartWorker, probe: Probe) -> None:

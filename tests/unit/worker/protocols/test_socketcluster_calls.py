@@ -247,7 +247,7 @@ async def test_nothing_is_kept_of_clients_that_are_gone(worker: RunningWorker, p
         websocket.client.abort() if kind % 2 else await websocket.end()
         await probe.ends.get()
     service = worker.service
-    assert not service._endpoints.open_websockets
+    assert not service._router.open_websockets
     assert not worker.worker.ws_server.sockets
     assert not worker.worker.ws_server.exchange._members._sockets
     while not probe.sockets.empty():

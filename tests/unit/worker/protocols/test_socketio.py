@@ -444,4 +444,4 @@ async def test_a_session_without_a_namespace_ends(start_worker: StartWorker, pro
     await websocket.send_text("41")
     assert (await websocket.next_close())[0] == 4005
     await probe.ends.get()
-    await until(lambda: len(worker.service._endpoints._engines["/socket.io/"]) == 0)
+    await until(lambda: len(worker.service._router._engines["/socket.io/"]) == 0)

@@ -18,7 +18,7 @@ from socketcluster_runtime.cookies import MAX_TRIED, SessionCookies
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
 from socketcluster_wire import handoff, proxy_protocol
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.ids import Identity, worker_id
+from socketcluster_worker.ids import IdGenerator, worker_id
 from socketcluster_worker.transport.handoff import BalancerLink
 
 KEY = derive_key("a secret of the tests", Purpose.PROXY_HEADERS)
@@ -346,9 +346,9 @@ def test_cookies_of_another_application_or_cluster_are_not_read() -> None:
 
 
 def test_ids_begin_with_their_worker() -> None:
-    identity = Identity("name")
-    assert identity.worker_id == worker_id("name") != worker_id("other")
-    assert len(identity.worker_id) == 8
-    ids = {identity.new_id() for _ in range(100)}
+    generator = IdGenerator("name")
+    assert generator.worker_id == worker_id("name") != worker_id("other")
+    assert len(generator.worker_id) == 8
+    ids = {generator.new_id() for _ in range(100)}
     assert len(ids) == 100
-    assert all(one.startswith(identity.worker_id) and len(one) == 32 for one in ids)
+    assert all(one.startswith(generator.worker_id) and len(one) == 32 for one in ids)

@@ -73,7 +73,7 @@ async def test_a_waiting_poll_is_answered_and_its_session_goes_on_by_another_con
     sid = opened.body.partition(b'"sid":"')[2].partition(b'"')[0].decode()
     client = await connected(worker)
     asked = asyncio.create_task(client.request("GET", f"{POLLING}&sid={sid}"))
-    session = worker.service._endpoints._engines["/engine.io/"]._sessions[sid]
+    session = worker.service._router._engines["/engine.io/"]._sessions[sid]
     await until(lambda: session._poll is not None)
     end(worker)
     answer = await asked

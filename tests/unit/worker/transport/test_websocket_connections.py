@@ -103,7 +103,7 @@ async def test_what_may_not_be_sent_ends_the_connection_with_a_telling_code(
     websocket = await worker.websocket()
     await websocket.send(sent)
     assert (await websocket.next_close())[0] == code
-    await until(lambda: not worker.service._endpoints.open_websockets)
+    await until(lambda: not worker.service._router.open_websockets)
     assert not [record for record in caplog.records if record.exc_info]
 
 
@@ -149,7 +149,7 @@ async def test_a_connection_that_breaks_ends_once_with_1006(worker: RunningWorke
     websocket = await worker.socket()
     websocket.client.writer.write_eof()
     assert (await probe.ends.get())[1] == 1006
-    await until(lambda: not worker.service._endpoints.open_websockets)
+    await until(lambda: not worker.service._router.open_websockets)
 
 
 async def flood(worker: RunningWorker, probe: Probe, send: Any) -> int:
@@ -185,7 +185,7 @@ async def test_a_client_that_pings_and_does_not_read_gets_only_the_newest_pongs(
     writer = websocket.client.writer
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     socket = await probe.sockets.get()
-    (open_websocket,) = worker.service._endpoints.open_websockets
+    (open_websocket,) = worker.service._router.open_websockets
     while not open_websocket.dropped:
         writer.write(frame(b"x" * 125, Opcode.PING) * 2000)
         await writer.drain()
@@ -205,7 +205,7 @@ async def test_a_client_that_closes_and_does_not_read_is_not_waited_for(
     socket.emit("data", "x" * 50_000_000)
     await websocket.send(frame(b"\x03\xe8", Opcode.CLOSE))
     assert (await probe.ends.get())[1] == 1000
-    await until(lambda: not worker.service._endpoints.open_websockets)
+    await until(lambda: not worker.service._router.open_websockets)
 
 
 async def test_a_client_without_a_handshake_is_not_kept(start_worker: StartWorker) -> None:

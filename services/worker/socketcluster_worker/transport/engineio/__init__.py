@@ -1,4 +1,4 @@
 """Engine.IO: sessions over long-polling and WebSocket, and the upgrade from one to the other.
 
-``routing`` and protocols know ``engine``, ``polling`` and ``numbering``.
+The router knows ``engine``, ``polling`` and ``numbering``.
 """

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
@@ -20,9 +19,6 @@ from socketcluster_worker import turns
 from socketcluster_worker.connection import Outgoing, Receiver, SlowConsumer
 from socketcluster_worker.transport.send_queue import SendQueue
 from socketcluster_worker.transport.websocket import WebSocket
-
-if TYPE_CHECKING:
-    from socketcluster_worker.transport.engineio.numbering import Numbering
 
 PROBE = "probe"
 PROBE_TIMEOUT = 25.0
@@ -101,8 +97,8 @@ class EngineSession:
         """Has it ended? Then it is only kept for the next poll to learn of it."""
         self.is_telling = False
         """Is its client told why it has ended, or was it told a moment ago?"""
-        self.numbering: Numbering | None = None
-        """What is known of the polling requests, if the client numbers them."""
+        self.numbered = False
+        """Does the client number its polling requests?"""
         self._return_timer: asyncio.TimerHandle | None = None
         self._posting = False
         self._posted: Iterator[Packet] | None = None  # what a request brought and waits for the client's next turn
@@ -127,7 +123,7 @@ class EngineSession:
             round(options.heartbeat_interval * 1000),
             round(options.heartbeat_timeout * 1000),
             options.max_http_buffer_size,
-            numbered=self.numbering is not None,
+            numbered=self.numbered,
         ).packet()
 
     # What the layer above asks.
@@ -203,7 +199,7 @@ class EngineSession:
         """
         if self.websocket is not None or self.closed:
             return
-        if self.numbering is None:
+        if not self.numbered:
             self.fail(CloseCode.ABNORMAL, "the client broke off a request")
             return
         self.come_back()
@@ -360,9 +356,9 @@ class EngineSession:
         self._probe_over()
         self.websocket = websocket
         self.come_back()
-        if self.numbering is not None:  # such a client waits for proof that what is sent arrives
+        if self.numbered:  # such a client waits for proof that what is sent arrives
             websocket.send_text(PROOF)
-        self.numbering = None  # its client has the answers of all that it asked for, or would not go over
+        self.numbered = False  # its client has the answers of all that it asked for, or would not go over
         if self._holds and not self.closed:
             websocket.pause_reading()
         self.release_poll()
@@ -446,7 +442,7 @@ class EngineSession:
         self._heartbeat.cancel()
         if self._probing is not None:
             self._probing.close(CloseCode.GOING_AWAY, "the connection has ended")
-        if self.numbering is not None:
+        if self.numbered:
             self._heartbeat = self._loop.call_later(LAST_POLL, self._forget, self.sid)
         else:
             self._forget(self.sid)

@@ -8,19 +8,17 @@ POST too, and nothing tells the page. So our own client gives each poll and each
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from enum import Enum
-from typing import Any
+from collections.abc import Callable
 
 from starlette.types import Receive
 
-from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import Packet
-from socketcluster_wire.errors import MalformedPacketError
 from socketcluster_worker.connection import Handshake
-from socketcluster_worker.transport.engineio.engine import NOOP, EngineSession
-from socketcluster_worker.transport.http.request_body import Lost, disconnected, unless_cut_off
+from socketcluster_worker.transport.engineio.engine import NOOP, EngineOptions, EngineSession, Farewell
+from socketcluster_worker.transport.engineio.posts import Outcome, Reading, take_packets, unless_cut_off
+from socketcluster_worker.transport.http.request_body import Lost, disconnected
+from socketcluster_worker.transport.websocket import WebSocket
 
 PARAMETER = "seq"
 """The query's parameter that has a request's number."""
@@ -29,35 +27,11 @@ OPENING = "0"
 MAX_DIGITS = 15
 """So many digits a number has at most; JavaScript counts exactly that far."""
 
-Reading = Callable[[], Coroutine[Any, Any, bytes | Lost]]
-"""Begins to read the body of a request."""
-
-
-class Outcome(Enum):
-    """What became of a request with packets."""
-
-    TAKEN = "its packets were taken"
-    TOO_LARGE = "it is over the limit"
-    BAD = "it broke the protocol"
-    ENDED = "its session has ended"
-    CUT_OFF = "its session ended before all of it had come"
-    UNDECIDED = "its client is gone, or it came again, before all of it had come"
-
 
 def number_of(handshake: Handshake) -> int | None:
     """Return a request's number; ``None`` if it has none, or what it has is no number."""
     text = handshake.query.get(PARAMETER, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
-
-
-async def take_packets(session: EngineSession, body: bytes) -> Outcome:
-    """Have a session take the packets of a body; return when it has taken them all."""
-    try:
-        packets: Iterator[Packet] = wire.iterate_payload(body)
-    except MalformedPacketError:
-        session.fail(CloseCode.PROTOCOL_ERROR, "a polling request was malformed")
-        return Outcome.BAD
-    return Outcome.TAKEN if await session.post(packets) else Outcome.BAD
 
 
 class Numbering:
@@ -157,3 +131,19 @@ class Numbering:
     def _late(self, outcome: Outcome) -> Outcome:
         """Say what becomes of packets that came after the end: while it is told why, a client is not to give up."""
         return Outcome.TAKEN if self._session.is_telling else outcome
+
+
+class NumberedSession(EngineSession):
+    """The session of a client that numbers its polling requests; see ``EngineSession``."""
+
+    def __init__(
+        self, sid: str, options: EngineOptions, forget: Callable[[str], None], farewell: Farewell | None = None
+    ) -> None:
+        super().__init__(sid, options, forget, farewell)
+        self.numbered = True
+        self.numbering: Numbering | None = Numbering(self)
+        """What is known of the requests, until the client goes by WebSocket."""
+
+    def _go_over(self, websocket: WebSocket) -> None:
+        super()._go_over(websocket)
+        self.numbering = None

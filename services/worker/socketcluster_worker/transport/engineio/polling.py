@@ -16,21 +16,19 @@ from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import ErrorCode, Packet
 from socketcluster_worker.connection import Connection, Handshake, Receiver
-from socketcluster_worker.ids import Identity
+from socketcluster_worker.ids import IdGenerator
 from socketcluster_worker.routing.origins import OriginPolicy
 from socketcluster_worker.transport.engineio.engine import EngineOptions, EngineSession, Farewell
 from socketcluster_worker.transport.engineio.numbering import (
     OPENING,
     PARAMETER,
-    Numbering,
-    Outcome,
-    Reading,
+    NumberedSession,
     number_of,
-    take_packets,
 )
+from socketcluster_worker.transport.engineio.posts import Outcome, Reading, take_packets, unless_cut_off
 from socketcluster_worker.transport.engineio.upgrade import EngineWebSocket
 from socketcluster_worker.transport.http.content_coding import accepts_gzip
-from socketcluster_worker.transport.http.request_body import Lost, disconnected, read_body, unless_cut_off
+from socketcluster_worker.transport.http.request_body import Lost, disconnected, read_body
 from socketcluster_worker.transport.websocket import WebSocket
 
 PLAIN = "text/plain; charset=UTF-8"
@@ -46,8 +44,8 @@ MakeReceiver = Callable[[Connection, Handshake, str], Receiver]
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request is not served."""
+class EngineErrorReply:
+    """What a request is answered that is not served: Engine.IO's error, as JSON."""
 
     status: int
     error: tuple[int, str]
@@ -64,7 +62,7 @@ class EngineServer:
     """The Engine.IO sessions of one endpoint.
 
     Args:
-        identity: makes the sids.
+        ids: makes the sids.
         options: times and sizes.
         origins: which pages may connect.
         make_receiver: makes the message protocol above a new connection.
@@ -74,7 +72,7 @@ class EngineServer:
 
     def __init__(
         self,
-        identity: Identity,
+        ids: IdGenerator,
         options: EngineOptions,
         origins: OriginPolicy,
         make_receiver: MakeReceiver,
@@ -82,7 +80,7 @@ class EngineServer:
         numbers: bool = False,
         farewell: Farewell | None = None,
     ) -> None:
-        self._identity = identity
+        self._ids = ids
         self._options = options
         self._origins = origins
         self._make_receiver = make_receiver
@@ -122,26 +120,24 @@ class EngineServer:
             return _refuse(refusal)
         sid = handshake.query.get("sid")
         if handshake.query["transport"] != "polling":
-            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))  # a WebSocket that does not ask for an upgrade
+            return _refuse(EngineErrorReply(400, ErrorCode.BAD_REQUEST))  # a WebSocket that does not ask for an upgrade
         if sid is None:
             if method != "GET":
-                return _refuse(Refusal(400, ErrorCode.BAD_HANDSHAKE_METHOD))
+                return _refuse(EngineErrorReply(400, ErrorCode.BAD_HANDSHAKE_METHOD))
             session = self._open(handshake, session_id)
-            if self.numbers and handshake.query.get(PARAMETER) == OPENING:
-                session.numbering = Numbering(session)
             return Response(wire.encode_payload([session.opening(upgrades=["websocket"])]), media_type=PLAIN)
         found = self._sessions.get(sid)
         if found is None:
-            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
+            return _refuse(EngineErrorReply(400, ErrorCode.UNKNOWN_SID))
         if found.transport_name != "polling" or method not in ("GET", "POST"):
-            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
+            return _refuse(EngineErrorReply(400, ErrorCode.BAD_REQUEST))
         if method == "POST":
             return _answer_post(await self._post(found, receive, handshake))
         got = await self._poll(found, receive, handshake)
         return _answer_post(got) if isinstance(got, Outcome) else _answer_poll(got, handshake)
 
     async def _poll(self, session: EngineSession, receive: Receive, handshake: Handshake) -> list[Packet] | Outcome:
-        if session.numbering is not None:
+        if isinstance(session, NumberedSession) and session.numbering is not None:
             number = number_of(handshake)
             return _without_number(session) if number is None else await session.numbering.poll(number, receive)
         future = session.poll()
@@ -161,7 +157,7 @@ class EngineServer:
         def reading() -> Coroutine[Any, Any, bytes | Lost]:
             return read_body(receive, self._options.max_http_buffer_size, handshake.headers.get("content-length", ""))
 
-        if session.numbering is not None:
+        if isinstance(session, NumberedSession) and session.numbering is not None:
             number = number_of(handshake)
             return _without_number(session) if number is None else await session.numbering.post(number, reading)
         if session.closed:
@@ -185,38 +181,39 @@ class EngineServer:
         return await take_packets(session, body)
 
     def _open(self, handshake: Handshake, session_id: str) -> EngineSession:
-        sid = self._identity.new_id()
-        session = EngineSession(sid, self._options, self._forget, self._farewell)
-        self._sessions[sid] = session
+        sid = self._ids.new_id()
+        numbered = self.numbers and handshake.query.get(PARAMETER) == OPENING
+        kind = NumberedSession if numbered else EngineSession
+        session = self._sessions[sid] = kind(sid, self._options, self._forget, self._farewell)
         session.receiver = self._make_receiver(session, handshake, session_id)
         return session
 
     def _forget(self, sid: str) -> None:
         self._sessions.pop(sid, None)
 
-    def _check(self, handshake: Handshake) -> Refusal | None:
+    def _check(self, handshake: Handshake) -> EngineErrorReply | None:
         """Say why a request is not served, whatever it asks for."""
         if handshake.query.get("transport") not in TRANSPORTS:
-            return Refusal(400, ErrorCode.UNKNOWN_TRANSPORT)
+            return EngineErrorReply(400, ErrorCode.UNKNOWN_TRANSPORT)
         if handshake.query.get("EIO") != wire.REVISION:
-            return Refusal(400, ErrorCode.UNSUPPORTED_VERSION)
+            return EngineErrorReply(400, ErrorCode.UNSUPPORTED_VERSION)
         if (reason := self._origins.refusal(handshake)) is not None:
-            return Refusal(403, ErrorCode.FORBIDDEN, reason)
+            return EngineErrorReply(403, ErrorCode.FORBIDDEN, reason)
         return None
 
     # WebSocket.
 
-    def check_upgrade(self, handshake: Handshake) -> Refusal | None:
+    def check_upgrade(self, handshake: Handshake) -> EngineErrorReply | None:
         """Say why a WebSocket may not open, if it may not."""
         refusal = self._check(handshake)
         if refusal is not None:
             return refusal
         if handshake.query["transport"] != "websocket":
-            return Refusal(400, ErrorCode.BAD_REQUEST)
+            return EngineErrorReply(400, ErrorCode.BAD_REQUEST)
         sid = handshake.query.get("sid")
         if sid is None:
             return None
-        return None if sid in self._sessions else Refusal(400, ErrorCode.UNKNOWN_SID)
+        return None if sid in self._sessions else EngineErrorReply(400, ErrorCode.UNKNOWN_SID)
 
     def attach(self, websocket: WebSocket, handshake: Handshake, session_id: str) -> None:
         """Take an open WebSocket that ``check_upgrade`` had nothing against: to take over, or as a new connection."""
@@ -229,14 +226,14 @@ class EngineServer:
             else:  # closed, not refused: so the reference does it, and clients count on the opening handshake
                 websocket.close(CloseCode.PROTOCOL_ERROR, "the session has a WebSocket already, or has ended")
             return
-        session = EngineSession(self._identity.new_id(), self._options, self._forget, self._farewell)
+        session = EngineSession(self._ids.new_id(), self._options, self._forget, self._farewell)
         websocket.receiver = EngineWebSocket(websocket, session)
         self._sessions[session.sid] = session
         session.adopt(websocket)
         session.receiver = self._make_receiver(session, handshake, session_id)
 
 
-def _refuse(refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
+def _refuse(refusal: EngineErrorReply, headers: dict[str, str] | None = None) -> Response:
     return Response(refusal.body(), refusal.status, headers, media_type="application/json")
 
 
@@ -262,10 +259,10 @@ def _answer_post(outcome: Outcome) -> Response | None:
         case Outcome.TOO_LARGE:
             return Response(status_code=413, headers={"connection": "close"})
         case Outcome.BAD:
-            return _refuse(Refusal(400, ErrorCode.BAD_REQUEST))
+            return _refuse(EngineErrorReply(400, ErrorCode.BAD_REQUEST))
         case Outcome.ENDED:
-            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID))
+            return _refuse(EngineErrorReply(400, ErrorCode.UNKNOWN_SID))
         case Outcome.CUT_OFF:
-            return _refuse(Refusal(400, ErrorCode.UNKNOWN_SID), headers={"connection": "close"})
+            return _refuse(EngineErrorReply(400, ErrorCode.UNKNOWN_SID), headers={"connection": "close"})
         case Outcome.UNDECIDED:
             return None

@@ -1,4 +1,4 @@
 """HTTP/1.1: one connection's requests, how their bodies end, and what may take how long.
 
-The server makes ``protocol``; ``forward`` passes requests on to the worker that has their session.
+The server makes ``protocol``, which asks ``routes`` where requests go; the router knows ``forward``, to other workers.
 """

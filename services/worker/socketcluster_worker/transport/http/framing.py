@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from socketcluster_wire.request_head import Target, has_request_line
+from socketcluster_worker.errors import HTTPRequestError
 
 MAX_HEAD_BYTES = 65_536
 """The largest head of a request; a balancer accepts less of the first one."""
@@ -15,10 +16,6 @@ _EMPTY_LINE = re.compile(rb"\n\r?\n")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 
 Fields = list[tuple[bytes, bytes]]
-
-
-class RefusedError(Exception):
-    """A request is not served, and its connection closed; ``args`` are the status, the reason, and header fields."""
 
 
 class Pieces:
@@ -67,7 +64,7 @@ class RequestLine:
         """Take what is parsed next.
 
         Raises:
-            RefusedError: that is no request of HTTP/1.
+            HTTPRequestError: that is no request of HTTP/1.
         """
         if self._begun is None:
             return
@@ -75,7 +72,7 @@ class RequestLine:
         if b"\n" in data:
             found = has_request_line(self._begun)
             if found is False:
-                raise RefusedError(400, "This is not a request of HTTP/1.")
+                raise HTTPRequestError(400, "This is not a request of HTTP/1.")
             if found:
                 self._begun = None
 
@@ -84,24 +81,24 @@ def check_head(method: str, url: bytes, version: str, headers: Fields) -> Target
     """Return what is asked for; its host becomes the only ``host`` field.
 
     Raises:
-        RefusedError: the request's head says nothing that can be served.
+        HTTPRequestError: the request's head says nothing that can be served.
     """
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) > 1 or (not hosts and version != "1.0") or (hosts and not _HOST.fullmatch(hosts[0])):
-        raise RefusedError(400, "A request names one host (RFC 9112, section 3.2).")
+        raise HTTPRequestError(400, "A request names one host (RFC 9112, section 3.2).")
     if method == "CONNECT":
-        raise RefusedError(501, "This server is no proxy.")
+        raise HTTPRequestError(501, "This server is no proxy.")
     codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
     if codings and version == "1.0":
-        raise RefusedError(400, "A request of HTTP/1.0 has no chunks (RFC 9112, section 6.1).")
+        raise HTTPRequestError(400, "A request of HTTP/1.0 has no chunks (RFC 9112, section 6.1).")
     if codings and codings != [b"chunked"]:
-        raise RefusedError(501, "This server decodes chunked bodies, and no others.")
+        raise HTTPRequestError(501, "This server decodes chunked bodies, and no others.")
     target = Target.parse(url.decode("latin-1"))
     if not target.path.startswith("/") or not url.isascii():
-        raise RefusedError(400, "A request's target is a path, or a URL.")
+        raise HTTPRequestError(400, "A request's target is a path, or a URL.")
     if target.authority is not None:
         if not target.authority or not _HOST.fullmatch(target.authority.encode("ascii")):
-            raise RefusedError(400, "A request's URL names a host.")
+            raise HTTPRequestError(400, "A request's URL names a host.")
         headers[:] = [field for field in headers if field[0] != b"host"]
         headers.insert(0, (b"host", target.authority.encode("ascii")))
     return target

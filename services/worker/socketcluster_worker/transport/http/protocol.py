@@ -18,18 +18,18 @@ from socketcluster_runtime.trusted_proxies import ForgottenProxy, TrustedProxies
 from socketcluster_wire.request_head import Target
 from socketcluster_worker import turns
 from socketcluster_worker.connection import Handshake
-from socketcluster_worker.routing.router import Endpoints
+from socketcluster_worker.errors import HTTPRequestError
 from socketcluster_worker.transport.http.forward import EXTENSION
 from socketcluster_worker.transport.http.framing import (
     MAX_HEAD_BYTES,
     Pieces,
-    RefusedError,
     RequestLine,
     announced_length,
     check_head,
 )
 from socketcluster_worker.transport.http.mounted_websocket import MountedWebSocket
 from socketcluster_worker.transport.http.request_cycle import Cycle, Flow
+from socketcluster_worker.transport.http.routes import Routes
 from socketcluster_worker.transport.http.time_limits import TimeLimits
 from socketcluster_worker.transport.websocket import end_for_all
 
@@ -60,7 +60,7 @@ class HTTPProtocol(HttpToolsProtocol):
     Args:
         config: uvicorn's.
         server_state: uvicorn's.
-        endpoints: where WebSockets go.
+        router: where WebSockets go.
         proxies: whose header fields say who the client is.
         origin: where the connection comes from.
         received: what was read from the connection by somebody else.
@@ -74,13 +74,13 @@ class HTTPProtocol(HttpToolsProtocol):
         self,
         config: Config,
         server_state: ServerState,
-        endpoints: Endpoints,
+        router: Routes,
         proxies: TrustedProxies,
         origin: Origin,
         received: bytes = b"",
     ) -> None:
         super().__init__(config, server_state, {})
-        self._endpoints = endpoints
+        self._router = router
         self._proxies = proxies
         self._proxy: tuple[tuple[str, int], bool] | None = None  # one that is believed, and whether it came by TLS
         self._origin = origin
@@ -104,7 +104,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """Begin with what was received before."""
         super().connection_made(transport)
         self.flow = Flow(transport)
-        self._clocks = TimeLimits(transport, self.flow, self._slow_body, self._endpoints.body_window)
+        self._clocks = TimeLimits(transport, self.flow, self._slow_body, self._router.body_window)
         if self._origin.client is not None:
             self.client = self._origin.client
         if self._origin.secure:
@@ -171,7 +171,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self.cycle.is_last = True
             self.cycle.keep_alive = False
             if self.cycle.ends_with_eof:
-                self._endpoints.release_poll(self.scope["path"], self.url.decode("latin-1"))
+                self._router.release_poll(self.scope["path"], self.url.decode("latin-1"))
 
     # Parsing.
 
@@ -218,12 +218,12 @@ class HTTPProtocol(HttpToolsProtocol):
                 raise _too_large()
             self._line.take(data)
             self.parser.feed_data(data)
-        except RefusedError as refusal:
-            self._refuse(*refusal.args)
+        except HTTPRequestError as error:
+            self._refuse(*error.args)
         except httptools.HttpParserUpgrade as upgrade:
             return self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, RefusedError):
+            if isinstance(error.__context__, HTTPRequestError):
                 self._refuse(*error.__context__.args)
             else:
                 self._refuse(400, "Invalid HTTP request received.")
@@ -261,11 +261,11 @@ class HTTPProtocol(HttpToolsProtocol):
         elif self._proxies.forgotten is not None:
             self._look_for_proxy(self._proxies.forgotten, target.path)
         path, host = unquote(target.path), dict(self.headers).get(b"host", b"").decode("ascii")
-        if not self._endpoints.is_for_us(host, path, secure=self.scheme == "https"):
-            raise RefusedError(400, "This server does not go by that name (option allowed_hosts).")
+        if not self._router.is_for_us(host, path, secure=self.scheme == "https"):
+            raise HTTPRequestError(400, "This server does not go by that name (option allowed_hosts).")
         if self.parser.should_upgrade():
             if self._should_upgrade() and announced_length(self.headers) != 0:
-                raise RefusedError(400, "A request for a WebSocket has no body.")
+                raise HTTPRequestError(400, "A request for a WebSocket has no body.")
             return  # what comes next is up to _upgrade
         raw_path = target.path.encode("ascii")
         self.scope["path"] = path
@@ -288,7 +288,7 @@ class HTTPProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         self.cycle.is_last = self._leaving
-        self.cycle.ends_with_eof = self.scope["method"] == "GET" and self._endpoints.polls(self.scope["path"])
+        self.cycle.ends_with_eof = self.scope["method"] == "GET" and self._router.polls(self.scope["path"])
         self._served = True
         self._start_asgi_task(self.cycle, self.app)
 
@@ -299,7 +299,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _look_for_proxy(self, forgotten: ForgottenProxy, path: str) -> None:
         """Look whether a proxy should be believed that is not; many ask for the health without one."""
-        if not self._origin.final and path != self._endpoints.health_path:
+        if not self._origin.final and path != self._router.health_path:
             forgotten.see(self.headers, self.client)
 
     def _ask(self, proxy: tuple[str, int], came_by_tls: bool, target: Target) -> None:
@@ -315,11 +315,11 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _expect_body(self) -> None:
         """Look at how long a body will be, and begin to watch how it comes."""
-        self._body_limit = self._endpoints.max_body(self.scope["path"])
+        self._body_limit = self._router.max_body(self.scope["path"])
         length = announced_length(self.headers)
         if length is not None:
             if length > self._body_limit:
-                raise RefusedError(413, "The request's body is too large.")
+                raise HTTPRequestError(413, "The request's body is too large.")
             self._pieces.body_left = length
         if length != 0:
             self._clocks.begin_body()
@@ -331,7 +331,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._pieces.body_left = max(0, self._pieces.body_left - len(body))
         self._clocks.add_body(len(body))
         if self._body_bytes > self._body_limit:
-            raise RefusedError(413, "The request's body is too large.")
+            raise HTTPRequestError(413, "The request's body is too large.")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -353,7 +353,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """Leave the connection to the endpoint that the path names, or to the user's application."""
         target = self.url.decode("latin-1")
         handshake = Handshake.parse(target, self.headers, self.client, secure=self.scheme == "https")
-        if not self._endpoints.serves(handshake.path):
+        if not self._router.serves(handshake.path):
             self.url = _origin_form(Target.parse(target))
             self.scope["headers"] = self.headers
             make = partial(MountedWebSocket, client=self.client, secure=self.scheme == "https")
@@ -362,9 +362,9 @@ class HTTPProtocol(HttpToolsProtocol):
             return
         self.connections.discard(self)
         may_be_elsewhere = "sid" in handshake.query and not self._origin.forwarded
-        if may_be_elsewhere and self._endpoints.forward(self.transport, handshake, self.url, self.headers):
+        if may_be_elsewhere and self._router.forward(self.transport, handshake, self.url, self.headers):
             return
-        websocket = self._endpoints.upgrade(self.transport, handshake, self.headers)
+        websocket = self._router.upgrade(self.transport, handshake, self.headers)
         if websocket is not None:
             self.transport.set_protocol(websocket)
 
@@ -417,7 +417,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, reason: str, fields: str = "") -> None:
         """Answer a request that is not served, unless an answer is under way, and close the connection."""
-        self._endpoints.refused.add(reason)
+        self._router.refused.add(reason)
         self._refused = True
         self._pieces.unread.clear()
         self._clocks.stop()
@@ -457,5 +457,5 @@ def _origin_form(target: Target) -> bytes:
     return (target.path + ("?" + target.query if target.query else "")).encode("ascii")
 
 
-def _too_large() -> RefusedError:
-    return RefusedError(431, "The request's head is too large.")
+def _too_large() -> HTTPRequestError:
+    return HTTPRequestError(431, "The request's head is too large.")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from enum import Enum
 from typing import Any
 
 from starlette.types import Message, Receive
-
-from socketcluster_worker.transport.engineio.engine import EngineSession
 
 
 class Lost(Enum):
@@ -43,26 +39,3 @@ async def read_body(receive: Receive, limit: int, announced: str) -> bytes | Los
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
-
-
-async def unless_cut_off(session: EngineSession, reading: Coroutine[Any, Any, bytes | Lost]) -> bytes | Lost:
-    """Return what ``reading`` does, unless the session's ``cut_off`` is called before."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # this is a coroutine
-    was_cut_off = False
-
-    def cut_off() -> None:
-        nonlocal was_cut_off
-        was_cut_off = True
-        task.cancel()
-
-    session.cut_off = cut_off
-    try:
-        return await reading
-    except asyncio.CancelledError:
-        if not was_cut_off or task.uncancel():
-            raise
-        return Lost.CUT_OFF
-    finally:
-        if session.cut_off is cut_off:
-            session.cut_off = None

@@ -20,7 +20,7 @@ COUNT = 300
 
 
 def server(worker: RunningWorker) -> EngineServer:
-    return worker.service._endpoints._engines[PATH]
+    return worker.service._router._engines[PATH]
 
 
 def session(worker: RunningWorker, sid: str) -> EngineSession:
@@ -275,7 +275,7 @@ async def test_a_handshake_by_polling_may_take_twice_as_long(
         sid = (await worker.engine(endpoint)).sid
     else:
         sid = json.loads((await (await worker.websocket(endpoint + "websocket")).next_text())[1:])["sid"]
-    receiver: Any = worker.service._endpoints._engines[endpoint.partition("?")[0]]._sessions[sid].receiver
+    receiver: Any = worker.service._router._engines[endpoint.partition("?")[0]]._sessions[sid].receiver
     assert before + limit <= receiver._timer.when() < before + limit + 3
 
 

@@ -35,7 +35,7 @@ def probe() -> Any:
 
 
 def session(worker: RunningWorker, sid: str) -> EngineSession:
-    return worker.service._endpoints._engines["/engine.io/"]._sessions[sid]
+    return worker.service._router._engines["/engine.io/"]._sessions[sid]
 
 
 async def websocket(worker: RunningWorker, sid: str = "") -> RawWebSocket:

@@ -12,6 +12,7 @@ from support.worker import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.transport.engineio.engine import POLL_BYTES, EngineSession
+from socketcluster_worker.transport.engineio.numbering import NumberedSession
 from socketcluster_worker.transport.engineio.polling import EngineServer
 
 RETURN_TIME = "socketcluster_worker.transport.engineio.engine.RETURN_TIME"
@@ -65,7 +66,7 @@ async def result(client: RawClient) -> tuple[int, str]:
 
 
 def server(worker: RunningWorker) -> EngineServer:
-    return worker.service._endpoints._engines["/socketcluster/engine/"]
+    return worker.service._router._engines["/socketcluster/engine/"]
 
 
 async def opened(worker: RunningWorker, at: RunningWorker | None = None) -> Numbered:
@@ -379,6 +380,7 @@ async def test_after_the_upgrade_no_request_is_served_and_none_does_harm(client:
     session = client.session
     await websocket.send_text("5")
     await until(lambda: session.websocket is not None)
+    assert isinstance(session, NumberedSession)
     assert session.numbering is None
     for number in (1, 2, 3, "x"):
         assert code(await client.ask("GET", number)) == (400, BAD)

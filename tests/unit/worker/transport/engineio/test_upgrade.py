@@ -25,7 +25,7 @@ GOING_AWAY = (1001, "the connection has ended")
 
 
 def server(worker: RunningWorker, endpoint: str = ENGINE) -> EngineServer:
-    return worker.service._endpoints._engines[endpoint.partition("?")[0]]
+    return worker.service._router._engines[endpoint.partition("?")[0]]
 
 
 class Upgrading:

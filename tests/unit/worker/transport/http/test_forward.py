@@ -45,7 +45,7 @@ async def start_other(start_worker: StartWorker, *knows: RunningWorker, **option
 
 
 def session(worker: RunningWorker, sid: str) -> EngineSession:
-    return worker.service._endpoints._engines["/socketcluster/engine/"]._sessions[sid]
+    return worker.service._router._engines["/socketcluster/engine/"]._sessions[sid]
 
 
 async def astray(owner: RunningWorker, other: RunningWorker) -> Polling:
@@ -56,7 +56,7 @@ async def astray(owner: RunningWorker, other: RunningWorker) -> Polling:
 
 
 def under_way(worker: RunningWorker) -> int:
-    return worker.service._endpoints._forwarder.under_way
+    return worker.service._router._forwarder.under_way
 
 
 async def upgraded(client: Polling, worker: RunningWorker, *more: bytes) -> RawWebSocket:
