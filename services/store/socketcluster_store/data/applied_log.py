@@ -12,9 +12,8 @@ the first record, which every batch writes anew. When they are more than a few, 
 
 from __future__ import annotations
 
-import asyncio
 import struct
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -22,11 +21,10 @@ from typing import NamedTuple
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.commands import FORGET, READS, REMEMBER, Command, Outcome
+from socketcluster_store.commands import FORGET, REMEMBER, Command, Outcome
 from socketcluster_store.data.channel_log import answer_of
 from socketcluster_store.data.key_value import KeyValue
 from socketcluster_store.errors import Refusal, refusal_of
-from socketcluster_store_client.messages import Operation
 
 KEPT_BYTES = 16 * 1024 * 1024
 """Bytes of results of a process; of older ones it is only known that they were applied."""
@@ -40,19 +38,6 @@ PAGE_BYTES = 4096
 PREFIX = b"o"
 _PAGE_PREFIX = PREFIX + b"\0"
 _SLOT = struct.Struct(">I")
-
-NOT_REMEMBERED = READS | {
-    store_pb2.VERB_SESSION_ATTACH,
-    store_pb2.VERB_SESSION_DETACH,
-    store_pb2.VERB_SESSION_EMIT,
-    store_pb2.VERB_SESSION_CHECK,
-    store_pb2.VERB_WATCH,
-    store_pb2.VERB_UNWATCH,
-    store_pb2.VERB_CHANNEL_SUBSCRIBE,
-    store_pb2.VERB_CHANNEL_UNSUBSCRIBE,
-}
-"""The verbs of operations that may be carried out again: they change nothing, or nothing any more, or tell their
-receivers, as emits do, which they are."""
 
 KeptResult = tuple[int, int, bytes, str]
 """Id, error code or 0, result or the error's text, name of a procedure's error."""
@@ -92,12 +77,12 @@ class _Written(NamedTuple):
     """Those that lost their results."""
 
 
-class Applied:
-    """What is known of one process of a worker; what ``REMEMBER`` writes is noted here once it is committed."""
+class AppliedLog:
+    """What is kept of one process of a worker; what ``REMEMBER`` writes counts here once it is committed."""
 
     __slots__ = (
-        "_command_ids", "_free", "_ids", "_last", "_now", "_overtaken", "_pages", "_recent", "_refused", "_results",
-        "_size", "_whole", "_written", "at", "before", "busy", "highest", "lock", "process", "refused", "stream",
+        "_answered", "_command_ids", "_free", "_ids", "_last", "_now", "_pages", "_recent", "_refused", "_results",
+        "_size", "_whole", "_written", "at", "highest", "process",
     )  # fmt: skip
 
     def __init__(
@@ -111,18 +96,8 @@ class Applied:
         self.process = process
         self.highest = highest
         """Of the operations that change something, the last one's id."""
-        self.stream = 0
-        """The one of its streams that sent something last; see ``begin``."""
-        self.before = highest
-        """``highest`` when that stream began."""
         self.at = at
-        self.busy = 0
-        """How many batches hold the lock, or wait for it."""
-        self.lock = asyncio.Lock()
-        """Held while its operations are applied: those of an earlier link of the process may still be under way."""
-        self.refused: OrderedDict[int, KeptResult] = OrderedDict()
-        """Of the operations after ``highest``, those that were refused. One that comes again is carried out; once a
-        later one is applied, it is not to be taken for applied: its refusal becomes a result like others then."""
+        """When that was applied."""
         self._pages = deque(_Page(slot, results) for slot, results in sorted(pages, key=lambda page: page[1][-1][0]))
         self._size = sum(page.size for page in self._pages)
         self._whole = deque(page for page in self._pages if page.size)  # those that have their results
@@ -132,35 +107,35 @@ class Applied:
         used = {page.slot for page in self._pages}
         self._free = [slot for slot in range(max(used, default=0)) if slot not in used]  # below the highest
         # Of the batch under way
-        self._last = Operation()
-        self._refused: list[KeptResult] = []
-        self._overtaken: list[KeptResult] = []
+        self._last = self._answered = highest
+        self._refused: Sequence[KeptResult] = ()
         self._command_ids: Callable[[], Sequence[int]] = tuple
         self._now = at
         self._written: _Written | None = None
 
-    def begin(self, stream: int) -> None:
-        """Note which stream it is whose operations are applied next: on each, every operation comes once, in order."""
-        if self.stream != stream:
-            self.stream = stream
-            self.before = self.highest
-
-    def answer(self, operation: Operation) -> Outcome:
-        """Return what became of an operation that was applied before."""
-        if (found := self._results.get(operation.id)) is None:
-            return answer_of(b"") if operation.verb == _PUBLISH else b""
+    def outcome(self, operation_id: int) -> Outcome | None:
+        """Return what became of an operation that was applied; ``None``: its result was empty, or the worker has it."""
+        if (found := self._results.get(operation_id)) is None:
+            return None
         _, code, result, name = found
         return refusal_of(code, result.decode(), name) if code else result
 
     def command(
-        self, last: Operation, refused: list[KeptResult], ids: Callable[[], Sequence[int]], now: float
+        self, last: int, answered: int, refused: Sequence[KeptResult], ids: Callable[[], Sequence[int]], now: float
     ) -> Command:
-        """Return the command that ends a batch, see ``Repeats.command``; the next one comes after ``settle``."""
+        """Return the command that ends a batch, so that it is known to be applied; ``settle`` or the next one follows.
+
+        Args:
+            last: the id of the last operation of the batch that changes something.
+            answered: the first operation of which the worker may not have the result.
+            refused: what is to be remembered of operations that have no command in the batch.
+            ids: returns of each command the id of the operation that it carries out, if its result is to be
+                remembered, or 0.
+            now: seconds since the Unix epoch.
+        """
         self._last = last
+        self._answered = answered
         self._refused = refused
-        self._overtaken = self._overtaken_by(last) if self.refused else []
-        if self._overtaken:
-            self._refused = refused + self._overtaken
         self._command_ids = ids
         self._now = now
         self._written = None
@@ -170,31 +145,12 @@ class Applied:
         """Return the command that removes all that is kept."""
         return Command(FORGET, self.process, detail=[page.slot for page in self._pages])
 
-    def settle(self, operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
-        """Note what became of the batch of the last ``command``, once it is committed."""
-        self.highest = self._last.id
+    def settle(self, results: Sequence[KeptResult]) -> None:
+        """Note that the batch of the last ``command`` is committed, and all results of it, in order of their ids."""
+        self.highest = self._last
         self.at = self._now
-        new = results_of(operations, outcomes) if any(outcomes) else []
-        if self._overtaken:
-            new = sorted(new + self._overtaken)
-            for result in self._overtaken:
-                del self.refused[result[0]]
-        if new or self._ids:
-            self._take(new)
-
-    def note_refused(self, operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
-        """Note what was refused of a batch of which nothing was applied."""
-        refused = self.refused
-        for operation, outcome in zip(operations, outcomes, strict=True):
-            if isinstance(outcome, Refusal) and is_remembered(operation):
-                refused[operation.id] = _result(operation.id, outcome)
-                while (oldest := next(iter(refused))) < operation.id - operation.behind:  # the worker has the answer
-                    del refused[oldest]
-
-    def try_again(self, operations: Sequence[Operation]) -> None:
-        """Note that operations are carried out again, if they were refused."""
-        for operation in operations:
-            self.refused.pop(operation.id, None)
+        if results or self._ids:
+            self._take(results)
 
     def write(self, kv: KeyValue, batch: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
         """Carry the last ``command`` out, after the commands of its batch that have ``outcomes``."""
@@ -209,25 +165,14 @@ class Applied:
                 results = ()
             elif done:
                 self._written = _Written(done)
-        kv.put(PREFIX + self.process, _encode((self._last.id, int(self._now), results)))
-
-    def _overtaken_by(self, last: Operation) -> list[KeptResult]:
-        """Return what was refused before ``last``, if the worker may not know."""
-        for operation_id in [each for each in self.refused if each < self._answered]:
-            del self.refused[operation_id]
-        return [result for result in self.refused.values() if result[0] < last.id]
-
-    @property
-    def _answered(self) -> int:
-        """The first operation of which the worker may not have the result."""
-        return self._last.id - self._last.behind
+        kv.put(PREFIX + self.process, _encode((self._last, int(self._now), results)))
 
     def _settled(self, batch: Sequence[Command], outcomes: Sequence[Outcome]) -> list[KeptResult]:
         """Return the results that stand on no page, in the order of their operations."""
-        results = self._waiting(self._answered) + self._refused
+        results = [*self._waiting(self._answered), *self._refused]
         if any(outcomes):
             results += [
-                _result(
+                result_of(
                     operation_id,
                     answer_of(outcome) if each.verb == _PUBLISH and isinstance(outcome, bytes) else outcome,
                 )
@@ -271,7 +216,7 @@ class Applied:
                 crowded_out.append(page)
         return crowded_out
 
-    def _take(self, new: list[KeptResult]) -> None:
+    def _take(self, new: Sequence[KeptResult]) -> None:
         results, ids = self._results, self._ids
         for result in new:
             results[result[0]] = result
@@ -311,9 +256,9 @@ class Applied:
 
 def remember(kv: KeyValue, command: Command, batch: Sequence[Command], outcomes: Sequence[Outcome]) -> bytes:
     """Carry ``REMEMBER`` out, after the commands of its batch that have ``outcomes``."""
-    applied = command.detail
-    assert isinstance(applied, Applied)  # noqa: S101
-    applied.write(kv, batch, outcomes)
+    log = command.detail
+    assert isinstance(log, AppliedLog)  # noqa: S101
+    log.write(kv, batch, outcomes)
     return b""
 
 
@@ -327,8 +272,8 @@ def forget(kv: KeyValue, command: Command) -> bytes:
     return b""
 
 
-def read_records(records: Iterable[tuple[bytes, bytes]]) -> dict[str, Applied]:
-    """Return what was known of each process, from all keys that begin with ``PREFIX``."""
+def read_records(records: Iterable[tuple[bytes, bytes]]) -> dict[str, AppliedLog]:
+    """Return what is kept of each process, from all keys that begin with ``PREFIX``."""
     pages: dict[bytes, list[tuple[int, list[KeptResult]]]] = {}
     firsts: list[tuple[bytes, bytes]] = []
     for key, record in records:
@@ -338,7 +283,9 @@ def read_records(records: Iterable[tuple[bytes, bytes]]) -> dict[str, Applied]:
             pages.setdefault(process, []).append((slot, _decode_page(record)))
         else:
             firsts.append((bytes(key[len(PREFIX) :]), record))
-    return {process.decode(): Applied(process, *_decode(record), pages.get(process, ())) for process, record in firsts}
+    return {
+        process.decode(): AppliedLog(process, *_decode(record), pages.get(process, ())) for process, record in firsts
+    }
 
 
 def newest(kv: KeyValue) -> float:
@@ -347,28 +294,15 @@ def newest(kv: KeyValue) -> float:
     return max((_decode(record)[1] + 1.0 for record in records), default=0.0)  # a fraction was left out
 
 
-def is_remembered(operation: Operation) -> bool:
-    """Is an operation to be carried out once, however often it comes?"""
-    return operation.verb not in NOT_REMEMBERED
-
-
-def results_of(operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> list[KeptResult]:
-    """Return the results that are to be remembered: those that are not empty."""
-    return [
-        _result(operation.id, outcome)
-        for operation, outcome in zip(operations, outcomes, strict=True)
-        if outcome != b"" and is_remembered(operation)
-    ]
+def result_of(operation_id: int, outcome: Outcome) -> KeptResult:
+    """Return what is kept of an operation that had an outcome."""
+    if isinstance(outcome, Refusal):
+        return operation_id, outcome.code, str(outcome).encode(), outcome.name
+    return operation_id, 0, outcome, ""
 
 
 def _page_key(slot: int, process: bytes) -> bytes:
     return _PAGE_PREFIX + _SLOT.pack(slot) + process
-
-
-def _result(operation_id: int, outcome: Outcome) -> KeptResult:
-    if isinstance(outcome, Refusal):
-        return operation_id, outcome.code, str(outcome).encode(), outcome.name
-    return operation_id, 0, outcome, ""
 
 
 def _size(results: Iterable[KeptResult]) -> int:

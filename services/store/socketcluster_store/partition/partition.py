@@ -24,7 +24,6 @@ from socketcluster_store.commands import (
     Command,
     Outcome,
 )
-from socketcluster_store.data.applied_log import NOT_REMEMBERED, Applied
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.mutations import FALSE, TRUE
 from socketcluster_store.engine import EnginePartition
@@ -35,7 +34,7 @@ from socketcluster_store.partition.batch import Answers, Batch
 from socketcluster_store.partition.channel_troubles import ChannelTroubles
 from socketcluster_store.partition.channels import Channels
 from socketcluster_store.partition.deadlines import Deadlines, condition_of_refusals
-from socketcluster_store.partition.deduplication import NOT_OWNED, Repeats, in_turn
+from socketcluster_store.partition.deduplication import NOT_OWNED, NOT_REMEMBERED, Deduplication, WorkerProcess, in_turn
 from socketcluster_store.partition.session_operations import CHANGES_SESSION
 from socketcluster_store.partition.sessions import Sessions
 from socketcluster_store.partition.validation import MAX_ID_BYTES, Checks
@@ -93,7 +92,7 @@ class Partition:
             channel_rules, message_id_window, engine, engine.clock, channel_troubles
         )
         self._watchers = Watchers()
-        self._repeats = Repeats(engine.clock)
+        self._deduplication = Deduplication(engine.clock)
         self._deadlines = Deadlines(
             engine,
             self._sessions,
@@ -102,7 +101,7 @@ class Partition:
             on_fenced=on_fenced,
             turns=turns,
             unapplied=self._unapplied,
-            forget=lambda: self._repeats.forget(linked(), engine.apply),
+            forget=lambda: self._deduplication.forget(linked(), engine.apply),
         )
         self._checks = Checks(engine.number, max_value_bytes)
         self._tell_workers = tell_workers
@@ -119,7 +118,7 @@ class Partition:
         self._sessions.load(await self._engine.records(), now, earliest=now + EXPIRY_GRACE)
         if isinstance(watched, bytes):
             self._watchers.load(_decode_watched(watched), now)
-        self._repeats.load(await self._engine.applied())
+        self._deduplication.load(await self._engine.applied())
         await self._deadlines.load(now)
         await self._channels.load()
 
@@ -153,7 +152,9 @@ class Partition:
         answered = self._apply_plain(link, operations)
         if answered is not None:
             return answered
-        outcomes = self._repeats.sift(link.process, link.stream, self.epoch, operations, partial(self._carry_out, link))
+        outcomes = self._deduplication.sift(
+            link.process, link.stream, self.epoch, operations, partial(self._carry_out, link)
+        )
         return outcomes if isinstance(outcomes, list) else self._finished(outcomes)
 
     async def _finished(self, outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
@@ -172,12 +173,12 @@ class Partition:
 
         ``None``: there is something else, and nothing was done, or nothing that is not to be done once more.
         """
-        applied = self._repeats.idle(link.process)
-        if applied is None or applied.stream != link.stream:
+        process = self._deduplication.idle(link.process)
+        if process is None or process.stream != link.stream:
             return None
-        highest, epoch = applied.highest, self.epoch
+        highest, epoch = process.highest, self.epoch
         watchers = self._watchers
-        may_set = highest and not (watchers.links or watchers.alone or applied.refused)  # its truth would cost a call
+        may_set = highest and not (watchers.links or watchers.alone or process.refused)  # its truth would cost a call
         over = self._sessions.over
         commands: list[Command] = []
         last: Operation | None = None
@@ -204,9 +205,7 @@ class Partition:
         now = 0.0
         if last is not None:
             now = self._clock()
-            commands.append(
-                applied.command(last, [], lambda: [each.id if each.verb == _SET else 0 for each in operations], now)
-            )
+            commands.append(process.command(last, operations, (), range(len(operations)), now))
         try:
             answers = self._engine.apply_now(commands)
         except EngineError:
@@ -214,22 +213,22 @@ class Partition:
         if not isinstance(answers, list):
             places = [*range(len(operations)), -1]
             batch = Batch(link, operations, now, [b""] * len(operations), commands, places, [], last, [], False, False)
-            return self._finished(in_turn(applied, self._complete_later(batch, applied, answers)))
+            return self._finished(in_turn(process, self._complete_later(batch, process, answers)))
         if last is not None:
             answers.pop()
-            applied.settle(operations, answers)
+            process.settle(operations, answers)
         return answers
 
     def _carry_out(
-        self, link: WorkerLink, operations: Sequence[Operation], applied: Applied
+        self, link: WorkerLink, operations: Sequence[Operation], process: WorkerProcess
     ) -> list[Outcome] | Awaitable[list[Outcome]]:
         if self._is_lost:  # it waited for its turn
             return [NOT_OWNED] * len(operations)
         if not operations:
             return []
         if self._changes.ends and (ahead := self._changes.ahead(operations)):
-            return self._carry_out_behind(ahead, link, operations, applied)
-        batch = self._prepare(link, operations, applied)
+            return self._carry_out_behind(ahead, link, operations, process)
+        batch = self._prepare(link, operations, process)
         answers: Answers = []
         try:
             # what is answered from memory asks the engine, too: the partition may be another's, or a write not settled
@@ -238,22 +237,26 @@ class Partition:
             answers = error
         else:
             if not isinstance(applying, list):
-                return self._complete_later(batch, applied, applying)
+                return self._complete_later(batch, process, applying)
             answers = applying
-        return self._complete(batch, applied, answers)
+        return self._complete(batch, process, answers)
 
     async def _carry_out_behind(
-        self, ahead: Iterable[asyncio.Future[None]], link: WorkerLink, operations: Sequence[Operation], applied: Applied
+        self,
+        ahead: Iterable[asyncio.Future[None]],
+        link: WorkerLink,
+        operations: Sequence[Operation],
+        process: WorkerProcess,
     ) -> list[Outcome]:
         """Wait for what decides whether sessions are over, and is told: what it refuses is written with the batch."""
         await asyncio.wait(ahead)
         if self._engine.fenced:  # nobody knows whether that was kept
             return [NOT_OWNED] * len(operations)
-        outcomes = self._carry_out(link, operations, applied)
+        outcomes = self._carry_out(link, operations, process)
         return outcomes if isinstance(outcomes, list) else await outcomes
 
     async def _complete_later(
-        self, batch: Batch, applied: Applied, applying: Awaitable[list[Outcome]]
+        self, batch: Batch, process: WorkerProcess, applying: Awaitable[list[Outcome]]
     ) -> list[Outcome]:
         answers: Answers
         try:
@@ -261,11 +264,11 @@ class Partition:
                 answers = await applying
             except EngineError as error:
                 answers = error
-            return self._complete(batch, applied, answers)
+            return self._complete(batch, process, answers)
         finally:
             self._changes.end(batch)
 
-    def _prepare(self, link: WorkerLink, operations: Sequence[Operation], applied: Applied) -> Batch:
+    def _prepare(self, link: WorkerLink, operations: Sequence[Operation], process: WorkerProcess) -> Batch:
         """Return what the engine is to do for operations, and note what they do to sessions and watchers."""
         outcomes: list[Outcome] = []
         commands: list[Command] = []
@@ -365,7 +368,7 @@ class Partition:
                     last = last and operation  # up to which everything is remembered
         deadlines = plain < len(commands)
         if last is not None:
-            commands.append(self._repeats.command(applied, last, operations, outcomes, places, now))
+            commands.append(process.command(last, operations, outcomes, places, now))
             places.append(-1)
         tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
         if tells:
@@ -375,7 +378,7 @@ class Partition:
             refused, begun,
         )  # fmt: skip
 
-    def _complete(self, batch: Batch, applied: Applied, answers: Answers) -> list[Outcome]:
+    def _complete(self, batch: Batch, process: WorkerProcess, answers: Answers) -> list[Outcome]:
         """Take what became of a batch's commands, tell whom it concerns, and return what became of its operations."""
         self._changes.end(batch)  # whoever waits for that goes on when this has been told
         outcomes = batch.outcomes
@@ -388,7 +391,7 @@ class Partition:
                 self._unapplied.add(partition=self.number, error=str(answers))
             session_operations.failed(batch, self._sessions)
             outcomes = [InternalError(str(answers))] * len(outcomes)
-            applied.note_refused(batch.operations, outcomes)
+            process.note_refused(batch.operations, outcomes)
             for _place, key in batch.watches:
                 self._watchers.refused(batch.link, key)
             self._deadlines.arm()
@@ -415,9 +418,9 @@ class Partition:
             else:
                 outcomes[place] = self._channels.finish(operation, outcome, batch.now)
         if last is not None:
-            applied.settle(batch.operations, outcomes)
+            process.settle(batch.operations, outcomes)
         elif batch.refused:
-            applied.note_refused(batch.operations, outcomes)
+            process.note_refused(batch.operations, outcomes)
         return outcomes
 
     async def release(self, link: WorkerLink, session_ids: Iterable[str]) -> None:

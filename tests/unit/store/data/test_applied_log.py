@@ -13,10 +13,9 @@ import pytest
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log as module
-from socketcluster_store.data.applied_log import PREFIX, Applied, forget, read_records, remember
+from socketcluster_store.data.applied_log import PREFIX, AppliedLog, forget, read_records, remember, result_of
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import InvalidError, Refusal
-from socketcluster_store_client.messages import Operation
 
 ADD, SET = store_pb2.VERB_ADD, store_pb2.VERB_SET
 PROCESS = "worker/1"
@@ -40,40 +39,33 @@ class Partition:
 
     def __init__(self) -> None:
         self.kv = Counting()
-        self.applied = Applied(PROCESS.encode())
+        self.applied = AppliedLog(PROCESS.encode())
         self.waiting: dict[int, Outcome] = {}  # what the worker has no answer to
         self.last = 0
 
     def batch(self, *outcomes: Outcome, late: Sequence[int] = ()) -> None:
         """Apply a batch with these outcomes; those at the places ``late`` are known only after the commit."""
-        operations = []
-        for outcome in outcomes:
-            self.last += 1
-            self.waiting[self.last] = outcome
-            behind = self.last - next(iter(self.waiting))
-            operations.append(Operation(self.last, SET if outcome == b"" else ADD, behind=behind))
-        refused = [
-            (operation.id, int(outcome.code), str(outcome).encode(), "")
-            for operation, outcome in zip(operations, outcomes, strict=True)
-            if isinstance(outcome, Refusal)
-        ]
-        known = [
-            (operation, outcome)
-            for place, (operation, outcome) in enumerate(zip(operations, outcomes, strict=True))
-            if place not in late and not isinstance(outcome, Refusal)
-        ]
-        batch = [Command(operation.verb, b"") for operation, _ in known]
-        ids = [operation.id for operation, _ in known]
-        command = self.applied.command(operations[-1], refused, lambda: ids, 5.0)
-        remember(self.kv, command, batch, [outcome for _, outcome in known])
-        self.applied.settle(operations, outcomes)
+        first = self.last + 1
+        ids = range(first, first + len(outcomes))
+        self.last += len(outcomes)
+        self.waiting.update(zip(ids, outcomes, strict=True))
+        known = [(number, each) for number, each in zip(ids, outcomes, strict=True) if number - first not in late]
+        refused = [result_of(number, outcome) for number, outcome in known if isinstance(outcome, Refusal)]
+        carried_out = [(number, outcome) for number, outcome in known if not isinstance(outcome, Refusal)]
+        batch = [Command(SET if outcome == b"" else ADD, b"") for _, outcome in carried_out]
+        command_ids = [number for number, _ in carried_out]
+        command = self.applied.command(self.last, next(iter(self.waiting)), refused, lambda: command_ids, 5.0)
+        remember(self.kv, command, batch, [outcome for _, outcome in carried_out])
+        self.applied.settle(
+            [result_of(number, each) for number, each in zip(ids, outcomes, strict=True) if each != b""]
+        )
 
     def answered(self, count: int) -> None:
         """Have the worker get the answers to its oldest operations."""
         for operation_id in list(self.waiting)[:count]:
             del self.waiting[operation_id]
 
-    def taken_over(self) -> Applied:
+    def taken_over(self) -> AppliedLog:
         """Return what the next owner knows."""
         return read_records(self.kv.scan(PREFIX))[PROCESS]
 
@@ -82,8 +74,13 @@ class Partition:
         self.applied = self.taken_over()
 
 
-def answers(applied: Applied, operation_ids: Sequence[int]) -> list[Any]:
-    found = [applied.answer(Operation(operation_id, ADD)) for operation_id in operation_ids]
+def answer(applied: AppliedLog, operation_id: int) -> Outcome:
+    outcome = applied.outcome(operation_id)
+    return b"" if outcome is None else outcome
+
+
+def answers(applied: AppliedLog, operation_ids: Sequence[int]) -> list[Any]:
+    found = [answer(applied, operation_id) for operation_id in operation_ids]
     return [str(outcome) if isinstance(outcome, Refusal) else outcome for outcome in found]
 
 
@@ -166,7 +163,7 @@ def test_of_too_many_bytes_the_oldest_are_lost(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(10):
         partition.batch(b"x" * 5000, b"")
     for applied in (partition.applied, partition.taken_over()):
-        found = [applied.answer(Operation(operation_id, ADD)) for operation_id in range(1, 21)]
+        found = [answer(applied, operation_id) for operation_id in range(1, 21)]
         assert all(is_lost(outcome) for outcome in found[:10:2])
         assert found[10::2] == [b"x" * 5000] * 5
         assert found[1::2] == [b""] * 10
@@ -175,7 +172,7 @@ def test_of_too_many_bytes_the_oldest_are_lost(monkeypatch: pytest.MonkeyPatch) 
     partition.batch(b"x" * 5000)
     assert partition.kv.written - before < 5500  # of what was lost nothing is written again
     partition.batch(*[b"y" * 6000] * 5)  # too much by itself
-    found = [partition.taken_over().answer(Operation(operation_id, ADD)) for operation_id in range(1, 27)]
+    found = [answer(partition.taken_over(), operation_id) for operation_id in range(1, 27)]
     assert all(is_lost(outcome) for outcome in [*found[:20:2], *found[20:22]])
     assert found[22:] == [b"y" * 6000] * 4
 
@@ -204,7 +201,7 @@ def test_a_batch_looks_past_nothing_that_is_lost(monkeypatch: pytest.MonkeyPatch
     for _ in range(10):
         partition.batch(b"x" * 5000)
     assert Counted.looks <= 10 * 4
-    found = [applied.answer(Operation(operation_id, ADD)) for operation_id in range(1, 511)]
+    found = [answer(applied, operation_id) for operation_id in range(1, 511)]
     assert [is_lost(outcome) for outcome in found] == [True] * 505 + [False] * 5
 
 

@@ -79,14 +79,14 @@ async def test_what_a_link_holds_is_let_go_of_when_it_ends(lost: Partition, agai
 
 async def test_what_waited_for_its_turn_is_not_carried_out(lost: Partition, link: WorkerLink) -> None:
     await hold(lost, link)
-    applied = lost._repeats.idle(link.process)
-    assert applied is not None
-    async with applied.lock:
-        applied.busy += 1
+    process = lost._deduplication.idle(link.process)
+    assert process is not None
+    async with process.lock:
+        process.busy += 1
         waiting = asyncio.ensure_future(lost.apply(link, [ATTACH]))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         lost.lose()
-        applied.busy -= 1
+        process.busy -= 1
     (outcome,) = await waiting
     assert isinstance(outcome, NotOwnerError)
     assert link.sessions == set()

@@ -20,7 +20,7 @@ from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition import deduplication as repeats_module
+from socketcluster_store.partition import deduplication as deduplication_module
 from socketcluster_store.partition.deduplication import KEPT_SECONDS
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.messages import Operation
@@ -102,7 +102,7 @@ class Store:
 
     @property
     def known(self) -> set[str]:
-        return {name.removesuffix("/1") for name in self.partition._repeats._processes}
+        return {name.removesuffix("/1") for name in self.partition._deduplication._processes}
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ async def test_a_record_of_which_nothing_can_come_goes_though_nobody_writes(stor
 
 
 async def test_many_go_a_few_in_a_batch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeats_module, "FORGOTTEN_AT_ONCE", 2)
+    monkeypatch.setattr(deduplication_module, "FORGOTTEN_AT_ONCE", 2)
     for name in ("one", "two", "six", "ten", "fox"):
         await store.add(name, 1)
     store.engine.sizes.clear()

@@ -16,8 +16,7 @@ from support.valkey import Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command, Outcome
-from socketcluster_store.data import applied_log as applied_module
-from socketcluster_store.data import trees
+from socketcluster_store.data import applied_log, trees
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.key_chains import record_key
 from socketcluster_store.data.trees import Documents
@@ -88,7 +87,7 @@ class Kept(EnginePartition):
         return trees.records(SortedMap(dict(self.values)))
 
     async def applied(self) -> list[tuple[bytes, bytes]]:
-        return list(SortedMap(dict(self.values)).scan(applied_module.PREFIX))
+        return list(SortedMap(dict(self.values)).scan(applied_log.PREFIX))
 
     @property
     def fenced(self) -> bool:
@@ -261,21 +260,21 @@ async def test_what_is_refused_behind_what_is_applied_may_come_again(worker: Wor
 
 
 async def test_a_refusal_that_needs_no_engine_and_that_the_worker_has_is_forgotten(worker: Worker) -> None:
-    applied = worker.partition._repeats._processes["worker/incarnation"]
+    process = worker.partition._deduplication._processes["worker/incarnation"]
     for _ in range(10):
         assert isinstance(await worker.do(ADD, session_id=OVER), SessionOverError)
-        assert len(applied.refused) == 1
+        assert len(process.refused) == 1
 
 
 async def test_a_refusal_that_the_worker_has_is_forgotten(worker: Worker) -> None:
     worker.engine.refuses = True
     for _ in range(10):
         assert isinstance(await worker.do(ADD), InternalError)
-    applied = worker.partition._repeats._processes["worker/incarnation"]
-    assert len(applied.refused) == 1
+    process = worker.partition._deduplication._processes["worker/incarnation"]
+    assert len(process.refused) == 1
     worker.engine.refuses = False
     assert isinstance(await worker.do(ADD), bytes)
-    assert not applied.refused
+    assert not process.refused
     assert await worker.stored() == [1, 13]
 
 
