@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from http import HTTPStatus
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -16,6 +15,7 @@ from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.logs.throttle import Throttle
 from socketcluster_store_client.errors import StoreUnavailableError
+from socketcluster_wire import http_response
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_wire.engineio import ErrorCode, encode_payload
@@ -343,11 +343,6 @@ class Router:
 
 
 def _refuse(transport: asyncio.Transport, refusal: EngineErrorReply) -> None:
-    body = refusal.body()
-    phrase = HTTPStatus(refusal.status).phrase
-    transport.write(
-        f"HTTP/1.1 {refusal.status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        "cache-control: no-store\r\nconnection: close\r\n\r\n".encode()
-        + body
-    )
+    unkept = [("Cache-Control", "no-store")]
+    transport.write(http_response.closing(refusal.status, "application/json", refusal.body(), fields=unkept))
     transport.close()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from socketcluster_wire import http_response
+
 ANSWER_TIME = 1.0
 """Seconds that a client has to ask, and then to take its answer."""
 
@@ -15,9 +17,8 @@ MAX_WAITED_FOR = 8
 """Clients that this is done for at a time, with descriptors of the reserve; others are answered unasked."""
 
 _BODY = b"This worker has as many connections as it can have. Please try again in a moment.\n"
-ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
-    b"Cache-Control: no-store\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%b" % (len(_BODY), _BODY)
+ANSWER = http_response.closing(
+    503, "text/plain; charset=utf-8", _BODY, fields=[("Cache-Control", "no-store"), ("Retry-After", "1")]
 )
 
 

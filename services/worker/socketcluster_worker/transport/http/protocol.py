@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from time import monotonic
 from urllib.parse import unquote
 
@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from socketcluster_runtime.trusted_proxies import ForgottenProxy, TrustedProxies
+from socketcluster_wire import http_response
 from socketcluster_wire.request_head import Target
 from socketcluster_worker import turns
 from socketcluster_worker.connection import Handshake
@@ -379,7 +380,7 @@ class HTTPProtocol(HttpToolsProtocol):
             return False
         versions = [value for name, value in self.headers if name == b"sec-websocket-version"]
         if versions != [b"13"]:
-            fields = "sec-websocket-version: 13\r\nupgrade: websocket\r\n"
+            fields = [("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")]
             self._refuse(426 if versions else 400, "This server speaks version 13 of WebSocket.", fields)
             return False
         self._clocks.stop()
@@ -415,7 +416,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             raise _too_large()
 
-    def _refuse(self, status: int, reason: str, fields: str = "") -> None:
+    def _refuse(self, status: int, reason: str, fields: Iterable[tuple[str, str]] = ()) -> None:
         """Answer a request that is not served, unless an answer is under way, and close the connection."""
         self._router.refused.add(reason)
         self._refused = True
@@ -433,9 +434,8 @@ class HTTPProtocol(HttpToolsProtocol):
             return
         if self._complete or not self._served or self._waits:  # else it has an answer, though not all of it was read
             body = f"{reason}\n".encode()
-            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
-            head += f"content-length: {len(body)}\r\ncache-control: no-store\r\n{fields}connection: close\r\n\r\n"
-            self.transport.write(head.encode("ascii") + body)
+            fields = [("Cache-Control", "no-store"), *fields]
+            self.transport.write(http_response.closing(status, "text/plain; charset=utf-8", body, fields=fields))
         self.transport.write_eof()
         self.flow.blocked = False
         self.flow.resume_reading()
