@@ -11,11 +11,11 @@ import msgspec
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
 from socketcluster_store.data.channel_rules import ChannelRules, parse_rule
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import Refusal
+from socketcluster_store.executor import Executor, ExecutorOptions
 from socketcluster_store.partition.channels import HISTORY, PUBLISH, Channels
 from socketcluster_store.partition.timer import DeadlineTimer
 from socketcluster_store_client.messages import Operation
@@ -101,8 +101,8 @@ class Bench:
             do(kv)
             return b""
 
-        trees: Any = self.engine._trees  # type: ignore[attr-defined]
-        trees._all_verbs[-999] = carry_out
+        executor: Executor = self.engine._executor  # type: ignore[attr-defined]
+        executor._verbs[-999] = carry_out
         await self.engine.apply([Command(-999, b"")])
 
 
@@ -130,5 +130,5 @@ def values(answer: Any) -> list[Any]:
 
 
 def make_engine(name: str, folder: Path) -> Engine:
-    trees = Documents(1024)
-    return MemoryEngine(folder, trees) if name == "memory" else LmdbEngine(folder, trees)
+    options = ExecutorOptions(1024)
+    return MemoryEngine(folder, options) if name == "memory" else LmdbEngine(folder, options)

@@ -17,10 +17,10 @@ import structlog
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError
+from socketcluster_store.executor import ExecutorOptions
 
 SEGMENT_BYTES = 8192
 
@@ -28,7 +28,7 @@ SEGMENT_BYTES = 8192
 def engine(folder: Path, *, always: bool = False, store_id: str = "") -> LmdbEngine:
     """Return an engine that checkpoints often."""
     return LmdbEngine(
-        folder, Documents(1 << 20), store_id=store_id, sync_each_commit=always, segment_bytes=SEGMENT_BYTES
+        folder, ExecutorOptions(1 << 20), store_id=store_id, sync_each_commit=always, segment_bytes=SEGMENT_BYTES
     )
 
 

@@ -15,9 +15,9 @@ from secrets import token_hex
 from redis import Redis
 from redis.exceptions import RedisError
 
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.engines.valkey.servers import Servers
+from socketcluster_store.executor import ExecutorOptions
 from support.ports import free_port
 
 SERVERS = ("valkey-server", "redis-server")
@@ -212,7 +212,7 @@ def _until(true: Callable[[], bool]) -> None:
 @contextlib.asynccontextmanager
 async def valkey_engine(
     server: Server | Cluster,
-    trees: Documents,
+    options: ExecutorOptions,
     *,
     app_name: str = "",
     store_id: str = "one-1",
@@ -224,7 +224,7 @@ async def valkey_engine(
     servers = Servers(server.url, timeout)
     engine = ValkeyEngine(
         servers,
-        trees,
+        options,
         app_name=app_name or token_hex(8),
         store_id=store_id,
         replicas=replicas,

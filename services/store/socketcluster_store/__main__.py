@@ -13,12 +13,12 @@ from socketcluster_runtime.lifecycle import Lifecycle, run
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.metrics import Counters, Gauges
 from socketcluster_store.data import procedures
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import Engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.engines.valkey.servers import Servers
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.service import StoreService, add_to_server
 from socketcluster_store.settings import StoreSettings
 
@@ -30,7 +30,7 @@ STOP_GRACE = 2.0
 
 def make_engine(settings: StoreSettings, store_id: str) -> Engine:
     """Make the engine that the settings name."""
-    trees = Documents(
+    options = ExecutorOptions(
         settings.max_value_bytes,
         max_session_bytes=settings.max_session_bytes,
         procedures=procedures.load(settings.store_controller),
@@ -38,17 +38,17 @@ def make_engine(settings: StoreSettings, store_id: str) -> Engine:
     )
     folder = settings.data_dir / settings.app_name
     if settings.engine == "memory":  # in a folder of its own: who takes a partition over removes its former folder
-        return MemoryEngine(folder / "memory", trees, store_id=store_id)
+        return MemoryEngine(folder / "memory", options, store_id=store_id)
     if settings.valkey_url is not None and settings.engine == "valkey":
         return ValkeyEngine(
             Servers(settings.valkey_url.get_secret_value(), settings.valkey_timeout),
-            trees,
+            options,
             app_name=settings.app_name,
             store_id=store_id,
             replicas=settings.valkey_wait_replicas,
             allow_eviction=settings.valkey_allow_eviction,
         )
-    return LmdbEngine(folder / "partitions", trees, store_id=store_id, sync_each_commit=settings.fsync == "always")
+    return LmdbEngine(folder / "partitions", options, store_id=store_id, sync_each_commit=settings.fsync == "always")
 
 
 def make_store_id(name: str) -> str:

@@ -24,10 +24,10 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_store.__main__ import serve
 from socketcluster_store.data.procedures import Procedures
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import Engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.settings import StoreSettings
 from socketcluster_store_client.channel_feed import Gap
 from socketcluster_store_client.client import StoreClient
@@ -253,19 +253,33 @@ def procedures() -> Procedures:
 
 
 @pytest.fixture
-def documents(clock: Clock, procedures: Procedures) -> Documents:
+def procedure_timeout() -> float:
+    """Seconds that a procedure may take."""
+    return 0.5
+
+
+@pytest.fixture
+def options(clock: Clock, procedures: Procedures, procedure_timeout: float) -> ExecutorOptions:
     """Small limits."""
-    return Documents(MAX_VALUE, max_session_bytes=MAX_SESSION, procedures=procedures, clock=clock)
+    return ExecutorOptions(
+        MAX_VALUE,
+        max_session_bytes=MAX_SESSION,
+        procedures=procedures,
+        procedure_timeout=procedure_timeout,
+        clock=clock,
+    )
 
 
 @pytest.fixture(params=["memory", "lmdb", pytest.param("valkey", marks=pytest.mark.valkey)])
-async def data_engine(request: pytest.FixtureRequest, tmp_path: Path, documents: Documents) -> AsyncIterator[Engine]:
+async def data_engine(
+    request: pytest.FixtureRequest, tmp_path: Path, options: ExecutorOptions
+) -> AsyncIterator[Engine]:
     """Each engine."""
     if request.param == "valkey":
-        async with valkey_engine(request.getfixturevalue("valkey"), documents) as made:
+        async with valkey_engine(request.getfixturevalue("valkey"), options) as made:
             yield made
     else:
-        yield MemoryEngine(tmp_path, documents) if request.param == "memory" else LmdbEngine(tmp_path, documents)
+        yield MemoryEngine(tmp_path, options) if request.param == "memory" else LmdbEngine(tmp_path, options)
 
 
 @pytest.fixture

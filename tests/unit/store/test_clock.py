@@ -16,9 +16,9 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store import clock as clock_module
 from socketcluster_store.clock import PartitionClock
 from socketcluster_store.data.channel_rules import ChannelRules, parse_rule
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition import deadlines
 from socketcluster_store.partition import partition as partition_module
@@ -87,7 +87,9 @@ class Owners:
     async def next(self, *, killed: bool = False) -> None:
         """Have another process own the partition."""
         await self.leave(killed=killed)
-        self._engine = await LmdbEngine(self._folder, Documents(1 << 20, clock=self._machine.clock())).open(NUMBER)
+        self._engine = await LmdbEngine(self._folder, ExecutorOptions(1 << 20, clock=self._machine.clock())).open(
+            NUMBER
+        )
         self._partition = Partition(
             self._engine,
             session_timeout=SESSION_TIMEOUT,

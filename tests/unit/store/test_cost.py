@@ -85,12 +85,12 @@ def test_what_is_undone_does_not_sort_all_expiries_anew(expiries: Expiries, monk
     kv = SortedMap()
     for _ in range(20):
         expiries.begin()
-        expiries.end(undo=True)
+        expiries.undo()
     expiries.begin()
     expiries.remove(kv, b"", ("k0", "x"))
     expiries.set(b"", ("k1", "x"), 5000.0)
     assert expiries.next() == 2.0
-    expiries.end(undo=True)
+    expiries.undo()
     for number in range(3):
         assert expiries.due(number) == (b"", (f"k{number}", "x"))
         expiries.remove(kv, b"", (f"k{number}", "x"))

@@ -13,7 +13,6 @@ from support.valkey import valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import END_SESSION, PUT_RECORD, RENEW_SESSION, Command, Outcome
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
@@ -26,6 +25,7 @@ from socketcluster_store.errors import (
     TooLargeError,
     WrongTypeError,
 )
+from socketcluster_store.executor import ExecutorOptions
 
 GET = store_pb2.VERB_GET
 SET = store_pb2.VERB_SET
@@ -49,14 +49,14 @@ decode: Callable[[Any], Any] = msgspec.msgpack.decode
     ]
 )
 async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
-    trees = Documents(MAX_VALUE)
+    options = ExecutorOptions(MAX_VALUE)
     if request.param == "memory":
-        yield MemoryEngine(tmp_path, trees)
+        yield MemoryEngine(tmp_path, options)
     elif request.param.startswith("valkey"):
-        async with valkey_engine(request.getfixturevalue(request.param), trees) as made:
+        async with valkey_engine(request.getfixturevalue(request.param), options) as made:
             yield made
     else:
-        yield LmdbEngine(tmp_path, trees, segment_bytes=1 << 20 if request.param == "lmdb" else 256)
+        yield LmdbEngine(tmp_path, options, segment_bytes=1 << 20 if request.param == "lmdb" else 256)
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ async def test_refusals(partition: EnginePartition, refused: Command, error: typ
 
 
 async def test_a_value_that_is_nested_too_deep_for_python_is_refused(tmp_path: Path) -> None:
-    partition = await MemoryEngine(tmp_path, Documents(1 << 20)).open(0)
+    partition = await MemoryEngine(tmp_path, ExecutorOptions(1 << 20)).open(0)
     (outcome,) = await partition.apply([Command(SET, b"s", ["k"], b"\x91" * 200_000 + b"\x01")])
     assert isinstance(outcome, InvalidError)
     assert await one(partition, GET_ALL) == {}
@@ -252,7 +252,7 @@ async def test_syncing_changes_nothing(partition: EnginePartition) -> None:
 
 @pytest.mark.parametrize("sync_each_commit", [False, True])
 async def test_a_partition_is_found_again_with_a_higher_epoch(tmp_path: Path, sync_each_commit: bool) -> None:
-    engine = LmdbEngine(tmp_path, Documents(MAX_VALUE), sync_each_commit=sync_each_commit)
+    engine = LmdbEngine(tmp_path, ExecutorOptions(MAX_VALUE), sync_each_commit=sync_each_commit)
     first = await engine.open(3)
     await one(first, SET, "a", value=1)
     await first.apply([Command(PUT_RECORD, b"s", (), b"r")])
@@ -265,7 +265,7 @@ async def test_a_partition_is_found_again_with_a_higher_epoch(tmp_path: Path, sy
 
 
 async def test_a_partition_has_one_owner(tmp_path: Path) -> None:
-    engine = LmdbEngine(tmp_path, Documents(MAX_VALUE))
+    engine = LmdbEngine(tmp_path, ExecutorOptions(MAX_VALUE))
     partition = await engine.open(3)
     with pytest.raises(PartitionLockedError, match="03"):
         await engine.open(3)
@@ -275,7 +275,7 @@ async def test_a_partition_has_one_owner(tmp_path: Path) -> None:
 
 async def test_a_partition_grows_beyond_its_first_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAP_BYTES", 64 * 1024)
-    engine = LmdbEngine(tmp_path, Documents(1 << 20), segment_bytes=4096)
+    engine = LmdbEngine(tmp_path, ExecutorOptions(1 << 20), segment_bytes=4096)
     partition = await engine.open(0)
     for number in range(300):
         await one(partition, SET, f"k{number:03}", value="x" * 1000)
@@ -291,7 +291,7 @@ async def test_a_partition_grows_beyond_its_first_map(tmp_path: Path, monkeypatc
 async def test_what_is_no_environment_is_named(tmp_path: Path) -> None:
     (tmp_path / "00" / "1").mkdir(parents=True)
     (tmp_path / "00" / "1" / "data.mdb").write_bytes(b"garbage" * 10_000)
-    engine = LmdbEngine(tmp_path, Documents(MAX_VALUE))
+    engine = LmdbEngine(tmp_path, ExecutorOptions(MAX_VALUE))
     with pytest.raises(EngineError, match=r"cannot open partition 0 in .*00"):
         await engine.open(0)
     with pytest.raises(EngineError, match="cannot open partition 0"):  # and it is not locked now

@@ -12,13 +12,13 @@ import pytest
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.folder.membership import FolderMembership
 from socketcluster_store.engines.folder.partition_lock import PartitionLocks
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.ownership.membership import HEARTBEAT
 from socketcluster_store.ownership.rendezvous import share_of
 from socketcluster_store_client.routing import PARTITION_COUNT
@@ -69,7 +69,7 @@ def opened_up(folder: Path) -> list[tuple[str, str]]:
 async def test_nobody_else_may_read_what_a_store_keeps(tmp_path: Path) -> None:
     app = tmp_path / "app"
     for store_id in ("one", "two"):
-        engine = LmdbEngine(app / "partitions", Documents(1 << 20), store_id=store_id)
+        engine = LmdbEngine(app / "partitions", ExecutorOptions(1 << 20), store_id=store_id)
         membership = engine.membership(3.0, lambda: None)
         await membership.join()
         partition = await engine.open(0)
@@ -83,7 +83,7 @@ async def test_nobody_else_may_read_what_a_store_keeps(tmp_path: Path) -> None:
 
 
 async def test_nobody_else_may_read_what_is_copied_from_a_hung_store(tmp_path: Path) -> None:
-    partition = await LmdbEngine(tmp_path / "partitions", Documents(1 << 20), store_id="hung-1").open(0)
+    partition = await LmdbEngine(tmp_path / "partitions", ExecutorOptions(1 << 20), store_id="hung-1").open(0)
     await partition.apply([Command(store_pb2.VERB_SET, b"", ["n"], b"\x01")])
     await partition.close()
     (tmp_path / "draft").mkdir(0o700)
@@ -170,9 +170,9 @@ async def test_a_partition_that_was_taken_answers_nothing_more(tmp_path: Path) -
     """In memory; ``test_main_cluster`` pauses stores with LMDB, which opens a file once in a process."""
     write = [Command(store_pb2.VERB_SET, b"s", ["k"], b"\x01")]
     read = [Command(store_pb2.VERB_GET, b"s", ["k"])]
-    hung = await MemoryEngine(tmp_path, Documents(1024), store_id="hung-1").open(0)
+    hung = await MemoryEngine(tmp_path, ExecutorOptions(1024), store_id="hung-1").open(0)
     await hung.apply(write)
-    taken = await MemoryEngine(tmp_path, Documents(1024), store_id="two-2").take(0, "hung-1")
+    taken = await MemoryEngine(tmp_path, ExecutorOptions(1024), store_id="two-2").take(0, "hung-1")
     for batch in (write, read):
         with pytest.raises(FencedError):
             await hung.apply(batch)

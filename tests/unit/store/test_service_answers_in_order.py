@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from support.worker import until
 
 from socketcluster_store.commands import Outcome
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.deduplication import NOT_OWNED
 from socketcluster_store.partition.partition import Partition
@@ -44,7 +44,7 @@ class Opened:
 
 @pytest.fixture
 async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreService:
-    engine = MemoryEngine(tmp_path, Documents(1 << 20))
+    engine = MemoryEngine(tmp_path, ExecutorOptions(1 << 20))
     monkeypatch.setattr(engine, "remote", True, raising=False)
     return StoreService(StoreSettings(secret=SecretStr("secret"), data_dir=tmp_path), engine, "store-1")
 

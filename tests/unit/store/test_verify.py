@@ -14,17 +14,17 @@ from support import disk
 from support.store_writer import consistent, opened, put
 
 from socketcluster_store import accept, verify
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.folder import manifests
 from socketcluster_store.engines.lmdb import engine as lmdb_engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError, IncompleteError
+from socketcluster_store.executor import ExecutorOptions
 
 WRITES = 50
 
 
 def engine(data: Path, store_id: str = "store-1") -> LmdbEngine:
-    return LmdbEngine(data / "app" / "partitions", Documents(1 << 20), store_id=store_id)
+    return LmdbEngine(data / "app" / "partitions", ExecutorOptions(1 << 20), store_id=store_id)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 """What a partition keeps, as commands on an ordered key-value transaction, without I/O.
 
-Engines call ``trees``; partitions know ``channel_rules``, ``applied_log`` and the errors of ``key_chains``.
+The executor, which engines call, puts it together; partitions know ``channel_rules``, ``applied_log``, the details of
+``channel_log`` and what ``watches`` tells.
 """

@@ -38,7 +38,7 @@ class Expiries:
         self._trees: dict[bytes, dict[str, dict[Chain, float]]] = {}  # by session id and top-level key
         self._heap: list[tuple[float, bytes, Chain]] = []
         self._count = 0
-        self._undo: list[tuple[bytes, Chain, float | None]] | None = None
+        self._done: list[tuple[bytes, Chain, float | None]] | None = None
 
     def load(self, kv: KeyValue) -> None:
         """Take over what the partition remembers."""
@@ -114,23 +114,26 @@ class Expiries:
 
     def begin(self) -> None:
         """Remember how to undo what follows."""
-        self._undo = []
+        self._done = []
 
-    def end(self, *, undo: bool) -> None:
-        """Undo what was done since ``begin``, or let it be; the records are the caller's."""
-        done, self._undo = self._undo or [], None
-        if undo:
-            for session_id, chain, before in reversed(done):
-                self._note(session_id, chain, before)
-                if before is not None:  # the heap may have it no more
-                    self._queue(session_id, chain, before)
+    def undo(self) -> None:
+        """Undo what was done since ``begin``; the records are the caller's."""
+        done, self._done = self._done or [], None
+        for session_id, chain, before in reversed(done):
+            self._note(session_id, chain, before)
+            if before is not None:  # the heap may have it no more
+                self._queue(session_id, chain, before)
+
+    def commit(self) -> None:
+        """Let what was done since ``begin`` be."""
+        self._done = None
 
     def _note(self, session_id: bytes, chain: Chain, deadline: float | None) -> None:
         tree = self._trees.setdefault(session_id, {})
         group = tree.setdefault(chain[0], {})
         before = group.pop(chain, None)
-        if self._undo is not None:
-            self._undo.append((session_id, chain, before))
+        if self._done is not None:
+            self._done.append((session_id, chain, before))
         self._count += (deadline is not None) - (before is not None)
         if deadline is not None:
             group[chain] = deadline

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
 from socketcluster_store.commands import READS, Command
+from socketcluster_store.data.indexes import Indexes
 from socketcluster_store.data.key_chains import name_of, parsed
 from socketcluster_store.data.key_value import KeyValue
 from socketcluster_store.data.mutations import NIL
-from socketcluster_store.data.procedures import Procedure, ProcedureTree
+from socketcluster_store.data.procedures import Procedure, Procedures, ProcedureTree
 from socketcluster_store.data.write_buffer import WriteBuffer
 from socketcluster_store.errors import InvalidError, ProcedureError, Refusal
 from socketcluster_store_client.packing import pack, unpack
 from socketcluster_store_client.routing import partition_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from socketcluster_store.data.trees import Trees
 
 log = get_logger(__name__)
 
@@ -37,94 +33,119 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_steps = msgspec.msgpack.Decoder(list[tuple[int, list[str], bytes]]).decode
 
 
-def transaction(trees: Trees, kv: KeyValue, command: Command) -> bytes:
-    """Carry out a list of commands on one tree; return the list of their results."""
-    try:
-        steps = _decode_steps(command.value)
-    except msgspec.MsgspecError as error:
-        raise InvalidError(f"TRANSACTION: it is no list of operations: {error}") from None
-    if len(steps) > MAX_STEPS:
-        raise InvalidError(f"TRANSACTION: it has {len(steps)} operations, {MAX_STEPS} are allowed")
-    results = []
-    with _held_together(trees, kv, command.session_id) as call:
-        for number, (verb, keys, value) in enumerate(steps):
-            try:
-                result = call(verb, keys, value)
-            except Refusal as refusal:
-                raise type(refusal)(f"operation {number} of a transaction: {refusal}") from None
-            results.append(msgspec.Raw(result or NIL))
-    return _encode(results)
-
-
-def run(trees: Trees, kv: KeyValue, command: Command) -> bytes:
-    """Call a procedure with a view of one tree; return what it returns."""
-    procedure = trees.common.procedures.get(command.name)
-    args = parsed(command.value, command, unpack) if command.value else []
-    if not isinstance(args, list):
-        raise InvalidError(f"RUN {procedure.name}: the arguments are no list")
-    with _held_together(trees, kv, command.session_id) as call:
-        limit = TimeLimit(trees.common.procedure_timeout)
-        tree = ProcedureTree(_bounded(call, procedure, limit))
-        started = time.perf_counter()
-        try:
-            with limit.running():
-                result = pack(procedure.function(tree, *args))
-        except TookTooLong:
-            text = f"RUN {procedure.name}: it took longer than {limit.seconds:g} s, and was undone"
-            raise ProcedureError(text, TimeoutError.__name__) from None
-        except Refusal as refusal:
-            if isinstance(refusal, ProcedureError):
-                raise
-            raise type(refusal)(f"RUN {procedure.name}: {refusal}") from None
-        except (Exception, SystemExit) as error:
-            log.warning("a procedure raised", procedure=procedure.name, exc_info=error)
-            raise ProcedureError(f"RUN {procedure.name}: {error}", type(error).__name__) from None
-        finally:
-            tree.close()
-            spent = time.perf_counter() - started
-            if spent > SLOW:
-                log.warning("a procedure is slow, the store waits for it", procedure=procedure.name, seconds=spent)
-        if len(result) > trees.common.max_value_bytes:
-            raise ProcedureError(f"RUN {procedure.name}: the result has {len(result)} bytes", "TooLargeError")
-    return result
-
-
 Call = Callable[[int, "list[str]", bytes], bytes]
+"""Carries out a verb at a key chain with a value, and returns its result."""
 
 
-@contextmanager
-def _held_together(trees: Trees, kv: KeyValue, session_id: bytes) -> Iterator[Call]:
-    """Yield what carries commands out on one tree; unless the block raises, they hold."""
-    buffer = WriteBuffer(kv)
-    mark = trees.watches.mark()
-    trees.expiries.begin()
+class Transactions:
+    """Carries out the transactions and procedures of one partition.
 
-    def call(verb: int, keys: list[str], value: bytes) -> bytes:
-        carry_out = trees.verbs.get(verb)
-        if carry_out is None:
-            raise InvalidError(f"no verb of a transaction has the number {verb}")
-        command = Command(verb, session_id, keys, value)
-        if not session_id:
-            _check_partition(trees, command)
-        return carry_out(buffer, command)
+    Args:
+        number: of the partition.
+        verbs: what may be done in one, by the verbs' numbers.
+        indexes: what the verbs change beside the data.
+        procedures: what there is to call.
+        procedure_timeout: seconds that a call may take.
+        max_value_bytes: of what a procedure returns.
+    """
 
-    try:
-        yield call
-    except BaseException:
-        trees.expiries.end(undo=True)
-        trees.watches.undo(mark)
-        trees.sizes.forget(session_id)
-        raise
-    trees.expiries.end(undo=False)
-    buffer.flush()
+    def __init__(
+        self,
+        number: int,
+        verbs: Mapping[int, Callable[[KeyValue, Command], bytes]],
+        indexes: Indexes,
+        *,
+        procedures: Procedures,
+        procedure_timeout: float,
+        max_value_bytes: int,
+    ) -> None:
+        self._number = number
+        self._verbs = verbs
+        self._indexes = indexes
+        self._procedures = procedures
+        self._procedure_timeout = procedure_timeout
+        self._max_value_bytes = max_value_bytes
 
+    def transaction(self, kv: KeyValue, command: Command) -> bytes:
+        """Carry out a list of commands on one tree; return the list of their results."""
+        try:
+            steps = _decode_steps(command.value)
+        except msgspec.MsgspecError as error:
+            raise InvalidError(f"TRANSACTION: it is no list of operations: {error}") from None
+        if len(steps) > MAX_STEPS:
+            raise InvalidError(f"TRANSACTION: it has {len(steps)} operations, {MAX_STEPS} are allowed")
+        results = []
+        with self._held_together(kv, command.session_id) as call:
+            for number, (verb, keys, value) in enumerate(steps):
+                try:
+                    result = call(verb, keys, value)
+                except Refusal as refusal:
+                    raise type(refusal)(f"operation {number} of a transaction: {refusal}") from None
+                results.append(msgspec.Raw(result or NIL))
+        return _encode(results)
 
-def _check_partition(trees: Trees, command: Command) -> None:
-    if command.keys and partition_of(command.keys[0]) != trees.number:
-        raise InvalidError(
-            f"{name_of(command)}: the key {command.keys[0]!r} belongs to partition {partition_of(command.keys[0])}, "
-            f"this one is {trees.number}; what is changed together has one top-level key"
-        )
+    def run(self, kv: KeyValue, command: Command) -> bytes:
+        """Call a procedure with a view of one tree; return what it returns."""
+        procedure = self._procedures.get(command.name)
+        args = parsed(command.value, command, unpack) if command.value else []
+        if not isinstance(args, list):
+            raise InvalidError(f"RUN {procedure.name}: the arguments are no list")
+        with self._held_together(kv, command.session_id) as call:
+            limit = TimeLimit(self._procedure_timeout)
+            tree = ProcedureTree(_bounded(call, procedure, limit))
+            started = time.perf_counter()
+            try:
+                with limit.running():
+                    result = pack(procedure.function(tree, *args))
+            except TookTooLong:
+                text = f"RUN {procedure.name}: it took longer than {limit.seconds:g} s, and was undone"
+                raise ProcedureError(text, TimeoutError.__name__) from None
+            except Refusal as refusal:
+                if isinstance(refusal, ProcedureError):
+                    raise
+                raise type(refusal)(f"RUN {procedure.name}: {refusal}") from None
+            except (Exception, SystemExit) as error:
+                log.warning("a procedure raised", procedure=procedure.name, exc_info=error)
+                raise ProcedureError(f"RUN {procedure.name}: {error}", type(error).__name__) from None
+            finally:
+                tree.close()
+                spent = time.perf_counter() - started
+                if spent > SLOW:
+                    log.warning("a procedure is slow, the store waits for it", procedure=procedure.name, seconds=spent)
+            if len(result) > self._max_value_bytes:
+                raise ProcedureError(f"RUN {procedure.name}: the result has {len(result)} bytes", "TooLargeError")
+        return result
+
+    @contextmanager
+    def _held_together(self, kv: KeyValue, session_id: bytes) -> Iterator[Call]:
+        """Yield what carries commands out on one tree; unless the block raises, they hold."""
+        buffer = WriteBuffer(kv)
+        self._indexes.begin(session_id)
+
+        def call(verb: int, keys: list[str], value: bytes) -> bytes:
+            carry_out = self._verbs.get(verb)
+            if carry_out is None:
+                raise InvalidError(f"no verb of a transaction has the number {verb}")
+            command = Command(verb, session_id, keys, value)
+            if not session_id:
+                self._check_partition(command)
+            return carry_out(buffer, command)
+
+        try:
+            yield call
+        except BaseException:
+            self._indexes.undo()
+            raise
+        self._indexes.commit()
+        buffer.flush()
+
+    def _check_partition(self, command: Command) -> None:
+        if command.keys and partition_of(command.keys[0]) != self._number:
+            raise InvalidError(
+                f"{name_of(command)}: the key {command.keys[0]!r} belongs to partition "
+                f"{partition_of(command.keys[0])}, this one is {self._number}; what is changed together has one "
+                "top-level key"
+            )
 
 
 def _bounded(call: Call, procedure: Procedure, limit: TimeLimit) -> Callable[[int, list[str], Any], Any]:

@@ -6,7 +6,6 @@ A record holds one top-level key of one tree, so that setting a key does not rew
     r <session id>                                               the session's record, see ``sessions``
     x ...                                                        when a key chain expires, see ``expiries``
     w ...                                                        that a key chain is watched, see ``watches``
-    t                                                            the partition's time, see ``clock``
 
 What stands below a top-level key is inside its value, see ``key_chains``. Top-level keys that begin with a NUL are the
 services' own: GET_ALL, REMOVE_ALL, COUNT and watchers of a whole tree pass over them.
@@ -14,37 +13,29 @@ services' own: GET_ALL, REMOVE_ALL, COUNT and watchers of a whole tree pass over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.clock import PartitionClock, clock
 from socketcluster_store.commands import (
     CHANGES,
     END_SESSION,
     EXPIRE_DUE,
-    FORGET,
-    NOTE_TIME,
     PUT_RECORD,
-    REMEMBER,
     RENEW_SESSION,
-    TAKE_TIME_OVER,
     WATCHED,
     Command,
-    Outcome,
 )
-from socketcluster_store.data import applied_log, channel_log, mutations, transactions
-from socketcluster_store.data.expiries import Chain, Expiries
+from socketcluster_store.data import mutations
+from socketcluster_store.data.expiries import Chain
+from socketcluster_store.data.indexes import Indexes
 from socketcluster_store.data.key_chains import NOTHING, name_of, parsed, put, record_key, tree_prefix, walk, wrong_type
 from socketcluster_store.data.key_value import KeyValue
 from socketcluster_store.data.mutations import FALSE, NIL, TRUE, Mutation
-from socketcluster_store.data.procedures import Procedures
-from socketcluster_store.data.sizes import SessionSizes
-from socketcluster_store.data.watches import Watches
-from socketcluster_store.errors import InvalidError, Refusal, SessionTooLargeError, TooLargeError
+from socketcluster_store.errors import InvalidError, SessionTooLargeError, TooLargeError
 from socketcluster_store_client.packing import unpack
 
 MIB = 1024 * 1024
@@ -58,51 +49,31 @@ EXPIRED_AT_ONCE = 128
 MAX_TAG_BYTES = 64
 """Bytes of what a watch's first change repeats."""
 
-_TIME_KEY = b"t"
-
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 _check = msgspec.msgpack.Decoder(msgspec.Raw).decode
 _decode_update = msgspec.msgpack.Decoder(tuple[bytes, msgspec.Raw]).decode
 
 
-class Documents:
-    """What all partitions of a store have in common: limits, procedures, and the clock."""
-
-    def __init__(
-        self,
-        max_value_bytes: int,
-        *,
-        max_session_bytes: int = 8 * MIB,
-        procedures: Procedures | None = None,
-        procedure_timeout: float = 0.5,
-        clock: Callable[[], float] = clock,
-    ) -> None:
-        self.max_value_bytes = max_value_bytes
-        self.max_session_bytes = max_session_bytes
-        self.procedures = procedures or Procedures()
-        self.procedure_timeout = procedure_timeout
-        self.clock = clock
-
-    def partition(self, number: int) -> Trees:
-        """Return what carries the commands of one open partition out."""
-        return Trees(number, self)
-
-
 class Trees:
-    """The trees of one partition.
+    """The trees of one partition, as commands on the transaction that has them.
 
-    All that it remembers beside the transaction is an index of it: the sizes of sessions, the expiries, the watches.
+    Args:
+        indexes: what the commands keep beside the transaction.
+        max_value_bytes: of a top-level value.
+        max_session_bytes: of a session's tree.
+        clock: the partition's.
     """
 
-    def __init__(self, number: int, common: Documents) -> None:
-        self.number = number
-        self.common = common
-        self.sizes = SessionSizes(common.max_session_bytes)
-        self.clock = PartitionClock(common.clock)
-        self.expiries = Expiries()
-        self.watches = Watches()
-        self._loaded = False
+    def __init__(
+        self, indexes: Indexes, *, max_value_bytes: int, max_session_bytes: int, clock: Callable[[], float]
+    ) -> None:
+        self._sizes = indexes.sizes
+        self._expiries = indexes.expiries
+        self._watches = indexes.watches
+        self._max_value_bytes = max_value_bytes
+        self._max_session_bytes = max_session_bytes
+        self._clock = clock
         self.verbs: dict[int, Callable[[KeyValue, Command], bytes]] = {
             store_pb2.VERB_GET: self._get,
             store_pb2.VERB_SET: self._set,
@@ -119,9 +90,7 @@ class Trees:
             store_pb2.VERB_REMOVE: self._remove,
         }
         """The verbs that a transaction may have."""
-        self._all_verbs = self.verbs | {
-            store_pb2.VERB_TRANSACTION: lambda kv, command: transactions.transaction(self, kv, command),
-            store_pb2.VERB_RUN: lambda kv, command: transactions.run(self, kv, command),
+        self.outer_verbs: dict[int, Callable[[KeyValue, Command], bytes]] = {
             store_pb2.VERB_WATCH: self._watch,
             store_pb2.VERB_UNWATCH: self._unwatch,
             PUT_RECORD: self._put_record,
@@ -130,44 +99,8 @@ class Trees:
             EXPIRE_DUE: self._expire_due,
             CHANGES: self._changes,
             WATCHED: self._watched,
-            **channel_log.VERBS,
-            FORGET: applied_log.forget,
-            TAKE_TIME_OVER: self._take_time_over,
-            NOTE_TIME: self._note_time,
         }
-
-    def apply(self, kv: KeyValue, batch: Sequence[Command]) -> list[Outcome]:
-        """Carry a batch out within the transaction ``kv``."""
-        if not self._loaded:
-            self.expiries.load(kv)
-            self.watches.load(kv)
-            self._loaded = True
-        outcomes: list[Outcome] = []
-        verbs = self._all_verbs
-        for command in batch:
-            if command.verb == REMEMBER:
-                outcomes.append(applied_log.remember(kv, command, batch, outcomes))
-                continue
-            try:
-                outcomes.append(verbs[command.verb](kv, command))
-            except Refusal as refusal:
-                outcomes.append(refusal)
-            except RecursionError:
-                outcomes.append(InvalidError(f"{name_of(command)}: the value is nested too deeply"))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:  # it was put as a whole, unread
-                outcomes.append(InvalidError(f"{name_of(command)}: the value that stands there is malformed: {error}"))
-        if self.watches.any and batch and batch[-1].verb != CHANGES:
-            self.watches.take(kv)  # counted, but not told: watchers will know that they have missed it
-        return outcomes
-
-    def forget(self) -> None:
-        """Make the index anew at the next batch: the transaction of the last one was not committed."""
-        self._loaded = False
-        self.sizes.clear()
-
-    def next_expiry(self) -> float | None:
-        """Return when EXPIRE_DUE is to be applied, by the partition's clock."""
-        return self.expiries.next()
+        """The others."""
 
     # Reading
 
@@ -221,25 +154,25 @@ class Trees:
         value = command.value
         if len(keys) == 1:
             key = record_key(command.session_id, keys, command)
-            if len(value) > self.common.max_value_bytes:
+            if len(value) > self._max_value_bytes:
                 raise self._too_large(command, len(value))
             try:
                 _check(value)
             except (msgspec.DecodeError, RecursionError) as error:
                 raise InvalidError(f"{name_of(command)}: the value is no MessagePack: {error}") from None
             session_id = command.session_id
-            if session_id and not self.sizes.fits(kv, session_id, key, len(value)):
+            if session_id and not self._sizes.fits(kv, session_id, key, len(value)):
                 raise self._session_too_large(command)
             kv.put(key, value)
-            if self.watches.any:
+            if self._watches.any:
                 self._note(command, "set", value, None)
             return b""
         holder, key, before = self._holder(kv, command)
-        if len(value) > self.common.max_value_bytes:
+        if len(value) > self._max_value_bytes:
             raise self._too_large(command, len(value))
         put(holder, command, parsed(value, command))
         self._put(kv, command, key, _encode(holder[keys[0]]), before)
-        if self.watches.any:
+        if self._watches.any:
             self._note(command, "set", value, holder)
         return b""
 
@@ -256,10 +189,10 @@ class Trees:
         raw = kv.get(key)
         if raw is None:
             return NIL if wanted else FALSE
-        self.sizes.remove(session_id, len(key) + len(raw))
+        self._sizes.remove(session_id, len(key) + len(raw))
         kv.delete(key)
         self._forget_expiries(kv, session_id, tuple(keys), itself=True)
-        if self.watches.any:
+        if self._watches.any:
             self._note(command, operation, NIL, {})
         return raw if wanted else TRUE
 
@@ -280,11 +213,11 @@ class Trees:
         if command.keys:
             return self._change(kv, command, mutations.remove_all)
         for key, value in list(_own(kv, session_id)):
-            self.sizes.remove(session_id, len(key) + len(value))
+            self._sizes.remove(session_id, len(key) + len(value))
             kv.delete(key)
         self._forget_expiries(kv, session_id, (), itself=True)
-        if self.watches.any:
-            self.watches.emptied(session_id)
+        if self._watches.any:
+            self._watches.emptied(session_id)
         return b""
 
     def _change(
@@ -298,22 +231,22 @@ class Trees:
         session_id = command.session_id
         root = holder.get(command.keys[0], NOTHING)
         if root is NOTHING:
-            self.sizes.remove(session_id, len(key) + before)
+            self._sizes.remove(session_id, len(key) + before)
             kv.delete(key)
         else:
             self._put(kv, command, key, _encode(root), before)
         if done.removed is not None or done.operation == "remove_all":
             gone = command.keys if done.removed is None else done.removed
             self._forget_expiries(kv, session_id, tuple(gone), itself=done.removed is not None)
-        if self.watches.any:
+        if self._watches.any:
             self._note(command, done.operation, done.value, holder)
         return done.result
 
     def _put(self, kv: KeyValue, command: Command, key: bytes, raw: bytes, before: int) -> None:
         """Put a top-level value in the place of one of ``before`` bytes, if it is not too much."""
-        if len(raw) > self.common.max_value_bytes and len(raw) > before:  # what is too large may still shrink
+        if len(raw) > self._max_value_bytes and len(raw) > before:  # what is too large may still shrink
             raise self._too_large(command, len(raw))
-        if command.session_id and not self.sizes.fits(kv, command.session_id, key, len(raw)):
+        if command.session_id and not self._sizes.fits(kv, command.session_id, key, len(raw)):
             raise self._session_too_large(command)
         kv.put(key, raw)
 
@@ -336,10 +269,10 @@ class Trees:
         if self._exists(kv, command) == FALSE:
             return FALSE
         session_id = command.session_id
-        deadline = self.clock() + seconds
-        key, record = self.expiries.record(session_id, command, deadline)
+        deadline = self._clock() + seconds
+        key, record = self._expiries.record(session_id, command, deadline)
         self._put(kv, command, key, record, 0)
-        self.expiries.set(session_id, tuple(command.keys), deadline)
+        self._expiries.set(session_id, tuple(command.keys), deadline)
         return TRUE
 
     def _unexpire(self, kv: KeyValue, command: Command) -> bytes:
@@ -348,13 +281,13 @@ class Trees:
 
     def _get_expiry(self, _kv: KeyValue, command: Command) -> bytes:
         record_key(command.session_id, command.keys, command)
-        deadline = self.expiries.get(command.session_id, tuple(command.keys))
-        return NIL if deadline is None else _encode(max(0.0, deadline - self.clock()))
+        deadline = self._expiries.get(command.session_id, tuple(command.keys))
+        return NIL if deadline is None else _encode(max(0.0, deadline - self._clock()))
 
     def _expire_due(self, kv: KeyValue, _command: Command) -> bytes:
-        now = self.clock()
+        now = self._clock()
         for _ in range(EXPIRED_AT_ONCE):
-            due = self.expiries.due(now)
+            due = self._expiries.due(now)
             if due is None:
                 break
             session_id, chain = due
@@ -363,15 +296,15 @@ class Trees:
         return b""
 
     def _forget_expiry(self, kv: KeyValue, session_id: bytes, chain: Chain) -> int:
-        size = self.expiries.remove(kv, session_id, chain)
+        size = self._expiries.remove(kv, session_id, chain)
         if size:
-            self.sizes.remove(session_id, size)
+            self._sizes.remove(session_id, size)
         return size
 
     def _forget_expiries(self, kv: KeyValue, session_id: bytes, chain: Chain, *, itself: bool) -> None:
-        if session_id in self.expiries:
-            size = self.expiries.remove_below(kv, session_id, chain, itself=itself)
-            self.sizes.remove(session_id, size)
+        if session_id in self._expiries:
+            size = self._expiries.remove_below(kv, session_id, chain, itself=itself)
+            self._sizes.remove(session_id, size)
 
     # Watching
 
@@ -380,18 +313,18 @@ class Trees:
             raise InvalidError(f"{name_of(command)}: the application's tree is watched by key")
         if len(command.value) > MAX_TAG_BYTES:
             raise TooLargeError(f"{name_of(command)}: a watch's tag has at most {MAX_TAG_BYTES} bytes")
-        self.watches.watch(kv, command.session_id, command, command.value)
+        self._watches.watch(kv, command.session_id, command, command.value)
         return b""
 
     def _unwatch(self, kv: KeyValue, command: Command) -> bytes:
-        self.watches.unwatch(kv, command.session_id, tuple(command.keys), keep=command.value == TRUE)
+        self._watches.unwatch(kv, command.session_id, tuple(command.keys), keep=command.value == TRUE)
         return b""
 
     def _changes(self, kv: KeyValue, _command: Command) -> bytes:
-        return _encode(self.watches.take(kv))
+        return _encode(self._watches.take(kv))
 
     def _watched(self, _kv: KeyValue, _command: Command) -> bytes:
-        return _encode(self.watches.all())
+        return _encode(self._watches.all())
 
     def _note(self, command: Command, operation: str, value: bytes, holder: dict[str, Any] | None) -> None:
         def found(chain: Chain) -> bytes | None:
@@ -400,7 +333,7 @@ class Trees:
 
         keys = tuple(command.keys)
         moved = operation in ("remove", "expire") and isinstance(walk(holder, keys[:-1]), list)
-        self.watches.note(command.session_id, keys, operation, value, found, moved=moved)
+        self._watches.note(command.session_id, keys, operation, value, found, moved=moved)
 
     # Sessions
 
@@ -414,9 +347,9 @@ class Trees:
         for key, _value in list(kv.scan(tree_prefix(b"d", session_id))):
             kv.delete(key)
         self._forget_expiries(kv, session_id, (), itself=True)
-        self.sizes.forget(session_id)
-        if self.watches.any:
-            self.watches.ended(kv, session_id)
+        self._sizes.forget(session_id)
+        if self._watches.any:
+            self._watches.ended(kv, session_id)
         return b""
 
     def _renew_session(self, kv: KeyValue, command: Command) -> bytes:
@@ -425,32 +358,22 @@ class Trees:
         for key, value in list(kv.scan(before)):
             kv.put(after + key[len(before) :], value)
             kv.delete(key)
-        self.expiries.move(kv, old, new)
-        self.sizes.forget(old)
-        self.sizes.forget(new)
-        if self.watches.any:
-            self.watches.ended(kv, old)
-        return b""
-
-    # Time
-
-    def _take_time_over(self, kv: KeyValue, command: Command) -> bytes:
-        self.clock.take_over(kv.get(_TIME_KEY), lambda: applied_log.newest(kv))
-        return self._note_time(kv, command)
-
-    def _note_time(self, kv: KeyValue, _command: Command) -> bytes:
-        kv.put(_TIME_KEY, self.clock.record())
+        self._expiries.move(kv, old, new)
+        self._sizes.forget(old)
+        self._sizes.forget(new)
+        if self._watches.any:
+            self._watches.ended(kv, old)
         return b""
 
     def _too_large(self, command: Command, size: int) -> TooLargeError:
         return TooLargeError(
             f"{name_of(command)}: the value at the top-level key would have {size} bytes, "
-            f"{self.common.max_value_bytes} are allowed"
+            f"{self._max_value_bytes} are allowed"
         )
 
     def _session_too_large(self, command: Command) -> SessionTooLargeError:
         return SessionTooLargeError(
-            f"{name_of(command)}: the session's data would exceed {self.common.max_session_bytes} bytes"
+            f"{name_of(command)}: the session's data would exceed {self._max_session_bytes} bytes"
         )
 
 

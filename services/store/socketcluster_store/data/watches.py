@@ -67,6 +67,7 @@ class Watches:
         self._trees: dict[bytes, dict[str | None, dict[Chain, _Watch]]] = {}  # by session id and top-level key
         self._count = 0
         self._changes: list[tuple[_Watch, KeyChange]] = []
+        self._begun = 0
 
     def load(self, kv: KeyValue) -> None:
         """Take over what the partition remembers."""
@@ -161,15 +162,15 @@ class Watches:
                 self._tell(watch, watch.chain, END, NIL)
                 self._remove(kv, watch)
 
-    def mark(self) -> int:
-        """Return what ``undo`` is to be given."""
-        return len(self._changes)
+    def begin(self) -> None:
+        """Remember which changes are noted from now on."""
+        self._begun = len(self._changes)
 
-    def undo(self, mark: int) -> None:
-        """Forget the changes that were noted since ``mark``."""
-        for watch, _change in self._changes[mark:]:
+    def undo(self) -> None:
+        """Forget the changes that were noted since ``begin``."""
+        for watch, _change in self._changes[self._begun :]:
             watch.count -= 1
-        del self._changes[mark:]
+        del self._changes[self._begun :]
 
     def take(self, kv: KeyValue) -> list[KeyChange]:
         """Put the counts of what changed since the last call, and return it in order."""

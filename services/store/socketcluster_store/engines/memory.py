@@ -11,13 +11,14 @@ from pathlib import Path
 from socketcluster_runtime.secrets.private_files import FILE_MODE
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log
-from socketcluster_store.data.trees import Documents, Trees, records
+from socketcluster_store.data.trees import records
 from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.folder.files import sync_folder
 from socketcluster_store.engines.folder.membership import FolderMembership
 from socketcluster_store.engines.folder.partition_lock import PartitionLock, PartitionLocks
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError
+from socketcluster_store.executor import Executor, ExecutorOptions
 from socketcluster_store.ownership.membership import Membership
 
 EPOCH_STEP = 20_000
@@ -32,11 +33,11 @@ class MemoryEngine(Engine):
     name = "memory"
     descriptors = 2
 
-    def __init__(self, folder: Path, documents: Documents, *, store_id: str = "") -> None:
+    def __init__(self, folder: Path, options: ExecutorOptions, *, store_id: str = "") -> None:
         self._folder = folder
         self._store_id = store_id
         self._locks = PartitionLocks(folder, store_id)
-        self._trees = documents
+        self._options = options
 
     async def open(self, number: int) -> EnginePartition:
         return await self._open(number, lambda: self._locks.acquire(number))
@@ -60,29 +61,29 @@ class MemoryEngine(Engine):
             lock, epoch = await asyncio.to_thread(do)
         except OSError as error:
             raise EngineError(f"cannot open partition {number}: {error}") from None
-        return MemoryPartition(number, lock, epoch, self._trees.partition(number))
+        return MemoryPartition(number, lock, epoch, Executor(number, self._options))
 
 
 class MemoryPartition(EnginePartition):
     """A partition in memory; nothing suspends within ``apply``, so a batch cannot be seen half applied."""
 
-    def __init__(self, number: int, lock: PartitionLock, epoch: int, trees: Trees) -> None:
+    def __init__(self, number: int, lock: PartitionLock, epoch: int, executor: Executor) -> None:
         self.number = number
         self.epoch = epoch
         self._lock = lock
         self._kv = SortedMap()
-        self._trees = trees
-        self.clock = trees.clock
+        self._executor = executor
+        self.clock = executor.clock
 
     async def apply(self, batch: Sequence[Command]) -> list[Outcome]:
         return self.apply_now(batch)
 
     def apply_now(self, batch: Sequence[Command]) -> list[Outcome]:
         self._lock.check()
-        return self._trees.apply(self._kv, batch)
+        return self._executor.apply(self._kv, batch)
 
     def next_expiry(self) -> float | None:
-        return self._trees.next_expiry()
+        return self._executor.next_expiry()
 
     async def records(self) -> list[tuple[str, bytes]]:
         return records(self._kv)

@@ -12,7 +12,6 @@ from support.store_data import ELSEWHERE, HERE, MAX_VALUE, Data, watch
 
 from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
 from socketcluster_store.data.procedures import Procedures, Store
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.errors import (
     InvalidError,
     ProcedureError,
@@ -162,10 +161,10 @@ async def test_a_procedure_s_writes_are_bounded(data: Data) -> None:
     assert await data.do("get_all", session=b"other") == {}
 
 
+@pytest.mark.parametrize("procedure_timeout", [0.05])
 @pytest.mark.filterwarnings("ignore:.*gc_callback:pytest.PytestUnraisableExceptionWarning")  # hypothesis's: the alarm
 # may interrupt it, too, where nothing can be raised, and is repeated
-async def test_a_procedure_that_takes_too_long_is_ended_and_undone(data: Data, documents: Documents) -> None:
-    documents.procedure_timeout = 0.05
+async def test_a_procedure_that_takes_too_long_is_ended_and_undone(data: Data) -> None:
     gc.collect()  # loops of earlier tests, in whose __del__ nothing can be raised either
 
     @data.procedure

@@ -11,7 +11,7 @@ from support.store_data import MAX_VALUE, PARTITION, Clock, Data, encode, number
 
 from socketcluster_store.commands import END_SESSION, EXPIRE_DUE, WATCHED, Command
 from socketcluster_store.data.procedures import Procedures
-from socketcluster_store.data.trees import EXPIRED_AT_ONCE, Documents
+from socketcluster_store.data.trees import EXPIRED_AT_ONCE
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import (
@@ -19,6 +19,7 @@ from socketcluster_store.errors import (
     InvalidError,
     TooLargeError,
 )
+from socketcluster_store.executor import ExecutorOptions
 
 # Expiry
 
@@ -213,7 +214,7 @@ async def test_the_whole_application_cannot_be_watched(data: Data) -> None:
 
 
 async def test_expiries_and_counts_are_found_again(tmp_path: Path, clock: Clock, procedures: Procedures) -> None:
-    engine = LmdbEngine(tmp_path, Documents(MAX_VALUE, clock=clock))
+    engine = LmdbEngine(tmp_path, ExecutorOptions(MAX_VALUE, clock=clock))
     data = Data(await engine.open(PARTITION), clock, procedures)
     await data.do("set", "a", value={"b": 1})
     await data.do("expire", "a", "b", value=10)
@@ -239,7 +240,7 @@ async def test_a_failed_commit_is_forgotten(tmp_path: Path, clock: Clock, monkey
 
     monkeypatch.setattr(files, "MAP_BYTES", 256 * 1024)
     monkeypatch.setattr(files, "grow", no_room)
-    engine = LmdbEngine(tmp_path, Documents(1 << 20, max_session_bytes=400_000, clock=clock), segment_bytes=4096)
+    engine = LmdbEngine(tmp_path, ExecutorOptions(1 << 20, max_session_bytes=400_000, clock=clock), segment_bytes=4096)
     data = Data(await engine.open(PARTITION), clock, Procedures())
     await data.do("set", "a", value=1)
     await watch(data, ("a",))

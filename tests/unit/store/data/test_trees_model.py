@@ -21,7 +21,6 @@ from support.tree_model import MISSING, Model, Refused, look
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import CHANGES, END_SESSION, EXPIRE_DUE, Command, Outcome
 from socketcluster_store.data.procedures import Procedures, Store
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.data.watches import KeyChange
 from socketcluster_store.engine import Engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
@@ -29,6 +28,7 @@ from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.engines.valkey.servers import Servers
 from socketcluster_store.errors import ProcedureError
+from socketcluster_store.executor import ExecutorOptions
 
 MAX_VALUE = 160
 MAX_SESSION = 300
@@ -129,7 +129,7 @@ def at_once(work: Coroutine[Any, Any, Any]) -> Any:
 class Trees(RuleBasedStateMachine):
     """One partition, and its model."""
 
-    make: Callable[[Path, Documents], Engine]
+    make: Callable[[Path, ExecutorOptions], Engine]
     runner: asyncio.Runner
 
     def __init__(self) -> None:
@@ -138,10 +138,10 @@ class Trees(RuleBasedStateMachine):
         self.model = Model(MAX_VALUE, MAX_SESSION)
         procedures = Procedures()
         Store(procedures).procedure(script)
-        documents = Documents(
+        options = ExecutorOptions(
             MAX_VALUE, max_session_bytes=MAX_SESSION, procedures=procedures, clock=lambda: self.model.now
         )
-        self.engine = type(self).make(self.folder, documents)
+        self.engine = type(self).make(self.folder, options)
         self.runner.run(self.engine.connect())
         self.partition = self.runner.run(self.engine.open(5))
         self.copies: dict[tuple[str, tuple[str, ...]], Model] = {}
@@ -298,7 +298,7 @@ class Trees(RuleBasedStateMachine):
     @rule()
     def forget(self) -> None:
         """Lose all that is remembered beside the data, as after a commit that failed."""
-        self.partition._trees.forget()  # type: ignore[attr-defined]
+        self.partition._executor.forget()  # type: ignore[attr-defined]
         self.apply()
 
     @rule()
@@ -331,11 +331,11 @@ class Trees(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("engine", ["memory", "lmdb", pytest.param("valkey", marks=pytest.mark.valkey)])
 def test_every_operation_does_what_the_model_does(engine: str, request: pytest.FixtureRequest) -> None:
-    def valkey(folder: Path, trees: Documents) -> Engine:
-        return ValkeyEngine(Servers(url, 5), trees, app_name=folder.name, store_id="one-1")
+    def valkey(folder: Path, options: ExecutorOptions) -> Engine:
+        return ValkeyEngine(Servers(url, 5), options, app_name=folder.name, store_id="one-1")
 
     url = request.getfixturevalue("valkey").url if engine == "valkey" else ""
-    makers: dict[str, Callable[[Path, Documents], Engine]] = {
+    makers: dict[str, Callable[[Path, ExecutorOptions], Engine]] = {
         "memory": MemoryEngine,
         "lmdb": LmdbEngine,
         "valkey": valkey,

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from socketcluster_runtime.sockets import descriptors
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.ownership import partitions
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.errors import PartitionUnavailableError, StoreUnavailableError
@@ -151,7 +151,7 @@ def open_descriptors() -> int:
 
 
 async def test_an_open_partition_has_the_descriptors_that_are_counted_for_it(tmp_path: Path) -> None:
-    engine = LmdbEngine(tmp_path / "p", Documents(1 << 20))
+    engine = LmdbEngine(tmp_path / "p", ExecutorOptions(1 << 20))
     before = open_descriptors()
     partition = await engine.open(0)
     await partition.sync()

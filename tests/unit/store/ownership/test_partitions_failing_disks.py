@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 from support.worker import until
 
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.folder.partition_lock import PartitionLocks
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError, PartitionLockedError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.ownership import partitions as partitions_module
 from socketcluster_store.ownership.membership import Membership
 from socketcluster_store.ownership.partitions import BROKEN_PAUSE, LONGEST_BROKEN_PAUSE, Partitions
@@ -78,7 +78,7 @@ async def partitions(tmp_path: Path) -> Partitions:
         return Alone()
 
     made = Partitions(
-        LmdbEngine(tmp_path, Documents(1 << 20), store_id="store-1"),
+        LmdbEngine(tmp_path, ExecutorOptions(1 << 20), store_id="store-1"),
         load,
         lambda: None,
         membership=lambda changed: member(lambda: asyncio.get_running_loop().call_soon(changed)),
@@ -187,7 +187,7 @@ async def test_a_disk_that_takes_an_opening_and_nothing_after_it_has_its_files_c
 async def test_what_another_process_keeps_is_said_once(
     partitions: Partitions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = await LmdbEngine(tmp_path, Documents(1 << 20), store_id="other-2").open(FAILING)
+    other = await LmdbEngine(tmp_path, ExecutorOptions(1 << 20), store_id="other-2").open(FAILING)
     (tmp_path / f"{FAILING:02}" / "1" / "owner.lock").unlink()
     held = PartitionLocks(tmp_path, "other-2").acquire(6)
     monkeypatch.setattr(partitions_module, "LONG_WAIT", 0.05)

@@ -12,11 +12,11 @@ from support.worker import until
 
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError, PartitionLockedError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.ownership.membership import Membership
 from socketcluster_store.ownership.partitions import Partitions
 from socketcluster_store.partition.partition import Partition
@@ -47,7 +47,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.engine = LmdbEngine(folder, Documents(1 << 20), store_id="slow-1")
+        self.engine = LmdbEngine(folder, ExecutorOptions(1 << 20), store_id="slow-1")
         self.broken: list[dict[int, str]] = []
         self.partitions = Partitions(
             self.engine, self._make, self._changed, membership=Alone, store_id="slow-1", hang_timeout=3.0

@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 from support.worker import until
 
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.ownership import partitions as partitions_module
 from socketcluster_store.ownership.membership import Membership
 from socketcluster_store.ownership.partitions import LOOK_EVERY, Partitions
@@ -59,7 +59,7 @@ async def test_a_store_looks_at_a_few_files_with_each_sign_of_life(
     asked: Counter[tuple[str, int]] = Counter()
     looked = {number: Looked(number, asked) for number in range(PARTITION_COUNT)}
     partitions = Partitions(
-        MemoryEngine(tmp_path, Documents(1 << 20)),
+        MemoryEngine(tmp_path, ExecutorOptions(1 << 20)),
         lambda _opened: cast(Partition, None),
         lambda: None,
         membership=lambda _changed: Nobody(),

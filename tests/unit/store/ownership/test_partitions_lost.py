@@ -11,9 +11,9 @@ import pytest
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import NotOwnerError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.ownership.membership import Membership
 from socketcluster_store.ownership.partitions import Partitions
@@ -30,7 +30,7 @@ SUBSCRIBE = Operation(2, store_pb2.VERB_CHANNEL_SUBSCRIBE, name=CHANNEL, partiti
 
 async def make(folder: Path) -> Partition:
     made = Partition(
-        await MemoryEngine(folder, Documents(1 << 20)).open(NUMBER),
+        await MemoryEngine(folder, ExecutorOptions(1 << 20)).open(NUMBER),
         session_timeout=1200,
         max_value_bytes=1 << 20,
         channel_rules=ChannelRules(()),
@@ -100,7 +100,7 @@ async def test_a_former_opening_does_not_give_up_the_present_one(again: Partitio
         async def look(self) -> None: ...
 
     partitions = Partitions(
-        MemoryEngine(tmp_path, Documents(1 << 20)),
+        MemoryEngine(tmp_path, ExecutorOptions(1 << 20)),
         lambda _opened: again,
         lambda: None,
         membership=lambda _changed: Nobody(),

@@ -15,9 +15,9 @@ import pytest
 from structlog.testing import capture_logs
 from support.channels import Bench, Listener, make_engine, publication, values
 
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, InternalError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.partition import channels as channels_module
 
 
@@ -215,14 +215,14 @@ async def test_without_epochs_publications_are_refused_until_some_can_be_reserve
 async def test_a_memory_partition_that_is_taken_has_a_higher_epoch_whatever_the_clock_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trees = Documents(1024)
-    former = await MemoryEngine(tmp_path, trees, store_id="one-1").open(7)
+    options = ExecutorOptions(1024)
+    former = await MemoryEngine(tmp_path, options, store_id="one-1").open(7)
     monkeypatch.setattr(time, "time_ns", lambda: 10**18)
-    taken = await MemoryEngine(tmp_path, trees, store_id="two-2").take(7, "one-1")
+    taken = await MemoryEngine(tmp_path, options, store_id="two-2").take(7, "one-1")
     assert former.fenced
     assert taken.epoch > former.epoch
     await taken.close()
-    again = await MemoryEngine(tmp_path, trees, store_id="three-3").open(7)
+    again = await MemoryEngine(tmp_path, options, store_id="three-3").open(7)
     assert again.epoch > taken.epoch
     await again.close()
     await former.close()

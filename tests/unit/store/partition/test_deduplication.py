@@ -12,9 +12,9 @@ import pytest
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import InvalidError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.deduplication import NOT_OWNED
 from socketcluster_store.partition.partition import Partition
@@ -29,7 +29,7 @@ NUMBER = partition_of("s")
 @pytest.fixture
 async def partition(tmp_path: Path) -> AsyncIterator[Partition]:
     opened = Partition(
-        await MemoryEngine(tmp_path, Documents(1 << 20)).open(NUMBER),
+        await MemoryEngine(tmp_path, ExecutorOptions(1 << 20)).open(NUMBER),
         session_timeout=1200,
         max_value_bytes=1 << 20,
         channel_rules=ChannelRules(()),

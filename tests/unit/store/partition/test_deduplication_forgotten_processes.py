@@ -15,10 +15,10 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.applied_log import PAGE_RESULTS
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition import deduplication as deduplication_module
 from socketcluster_store.partition.deduplication import KEPT_SECONDS
@@ -107,7 +107,7 @@ class Store:
 
 @pytest.fixture
 async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
-    opened = await MemoryEngine(tmp_path, Documents(1 << 20, clock=clock)).open(NUMBER)
+    opened = await MemoryEngine(tmp_path, ExecutorOptions(1 << 20, clock=clock)).open(NUMBER)
     made = Store(Waiting(opened), clock)
     await made.partition.load()
     yield made

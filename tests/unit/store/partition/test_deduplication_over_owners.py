@@ -24,10 +24,10 @@ from support.store_links import HandLink, make_client
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.channel_rules import ChannelRules, HistoryRule
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import FencedError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.deduplication import NOT_OWNED
 from socketcluster_store.partition.partition import Partition
@@ -318,7 +318,7 @@ STEPS = st.lists(
 
 async def play(steps: list[tuple[str, int, int]], last: int, low: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        engine = await MemoryEngine(Path(folder), Documents(1 << 20)).open(PARTITION)
+        engine = await MemoryEngine(Path(folder), ExecutorOptions(1 << 20)).open(PARTITION)
         world = World(engine)
         monkeypatch.setattr(client_module, "clock", lambda: clock() + world.slept)
         for step in steps:

@@ -19,12 +19,12 @@ from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log, trees
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.key_chains import record_key
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError, InternalError, InvalidError, SessionOverError
+from socketcluster_store.executor import Executor, ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.messages import Operation
@@ -53,8 +53,8 @@ class Kept(EnginePartition):
 
     def __init__(self, values: dict[bytes, bytes]) -> None:
         self.values = values
-        self._trees = Documents(1 << 20).partition(NUMBER)
-        self.clock = self._trees.clock
+        self._executor = Executor(NUMBER, ExecutorOptions(1 << 20))
+        self.clock = self._executor.clock
         self.refuses = False
         self.later = False
 
@@ -72,16 +72,16 @@ class Kept(EnginePartition):
 
     def _apply(self, batch: Sequence[Command]) -> list[Outcome]:
         kv = SortedMap(dict(self.values))
-        outcomes = self._trees.apply(kv, batch)
+        outcomes = self._executor.apply(kv, batch)
         if self.refuses:
-            self._trees.forget()
+            self._executor.forget()
             raise EngineError("no space left")
         self.values.clear()
         self.values.update(kv.scan(b""))
         return outcomes
 
     def next_expiry(self) -> float | None:
-        return self._trees.next_expiry()
+        return self._executor.next_expiry()
 
     async def records(self) -> list[tuple[str, bytes]]:
         return trees.records(SortedMap(dict(self.values)))
@@ -283,7 +283,7 @@ async def test_a_full_disk_refuses_once_and_for_all(tmp_path: Path, monkeypatch:
     link = WorkerLink("w", "1", 1 << 20)
 
     async def load() -> Partition:
-        return await take_over(await LmdbEngine(tmp_path, Documents(1 << 20), segment_bytes=8192).open(NUMBER))
+        return await take_over(await LmdbEngine(tmp_path, ExecutorOptions(1 << 20), segment_bytes=8192).open(NUMBER))
 
     async def do(partition: Partition, number: int, verb: int, key: str, value: Any = None) -> Outcome:
         operation = Operation(
@@ -313,7 +313,7 @@ async def test_a_full_disk_refuses_once_and_for_all(tmp_path: Path, monkeypatch:
 
 @pytest.mark.valkey
 async def test_what_valkey_refuses_for_lack_of_memory_is_so_once_and_for_all(own: Server) -> None:
-    async with valkey_engine(own, Documents(1 << 20)) as engine:
+    async with valkey_engine(own, ExecutorOptions(1 << 20)) as engine:
         worker = Worker(Kept({}))
         worker.link = WorkerLink("worker", "incarnation", 1 << 20)
         worker.partition = await take_over(await engine.open(NUMBER))

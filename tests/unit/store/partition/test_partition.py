@@ -13,7 +13,6 @@ import pytest
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
@@ -26,6 +25,7 @@ from socketcluster_store.errors import (
     TooLargeError,
     WrongTypeError,
 )
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.deduplication import NOT_OWNED
 from socketcluster_store.partition.partition import Partition
@@ -75,7 +75,7 @@ class SlowEngine:
 
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[SlowEngine]:
-    opened = await MemoryEngine(tmp_path, Documents(MAX_VALUE)).open(NUMBER)
+    opened = await MemoryEngine(tmp_path, ExecutorOptions(MAX_VALUE)).open(NUMBER)
     yield SlowEngine(opened)
     await opened.close()
 
@@ -179,11 +179,11 @@ async def test_the_next_owner_knows_of_thousands_without_an_answer(tmp_path: Pat
     batches = [[add(number, 1) for number in range(first, first + 40)] for first in range(1, 2001, 40)]
     answers = [encode(index) for index in range(2000)]
     for _ in range(2):
-        opened = await LmdbEngine(tmp_path / "p", Documents(1 << 20)).open(NUMBER)
+        opened = await LmdbEngine(tmp_path / "p", ExecutorOptions(1 << 20)).open(NUMBER)
         partition = await make(opened)
         assert [outcome for batch in batches for outcome in await apply(partition, link(), *batch)] == answers
         await partition.close()
-    opened = await LmdbEngine(tmp_path / "p", Documents(1 << 20)).open(NUMBER)
+    opened = await LmdbEngine(tmp_path / "p", ExecutorOptions(1 << 20)).open(NUMBER)
     partition = await make(opened)
     assert await apply(partition, link(), add(2001, 2001)) == [encode(2000)]
     assert len(await opened.applied()) == 1  # the worker has the others

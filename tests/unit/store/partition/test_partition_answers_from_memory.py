@@ -15,9 +15,9 @@ from support.valkey import valkey_engine
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import Engine
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.deduplication import NOT_OWNED
 from socketcluster_store.partition.partition import Partition
@@ -41,14 +41,14 @@ QUESTIONS = (
 @pytest.fixture(params=["memory", pytest.param("valkey", marks=pytest.mark.valkey)])
 async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Engine, Engine]]:
     """The engines of two stores that share their data."""
-    trees = Documents(1 << 20)
+    options = ExecutorOptions(1 << 20)
     if request.param == "memory":
-        yield MemoryEngine(tmp_path, trees, store_id="former-1"), MemoryEngine(tmp_path, trees, store_id="taker-1")
+        yield MemoryEngine(tmp_path, options, store_id="former-1"), MemoryEngine(tmp_path, options, store_id="taker-1")
         return
     valkey, app_name = request.getfixturevalue("valkey"), token_hex(8)
     async with AsyncExitStack() as stack:
-        former = await stack.enter_async_context(valkey_engine(valkey, trees, app_name=app_name, store_id="former-1"))
-        taker = await stack.enter_async_context(valkey_engine(valkey, trees, app_name=app_name, store_id="taker-1"))
+        former = await stack.enter_async_context(valkey_engine(valkey, options, app_name=app_name, store_id="former-1"))
+        taker = await stack.enter_async_context(valkey_engine(valkey, options, app_name=app_name, store_id="taker-1"))
         yield former, taker
 
 

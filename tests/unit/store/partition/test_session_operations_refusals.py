@@ -12,10 +12,10 @@ import pytest
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import RENEW_SESSION, Command, Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, SessionOverError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.messages import Operation
@@ -53,7 +53,7 @@ class Remote:
 
 @pytest.fixture
 async def remote(tmp_path: Path) -> AsyncIterator[Remote]:
-    opened = await MemoryEngine(tmp_path, Documents(1 << 20)).open(NUMBER)
+    opened = await MemoryEngine(tmp_path, ExecutorOptions(1 << 20)).open(NUMBER)
     yield Remote(opened)
     await opened.close()
 

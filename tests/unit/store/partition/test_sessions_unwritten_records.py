@@ -14,10 +14,10 @@ from support.worker import until
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import EngineError, InternalError, SessionOverError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition import deadlines, session_operations
 from socketcluster_store.partition.partition import Partition
@@ -87,7 +87,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    made = Store(await LmdbEngine(tmp_path, Documents(1 << 20)).open(NUMBER))
+    made = Store(await LmdbEngine(tmp_path, ExecutorOptions(1 << 20)).open(NUMBER))
     await made.partition.load()
     yield made
     made.full = False
@@ -168,7 +168,7 @@ async def test_a_closing_partition_writes_what_is_left(store: Store, tmp_path: P
     await store.apply(worker, DETACH)
     store.full = False
     await store.partition.close()
-    again = Store(await LmdbEngine(tmp_path, Documents(1 << 20)).open(NUMBER))
+    again = Store(await LmdbEngine(tmp_path, ExecutorOptions(1 << 20)).open(NUMBER))
     assert await again.records() == {SESSION: b"\0"}
     await again.partition.load()
     store.partition = again.partition  # which the fixture closes
@@ -182,7 +182,7 @@ async def test_a_closing_partition_writes_who_has_a_session(store: Store, tmp_pa
     store.full = False
     await store.partition.close()
     assert worker.sessions == set()
-    again = Store(await LmdbEngine(tmp_path, Documents(1 << 20)).open(NUMBER))
+    again = Store(await LmdbEngine(tmp_path, ExecutorOptions(1 << 20)).open(NUMBER))
     assert await again.records() == {SESSION: ATTACHED}
     await again.partition.load()
     store.partition = again.partition  # which the fixture closes

@@ -20,7 +20,7 @@ import lmdb
 
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log
-from socketcluster_store.data.trees import Documents, Trees, records
+from socketcluster_store.data.trees import records
 from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.folder import manifests
 from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, Manifest, Register, lacking
@@ -31,6 +31,7 @@ from socketcluster_store.engines.lmdb.checkpoints import Checkpoints
 from socketcluster_store.engines.lmdb.journal import Writes
 from socketcluster_store.engines.lmdb.memtable import Memtable
 from socketcluster_store.errors import EngineError, FencedError, IncompleteError, PartitionLockedError, UnsyncedError
+from socketcluster_store.executor import Executor, ExecutorOptions
 from socketcluster_store.ownership.membership import Membership
 
 CHECKPOINT_AFTER = 10.0
@@ -49,7 +50,7 @@ class LmdbEngine(Engine):
     def __init__(
         self,
         folder: Path,
-        documents: Documents,
+        options: ExecutorOptions,
         *,
         store_id: str = "",
         sync_each_commit: bool = False,
@@ -59,7 +60,7 @@ class LmdbEngine(Engine):
         self._store_id = store_id
         self._register = Register(folder)
         self._locks = PartitionLocks(folder, store_id, self._register, inspection.opened_here)
-        self._trees = documents
+        self._options = options
         self._sync_each_commit = sync_each_commit
         self._segment_bytes = segment_bytes
         self._checkpoints = Checkpoints()
@@ -104,7 +105,7 @@ class LmdbEngine(Engine):
         except (lmdb.Error, OSError) as error:
             raise EngineError(f"cannot open partition {number} in {self._folder}/{number:02}: {error}") from None
         return LmdbPartition(
-            number, opened, lock, self._trees.partition(number), self._checkpoints, self._sync_each_commit
+            number, opened, lock, Executor(number, self._options), self._checkpoints, self._sync_each_commit
         )
 
 
@@ -116,7 +117,7 @@ class LmdbPartition(EnginePartition):
         number: int,
         opened: files.Opened,
         lock: PartitionLock,
-        trees: Trees,
+        executor: Executor,
         checkpoints: Checkpoints,
         sync_each_commit: bool,
     ) -> None:
@@ -133,8 +134,8 @@ class LmdbPartition(EnginePartition):
         lock.keep_an_eye_on(manifests.NAME, self._manifest_file)
         for name, descriptor in ((DATA, opened.data), *zip(JOURNALS, opened.journal.descriptors, strict=True)):
             lock.keep_an_eye_on(name, os.fstat(descriptor))
-        self._trees = trees
-        self.clock = trees.clock
+        self._executor = executor
+        self.clock = executor.clock
         self._checkpoints = checkpoints
         self._sync_each_commit = sync_each_commit
         self._reader = files.Reader(opened.environment)
@@ -185,7 +186,7 @@ class LmdbPartition(EnginePartition):
         return outcomes
 
     def next_expiry(self) -> float | None:
-        return self._trees.next_expiry()
+        return self._executor.next_expiry()
 
     async def records(self) -> list[tuple[str, bytes]]:
         return records(self._memtable)
@@ -265,7 +266,7 @@ class LmdbPartition(EnginePartition):
     def _carry_out(self, batch: Sequence[Command]) -> list[Outcome]:
         """Leave what the batch writes in ``memtable.batch``."""
         try:
-            return self._trees.apply(self._memtable, batch)
+            return self._executor.apply(self._memtable, batch)
         except BaseException as error:
             self._forget_batch()
             if isinstance(error, lmdb.Error):
@@ -274,7 +275,7 @@ class LmdbPartition(EnginePartition):
 
     def _forget_batch(self) -> None:
         self._memtable.discard()
-        self._trees.forget()
+        self._executor.forget()
 
     async def _apply_in_turn(self, batch: Sequence[Command], done: tuple[list[Outcome], bytes] | None) -> list[Outcome]:
         """Apply a batch after those that wait already; of one that is ``done``, make room for its record."""

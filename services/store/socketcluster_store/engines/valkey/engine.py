@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log
-from socketcluster_store.data.trees import Documents, Trees, records
+from socketcluster_store.data.trees import records
 from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.engines.valkey import scripts
@@ -26,6 +26,7 @@ from socketcluster_store.engines.valkey.membership import ValkeyMembership
 from socketcluster_store.engines.valkey.scripts import OWN_FIELDS, partition_key, stores_key
 from socketcluster_store.engines.valkey.servers import Servers
 from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnreachableError
+from socketcluster_store.executor import Executor, ExecutorOptions
 from socketcluster_store.ownership.membership import Membership
 
 log = get_logger(__name__)
@@ -53,7 +54,7 @@ class ValkeyEngine(Engine):
 
     Args:
         servers: where they are.
-        trees: carries commands out.
+        options: of what carries commands out.
         app_name: of the application.
         store_id: in whose name they are locked.
         replicas: how many replicas must have a batch before it counts as applied.
@@ -66,7 +67,7 @@ class ValkeyEngine(Engine):
     def __init__(
         self,
         servers: Servers,
-        documents: Documents,
+        options: ExecutorOptions,
         *,
         app_name: str,
         store_id: str,
@@ -74,7 +75,7 @@ class ValkeyEngine(Engine):
         allow_eviction: bool = False,
     ) -> None:
         self._servers = servers
-        self._trees = documents
+        self._options = options
         self._app_name = app_name
         self._store_id = store_id
         self._replicas = replicas
@@ -172,7 +173,7 @@ class ValkeyEngine(Engine):
             int(detail),
             since,
             await self._load(key, int(detail)),
-            self._trees.partition(number),
+            Executor(number, self._options),
             self._call_of(key, int(detail)),
             self._closed,
             lambda: self._servers.breaks,
@@ -284,7 +285,7 @@ class ValkeyPartition(EnginePartition):
         epoch: int,
         life: bytes,
         values: SortedMap,
-        trees: Trees,
+        executor: Executor,
         call: _Call,
         on_closed: Callable[[ValkeyPartition], None],
         breaks: Callable[[], int],
@@ -296,8 +297,8 @@ class ValkeyPartition(EnginePartition):
         self.epoch = epoch
         self.life = life
         self._kv = Draft(values)
-        self._trees = trees
-        self.clock = trees.clock
+        self._executor = executor
+        self.clock = executor.clock
         self._call = call
         self._on_closed = on_closed
         self._breaks = breaks
@@ -322,7 +323,7 @@ class ValkeyPartition(EnginePartition):
         return await future
 
     def next_expiry(self) -> float | None:
-        return self._trees.next_expiry()
+        return self._executor.next_expiry()
 
     async def records(self) -> list[tuple[str, bytes]]:
         return records(self._kv)
@@ -376,7 +377,7 @@ class ValkeyPartition(EnginePartition):
             writes = 0
             for batch, future in group:
                 try:
-                    done.append((self._trees.apply(self._kv, batch), future))
+                    done.append((self._executor.apply(self._kv, batch), future))
                     if self._kv.keep():
                         writes += writes_of(batch)
                 except Exception as error:  # of this batch alone
@@ -465,7 +466,7 @@ class ValkeyPartition(EnginePartition):
 
     def _forget(self, undo: Callable[[], None]) -> None:
         undo()
-        self._trees.forget()
+        self._executor.forget()
 
 
 def _fail(future: asyncio.Future[list[Outcome]], error: Exception) -> None:

@@ -16,13 +16,13 @@ from support.store_writer import consistent, put
 
 from socketcluster_store import verify
 from socketcluster_store.accept import accept
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.folder import manifests
 from socketcluster_store.engines.folder.manifests import Entry, Register, State
 from socketcluster_store.engines.lmdb import journal
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import FencedError, IncompleteError
+from socketcluster_store.executor import ExecutorOptions
 
 WRITES = 400  # several checkpoints
 
@@ -310,7 +310,7 @@ async def test_partitions_that_a_folder_of_the_version_before_has_not_are_named(
 
 
 async def test_stores_that_begin_a_new_folder_together_make_one_register(tmp_path: Path) -> None:
-    engines = [LmdbEngine(tmp_path / "p", Documents(1 << 20), store_id=f"store-{number}") for number in range(4)]
+    engines = [LmdbEngine(tmp_path / "p", ExecutorOptions(1 << 20), store_id=f"store-{number}") for number in range(4)]
     opened = await asyncio.gather(*(engines[number % 4].open(number) for number in range(16)))
     for partition in opened:
         await partition.close()

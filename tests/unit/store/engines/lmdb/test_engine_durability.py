@@ -18,12 +18,12 @@ from support.store_writer import SEGMENT_BYTES, consistent, get, put
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import END_SESSION, PUT_RECORD, Command
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.lmdb.journal import Journal
 from socketcluster_store.engines.lmdb.journal import encode as encode_writes
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, IncompleteError
+from socketcluster_store.executor import ExecutorOptions
 
 SET = store_pb2.VERB_SET
 GET_ALL = store_pb2.VERB_GET_ALL
@@ -261,7 +261,7 @@ async def test_batches_that_wait_for_the_disk_share_a_sync(tmp_path: Path, monke
         syncs += 1
         sync(descriptor)  # type: ignore[operator]
 
-    engine = LmdbEngine(tmp_path, Documents(1 << 20), sync_each_commit=True)
+    engine = LmdbEngine(tmp_path, ExecutorOptions(1 << 20), sync_each_commit=True)
     partition = await engine.open(0)
     monkeypatch.setattr(os, "fdatasync", count)
     await asyncio.gather(*(put(partition, number) for number in range(1, 101)))
@@ -290,8 +290,8 @@ def test_it_answers_as_memory_does(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[Command]], reopen: set[int]
 ) -> None:
     async def compare() -> None:
-        engine = LmdbEngine(tmp_path_factory.mktemp("store"), Documents(1 << 20), segment_bytes=300)
-        model = await MemoryEngine(tmp_path_factory.mktemp("model"), Documents(1 << 20)).open(0)
+        engine = LmdbEngine(tmp_path_factory.mktemp("store"), ExecutorOptions(1 << 20), segment_bytes=300)
+        model = await MemoryEngine(tmp_path_factory.mktemp("model"), ExecutorOptions(1 << 20)).open(0)
         partition = await engine.open(0)
         for number, batch in enumerate(batches):
             if number in reopen:

@@ -12,13 +12,13 @@ import pytest
 from support import store_writer
 from support.store_writer import consistent, get, put
 
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.folder.partition_lock import PartitionLocks
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.journal import Segment
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, FencedError
+from socketcluster_store.executor import ExecutorOptions
 
 
 class Disk:
@@ -165,12 +165,12 @@ async def test_files_of_which_an_opening_cannot_sync_a_commit_are_copied_by_the_
 
 
 async def test_the_engine_memory_leaves_files_alone_that_are_to_be_copied(tmp_path: Path) -> None:
-    trees = Documents(1 << 20)
+    options = ExecutorOptions(1 << 20)
     partition = await store_writer.engine(tmp_path).open(0)
     await put(partition, 1)
     partition._lock.distrust("the disk failed")  # type: ignore[attr-defined]
     await partition.close()
-    former = await MemoryEngine(tmp_path, trees, store_id="former").open(0)
+    former = await MemoryEngine(tmp_path, options, store_id="former").open(0)
     await put(former, 2)
     await former.close()
     again = await store_writer.engine(tmp_path).open(0)
@@ -178,8 +178,8 @@ async def test_the_engine_memory_leaves_files_alone_that_are_to_be_copied(tmp_pa
     assert await consistent(again) == 1
     again._lock.distrust("the disk failed")  # type: ignore[attr-defined]
     await again.close()
-    former = await MemoryEngine(tmp_path, trees, store_id="former").open(0)
-    taken = await MemoryEngine(tmp_path, trees, store_id="taker").take(0, "former")
+    former = await MemoryEngine(tmp_path, options, store_id="former").open(0)
+    taken = await MemoryEngine(tmp_path, options, store_id="taker").take(0, "former")
     assert former.fenced
     with pytest.raises(FencedError):
         await put(former, 3)

@@ -20,12 +20,12 @@ from support.store_writer import consistent, put
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.lmdb.journal import Journal
 from socketcluster_store.engines.lmdb.journal import encode as encode_writes
 from socketcluster_store.errors import EngineError, FencedError
+from socketcluster_store.executor import ExecutorOptions
 
 SEEDS = int(os.environ.get("PAGE_MIX_SEEDS", "25"))
 LIVES = 8
@@ -138,7 +138,7 @@ async def live(partition: EnginePartition, power: Power, past: Past, chance: ran
 async def opened(power: Power, *, always: bool) -> EnginePartition:
     """Open the partition, at last."""
     folder = power.root / "app" / "partitions"
-    engine = LmdbEngine(folder, Documents(1 << 20), sync_each_commit=always, segment_bytes=SEGMENT_BYTES)
+    engine = LmdbEngine(folder, ExecutorOptions(1 << 20), sync_each_commit=always, segment_bytes=SEGMENT_BYTES)
     while True:
         with contextlib.suppress(EngineError):
             return await store_writer.opened(engine)

@@ -12,10 +12,10 @@ import pytest
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.lmdb.journal import Journal
 from socketcluster_store.errors import SessionOverError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.messages import Operation
@@ -52,7 +52,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
 
 @pytest.fixture
 async def partition(tmp_path: Path, disk: Disk) -> AsyncIterator[Partition]:
-    opened = await LmdbEngine(tmp_path, Documents(1 << 20), sync_each_commit=True).open(NUMBER)
+    opened = await LmdbEngine(tmp_path, ExecutorOptions(1 << 20), sync_each_commit=True).open(NUMBER)
     made = Partition(
         opened,
         session_timeout=1200,

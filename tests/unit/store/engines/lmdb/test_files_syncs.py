@@ -15,11 +15,11 @@ import pytest
 from support import store_writer
 from support.store_writer import consistent, put
 
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.folder import manifests
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
+from socketcluster_store.executor import ExecutorOptions
 
 FOLDERS = ("partitions", "00", "1", "2")
 
@@ -171,11 +171,11 @@ async def test_names_that_were_made_by_hand_are_synced(
 async def test_the_folder_of_all_partitions_is_synced_once_for_all_that_are_there(
     folder: Path, syncs: Counter[str]
 ) -> None:
-    engine = LmdbEngine(folder, Documents(1 << 20), store_id="store-1")
+    engine = LmdbEngine(folder, ExecutorOptions(1 << 20), store_id="store-1")
     for partition in await asyncio.gather(*map(engine.open, range(8))):
         await partition.close()
     syncs.clear()
-    other = LmdbEngine(folder, Documents(1 << 20), store_id="other-2")
+    other = LmdbEngine(folder, ExecutorOptions(1 << 20), store_id="other-2")
     for partition in await asyncio.gather(*map(other.open, range(8))):
         await partition.close()
     assert syncs["partitions"] == 1

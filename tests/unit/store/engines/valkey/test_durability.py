@@ -10,10 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 from support.valkey import Cluster, Server, until_replicated, valkey_engine
 
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.valkey.durability import Setup, setup_of
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.errors import EngineError
+from socketcluster_store.executor import ExecutorOptions
 
 pytestmark = pytest.mark.valkey
 
@@ -45,7 +45,7 @@ def told(lines: list[Line]) -> list[str]:
 async def said_of(server: Server | Cluster, **options: Any) -> list[str]:
     """Return what is said of a server at the start, twice: what is known is not said again."""
     with capture_logs() as lines:
-        async with valkey_engine(server, Documents(1 << 20), **options) as engine:
+        async with valkey_engine(server, ExecutorOptions(1 << 20), **options) as engine:
             await engine._durability.look()
     return told(lines)
 
@@ -77,7 +77,7 @@ async def test_a_policy_that_evicts_no_partition_now_is_warned_of(own: Server, m
 
 async def test_a_policy_that_changes_while_a_store_runs_is_one_condition(own: Server) -> None:
     with capture_logs() as lines:
-        async with valkey_engine(own, Documents(1 << 20)) as engine:
+        async with valkey_engine(own, ExecutorOptions(1 << 20)) as engine:
             own.ask("CONFIG", "SET", "maxmemory", 100_000_000)
             own.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
             for _ in range(3):
@@ -91,7 +91,7 @@ async def test_a_policy_that_changes_while_a_store_runs_is_one_condition(own: Se
 async def test_a_server_that_keeps_nothing_on_a_disk_is_warned_of_until_it_does(own: Server) -> None:
     own.ask("CONFIG", "SET", "appendonly", "no")
     with capture_logs() as lines:
-        async with valkey_engine(own, Documents(1 << 20)) as engine:
+        async with valkey_engine(own, ExecutorOptions(1 << 20)) as engine:
             own.ask("CONFIG", "SET", "save", "3600 1")
             await engine._durability.look()
             own.ask("CONFIG", "SET", "appendonly", "yes")
@@ -116,7 +116,7 @@ async def test_what_may_not_be_asked_is_read_elsewhere_or_said_once(
     own: Server, forbidden: tuple[str, ...], known: bool
 ) -> None:
     own.ask("ACL", "SETUSER", "default", *forbidden)
-    async with valkey_engine(own, Documents(1 << 20)) as engine:
+    async with valkey_engine(own, ExecutorOptions(1 << 20)) as engine:
         found = await setup(engine)
         assert found.policy == ("noeviction" if known else None)
         assert found.appendonly == (True if known else None)
@@ -137,7 +137,7 @@ async def test_every_server_of_a_cluster_is_looked_at(valkey_cluster: Cluster) -
     try:
         with capture_logs() as lines:
             await said_of(valkey_cluster)
-        async with valkey_engine(valkey_cluster, Documents(1 << 20)) as engine:
+        async with valkey_engine(valkey_cluster, ExecutorOptions(1 << 20)) as engine:
             assert len(await engine._servers.all()) == 3
             (warned,) = [where for where, risks in engine._durability._said.items() if risks]
             assert warned.endswith(str(last.port))

@@ -22,13 +22,13 @@ from support.valkey import Cluster, Server, valkey_engine
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import SettingsError
 from socketcluster_store.commands import Command
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.engines.valkey.password import PasswordFile
 from socketcluster_store.engines.valkey.servers import Servers
 from socketcluster_store.errors import EngineError, FencedError, PartitionLockedError, UnreachableError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.settings import StoreSettings
 
 pytestmark = pytest.mark.valkey
@@ -49,7 +49,7 @@ class Stores:
 
     async def add(self, store_id: str, *, timeout: float = 30) -> ValkeyEngine:
         context = valkey_engine(
-            self._servers, Documents(1 << 20), app_name=self.app_name, store_id=store_id, timeout=timeout
+            self._servers, ExecutorOptions(1 << 20), app_name=self.app_name, store_id=store_id, timeout=timeout
         )
         return await self._stack.enter_async_context(context)
 
@@ -365,7 +365,7 @@ async def test_tls(stack: AsyncExitStack, tmp_path: Path) -> None:
         with pytest.raises(UnreachableError, match="certificate") if refused else contextlib.nullcontext():
             await servers.connect()
         if not refused:
-            engine = ValkeyEngine(servers, Documents(1 << 20), app_name="tls", store_id="one-1")
+            engine = ValkeyEngine(servers, ExecutorOptions(1 << 20), app_name="tls", store_id="one-1")
             partition = await engine.open(NUMBER)
             await put(partition, "a", 1)
             await partition.close()

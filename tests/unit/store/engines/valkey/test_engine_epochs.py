@@ -14,11 +14,11 @@ import pytest
 from support.channels import Bench
 from support.valkey import Server, until_replicated, valkey_engine
 
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.errors import FencedError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.partition import channels as channels_module
 
 pytestmark = pytest.mark.valkey
@@ -36,8 +36,8 @@ class Machines:
         self.key = scripts.partition_key(self.app_name, NUMBER)
 
     async def store(self, store_id: str, server: Server, replicas: int = 0) -> ValkeyEngine:
-        trees = Documents(1 << 20)
-        engine = valkey_engine(server, trees, app_name=self.app_name, store_id=store_id, replicas=replicas)
+        options = ExecutorOptions(1 << 20)
+        engine = valkey_engine(server, options, app_name=self.app_name, store_id=store_id, replicas=replicas)
         return await self._stack.enter_async_context(engine)
 
     async def load(self, partition: EnginePartition) -> Bench:

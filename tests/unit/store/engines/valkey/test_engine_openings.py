@@ -13,10 +13,10 @@ from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.valkey import membership, scripts
 from socketcluster_store.engines.valkey.engine import BEGUN_AT_ONCE, LOADED_BYTES, OPENED_AT_ONCE
 from socketcluster_store.engines.valkey.servers import CONNECTIONS
+from socketcluster_store.executor import ExecutorOptions
 
 pytestmark = pytest.mark.valkey
 
@@ -33,7 +33,7 @@ async def test_much_data_is_read_in_portions_and_few_partitions_at_a_time(
     calls: Counter[int] = Counter()
     reading: set[bytes] = set()
     most = 0
-    async with valkey_engine(valkey, Documents(1 << 20)) as engine:
+    async with valkey_engine(valkey, ExecutorOptions(1 << 20)) as engine:
         partitions = [await engine.open(number) for number in range(PARTITIONS)]
         for partition in partitions:
             sets = [Command(store_pb2.VERB_SET, b"s", (f"k{number}",), VALUE) for number in range(VALUES)]
@@ -70,7 +70,7 @@ async def test_much_data_is_read_in_portions_and_few_partitions_at_a_time(
 
 
 async def test_a_partition_that_waits_to_be_opened_is_not_freed_for_who_asks_for_it(valkey: Server) -> None:
-    async with valkey_engine(valkey, Documents(1 << 20)) as engine:
+    async with valkey_engine(valkey, ExecutorOptions(1 << 20)) as engine:
         for _ in range(BEGUN_AT_ONCE):
             await engine._beginning.acquire()  # others are opened
         opening = asyncio.create_task(engine.open(7))
@@ -91,7 +91,7 @@ async def test_a_store_that_cannot_listen_asks_for_no_partition_each_time_it_tri
 ) -> None:
     """After a connection for calls is made all partitions are looked at: the server may have lost something."""
     monkeypatch.setattr(membership, "LISTEN_AGAIN", 0.001)
-    async with valkey_engine(own, Documents(1 << 20)) as engine:
+    async with valkey_engine(own, ExecutorOptions(1 << 20)) as engine:
         members: Any = engine.membership(5, lambda: None)
         await members.join()
         for _ in range(CONNECTIONS + 1):

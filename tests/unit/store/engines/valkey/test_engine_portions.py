@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 from support.worker import until
 
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.engines.valkey.engine import LOADED_AT_FIRST, LOADED_AT_ONCE, LOADED_BYTES, ValkeyEngine
 from socketcluster_store.engines.valkey.membership import ValkeyMembership
 from socketcluster_store.engines.valkey.scripts import OWN_FIELDS
 from socketcluster_store.engines.valkey.servers import Servers
 from socketcluster_store.errors import FencedError
+from socketcluster_store.executor import ExecutorOptions
 
 
 class Fields:
@@ -49,7 +49,7 @@ class Fields:
 
 
 def engine(fields: Fields) -> ValkeyEngine:
-    return ValkeyEngine(cast(Servers, fields), Documents(1 << 20), app_name="app", store_id="one-1")
+    return ValkeyEngine(cast(Servers, fields), ExecutorOptions(1 << 20), app_name="app", store_id="one-1")
 
 
 async def test_small_values_are_read_many_at_a_time_and_no_more() -> None:

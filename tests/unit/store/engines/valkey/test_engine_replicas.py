@@ -16,10 +16,10 @@ from support.valkey import Server, until_replicated, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.errors import EngineError, FencedError
+from socketcluster_store.executor import ExecutorOptions
 
 pytestmark = pytest.mark.valkey
 
@@ -47,8 +47,10 @@ async def stores() -> AsyncIterator[Any]:
     async with AsyncExitStack() as stack:
 
         async def make(store_id: str, server: Server, replicas: int) -> ValkeyEngine:
-            trees = Documents(1 << 20)
-            engine = valkey_engine(server, trees, app_name=app_name, store_id=store_id, timeout=1.5, replicas=replicas)
+            options = ExecutorOptions(1 << 20)
+            engine = valkey_engine(
+                server, options, app_name=app_name, store_id=store_id, timeout=1.5, replicas=replicas
+            )
             return await stack.enter_async_context(engine)
 
         yield make

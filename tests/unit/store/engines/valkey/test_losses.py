@@ -16,9 +16,9 @@ from support.worker import until
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
 from socketcluster_store.data.channel_rules import parse_rule
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.errors import FencedError
+from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
 
 pytestmark = pytest.mark.valkey
@@ -110,7 +110,7 @@ async def test_a_partition_that_is_evicted_is_the_only_one_told_of(
 
 
 async def test_what_a_server_lacks_is_counted_to_the_write(valkey: Server) -> None:
-    async with valkey_engine(valkey, Documents(1 << 20), app_name="lacks") as engine:
+    async with valkey_engine(valkey, ExecutorOptions(1 << 20), app_name="lacks") as engine:
         partition = await engine.open(7)
         key = scripts.partition_key("lacks", 7)
         await partition.apply([setting("a")])
@@ -126,7 +126,7 @@ async def test_what_a_server_lacks_is_counted_to_the_write(valkey: Server) -> No
 
 
 async def test_a_state_from_before_the_opening_is_a_loss_and_begins_new_epochs(valkey: Server) -> None:
-    async with valkey_engine(valkey, Documents(1 << 20), app_name="before") as engine:
+    async with valkey_engine(valkey, ExecutorOptions(1 << 20), app_name="before") as engine:
         key = scripts.partition_key("before", 7)
         first: Any = await engine.open(7)
         await first.apply([setting("a")])
@@ -147,8 +147,8 @@ async def test_a_state_from_before_the_opening_is_a_loss_and_begins_new_epochs(v
 
 async def test_a_partition_that_another_store_takes_is_no_loss(valkey: Server) -> None:
     async with (
-        valkey_engine(valkey, Documents(1 << 20), app_name="taken") as one,
-        valkey_engine(valkey, Documents(1 << 20), app_name="taken", store_id="two-2") as two,
+        valkey_engine(valkey, ExecutorOptions(1 << 20), app_name="taken") as one,
+        valkey_engine(valkey, ExecutorOptions(1 << 20), app_name="taken", store_id="two-2") as two,
     ):
         partition = await one.open(7)
         await partition.apply([setting("a")])
@@ -163,8 +163,8 @@ async def test_a_partition_that_another_store_takes_is_no_loss(valkey: Server) -
 
 async def test_what_others_take_after_a_loss_is_put_down_to_it(valkey: Server) -> None:
     async with (
-        valkey_engine(valkey, Documents(1 << 20), app_name="after") as one,
-        valkey_engine(valkey, Documents(1 << 20), app_name="after", store_id="two-2") as two,
+        valkey_engine(valkey, ExecutorOptions(1 << 20), app_name="after") as one,
+        valkey_engine(valkey, ExecutorOptions(1 << 20), app_name="after", store_id="two-2") as two,
     ):
         lost, kept = await one.open(3), await one.open(7)
         await lost.apply([setting("a")])

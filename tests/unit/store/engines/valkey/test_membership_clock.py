@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from support.valkey import Server, valkey_engine
 
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
+from socketcluster_store.executor import ExecutorOptions
 
 pytestmark = pytest.mark.valkey
 
@@ -43,7 +43,7 @@ class Stores:
 
 @pytest.fixture
 async def stores(own: Server) -> AsyncIterator[Stores]:
-    async with valkey_engine(own, Documents(1 << 20)) as engine:
+    async with valkey_engine(own, ExecutorOptions(1 << 20)) as engine:
         made = Stores(own, engine)
         await made.beat("one")
         await made.beat("two")

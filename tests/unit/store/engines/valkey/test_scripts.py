@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from support.valkey import Server, valkey_engine
 
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engines.valkey import scripts
+from socketcluster_store.executor import ExecutorOptions
 
 pytestmark = pytest.mark.valkey
 
@@ -32,7 +32,7 @@ async def test_a_script_of_a_former_owner_does_nothing(
     valkey: Server, script: scripts.Script, args: tuple[Any, ...], expected: object, by: str
 ) -> None:
     key = scripts.partition_key(token_hex(8), 7)
-    async with valkey_engine(valkey, Documents(1 << 20)) as engine:
+    async with valkey_engine(valkey, ExecutorOptions(1 << 20)) as engine:
         _open, epoch, *_rest = await engine._servers.call(key, scripts.OPEN, "one-1", "")
         if by == "nobody":
             await engine._servers.call(key, scripts.CONFIRM, "one-1", epoch, 0, 1)

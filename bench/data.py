@@ -1,4 +1,4 @@
-"""What an operation on data costs the store, without links: ``python -m bench.documents``.
+"""What an operation on data costs the store, without links: ``python -m bench.data``.
 
 Applies batches of one hundred single-key GET and SET (200-byte values, on 1,000 sessions) to one partition of each
 engine and prints the CPU time of each operation in µs, the best of several rounds.
@@ -17,10 +17,10 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
-from socketcluster_store.data.trees import Documents
 from socketcluster_store.engine import Engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.executor import ExecutorOptions
 
 SESSIONS = 1000
 BATCH = 100
@@ -59,7 +59,10 @@ async def measure(engine: Engine) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
-        engines = MemoryEngine(Path(folder, "memory"), Documents(1 << 20)), LmdbEngine(Path(folder), Documents(1 << 20))
+        engines = (
+            MemoryEngine(Path(folder, "memory"), ExecutorOptions(1 << 20)),
+            LmdbEngine(Path(folder), ExecutorOptions(1 << 20)),
+        )
         for engine in engines:
             found = asyncio.run(measure(engine))
             sys.stdout.write(f"{engine.name:8}" + "  ".join(f"{name} {us:5.2f}" for name, us in found.items()) + "\n")
