@@ -8,11 +8,12 @@ from typing import Any
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.socketcluster import CallId
-from socketcluster_worker.api.sockets.broadcast import Emission
+from socketcluster_worker.api.channels.channel_message import ChannelMessage
+from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.socket import Socket
-from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
-from socketcluster_worker.errors import EventError, NotSerializableError
+from socketcluster_worker.connection import Connection, Handshake, SlowConsumer
+from socketcluster_worker.errors import EventError, NotSerializableError, UnsupportedError
 from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
@@ -119,8 +120,18 @@ class EngineIOPeer:
     def unhandled(self, call_id: CallId, name: str) -> None:
         """Do nothing: there are no calls."""
 
-    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
+    def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Do nothing: a client cannot subscribe."""
+
+    def kick_out(self, channel: str, message: str) -> None:
+        """Do nothing: a client cannot subscribe."""
+
+    def set_token(self, token: str) -> tuple[int, asyncio.Future[Any]]:
+        """Refuse: a client keeps no token."""
+        raise UnsupportedError("a plain Engine.IO client keeps no auth token")
+
+    def remove_token(self) -> None:
+        """Do nothing: a client keeps no token."""
 
     def close(self, code: int, reason: str) -> None:
         """End the connection."""

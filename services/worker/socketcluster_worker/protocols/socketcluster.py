@@ -19,16 +19,24 @@ from socketcluster_wire import socketcluster as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import MalformedMessageError
 from socketcluster_worker import turns
-from socketcluster_worker.api.sockets.broadcast import Emission
+from socketcluster_worker.api.channels.channel_message import ChannelMessage
+from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.socket import Entering, Socket
-from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
+from socketcluster_worker.connection import Connection, Handshake, SlowConsumer
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError, SocketClosedError
 from socketcluster_worker.protocols import authentication
 from socketcluster_worker.protocols.backpressure import MAX_WAITING, Backpressure
 from socketcluster_worker.protocols.batching import Batching
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.encoding import (
+    UNSERIALIZABLE,
+    data_of,
+    encode,
+    encode_outgoing,
+    encode_publication,
+)
 from socketcluster_worker.protocols.ending import Ending
 from socketcluster_worker.protocols.requests import Requests
 
@@ -208,9 +216,21 @@ class SocketClusterPeer:
         """Stop waiting for an answer."""
         self._calls.pop(call_id, None)
 
-    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
+    def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Send a message of a channel."""
-        self._connection.send_outgoing(publication, policy, channel)
+        self._connection.send_outgoing(message.form(self.protocol, encode_publication), policy, message.channel)
+
+    def kick_out(self, channel: str, message: str) -> None:
+        """Tell the client that its subscription to a channel was ended, and why."""
+        self.emit(wire.KICK_OUT, ({"channel": channel, "message": message},))
+
+    def set_token(self, token: str) -> tuple[int, asyncio.Future[Any]]:
+        """Give the client a token to keep; its answer confirms that."""
+        return self.call(wire.SET_AUTH_TOKEN, ({"token": token},))
+
+    def remove_token(self) -> None:
+        """Have the client throw its token away."""
+        self.emit(wire.REMOVE_AUTH_TOKEN, ())
 
     def close(self, code: int, reason: str) -> None:
         """End the connection; in the handshake's middleware a moment later, so that it may refuse with an error too."""
@@ -309,7 +329,7 @@ class SocketClusterPeer:
         if claims is not None and not entering.decided:
             socket.token_accepted(claims, tell=False)
         if (refusal is not None and refusal.is_bad_token) or (claims is not None and not brought):
-            self.emit(wire.REMOVE_AUTH_TOKEN, ())  # ahead of the answer, so that the client throws away what it brought
+            self.remove_token()  # ahead of the answer, so that the client throws away what it brought
         if event.cid is not None or self.ANSWERS_WITHOUT_CID:
             self.answer(self._handshake_reply(socket, event, refusal, authenticated=brought))
         self._heard, self._settled_at = False, self._loop.time() + SETTLE_TIME
@@ -444,8 +464,8 @@ class SocketClusterPeer:
             NotSerializableError: it has no JSON form.
         """
         try:
-            text = wire.encode_response(call_id, _data(result) if result is None or type(result) is tuple else result)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            text = wire.encode_response(call_id, data_of(result) if result is None or type(result) is tuple else result)
+        except UNSERIALIZABLE as error:
             raise NotSerializableError(str(error)) from None
         self._connection.send_text(text, "disconnect")
 
@@ -475,25 +495,3 @@ class SocketClusterPeer:
             answer.set_exception(RemoteError(str(error.get("name", "Error")), str(error.get("message", "")), error))
         else:
             answer.set_exception(RemoteError("Error", str(error), error))
-
-
-def _data(args: tuple[Any, ...] | None) -> Any:
-    return msgspec.UNSET if not args else args[0] if len(args) == 1 else args
-
-
-def encode(event: str, args: tuple[Any, ...], cid: int | None = None) -> bytes:
-    """Return an event as it is sent; one argument is the data, none leaves it out, several travel as a list.
-
-    Raises:
-        NotSerializableError: an argument has no JSON form.
-    """
-    data = _data(args)
-    try:
-        return wire.encode_event(event, data, cid)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise NotSerializableError(f"{event!r}: {error}") from None
-
-
-def encode_outgoing(event: str, args: tuple[Any, ...]) -> Outgoing:
-    """Return an event as ``encode`` does, for many clients."""
-    return Outgoing(encode(event, args))

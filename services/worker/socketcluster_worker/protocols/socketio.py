@@ -17,13 +17,14 @@ from socketcluster_wire import socketio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import PacketTooLargeError, WireError
 from socketcluster_wire.socketcluster import CallId
-from socketcluster_worker.api.sockets.broadcast import Emission
+from socketcluster_worker.api.channels.channel_message import ChannelMessage
+from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
-from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError
+from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError, UnsupportedError
 from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
@@ -274,10 +275,7 @@ class NamespaceConnection:
     def emit_shared(self, emission: Emission) -> None:
         """Send an event that goes to other sockets too."""
         key = self.protocol, self.namespace.name
-        if emission.offset is None:
-            text, attachments = emission.form(key, self._encode_shared)
-        else:
-            text, attachments = emission.form(key, self._encode_with(emission.offset))
+        text, attachments = emission.form(key, self._encode_shared)
         if emission.overtakes and self._socket.turn:
             self._socket.in_turn(partial(self._send_shared, text, attachments))
         else:
@@ -289,12 +287,10 @@ class NamespaceConnection:
         for attachment in attachments:
             connection.send_binary(attachment, "disconnect")
 
-    def _encode_with(self, offset: str) -> Callable[[str, tuple[Any, ...]], tuple[Outgoing, list[bytes]]]:
+    def _encode_shared(self, emission: Emission) -> tuple[Outgoing, list[bytes]]:
         """The offset travels as the last argument."""
-        return lambda event, args: self._encode_shared(event, (*args, offset))
-
-    def _encode_shared(self, event: str, args: tuple[Any, ...]) -> tuple[Outgoing, list[bytes]]:
-        text, attachments = _encode(wire.event(self.namespace.name, [event, *args]))
+        offset = () if emission.offset is None else (emission.offset,)
+        text, attachments = _encode(wire.event(self.namespace.name, [emission.event, *emission.args, *offset]))
         return Outgoing(text), attachments
 
     def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
@@ -320,8 +316,18 @@ class NamespaceConnection:
         """Stop waiting for an answer."""
         self._calls.pop(call_id, None)
 
-    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
+    def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Do nothing: a Socket.IO client has rooms, not channels."""
+
+    def kick_out(self, channel: str, message: str) -> None:
+        """Do nothing: a Socket.IO client has rooms, not channels."""
+
+    def set_token(self, token: str) -> tuple[int, asyncio.Future[Any]]:
+        """Refuse: a Socket.IO client keeps no token."""
+        raise UnsupportedError("a Socket.IO client keeps no auth token")
+
+    def remove_token(self) -> None:
+        """Do nothing: a Socket.IO client keeps no token."""
 
     def close(self, code: int, reason: str) -> None:
         """Disconnect the client from the namespace, or altogether where it is to come back."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from socketcluster_wire import socketcluster
 from socketcluster_wire.close_codes import CloseCode
+from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.data.values import NO_DATA, unpack_message
 from socketcluster_worker.api.sockets.middleware import Action, Middleware
 from socketcluster_worker.api.sockets.socket import Socket
-from socketcluster_worker.connection import Outgoing, SlowConsumer
+from socketcluster_worker.connection import SlowConsumer
 from socketcluster_worker.errors import EventError
 from socketcluster_worker.tasks import Tasks
 
@@ -86,10 +86,8 @@ class Outbox:
         try:
             await self._middleware.run(action)
             data = msgspec.UNSET if action.data is None and packed == NO_DATA else action.data
-            told = socketcluster.Publication(channel, data, msgspec.UNSET if offset is None else offset)
-            outgoing = Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, told))
             if not delivery.dropped:
-                socket.deliver(outgoing, self._policy_of(channel), channel)
+                socket.deliver(ChannelMessage(channel, data, offset), self._policy_of(channel))
         except EventError:
             return
         except Exception as error:  # what waits behind it is sent

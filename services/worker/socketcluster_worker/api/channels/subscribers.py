@@ -9,13 +9,12 @@ import msgspec
 
 from socketcluster_store_client.channel_feed import ChannelFeed, Gap
 from socketcluster_store_client.messages import Position
-from socketcluster_wire import socketcluster
-from socketcluster_wire.socketcluster import Publication
+from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.channels.publish_out import Outbox
 from socketcluster_worker.api.data.values import unpack_message
 from socketcluster_worker.api.sockets.broadcast_log import write_position
 from socketcluster_worker.api.sockets.socket import Socket
-from socketcluster_worker.connection import Outgoing, SlowConsumer
+from socketcluster_worker.connection import SlowConsumer
 
 Answer = Callable[[dict[str, Any]], None]
 """Takes what a client is told of its subscription, before any message of it."""
@@ -166,12 +165,12 @@ class Members:
                     self.outbox.deliver(socket, channel, packed)
             else:
                 policy = self._policy_of(channel)
-                outgoing = _encode(Publication(channel, data))
+                message = ChannelMessage(channel, data)
                 for socket in tuple(sockets):
                     try:
-                        socket.deliver(outgoing, policy, channel)
+                        socket.deliver(message, policy)
                     except Exception as error:  # the others get it
-                        self._unreachable(socket.protocol, socketcluster.PUBLISH, error)
+                        self._unreachable(socket.protocol, channel, error)
         followers = self._followers.get(channel)
         if followers:
             self._deliver_to_followers(tuple(followers.values()), channel, packed, data, offset, epoch)
@@ -181,7 +180,7 @@ class Members:
     ) -> None:
         policy = self._policy_of(channel)
         text = write_position((epoch, offset))
-        outgoing = _encode(Publication(channel, data, text))
+        message = ChannelMessage(channel, data, text)
         for follower in followers:
             try:
                 if follower.feed is not None:
@@ -189,18 +188,14 @@ class Members:
                 elif self.outbox is not None and self.outbox.active:
                     self.outbox.deliver(follower.socket, channel, packed, text)
                 else:
-                    follower.socket.deliver(outgoing, policy, channel)
+                    follower.socket.deliver(message, policy)
             except Exception as error:  # the others get it
-                self._unreachable(follower.socket.protocol, socketcluster.PUBLISH, error)
+                self._unreachable(follower.socket.protocol, channel, error)
 
     def _send(self, follower: Follower, packed: bytes, offset: str) -> None:
         channel = follower.channel
         if self.outbox is not None and self.outbox.active:
             self.outbox.deliver(follower.socket, channel, packed, offset)
         else:
-            outgoing = _encode(Publication(channel, unpack_message(packed, msgspec.UNSET), offset))
-            follower.socket.deliver(outgoing, self._policy_of(channel), channel)
-
-
-def _encode(data: Publication) -> Outgoing:
-    return Outgoing(socketcluster.encode_event(socketcluster.PUBLISH, data))
+            message = ChannelMessage(channel, unpack_message(packed, msgspec.UNSET), offset)
+            follower.socket.deliver(message, self._policy_of(channel))

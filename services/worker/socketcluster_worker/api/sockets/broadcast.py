@@ -2,52 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from socketcluster_worker.errors import NotSerializableError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from socketcluster_worker.api.sockets.namespace import Namespace
-
-T = TypeVar("T")
-
-
-class Emission:
-    """An event on its way to many sockets: what each message protocol makes of it is made once."""
-
-    __slots__ = ("_errors", "_forms", "args", "event", "offset", "overtakes")
-
-    def __init__(
-        self, event: str, args: tuple[Any, ...], offset: str | None = None, *, overtakes: bool = False
-    ) -> None:
-        self.event = event
-        self.args = args
-        self.offset = offset
-        """Where clients recover from after they got it; ``None`` where recovery is off."""
-        self.overtakes = overtakes
-        """Could it overtake broadcasts that were made before? Then it waits for its turn, for each client."""
-        self._forms: dict[object, Any] = {}
-        self._errors: dict[object, NotSerializableError] = {}
-
-    def form(self, key: object, make: Callable[[str, tuple[Any, ...]], T]) -> T:
-        """Return ``make(event, args)``, remembered under ``key``.
-
-        Raises:
-            NotSerializableError: there is no such form; that is found out once, too.
-        """
-        try:
-            found: T = self._forms[key]
-        except KeyError:
-            if key in self._errors:
-                raise self._errors[key] from None
-            try:
-                found = self._forms[key] = make(self.event, self.args)
-            except NotSerializableError as error:
-                self._errors[key] = error
-                raise
-        return found
 
 
 @dataclass(frozen=True, slots=True)

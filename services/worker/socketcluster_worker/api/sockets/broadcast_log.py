@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from socketcluster_worker.api.data.values import pack, unpack
-from socketcluster_worker.api.sockets.broadcast import Emission
+from socketcluster_worker.api.sockets.emission import Emission
 
 if TYPE_CHECKING:
     from socketcluster_worker.api.sockets.broadcast import Broadcast

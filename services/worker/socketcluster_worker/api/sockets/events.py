@@ -8,20 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
-from socketcluster_wire import socketcluster, socketio
 from socketcluster_worker.errors import ReservedEventError
+from socketcluster_worker.reserved_events import RESERVED_EVENTS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_SERIAL_CALLS = 1000
 """Calls of one serial handler that may be under way or waiting."""
-RESERVED = socketio.RESERVED_EVENTS | socketcluster.RESERVED
-"""Names that only the protocols themselves may send, whatever a client speaks: one controller serves them all."""
 
 
 def check_emitted(event: str) -> None:
     """Raise ``ReservedEventError`` if the application must not send an event of that name."""
-    if event in RESERVED:
+    if event in RESERVED_EVENTS:
         raise ReservedEventError(f"{event!r} is an event of the protocols' own: choose another name")
 
 

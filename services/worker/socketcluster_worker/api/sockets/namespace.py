@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.data.values import pack, unpack
-from socketcluster_worker.api.sockets.broadcast import Broadcast, Emission
+from socketcluster_worker.api.sockets.broadcast import Broadcast
 from socketcluster_worker.api.sockets.broadcast_log import History, Position, write_position
 from socketcluster_worker.api.sockets.delivery_order import Turns
+from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.events import Emitter, check_emitted
 from socketcluster_worker.api.sockets.middleware import M, Middleware
 from socketcluster_worker.api.sockets.recovery_states import Tickets

@@ -19,7 +19,7 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.data.tree import SessionTree
 from socketcluster_worker.api.data.values import TRUE, pack, unpack
 from socketcluster_worker.api.data.watch import Watches
-from socketcluster_worker.api.sockets.broadcast import Emission
+from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.events import check_emitted
 from socketcluster_worker.tasks import Tasks
 

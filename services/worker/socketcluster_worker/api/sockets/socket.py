@@ -6,13 +6,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from socketcluster_wire import socketcluster
 from socketcluster_wire.close_codes import CloseCode
-from socketcluster_worker.api.sockets.broadcast import Broadcast, Emission
-from socketcluster_worker.api.sockets.events import RESERVED, Emitter, F, Serial, check_emitted
-from socketcluster_worker.connection import Handshake, Outgoing, SlowConsumer
+from socketcluster_worker.api.channels.channel_message import ChannelMessage
+from socketcluster_worker.api.sockets.broadcast import Broadcast
+from socketcluster_worker.api.sockets.emission import Emission
+from socketcluster_worker.api.sockets.events import Emitter, F, Serial, check_emitted
+from socketcluster_worker.api.sockets.peer import Peer
+from socketcluster_worker.connection import Handshake, SlowConsumer
 from socketcluster_worker.errors import (
     CallTimeoutError,
     NotLetInError,
@@ -20,39 +22,12 @@ from socketcluster_worker.errors import (
     SocketClosedError,
     UnsupportedError,
 )
+from socketcluster_worker.reserved_events import RESERVED_EVENTS
 from socketcluster_worker.tokens import Tokens
 
 if TYPE_CHECKING:
     from socketcluster_worker.api.sockets.namespace import Namespace
     from socketcluster_worker.api.sockets.session import Session
-
-
-class Peer(Protocol):
-    """The message protocol of one connection, as a socket uses it."""
-
-    protocol: str
-
-    @property
-    def writable(self) -> bool:
-        """Is nothing waiting to be sent to the client?"""
-
-    def emit(self, event: str, args: tuple[Any, ...]) -> None:
-        """Send an event."""
-
-    def emit_shared(self, emission: Emission) -> None:
-        """Send an event that goes to other sockets too."""
-
-    def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
-        """Send an event that wants an answer; return the call's id and the answer to come."""
-
-    def forget(self, call_id: int) -> None:
-        """Stop waiting for the answer to a call."""
-
-    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
-        """Send a message of a channel; the policy says what becomes of it if the client reads too slowly."""
-
-    def close(self, code: int, reason: str) -> None:
-        """End the connection."""
 
 
 @dataclass(slots=True)
@@ -183,7 +158,7 @@ class Socket(Emitter):
             ReservedEventError: the event's name is one of a protocol's own: ``connect``, ``disconnect``, ``#publish``,
                 say.
         """
-        if event in RESERVED:
+        if event in RESERVED_EVENTS:
             check_emitted(event)
         if not self.connected:
             return
@@ -223,18 +198,17 @@ class Socket(Emitter):
         check_emitted(event)
         if self.connected and not self.is_in:
             raise NotLetInError("the client is not let in yet: call it in a handler of 'connection'")
-        return await self._call(event, args, timeout)
-
-    async def _call(self, event: str, args: tuple[Any, ...], timeout: float | None = None) -> Any:
         if not self.connected:
             raise SocketClosedError("the client is gone")
-        call_id, answer = self._peer.call(event, args)
+        return await self._answer(event, *self._peer.call(event, args), timeout)
+
+    async def _answer(self, what: str, call_id: int, answer: asyncio.Future[Any], timeout: float | None = None) -> Any:
         limit = self._ack_timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(limit):
                 return await answer
         except TimeoutError:
-            raise CallTimeoutError(f"no answer to {event!r} within {limit} s") from None
+            raise CallTimeoutError(f"no answer to {what!r} within {limit} s") from None
         finally:
             self._peer.forget(call_id)
 
@@ -281,7 +255,9 @@ class Socket(Emitter):
         self.token_accepted(signed)
         if (settled := self.settle()) is not None:
             await asyncio.shield(settled)
-        await self._call(socketcluster.SET_AUTH_TOKEN, ({"token": token},))
+        if not self.connected:
+            raise SocketClosedError("the client is gone")
+        await self._answer("set_auth_token", *self._peer.set_token(token))
 
     def deauthenticate(self) -> None:
         """Make the client throw its auth token away; handlers of ``deauthenticate`` are called if it had one.
@@ -302,7 +278,7 @@ class Socket(Emitter):
 
     def _tell_removed(self) -> None:
         if self.connected:
-            self._peer.emit(socketcluster.REMOVE_AUTH_TOKEN, ())
+            self._peer.remove_token()
 
     def kick_out(self, channels: str | Iterable[str] | None = None, message: str = "") -> bool:
         """End the client's subscriptions to one channel or several, ``None``: to all, and tell it why.
@@ -314,7 +290,7 @@ class Socket(Emitter):
         kicked = [channel for channel in names if self.namespace.exchange.discard(self, channel)]
         if self.connected:
             for channel in kicked:
-                self._peer.emit(socketcluster.KICK_OUT, ({"channel": channel, "message": message},))
+                self._peer.kick_out(channel, message)
         return bool(kicked)
 
     # To others.
@@ -394,10 +370,10 @@ class Socket(Emitter):
         if self.connected and (not volatile or self._peer.writable):
             self._peer.emit_shared(emission)
 
-    def deliver(self, publication: Outgoing, policy: SlowConsumer | None, channel: str) -> None:
+    def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Send a message of a channel that the client is subscribed to."""
         if self.connected:
-            self._peer.deliver(publication, policy, channel)
+            self._peer.deliver(message, policy)
 
     def token_accepted(self, claims: dict[str, Any], *, tell: bool = True) -> None:
         """Note an auth token's claims; without ``tell`` the handlers are called later, by ``tell_authenticated``."""
