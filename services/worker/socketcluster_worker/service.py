@@ -20,6 +20,7 @@ from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_store_client.channel_feed import Gap
 from socketcluster_store_client.client import StoreClient
+from socketcluster_store_client.messages import Position
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.exchange import Exchange
 from socketcluster_worker.api.data.tree import AppTree
@@ -253,7 +254,7 @@ class Service:
         self._ws_server.session_destroyed(session_id)
 
     def _channel_message(self, channel: str, packed: bytes, offset: int, epoch: int) -> None:
-        self._exchange.deliver(channel, packed, (epoch, offset))
+        self._exchange.deliver(channel, packed, Position(epoch, offset))
 
     def _channel_gap(self, gap: Gap) -> None:
         self._exchange.missed(gap)

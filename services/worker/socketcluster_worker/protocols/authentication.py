@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from socketcluster_wire.socketcluster import ErrorData
-from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import AuthTokenError, EventError

@@ -15,8 +15,8 @@ from socketcluster_runtime.logs import logging
 from socketcluster_store_client.errors import LinkError, OperationError, StoreUnavailableError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker import turns
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.events import Handler, Serial
-from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import EventError, NotSerializableError

@@ -9,8 +9,8 @@ from typing import Any
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.emission import Emission
-from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, SlowConsumer
 from socketcluster_worker.errors import EventError, NotSerializableError, UnsupportedError

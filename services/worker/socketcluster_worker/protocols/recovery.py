@@ -13,8 +13,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from socketcluster_worker.api.sockets.broadcast_log import Entry, Position, read_position, write_position
-from socketcluster_worker.api.sockets.recovery_states import Ticket, Tickets
+from socketcluster_store_client.messages import Position
+from socketcluster_worker.api.position import read_position, write_position
+from socketcluster_worker.api.sockets.broadcast_log import LoggedBroadcast
+from socketcluster_worker.api.sockets.recovery_states import RecoveryState, RecoveryStates
 from socketcluster_worker.api.sockets.socket import Socket
 
 
@@ -23,14 +25,14 @@ class Recovery:
 
     Args:
         socket: the socket.
-        tickets: those of its namespace.
+        states: those of its namespace.
     """
 
-    def __init__(self, socket: Socket, tickets: Tickets) -> None:
+    def __init__(self, socket: Socket, states: RecoveryStates) -> None:
         self._socket = socket
-        self._tickets = tickets
+        self._states = states
         self._start: Position | None = None
-        self._ticket: Ticket | None = None
+        self._state: RecoveryState | None = None
         self._shown: str | None = None  # the ticket that it recovers with
         self._saving = False
         self._was_connected = False
@@ -38,9 +40,9 @@ class Recovery:
     async def resolve(self, pid: object, offset: object) -> None:
         """Make the socket the one that it was, if the client shows a ticket that is good."""
         socket = self._socket
-        history = socket.namespace.history
-        state = await self._tickets.look(pid)
-        if state is None or history is None or not self._belongs(state) or not socket.connected:
+        log = socket.namespace.broadcast_log
+        state = await self._states.look(pid)
+        if state is None or log is None or not self._belongs(state) or not socket.connected:
             return
         start = read_position(state["offset"])
         shown = read_position(offset)
@@ -48,11 +50,11 @@ class Recovery:
             shown = start
         if shown is None:
             return
-        await history.hear(shown)
-        if history.since(shown) is None:
+        await log.hear(shown)
+        if log.since(shown) is None:
             return
         text = str(pid)
-        state = await self._tickets.take(text)
+        state = await self._states.take(text)
         if state is None or not self._belongs(state) or not socket.connected:
             return
         self._start, self._shown = shown, text
@@ -71,22 +73,22 @@ class Recovery:
             return bool(state["session"] == socket.session.id)
         return not state["has_cookie"]
 
-    def missed(self) -> Sequence[Entry] | None:
+    def missed(self) -> Sequence[LoggedBroadcast] | None:
         """Return what a socket that recovers missed until now; ``None``: that is not known any more."""
-        history = self._socket.namespace.history
+        log = self._socket.namespace.broadcast_log
         if not self._socket.recovered:
             return ()
-        return None if history is None or self._start is None else history.since(self._start)
+        return None if log is None or self._start is None else log.since(self._start)
 
     def begin(self) -> str:
         """Begin to keep the socket's state; return the ticket for the client."""
         socket = self._socket
-        if not socket.recovered and socket.namespace.history is not None:
-            self._start = socket.namespace.history.latest
-        self._ticket = self._tickets.new(self._shown)
+        if not socket.recovered and socket.namespace.broadcast_log is not None:
+            self._start = socket.namespace.broadcast_log.latest
+        self._state = self._states.new(self._shown)
         socket.is_recoverable = True
         socket.state_changed = self.save
-        return self._ticket.text
+        return self._state.ticket
 
     def took_place(self) -> None:
         """End the connection that the socket recovered from, wherever it still is."""
@@ -95,11 +97,11 @@ class Recovery:
 
     def save(self) -> None:
         """Keep the state as it is at the end of this turn of the loop."""
-        if self._ticket is not None and not self._saving:
+        if self._state is not None and not self._saving:
             self._saving = True
-            self._socket.namespace.run_for(self._socket, self._save, (self._ticket,), "keeping a client's state")
+            self._socket.namespace.run_for(self._socket, self._save, (self._state,), "keeping a client's state")
 
-    async def _save(self, ticket: Ticket) -> None:
+    async def _save(self, kept: RecoveryState) -> None:
         await asyncio.sleep(0)
         self._saving = False
         socket = self._socket
@@ -114,16 +116,16 @@ class Recovery:
             "connected": socket.connected,
             "recoveries": socket.recoveries,
         }
-        await ticket.keep(state, connected=socket.connected)
+        await kept.keep(state, connected=socket.connected)
 
     def forget(self) -> None:
         """Drop the state of a client that is not to recover."""
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self._socket.namespace.run_for(self._socket, ticket.drop, (), "dropping a client's state")
+        state, self._state = self._state, None
+        if state is not None:
+            self._socket.namespace.run_for(self._socket, state.drop, (), "dropping a client's state")
 
     def leave(self) -> None:
         """Leave the state to the socket that has recovered."""
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            ticket.leave()
+        state, self._state = self._state, None
+        if state is not None:
+            state.leave()

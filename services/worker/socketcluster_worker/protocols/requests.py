@@ -11,7 +11,7 @@ import msgspec
 
 from socketcluster_store_client.errors import LinkError
 from socketcluster_wire import socketcluster as wire
-from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError

@@ -20,8 +20,8 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import MalformedMessageError
 from socketcluster_worker import turns
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.emission import Emission
-from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.socket import Entering, Socket
 from socketcluster_worker.connection import Connection, Handshake, SlowConsumer
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError, SocketClosedError

@@ -18,8 +18,8 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import PacketTooLargeError, WireError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.emission import Emission
-from socketcluster_worker.api.sockets.middleware import Action
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.api.sockets.socket import Socket
@@ -157,8 +157,8 @@ class NamespaceConnection:
         self._dispatch = Dispatch(namespace, self._socket, self, peer.backpressure)
         self.event = self._dispatch.event
         """Takes an event for this namespace: its name, its arguments, and its ack id if it has one."""
-        tickets = namespace.tickets
-        self._recovery = None if tickets is None else Recovery(self._socket, tickets)  # where clients can recover
+        states = namespace.recovery_states
+        self._recovery = None if states is None else Recovery(self._socket, states)  # where clients can recover
         self._ack_prefix = wire.ack_prefix(namespace.name)
         self._last_call = -1
         self._calls: dict[int, asyncio.Future[Any]] = {}
@@ -203,9 +203,10 @@ class NamespaceConnection:
             return
         pid = None if recovery is None else recovery.begin()
         self._peer.send(wire.connect(self.namespace.name, self._socket.id, pid))
-        for entry in missed:
-            if entry.is_for(self._socket):
-                self._send_again(entry.emission())
+        rooms = self._socket.rooms
+        for broadcast in missed:
+            if broadcast.is_for(rooms):
+                self._send_again(broadcast.emission())
         self.namespace.connected(self._socket)
         if recovery is not None:
             recovery.took_place()

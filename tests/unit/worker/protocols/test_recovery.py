@@ -14,11 +14,12 @@ from support.worker import Probe, RunningWorker, StartWorker, until
 from socketcluster_store_client import client as client_module
 from socketcluster_store_client import untold
 from socketcluster_store_client.errors import StoreUnavailableError
+from socketcluster_store_client.messages import Position
 from socketcluster_worker.api.data.values import pack, unpack
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.broadcast import Broadcast
-from socketcluster_worker.api.sockets.broadcast_log import History
-from socketcluster_worker.api.sockets.middleware import Action
-from socketcluster_worker.api.sockets.recovery_states import AT_ONCE, Ticket, Tickets
+from socketcluster_worker.api.sockets.broadcast_log import BroadcastLog
+from socketcluster_worker.api.sockets.recovery_states import AT_ONCE, RecoveryState, RecoveryStates
 from socketcluster_worker.errors import EventError
 
 PATH = "/socket.io/?EIO=4&transport=websocket"
@@ -64,9 +65,9 @@ async def heard_last(workers: Workers, text: str) -> None:
     """Wait until every worker has heard a broadcast."""
 
     def heard(worker: RunningWorker) -> bool:
-        history = worker.worker.ws_server.history
-        assert history is not None
-        return bool(history._entries) and history._entries[-1].packed == pack(("news", (text,)))
+        broadcast_log = worker.worker.ws_server.broadcast_log
+        assert broadcast_log is not None
+        return bool(broadcast_log._entries) and broadcast_log._entries[-1].packed == pack(("news", (text,)))
 
     await until(lambda: all(map(heard, workers)))
 
@@ -140,9 +141,9 @@ async def test_a_client_that_cannot_recover_begins_anew(workers: Workers, probe:
     else:
         await client.lose(probe)
     if case == "offset too old":
-        history = server.history
-        assert history is not None
-        history._entries.clear()
+        broadcast_log = server.broadcast_log
+        assert broadcast_log is not None
+        broadcast_log._entries.clear()
         server.emit("news", "what is kept begins here")
         server.emit("news", "and goes on")
         await heard_last(workers[:1], "and goes on")
@@ -250,8 +251,8 @@ async def test_a_ticket_says_nothing_and_its_state_is_given_once(workers: Worker
     assert len(client.pid) >= 22
     await client.lose(probe)
     await kept(workers[0], client, connected=False)
-    tickets = [worker.worker.ws_server.tickets for worker in workers]
-    taken = await asyncio.gather(*(each.take(client.pid) for each in tickets if each is not None))
+    states = [worker.worker.ws_server.recovery_states for worker in workers]
+    taken = await asyncio.gather(*(each.take(client.pid) for each in states if each is not None))
     assert sorted(state is None for state in taken) == [False, True]
     assert (await Client.connect(workers[1], pid=client.pid)).sid != client.sid
 
@@ -273,37 +274,37 @@ async def test_a_worker_waits_until_it_has_heard_what_its_client_has(workers: Wo
     await heard_last(workers, "heard there")
     await client.lose(probe)
     await kept(workers[0], client, connected=False)
-    history = workers[1].worker.ws_server.history
-    assert history is not None
-    behind = history._entries.pop()
-    history.latest = (behind.position[0], behind.position[1] - 1)
+    broadcast_log = workers[1].worker.ws_server.broadcast_log
+    assert broadcast_log is not None
+    behind = broadcast_log._entries.pop()
+    broadcast_log.latest = Position(behind.position.epoch, behind.position.offset - 1)
     coming = asyncio.create_task(Client.connect(workers[1], pid=client.pid, offset=client.offset))
-    await until(lambda: history._news is not None)
-    history.append(behind.position, behind.choice, *unpack(behind.packed))
+    await until(lambda: broadcast_log._news is not None)
+    broadcast_log.append(behind.position, behind.choice, *unpack(behind.packed))
     assert (await coming).sid == client.sid
 
 
 async def test_what_no_worker_has_heard_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socketcluster_worker.api.sockets.broadcast_log.HEAR_TIMEOUT", 0.001)
-    history = History(60)
-    history.begin((7, 3))
-    await history.hear((7, 3))
-    await history.hear((7, 99))
-    await history.hear((8, 99))
+    broadcast_log = BroadcastLog(60)
+    broadcast_log.begin(Position(7, 3))
+    await broadcast_log.hear(Position(7, 3))
+    await broadcast_log.hear(Position(7, 99))
+    await broadcast_log.hear(Position(8, 99))
 
 
 async def test_a_worker_that_has_not_heard_of_the_recovery_drops_nothing(workers: Workers, probe: Probe) -> None:
     client = await Client.connect(workers[0])
     await probe.sockets.get()
     await kept(workers[0], client)
-    tickets = workers[0].worker.ws_server.tickets
-    assert tickets is not None
-    (ticket,) = tickets._due
+    states = workers[0].worker.ws_server.recovery_states
+    assert states is not None
+    (state,) = states._due
     again = await Client.connect(workers[1], pid=client.pid)
     await probe.ends.get()
     await kept(workers[1], again)
-    ticket.over = False  # as it is until it hears
-    await ticket.drop()
+    state.over = False  # as it is until it hears
+    await state.drop()
     await kept(workers[1], again)
     await again.lose(probe)
     assert (await Client.connect(workers[0], pid=client.pid)).sid == client.sid
@@ -316,8 +317,8 @@ async def test_what_is_kept_is_dropped(start_worker: StartWorker, probe: Probe, 
     socket = await probe.sockets.get()
     await kept(worker, client)
     server = worker.worker.ws_server
-    assert server.tickets is not None
-    assert len(server.tickets) == 1
+    assert server.recovery_states is not None
+    assert len(server.recovery_states) == 1
     if end == "the client leaves":
         await client.websocket.send_text("41")
         await probe.ends.get()
@@ -329,7 +330,7 @@ async def test_what_is_kept_is_dropped(start_worker: StartWorker, probe: Probe, 
     while await state_of(worker, client.pid) is not None:
         pass
     assert await socket.session.get_all() == {}
-    assert len(server.tickets) == 0
+    assert len(server.recovery_states) == 0
     again = await Client.connect(worker, pid=client.pid)
     assert again.sid != client.sid
 
@@ -340,38 +341,38 @@ async def test_what_is_kept_of_a_connected_client_does_not_expire(start_worker: 
     await probe.sockets.get()
     await kept(worker, client)
     server = worker.worker.ws_server
-    assert server.tickets is not None
-    ticket = next(iter(server.tickets._due))
-    renewals = {server.tickets._due[ticket]}
+    assert server.recovery_states is not None
+    state = next(iter(server.recovery_states._due))
+    renewals = {server.recovery_states._due[state]}
     while len(renewals) < 6:  # more than the window
         await state_of(worker, client.pid)
-        renewals.add(server.tickets._due[ticket])
+        renewals.add(server.recovery_states._due[state])
     again = await Client.connect(worker, pid=client.pid)
     assert again.sid == client.sid
     await probe.ends.get()
 
 
 async def test_one_timer_puts_all_expiries_off(worker: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    tickets = Tickets(worker.worker.ws_server.sessions.client, 0.04)
-    put_off: list[Ticket] = []
-    monkeypatch.setattr(Ticket, "put_off", lambda ticket: put_off.append(ticket))  # a method, as append is not
-    armed: list[Tickets] = []
-    arm = Tickets._arm
+    states = RecoveryStates(worker.worker.ws_server.sessions.client, 0.04)
+    put_off: list[RecoveryState] = []
+    monkeypatch.setattr(RecoveryState, "put_off", lambda state: put_off.append(state))  # a method, as append is not
+    armed: list[RecoveryStates] = []
+    arm = RecoveryStates._arm
 
-    def counted(self: Tickets) -> None:
+    def counted(self: RecoveryStates) -> None:
         armed.append(self)
         arm(self)
 
-    monkeypatch.setattr(Tickets, "_arm", counted)
-    kept = [tickets.new() for _ in range(AT_ONCE + 3)]
-    for ticket in kept:
-        tickets.renew(ticket)
+    monkeypatch.setattr(RecoveryStates, "_arm", counted)
+    kept = [states.new() for _ in range(AT_ONCE + 3)]
+    for state in kept:
+        states.renew(state)
     assert len(armed) == 1
     await until(lambda: len(put_off) > 5 * len(kept))
     assert max(map(put_off.count, kept)) - min(map(put_off.count, kept)) <= 1  # one after the other
-    for ticket in kept:
-        tickets.forget(ticket)
-    assert tickets._timer is None
+    for state in kept:
+        states.forget(state)
+    assert states._timer is None
 
 
 async def test_a_state_whose_session_has_ended_is_not_given(workers: Workers, probe: Probe) -> None:
@@ -407,22 +408,22 @@ async def test_the_middleware_judges_the_session_that_the_client_ends_up_with(
     assert seen == [(old.session.id, old.id, {"room", old.id}, True)]
 
 
-def test_the_history_has_a_limit_in_bytes() -> None:
-    history = History(3600)
+def test_the_broadcast_log_has_a_limit_in_bytes() -> None:
+    broadcast_log = BroadcastLog(3600)
     choice = Broadcast(None)  # type: ignore[arg-type]
     for offset in range(1, 1001):
-        history.append((1, offset), choice, "news", ("x" * 100_000,))
-        assert history.size <= 16 * 1024 * 1024
-    assert history.since((1, 999)) is not None
-    assert history.since((1, 1)) is None
+        broadcast_log.append(Position(1, offset), choice, "news", ("x" * 100_000,))
+        assert broadcast_log.size <= 16 * 1024 * 1024
+    assert broadcast_log.since(Position(1, 999)) is not None
+    assert broadcast_log.since(Position(1, 1)) is None
     for offset in range(1001, 1101):
-        history.append((1, offset), choice, "news", ("x",))
-    assert history.size == sum(entry.size for entry in history._entries)
-    history.append((1, 1101), choice, "news", ("x" * 20_000_000,))
-    assert history.since((1, 1100)) is not None  # one is always kept
+        broadcast_log.append(Position(1, offset), choice, "news", ("x",))
+    assert broadcast_log.size == sum(entry.size for entry in broadcast_log._entries)
+    broadcast_log.append(Position(1, 1101), choice, "news", ("x" * 20_000_000,))
+    assert broadcast_log.since(Position(1, 1100)) is not None  # one is always kept
     many = Broadcast(None, frozenset(f"room {number}" for number in range(100_000)))  # type: ignore[arg-type]
-    history.append((1, 1102), many, "news", ("x",))
-    assert history.size > 10_000_000
+    broadcast_log.append(Position(1, 1102), many, "news", ("x",))
+    assert broadcast_log.size > 10_000_000
 
 
 async def test_a_state_follows_its_session_to_another_id(workers: Workers, probe: Probe) -> None:
@@ -462,6 +463,6 @@ async def test_recovery_begins_when_the_namespace_is_heard_though_that_failed_at
         listening = namespace.listen()
         assert listening is not None
         assert isinstance(listening.exception(), StoreUnavailableError)
-    history = namespace.history
-    assert history is not None
-    await until(lambda: history.latest is not None)
+    broadcast_log = namespace.broadcast_log
+    assert broadcast_log is not None
+    await until(lambda: broadcast_log.latest is not None)

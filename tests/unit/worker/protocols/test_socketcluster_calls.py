@@ -192,10 +192,10 @@ async def test_a_client_that_subscribes_and_leaves_at_once_is_forgotten(worker: 
     await probe.ends.get()
     witness = await worker.socket()
     assert await witness.call("#subscribe", {"channel": "other"}) == {"rid": 7}  # behind it in the store's order
-    assert list(worker.worker.ws_server.exchange._members._sockets) == ["other"]
+    assert list(worker.worker.ws_server.exchange._subscribers._sockets) == ["other"]
     await witness.end()
     await probe.ends.get()
-    assert not worker.worker.ws_server.exchange._members._sockets
+    assert not worker.worker.ws_server.exchange._subscribers._sockets
 
 
 async def test_the_worker_s_own_subscriptions(worker: RunningWorker) -> None:
@@ -249,7 +249,7 @@ async def test_nothing_is_kept_of_clients_that_are_gone(worker: RunningWorker, p
     service = worker.service
     assert not service._router.open_websockets
     assert not worker.worker.ws_server.sockets
-    assert not worker.worker.ws_server.exchange._members._sockets
+    assert not worker.worker.ws_server.exchange._subscribers._sockets
     while not probe.sockets.empty():
         probe.sockets.get_nowait()
     await until(lambda: len(service._tasks) == 0)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
-from socketcluster_store_client.channel_feed import Gap
+from socketcluster_store_client.channel_feed import ChannelFeed, Gap
 from socketcluster_store_client.messages import Position, read_published
 from socketcluster_worker.api.data.values import unpack_message
-from socketcluster_worker.api.sockets.broadcast_log import read_position, write_position
+from socketcluster_worker.api.position import read_position, write_position
 from socketcluster_worker.api.sockets.events import Handler
 from socketcluster_worker.errors import EventError
-
-if TYPE_CHECKING:
-    from socketcluster_worker.api.channels.exchange import Exchange
-    from socketcluster_worker.tasks import Tasks
+from socketcluster_worker.tasks import Tasks
 
 
 class Offset(int):
@@ -38,7 +35,7 @@ class Offset(int):
     @property
     def text(self) -> str:
         """Both numbers as clients are sent them."""
-        return write_position((self.epoch, int(self)))
+        return write_position(Position(self.epoch, int(self)))
 
 
 def position_of(since: Offset | int | str) -> Position:
@@ -51,7 +48,7 @@ def position_of(since: Offset | int | str) -> Position:
         position = read_position(since)
         if position is None:
             raise EventError("an offset is what came with a message", name="InvalidOffset")
-        return Position(*position)
+        return position
     if since < 0:
         raise EventError("an offset is not negative", name="InvalidOffset")
     return Position(getattr(since, "epoch", 0), int(since))
@@ -112,6 +109,24 @@ class ChannelHistory:
     are kept."""
 
 
+class Channels(Protocol):
+    """What a subscription needs of the exchange."""
+
+    def publish(self, channel: str, data: Any, id: str | None = None) -> Publication:  # noqa: A002  # the user's word
+        """Publish to a channel."""
+
+    def make_feed(
+        self, channel: str, deliver: Callable[[str, bytes, int, int], None], missed: Callable[[Gap], None]
+    ) -> ChannelFeed:
+        """Return what puts a channel's messages in order."""
+
+    def run(self, handler: Handler, args: tuple[Any, ...], channel: str) -> None:
+        """Call the handler of a subscription."""
+
+    async def remove(self, subscription: Channel) -> None:
+        """End a subscription."""
+
+
 class Channel:
     """One subscription of this worker's own to a channel; made by ``exchange.subscribe``.
 
@@ -120,7 +135,7 @@ class Channel:
         gap: what was published after ``since`` and is gone; ``None`` if nothing is missing.
     """
 
-    def __init__(self, name: str, exchange: Exchange, handler: Handler, *, resumes: bool) -> None:
+    def __init__(self, name: str, exchange: Channels, handler: Handler, *, resumes: bool) -> None:
         self.name = name
         self.gap: Gap | None = None
         self._exchange = exchange
@@ -143,19 +158,19 @@ class Channel:
         if self._feed is not None:
             await self._feed.start(since)
 
-    def take(self, packed: bytes, data: Any, offset: int, epoch: int) -> None:
+    def take(self, packed: bytes, data: Any, position: Position) -> None:
         """Take a message, packed and unpacked, ``None`` if it has no data; for the exchange."""
         if self._feed is not None:
-            self._feed.take(packed, offset, epoch)
+            self._feed.take(packed, position.offset, position.epoch)
         else:
-            self._run(data, offset, epoch)
+            self._run(data, position)
 
     def _fed(self, _channel: str, packed: bytes, offset: int, epoch: int) -> None:
-        self._run(unpack_message(packed), offset, epoch)
+        self._run(unpack_message(packed), Position(epoch, offset))
 
-    def _run(self, data: Any, offset: int, epoch: int) -> None:
+    def _run(self, data: Any, position: Position) -> None:
         # who has room for the offset gets it, but not in place of an argument with a default of its own
-        args = (data, Offset(offset, epoch)) if self._wants_offset else (data,)
+        args = (data, Offset(position.offset, position.epoch)) if self._wants_offset else (data,)
         self._exchange.run(self._handler, args, self.name)
 
     def _missed(self, gap: Gap) -> None:

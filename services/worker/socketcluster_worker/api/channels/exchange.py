@@ -15,11 +15,9 @@ from socketcluster_store_client.channel_feed import ChannelFeed, Gap
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.messages import Position, read_channel_position
 from socketcluster_worker.api.channels.channel import Channel, ChannelHistory, Message, Offset, Publication, position_of
-from socketcluster_worker.api.channels.publish_out import Outbox
-from socketcluster_worker.api.channels.subscribers import Answer, Follower, Members
+from socketcluster_worker.api.channels.subscribers import Answer, Filter, Follower, Subscriber, Subscribers
 from socketcluster_worker.api.data.values import pack, pack_message, unpack_message
 from socketcluster_worker.api.sockets.events import Emitter, Handler, make_handler
-from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import SlowConsumer
 from socketcluster_worker.errors import EventError
 from socketcluster_worker.tasks import Tasks
@@ -61,7 +59,7 @@ class Exchange(Emitter):
         self._max_name_length = max_channel_name_length
         self._client_publish = client_publish  # patterns; None: any channel
         self._slow_consumer = slow_consumer
-        self._members = Members(self.policy_of, tasks.unreachable)
+        self._subscribers = Subscribers(self.policy_of, tasks.unreachable)
         self._channels: dict[str, list[Channel]] = {}
         self._inside: dict[str, _Inside] = {}
         self._policies: list[tuple[str, SlowConsumer]] = []
@@ -180,16 +178,11 @@ class Exchange(Emitter):
                 return policy
         return None
 
-    @property
-    def outbox(self) -> Outbox | None:
-        """Of the namespace to which clients with channels belong."""
-        return self._members.outbox
+    def filter_by(self, filter_: Filter) -> None:
+        """Have each client's messages go by a filter; for the namespace to which clients with channels belong."""
+        self._subscribers.filter = filter_
 
-    @outbox.setter
-    def outbox(self, outbox: Outbox) -> None:
-        self._members.outbox = outbox
-
-    def add(self, socket: Socket, channel: str) -> asyncio.Future[bytes]:
+    def add(self, socket: Subscriber, channel: str) -> asyncio.Future[bytes]:
         """Subscribe a client at once; awaiting the result means that the store sends what is published.
 
         Raises:
@@ -201,7 +194,7 @@ class Exchange(Emitter):
             done.set_result(b"")
             return done
         self._check_limit(socket)
-        self._members.add(socket, channel)  # before the store does, so that nothing is missed
+        self._subscribers.add(socket, channel)  # before the store does, so that nothing is missed
 
         def finish(sent: asyncio.Future[bytes]) -> None:
             if sent.cancelled() or sent.exception() is not None:
@@ -211,7 +204,7 @@ class Exchange(Emitter):
         sent.add_done_callback(finish)
         return sent
 
-    def follow(self, socket: Socket, channel: str, since: str | None, answer: Answer) -> Coroutine[Any, Any, None]:
+    def follow(self, socket: Subscriber, channel: str, since: str | None, answer: Answer) -> Coroutine[Any, Any, None]:
         """Subscribe a client at once that is to get each message's offset; the result is to be run.
 
         Args:
@@ -230,17 +223,17 @@ class Exchange(Emitter):
         if not socket.connected:
             raise EventError("the client is gone", name="BrokerError")
         if channel in socket.channels:
-            self._members.discard(socket, channel)
+            self._subscribers.discard(socket, channel)
         self._check_limit(socket)
-        skips = self._members.filters or (self.policy_of(channel) or self._slow_consumer) != "disconnect"
-        follower = self._members.follow(socket, channel, answer, skips=skips)
+        skips = self._subscribers.filters or (self.policy_of(channel) or self._slow_consumer) != "disconnect"
+        follower = self._subscribers.follow(socket, channel, answer, skips=skips)
         follower.feed = self.make_feed(channel, follower.deliver, follower.missed)
         return self._start(follower, self._client.subscribe(channel), position)
 
     async def _start(self, follower: Follower, subscribed: asyncio.Future[bytes], since: Position | None) -> None:
         try:
             now = read_channel_position(await subscribed)
-            if not self._members.follows(follower) or follower.feed is None:
+            if not self._subscribers.follows(follower) or follower.feed is None:
                 raise EventError("the subscription has ended meanwhile", name="BrokerError")
             if since is not None:
                 await follower.start(since)
@@ -251,23 +244,23 @@ class Exchange(Emitter):
                 feed, follower.feed = follower.feed, None
                 feed.opened(now)
         except BaseException:
-            if self._members.follows(follower):
+            if self._subscribers.follows(follower):
                 self.discard(follower.socket, follower.channel)
             raise
 
-    def _check_limit(self, socket: Socket) -> None:
+    def _check_limit(self, socket: Subscriber) -> None:
         if len(socket.channels) >= self._limit:
             raise EventError(f"a client may have {self._limit} channels", name="LimitError")
 
-    def discard(self, socket: Socket, channel: str) -> bool:
+    def discard(self, socket: Subscriber, channel: str) -> bool:
         """Unsubscribe a client; return whether it was subscribed."""
         if channel not in socket.channels:
             return False
-        self._members.discard(socket, channel)
+        self._subscribers.discard(socket, channel)
         self._leave(channel)
         return True
 
-    def discard_all(self, socket: Socket) -> None:
+    def discard_all(self, socket: Subscriber) -> None:
         """Unsubscribe a client that is gone."""
         for channel in tuple(socket.channels):
             self.discard(socket, channel)
@@ -295,20 +288,19 @@ class Exchange(Emitter):
         self._tasks.watch(subscribed, "subscribing to the other workers' broadcasts", is_told_again=True)
         return subscribed
 
-    def deliver(self, channel: str, packed: bytes, position: tuple[int, int]) -> None:
+    def deliver(self, channel: str, packed: bytes, position: Position) -> None:
         """Send what the store says was published to all who are subscribed here."""
         inside = self._inside.get(channel)
-        epoch, offset = position
         if inside is not None:
-            inside.receive(packed, Position(epoch, offset))
+            inside.receive(packed, position)
             return
         data = unpack_message(packed, msgspec.UNSET)
-        self._members.deliver(channel, packed, data, offset, epoch)
+        self._subscribers.deliver(channel, packed, data, position)
         if data is msgspec.UNSET:
             data = None
         for subscription in tuple(self._channels.get(channel, ())):
             try:
-                subscription.take(packed, data, offset, epoch)
+                subscription.take(packed, data, position)
             except Exception as error:  # the other subscriptions get it
                 self._tasks.report(error, f"a subscription to channel {channel!r}")
 
@@ -344,6 +336,6 @@ class Exchange(Emitter):
                 self._leave(subscription.name)
 
     def _leave(self, channel: str) -> None:
-        if channel not in self._members and channel not in self._channels:
+        if channel not in self._subscribers and channel not in self._channels:
             left = self._client.unsubscribe(channel)
             self._tasks.watch(left, f"unsubscribing from {channel!r}", is_told_again=True)

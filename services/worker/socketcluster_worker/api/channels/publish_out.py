@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
+from socketcluster_worker.api.channels.subscribers import Subscriber
 from socketcluster_worker.api.data.values import NO_DATA, unpack_message
-from socketcluster_worker.api.sockets.middleware import Action, Middleware
+from socketcluster_worker.api.sockets.action import Action
+from socketcluster_worker.api.sockets.middleware import Middleware
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import SlowConsumer
 from socketcluster_worker.errors import EventError
@@ -31,7 +34,7 @@ class _Delivery:
     dropped: bool = False
 
 
-class Outbox:
+class PublishOut:
     """Asks the middleware once for each message and subscriber; it may change what that subscriber gets.
 
     Args:
@@ -44,14 +47,14 @@ class Outbox:
         self._policy_of = policy_of
         self._middleware = middleware
         self._tasks = tasks
-        self._waiting: dict[Socket, deque[_Delivery]] = {}
+        self._waiting: dict[Subscriber, deque[_Delivery]] = {}
 
     @property
     def active(self) -> bool:
         """Is there such a middleware?"""
         return self._middleware.active("publish_out")
 
-    def deliver(self, socket: Socket, channel: str, packed: bytes, offset: str | None = None) -> None:
+    def deliver(self, socket: Subscriber, channel: str, packed: bytes, offset: str | None = None) -> None:
         """Send a message, with its offset if there is one, to a subscriber, after those that wait."""
         delivery = _Delivery(channel, packed, offset)
         waiting = self._waiting.get(socket)
@@ -63,7 +66,7 @@ class Outbox:
         else:
             socket.disconnect(CloseCode.TOO_SLOW, "too many messages are waiting for a middleware")
 
-    def discard(self, socket: Socket, channel: str) -> None:
+    def discard(self, socket: Subscriber, channel: str) -> None:
         """Drop what waits of a subscription that has ended: should there be another one, it has an order of its own."""
         if not socket.connected:
             return
@@ -71,7 +74,7 @@ class Outbox:
             if delivery.channel == channel:
                 delivery.dropped = True
 
-    async def _work(self, socket: Socket, waiting: deque[_Delivery]) -> None:
+    async def _work(self, socket: Subscriber, waiting: deque[_Delivery]) -> None:
         try:
             while waiting and socket.connected:
                 if not waiting[0].dropped:
@@ -80,9 +83,10 @@ class Outbox:
         finally:
             del self._waiting[socket]
 
-    async def _send(self, socket: Socket, delivery: _Delivery) -> None:
+    async def _send(self, socket: Subscriber, delivery: _Delivery) -> None:
         channel, packed, offset = delivery.channel, delivery.packed, delivery.offset
-        action = Action("publish_out", socket, channel=channel, data=unpack_message(packed))  # a copy, to be changed
+        copy = unpack_message(packed)  # to be changed
+        action = Action("publish_out", cast(Socket, socket), channel=channel, data=copy)  # nobody else subscribes
         try:
             await self._middleware.run(action)
             data = msgspec.UNSET if action.data is None and packed == NO_DATA else action.data

@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from socketcluster_store_client.channel_feed import ChannelFeed, Gap
 from socketcluster_store_client.messages import Position
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
-from socketcluster_worker.api.channels.publish_out import Outbox
 from socketcluster_worker.api.data.values import unpack_message
-from socketcluster_worker.api.sockets.broadcast_log import write_position
-from socketcluster_worker.api.sockets.socket import Socket
+from socketcluster_worker.api.position import write_position
 from socketcluster_worker.connection import SlowConsumer
 
 Answer = Callable[[dict[str, Any]], None]
 """Takes what a client is told of its subscription, before any message of it."""
+
+
+class Subscriber(Protocol):
+    """What is asked of a client's socket."""
+
+    connected: bool
+    channels: set[str]
+    """Those that it is subscribed to."""
+
+    @property
+    def protocol(self) -> str:
+        """The message protocol that the client speaks."""
+
+    def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
+        """Send a message of a channel."""
+
+    def disconnect(self, code: int = ..., reason: str = ...) -> None:
+        """End the connection."""
+
+
+class Filter(Protocol):
+    """Who decides of each message and subscriber whether it is sent, and how: the middleware, by ``PublishOut``."""
+
+    @property
+    def active(self) -> bool:
+        """Is it to be asked?"""
+
+    def deliver(self, socket: Subscriber, channel: str, packed: bytes, offset: str | None = None) -> None:
+        """Send a message, if it is to be sent."""
+
+    def discard(self, socket: Subscriber, channel: str) -> None:
+        """Drop what waits of a subscription that has ended."""
 
 
 class Follower:
@@ -32,7 +62,13 @@ class Follower:
     """
 
     def __init__(
-        self, socket: Socket, channel: str, answer: Answer, send: Callable[[Follower, bytes, str], None], *, skips: bool
+        self,
+        socket: Subscriber,
+        channel: str,
+        answer: Answer,
+        send: Callable[[Follower, bytes, str], None],
+        *,
+        skips: bool,
     ) -> None:
         self.socket = socket
         self.channel = channel
@@ -63,7 +99,7 @@ class Follower:
     def deliver(self, _channel: str, packed: bytes, offset: int, epoch: int) -> None:
         """Send one message; for the feed."""
         self._tell()
-        self._send(self, packed, write_position((epoch, offset)))
+        self._send(self, packed, write_position(Position(epoch, offset)))
 
     def missed(self, gap: Gap) -> None:
         """Note what is gone; for the feed."""
@@ -96,7 +132,7 @@ class Follower:
         answer(told)
 
 
-class Members:
+class Subscribers:
     """The clients of every channel.
 
     Args:
@@ -111,14 +147,14 @@ class Members:
     ) -> None:
         self._policy_of = policy_of
         self._unreachable = unreachable
-        self._sockets: dict[str, dict[Socket, None]] = {}
-        self._followers: dict[str, dict[Socket, Follower]] = {}
-        self.outbox: Outbox | None = None
+        self._sockets: dict[str, dict[Subscriber, None]] = {}
+        self._followers: dict[str, dict[Subscriber, Follower]] = {}
+        self.filter: Filter | None = None
 
     def __contains__(self, channel: object) -> bool:
         return channel in self._sockets or channel in self._followers
 
-    def add(self, socket: Socket, channel: str) -> None:
+    def add(self, socket: Subscriber, channel: str) -> None:
         """Add a client that gets the bare messages."""
         socket.channels.add(channel)
         self._sockets.setdefault(channel, {})[socket] = None
@@ -126,9 +162,9 @@ class Members:
     @property
     def filters(self) -> bool:
         """May middleware keep a message from one client, and let others have it?"""
-        return self.outbox is not None and self.outbox.active
+        return self.filter is not None and self.filter.active
 
-    def follow(self, socket: Socket, channel: str, answer: Answer, *, skips: bool) -> Follower:
+    def follow(self, socket: Subscriber, channel: str, answer: Answer, *, skips: bool) -> Follower:
         """Add a client that gets offsets too; ``skips``: may messages be left out on purpose?"""
         socket.channels.add(channel)
         follower = Follower(socket, channel, answer, self._send, skips=skips)
@@ -140,29 +176,29 @@ class Members:
         followers = self._followers.get(follower.channel, {})
         return followers.get(follower.socket) is follower and follower.socket.connected
 
-    def discard(self, socket: Socket, channel: str) -> None:
+    def discard(self, socket: Subscriber, channel: str) -> None:
         """Remove a client."""
         socket.channels.discard(channel)
-        if self.outbox is not None:
-            self.outbox.discard(socket, channel)
+        if self.filter is not None:
+            self.filter.discard(socket, channel)
         follower = self._followers.get(channel, {}).pop(socket, None)
         if follower is not None:
             follower.close()
         self._sockets.get(channel, {}).pop(socket, None)
-        for members in (self._sockets, self._followers):
-            if channel in members and not members[channel]:
-                del members[channel]
+        for subscribed in (self._sockets, self._followers):
+            if channel in subscribed and not subscribed[channel]:
+                del subscribed[channel]
 
-    def deliver(self, channel: str, packed: bytes, data: Any, offset: int, epoch: int) -> None:
+    def deliver(self, channel: str, packed: bytes, data: Any, position: Position) -> None:
         """Send a message, packed and unpacked, to all of a channel's clients; it is encoded once for each kind.
 
         ``data`` is ``msgspec.UNSET`` if the message has none.
         """
         sockets = self._sockets.get(channel)
         if sockets:
-            if self.outbox is not None and self.outbox.active:
+            if self.filter is not None and self.filter.active:
                 for socket in tuple(sockets):
-                    self.outbox.deliver(socket, channel, packed)
+                    self.filter.deliver(socket, channel, packed)
             else:
                 policy = self._policy_of(channel)
                 message = ChannelMessage(channel, data)
@@ -173,20 +209,20 @@ class Members:
                         self._unreachable(socket.protocol, channel, error)
         followers = self._followers.get(channel)
         if followers:
-            self._deliver_to_followers(tuple(followers.values()), channel, packed, data, offset, epoch)
+            self._deliver_to_followers(tuple(followers.values()), channel, packed, data, position)
 
     def _deliver_to_followers(
-        self, followers: tuple[Follower, ...], channel: str, packed: bytes, data: Any, offset: int, epoch: int
+        self, followers: tuple[Follower, ...], channel: str, packed: bytes, data: Any, position: Position
     ) -> None:
         policy = self._policy_of(channel)
-        text = write_position((epoch, offset))
+        text = write_position(position)
         message = ChannelMessage(channel, data, text)
         for follower in followers:
             try:
                 if follower.feed is not None:
-                    follower.feed.take(packed, offset, epoch)
-                elif self.outbox is not None and self.outbox.active:
-                    self.outbox.deliver(follower.socket, channel, packed, text)
+                    follower.feed.take(packed, position.offset, position.epoch)
+                elif self.filter is not None and self.filter.active:
+                    self.filter.deliver(follower.socket, channel, packed, text)
                 else:
                     follower.socket.deliver(message, policy)
             except Exception as error:  # the others get it
@@ -194,8 +230,8 @@ class Members:
 
     def _send(self, follower: Follower, packed: bytes, offset: str) -> None:
         channel = follower.channel
-        if self.outbox is not None and self.outbox.active:
-            self.outbox.deliver(follower.socket, channel, packed, offset)
+        if self.filter is not None and self.filter.active:
+            self.filter.deliver(follower.socket, channel, packed, offset)
         else:
             message = ChannelMessage(channel, unpack_message(packed, msgspec.UNSET), offset)
             follower.socket.deliver(message, self._policy_of(channel))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from socketcluster_worker.api.sockets.namespace import Namespace
+
+class Broadcaster(Protocol):
+    """What a broadcast needs of its namespace."""
+
+    def broadcast(self, choice: Broadcast, event: str, args: tuple[Any, ...]) -> None:
+        """Send an event to those of ``choice``; see ``Broadcast.emit``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class Broadcast:
     A socket's own id is a room of which it alone is the member.
     """
 
-    namespace: Namespace
+    namespace: Broadcaster
     rooms: frozenset[str] | None = None
     """``None``: everybody."""
     excepted: frozenset[str] = frozenset()

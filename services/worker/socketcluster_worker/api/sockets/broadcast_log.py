@@ -8,17 +8,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
+from socketcluster_store_client.messages import Position
 from socketcluster_worker.api.data.values import pack, unpack
+from socketcluster_worker.api.position import write_position
+from socketcluster_worker.api.sockets.broadcast import Broadcast
 from socketcluster_worker.api.sockets.emission import Emission
-
-if TYPE_CHECKING:
-    from socketcluster_worker.api.sockets.broadcast import Broadcast
-    from socketcluster_worker.api.sockets.socket import Socket
-
-Position: TypeAlias = tuple[int, int]
-"""The store's epoch and offset: the order of the broadcasts of a namespace, the same on every worker."""
 
 MAX_ENTRIES = 10_000
 """Broadcasts of a namespace that are kept, whatever their age."""
@@ -32,32 +28,19 @@ HEAR_TIMEOUT = 1.0
 """Seconds for which a position that another worker has heard already is waited for."""
 
 
-def write_position(position: Position) -> str:
-    """Return the offset that clients are given."""
-    return f"{position[0]}-{position[1]}"
-
-
-def read_position(text: object) -> Position | None:
-    """Return what ``write_position`` wrote, ``None`` if it is anything else."""
-    if not isinstance(text, str) or len(text) > 40:
-        return None
-    epoch, _, offset = text.partition("-")
-    return (int(epoch), int(offset)) if epoch.isdecimal() and offset.isdecimal() else None
-
-
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LoggedBroadcast:
     """One broadcast."""
 
     position: Position
+    """In the order of the namespace's broadcasts, which is the same on every worker."""
     choice: Broadcast
     packed: bytes
     """The event and its arguments."""
     at: float
 
-    def is_for(self, socket: Socket) -> bool:
-        """Would the socket have got it?"""
-        rooms = socket.rooms
+    def is_for(self, rooms: frozenset[str]) -> bool:
+        """Would a socket have got it that is in these rooms?"""
         chosen = self.choice.rooms
         return (chosen is None or not rooms.isdisjoint(chosen)) and rooms.isdisjoint(self.choice.excepted)
 
@@ -73,7 +56,7 @@ class Entry:
         return ENTRY_BYTES + len(self.packed) + sum(ROOM_BYTES + len(room) for room in named)
 
 
-class History:
+class BroadcastLog:
     """The broadcasts of one namespace, as this worker heard them.
 
     Args:
@@ -82,7 +65,7 @@ class History:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[LoggedBroadcast] = deque()
         self.size = 0
         """Bytes that are kept."""
         self.latest: Position | None = None
@@ -96,11 +79,11 @@ class History:
 
     def append(self, position: Position, choice: Broadcast, event: str, args: Sequence[Any]) -> None:
         """Keep a broadcast; of a volatile one only that it was there."""
-        if self.latest is not None and position != (self.latest[0], self.latest[1] + 1):
+        if self.latest is not None and position != (self.latest.epoch, self.latest.offset + 1):
             self._clear()  # something was missed here, so nothing before it is of use
         self._reached(position)
         now = time.monotonic()
-        entry = Entry(position, choice, b"" if choice.is_volatile else pack((event, args)), now)
+        entry = LoggedBroadcast(position, choice, b"" if choice.is_volatile else pack((event, args)), now)
         self._entries.append(entry)
         self.size += entry.size
         while (
@@ -117,17 +100,17 @@ class History:
         """Wait a moment for a position that is to come: the worker that a client comes from may be ahead."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HEAR_TIMEOUT):
-                while self.latest is not None and self.latest[0] == position[0] and self.latest < position:
+                while self.latest is not None and self.latest.epoch == position.epoch and self.latest < position:
                     self._news = self._news or asyncio.Event()
                     await self._news.wait()
 
-    def since(self, position: Position) -> list[Entry] | None:
+    def since(self, position: Position) -> list[LoggedBroadcast] | None:
         """Return what came after a position, or ``None`` if that is not known any more."""
         if position == self.latest:
             return []
-        if not self._entries or position[0] != self._entries[0].position[0]:
+        if not self._entries or position.epoch != self._entries[0].position.epoch:
             return None
-        if position[1] < self._entries[0].position[1] - 1 or position > self._entries[-1].position:
+        if position.offset < self._entries[0].position.offset - 1 or position > self._entries[-1].position:
             return None
         return [entry for entry in self._entries if entry.position > position and not entry.choice.is_volatile]
 

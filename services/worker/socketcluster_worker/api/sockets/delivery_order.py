@@ -10,26 +10,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
-from socketcluster_store_client.messages import read_published
-from socketcluster_worker.api.sockets.broadcast_log import Position
-
-if TYPE_CHECKING:
-    from socketcluster_worker.api.sockets.socket import Socket
+from socketcluster_store_client.messages import Position, read_published
 
 
-class _OnItsWay:
+class Recipient(Protocol):
+    """What is asked of a socket."""
+
+    turn: int
+    """Number of the last broadcast to it that is on its way; 0: none is."""
+
+    def take_turn(self, heard: int) -> None:
+        """Send what has waited for broadcasts up to a number."""
+
+
+R = TypeVar("R", bound=Recipient)
+
+
+class _OnItsWay(Generic[R]):
     """A broadcast that was published and not heard yet."""
 
     __slots__ = ("position", "sockets")
 
-    def __init__(self, sockets: Sequence[Socket]) -> None:
+    def __init__(self, sockets: Sequence[R]) -> None:
         self.sockets = sockets
         self.position: Position | None = None  # once the store has answered
 
 
-class Turns:
+class DeliveryOrder(Generic[R]):
     """The broadcasts of one namespace that this worker made, by number.
 
     Attributes:
@@ -40,10 +49,10 @@ class Turns:
     def __init__(self) -> None:
         self.sent = 0
         self.heard = 0
-        self._latest: Position = (0, 0)
-        self._on_their_way: dict[int, _OnItsWay] = {}
+        self._latest = Position(0, 0)
+        self._on_their_way: dict[int, _OnItsWay[R]] = {}
 
-    def begin(self, sockets: Sequence[Socket], sent: asyncio.Future[bytes]) -> None:
+    def begin(self, sockets: Sequence[R], sent: asyncio.Future[bytes]) -> None:
         """Note a broadcast, and who is to get it here; what is sent to them alone waits until it is heard."""
         self.sent += 1
         number = self.sent
@@ -52,7 +61,7 @@ class Turns:
             socket.turn = number
         sent.add_done_callback(lambda answered: self._answered(number, answered))
 
-    def recipients(self, number: int) -> Sequence[Socket] | None:
+    def recipients(self, number: int) -> Sequence[R] | None:
         """Return who is to get a broadcast that was heard; ``None``: that is not known any more."""
         found = self._on_their_way.get(number)
         return None if found is None else found.sockets
@@ -80,6 +89,6 @@ class Turns:
             self.end(number)
             return
         published = read_published(answered.result())
-        found.position = published.epoch, published.offset
+        found.position = Position(published.epoch, published.offset)
         if found.position <= self._latest:  # and yet it was not heard
             self.end(number)

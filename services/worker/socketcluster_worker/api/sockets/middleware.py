@@ -5,36 +5,25 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from socketcluster_worker.api.sockets.events import Handler, make_handler
 from socketcluster_worker.errors import EventError
 
-if TYPE_CHECKING:
-    from socketcluster_worker.api.sockets.socket import Socket
-
 M = TypeVar("M", bound=Callable[..., Any])
 
 STAGES = ("handshake", "event", "subscribe", "publish_in", "publish_out", "authenticate")
+"""What an ``Action`` may be."""
 
 
-@dataclass(slots=True)
-class Action:
-    """What a client is about to do, or is about to be sent; a middleware may change it."""
+class Asked(Protocol):
+    """What middleware is asked about: an ``Action``."""
 
     stage: str
-    """One of ``STAGES``."""
-    socket: Socket
-    """Whose action it is; at the stage ``publish_out``, who is to get the message."""
-    event: str = ""
-    """The event's name, at the stage ``event``."""
-    args: tuple[Any, ...] = ()
-    """The event's arguments."""
-    channel: str = ""
-    """The channel, at the stages ``subscribe``, ``publish_in`` and ``publish_out``."""
-    data: Any = None
-    """What is published; at ``subscribe`` the subscription's data; at ``authenticate`` the token's claims."""
+
+    @property
+    def connected(self) -> bool:
+        """Is the client still there?"""
 
 
 class Middleware:
@@ -80,7 +69,7 @@ class Middleware:
         """Is that stage's middleware to be asked?"""
         return stage in self.by_stage
 
-    async def run(self, action: Action) -> None:
+    async def run(self, action: Asked) -> None:
         """Ask every middleware of the action's stage.
 
         Raises:
@@ -94,7 +83,7 @@ class Middleware:
                     result = await result
                 except asyncio.CancelledError as error:
                     task = asyncio.current_task()
-                    if task is None or task.cancelling() or not action.socket.connected:
+                    if task is None or task.cancelling() or not action.connected:
                         raise
                     raise RuntimeError("what the middleware waited for was cancelled") from error  # not who asks it
             if result is False:

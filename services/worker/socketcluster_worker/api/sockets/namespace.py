@@ -8,19 +8,21 @@ from asyncio import Task
 from collections.abc import Callable, Iterable, ValuesView
 from typing import TYPE_CHECKING, Any, overload
 
+from socketcluster_store_client.messages import Position
 from socketcluster_wire.close_codes import CloseCode
+from socketcluster_worker.api.channels.exchange import Exchange
 from socketcluster_worker.api.data.values import pack, unpack
+from socketcluster_worker.api.position import write_position
 from socketcluster_worker.api.sockets.broadcast import Broadcast
-from socketcluster_worker.api.sockets.broadcast_log import History, Position, write_position
-from socketcluster_worker.api.sockets.delivery_order import Turns
+from socketcluster_worker.api.sockets.broadcast_log import BroadcastLog
+from socketcluster_worker.api.sockets.delivery_order import DeliveryOrder
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.events import Emitter, check_emitted
 from socketcluster_worker.api.sockets.middleware import M, Middleware
-from socketcluster_worker.api.sockets.recovery_states import Tickets
+from socketcluster_worker.api.sockets.recovery_states import RecoveryStates
 from socketcluster_worker.tasks import Tasks
 
 if TYPE_CHECKING:
-    from socketcluster_worker.api.channels.exchange import Exchange
     from socketcluster_worker.api.sockets.session import Sessions
     from socketcluster_worker.api.sockets.socket import Socket
 
@@ -65,11 +67,11 @@ class Namespace(Emitter):
         self._rooms: dict[str, dict[Socket, None]] = {}  # a recovered socket has the id of the one before it
         self._listening = False
         self._recovery_window = recovery_window
-        self.history = History(recovery_window) if recovery_window else None
+        self.broadcast_log = BroadcastLog(recovery_window) if recovery_window else None
         """Of the broadcasts; ``None`` where clients cannot recover."""
-        self.tickets = Tickets(sessions.client, recovery_window) if recovery_window else None
+        self.recovery_states = RecoveryStates(sessions.client, recovery_window) if recovery_window else None
         """What clients recover with; ``None`` where they cannot."""
-        self.turns = Turns()
+        self.delivery_order: DeliveryOrder[Socket] = DeliveryOrder()
         self._late: dict[Socket, int] = {}  # those that recovered, and the last broadcast that was on its way then
         self._origin = worker_id + secrets.token_urlsafe(9)  # another one after a restart
 
@@ -112,16 +114,16 @@ class Namespace(Emitter):
         """
         check_emitted(event)
         rooms = list(choice.rooms or ())  # on its way, none stands for everybody
-        number = self.turns.sent + 1
+        number = self.delivery_order.sent + 1
         packed = pack((self._origin, rooms, list(choice.excepted), choice.is_volatile, event, args, number))
         if choice.rooms is not None and not rooms:
             return
         chosen = self._chosen(choice)
-        now = chosen if self.history is None else [socket for socket in chosen if not socket.is_recoverable]
+        now = chosen if self.broadcast_log is None else [socket for socket in chosen if not socket.is_recoverable]
         self._deliver(now, Emission(event, args), volatile=choice.is_volatile)
         sent = self.exchange.publish_inside(BUS + self.name, packed)
-        if self.history is not None:
-            self.turns.begin([socket for socket in chosen if socket.is_recoverable], sent)
+        if self.broadcast_log is not None:
+            self.delivery_order.begin([socket for socket in chosen if socket.is_recoverable], sent)
 
     def take_place(self, socket: Socket) -> None:
         """End the connection that a socket recovered from, if it is open on another worker still."""
@@ -159,22 +161,22 @@ class Namespace(Emitter):
         own = origin == self._origin
         if event is None:
             self._place_taken(rooms[0], args[0])
-        elif self.history is None and not own:
+        elif self.broadcast_log is None and not own:
             self._deliver(self._chosen(choice), Emission(event, tuple(args)), volatile=is_volatile)
-        if self.history is None:
+        if self.broadcast_log is None:
             return
-        self.history.append(position, choice, event, args)
-        self.turns.reached(position)
+        self.broadcast_log.append(position, choice, event, args)
+        self.delivery_order.reached(position)
         if event is None:
             return
         emission = Emission(event, tuple(args), None if is_volatile else write_position(position))
         self._deliver(self._recipients(choice, number) if own else self._chosen(choice), emission, volatile=is_volatile)
         if own:
-            self.turns.end(number)
+            self.delivery_order.end(number)
 
     def _recipients(self, choice: Broadcast, number: int) -> list[Socket]:
         """Return who is to get a broadcast of this worker's own here, and did not get it at once."""
-        found = self.turns.recipients(number)
+        found = self.delivery_order.recipients(number)
         if found is None:  # the store's answer was given up, and yet the store has carried it out
             return [socket for socket in self._chosen(choice) if socket.is_recoverable]
         late: list[Socket] = []
@@ -189,9 +191,9 @@ class Namespace(Emitter):
             former.disconnect(CloseCode.REPLACED, REPLACED)
 
     def _missed(self, position: Position) -> None:
-        if self.history is not None:
-            self.history.skip(position)
-            self.turns.reached(position, missed=True)
+        if self.broadcast_log is not None:
+            self.broadcast_log.skip(position)
+            self.delivery_order.reached(position, missed=True)
 
     # Rooms; for the sockets.
 
@@ -217,8 +219,8 @@ class Namespace(Emitter):
         return self.exchange.listen_inside(BUS + self.name, self._heard, self._missed, self._begun)
 
     def _begun(self, position: Position) -> None:
-        if self.history is not None:
-            self.history.begin(position)
+        if self.broadcast_log is not None:
+            self.broadcast_log.begin(position)
 
     def connected(self, socket: Socket) -> None:
         """Let a socket in, in the place of one that it recovered from; until now nothing reached it."""
@@ -228,8 +230,8 @@ class Namespace(Emitter):
             former.disconnect(CloseCode.REPLACED, REPLACED)
         self._sockets[socket.id] = socket
         socket.let_in()
-        if socket.recovered and self.turns.sent > self.turns.heard:
-            self._late[socket] = self.turns.sent
+        if socket.recovered and self.delivery_order.sent > self.delivery_order.heard:
+            self._late[socket] = self.delivery_order.sent
         self.sessions.add(socket)
         self.run_all("connection", (socket,), socket)
 

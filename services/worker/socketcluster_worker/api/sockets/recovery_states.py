@@ -40,21 +40,21 @@ _decode_result = msgspec.msgpack.Decoder(tuple[bool, Any]).decode
 _decode_results = msgspec.msgpack.Decoder(tuple[tuple[bool, Any], bool]).decode
 
 
-class Ticket:
-    """One client's ticket, and what the store keeps under it.
+class RecoveryState:
+    """One client's state, and its ticket.
 
     Args:
-        tickets: those that it is one of.
-        text: of the ticket that its client recovered with; ``None``: a new one is made.
+        states: those that it is one of.
+        ticket: that its client recovered with; ``None``: a new one is made.
     """
 
-    __slots__ = ("_key", "_seen", "_tickets", "over", "text")
+    __slots__ = ("_key", "_seen", "_states", "over", "ticket")
 
-    def __init__(self, tickets: Tickets, text: str | None = None) -> None:
-        self._tickets = tickets
-        self.text = secrets.token_urlsafe(24) if text is None else text
+    def __init__(self, states: RecoveryStates, ticket: str | None = None) -> None:
+        self._states = states
+        self.ticket = secrets.token_urlsafe(24) if ticket is None else ticket
         """What the client is given: 192 random bits."""
-        self._key = _key(self.text)
+        self._key = _key(self.ticket)
         self._seen = _digest(pack(None))  # of what the store has, unless another worker took it
         self.over = False
         """Is the state no longer this worker's: taken, dropped, or left to expire?"""
@@ -76,16 +76,16 @@ class Ticket:
         swap = pack((seen, msgspec.Raw(packed)))
         steps = [
             (pb.VERB_UPDATE, (self._key,), swap),
-            (pb.VERB_EXPIRE, (self._key,), pack(self._tickets.seconds(connected=connected))),
+            (pb.VERB_EXPIRE, (self._key,), pack(self._states.seconds(connected=connected))),
         ]
         if connected:
-            self._tickets.renew(self)
+            self._states.renew(self)
         else:
-            self._tickets.forget(self)
+            self._states.forget(self)
         try:
-            (done, _), _ = _decode_results(await self._tickets.change(self._key, pack(steps)))
+            (done, _), _ = _decode_results(await self._states.change(self._key, pack(steps)))
         except LinkError as error:
-            self._tickets.failed(error)
+            self._states.failed(error)
             return
         if not done:
             self.leave()
@@ -93,21 +93,21 @@ class Ticket:
     def leave(self) -> None:
         """Have nothing more to do with the state: another worker has it."""
         self.over = True
-        self._tickets.forget(self)
+        self._states.forget(self)
 
     async def drop(self) -> None:
         """Drop the state, unless another worker has it: the client was sent away, or went for good."""
         if not self.over:
             self.leave()
-            await self._tickets.drop(self._key, self._seen)
+            await self._states.drop(self._key, self._seen)
 
     def put_off(self) -> None:
         """Renew the expiry."""
-        self._tickets.put_off(self._key)
+        self._states.put_off(self._key)
 
 
-class Tickets:
-    """The tickets of one namespace's clients on this worker.
+class RecoveryStates:
+    """The states of one namespace's clients on this worker.
 
     Args:
         client: the store's.
@@ -118,7 +118,7 @@ class Tickets:
         self._client = client
         self._window = window
         self._interval = min(window / 4, MAX_INTERVAL)
-        self._due: dict[Ticket, float] = {}  # in the order of their times
+        self._due: dict[RecoveryState, float] = {}  # in the order of their times
         self._timer: asyncio.TimerHandle | None = None
         self._failed = Throttle(
             lambda count: log.warning("clients' states could not be kept or read", count=count, last=self._failed.last)
@@ -127,20 +127,20 @@ class Tickets:
     def __len__(self) -> int:
         return len(self._due)
 
-    def new(self, text: str | None = None) -> Ticket:
-        """Make a ticket, or that one anew from which ``take`` has taken the state."""
-        return Ticket(self, text)
+    def new(self, ticket: str | None = None) -> RecoveryState:
+        """Begin a state with a new ticket, or with that one from which ``take`` has taken the state."""
+        return RecoveryState(self, ticket)
 
     def seconds(self, *, connected: bool) -> float:
         """Return how long a state is kept from now on."""
         return self._window + self._interval if connected else self._window
 
-    async def look(self, text: object) -> dict[str, Any] | None:
+    async def look(self, ticket: object) -> dict[str, Any] | None:
         """Return the state of a ticket that a client shows, ``None`` if there is none; it stays where it is."""
-        if not isinstance(text, str) or not 0 < len(text) <= MAX_TICKET or not text.isascii():
+        if not isinstance(ticket, str) or not 0 < len(ticket) <= MAX_TICKET or not ticket.isascii():
             return None
         try:
-            state = unpack(await self._client.call(pb.VERB_GET, keys=(_key(text),)))
+            state = unpack(await self._client.call(pb.VERB_GET, keys=(_key(ticket),)))
             if not isinstance(state, dict):
                 return None
             asked = pack([state["session"]])
@@ -150,10 +150,10 @@ class Tickets:
             return None
         return None if unpack(gone) else state  # with its session, what belongs to it has ended
 
-    async def take(self, text: str) -> dict[str, Any] | None:
+    async def take(self, ticket: str) -> dict[str, Any] | None:
         """Return the state of a ticket that ``look`` found, and drop it; ``None`` if somebody else was faster."""
         try:
-            state = unpack(await self._client.call(pb.VERB_REMOVE, keys=(_key(text),), value=TRUE))
+            state = unpack(await self._client.call(pb.VERB_REMOVE, keys=(_key(ticket),), value=TRUE))
         except LinkError as error:
             self.failed(error)
             return None
@@ -178,16 +178,16 @@ class Tickets:
         if not isinstance(error, StoreUnavailableError):
             self._failed.add(str(error))
 
-    def renew(self, ticket: Ticket) -> None:
-        """Put a ticket's expiry off from now on, until it is forgotten."""
-        self._due.pop(ticket, None)
-        self._due[ticket] = asyncio.get_running_loop().time() + self._interval
+    def renew(self, state: RecoveryState) -> None:
+        """Put a state's expiry off from now on, until it is forgotten."""
+        self._due.pop(state, None)
+        self._due[state] = asyncio.get_running_loop().time() + self._interval
         if self._timer is None:
             self._arm()
 
-    def forget(self, ticket: Ticket) -> None:
-        """Let a ticket expire."""
-        self._due.pop(ticket, None)
+    def forget(self, state: RecoveryState) -> None:
+        """Let a state expire."""
+        self._due.pop(state, None)
         if not self._due and self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -202,11 +202,11 @@ class Tickets:
 
     def _put_off_due(self) -> None:
         now = asyncio.get_running_loop().time()
-        due = list(itertools.takewhile(lambda ticket: self._due[ticket] <= now, itertools.islice(self._due, AT_ONCE)))
-        for ticket in due:
-            ticket.put_off()
-            del self._due[ticket]
-            self._due[ticket] = now + self._interval
+        due = list(itertools.takewhile(lambda state: self._due[state] <= now, itertools.islice(self._due, AT_ONCE)))
+        for state in due:
+            state.put_off()
+            del self._due[state]
+            self._due[state] = now + self._interval
         self._arm()  # should more be due now, in the next turn, after what else there is to do
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 from socketcluster_worker.api.channels.exchange import Exchange
-from socketcluster_worker.api.channels.publish_out import Outbox
+from socketcluster_worker.api.channels.publish_out import PublishOut
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.session import Sessions
 from socketcluster_worker.connection import Handshake
@@ -51,7 +51,7 @@ class WSServer(Namespace):
         super().__init__("/", worker_id, sessions, exchange, tasks, recovery_window=recovery_window, serial=serial)
         self._namespaces: dict[str, Namespace] = {"/": self}
         self._choose_subprotocol: Choose | None = None
-        exchange.outbox = Outbox(self.middleware, tasks, exchange.policy_of)
+        exchange.filter_by(PublishOut(self.middleware, tasks, exchange.policy_of))
 
     def of(self, name: str) -> Namespace:
         """Return the namespace of that name, made if there is none; only namespaces that were made can be joined.

@@ -20,7 +20,7 @@ from socketcluster_store_client.messages import Position
 from socketcluster_store_client.routing import PARTITION_COUNT
 from socketcluster_worker.api.channels.channel import Message, Offset
 from socketcluster_worker.api.channels.exchange import Exchange
-from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.namespace import BUS
 from socketcluster_worker.errors import EventError
 
@@ -231,16 +231,18 @@ async def test_a_broadcast_that_this_worker_did_not_hear_ends_the_recovery_of_wh
 ) -> None:
     worker = await start_worker(recovery_window=60)
     server = worker.worker.ws_server
-    assert server.history is not None
-    history = server.history
+    broadcast_log = server.broadcast_log
+    assert broadcast_log is not None
     for number in range(2):
         server.emit("e", number)
-    await until(lambda: history.latest is not None and history.latest[1] == 2)
-    epoch, offset = history.latest or (0, 0)
-    assert [entry.position for entry in history.since((epoch, offset - 1)) or ()] == [(epoch, offset)]
+    await until(lambda: broadcast_log.latest is not None and broadcast_log.latest.offset == 2)
+    epoch, offset = broadcast_log.latest or Position(0, 0)
+    assert [entry.position for entry in broadcast_log.since(Position(epoch, offset - 1)) or ()] == [
+        Position(epoch, offset)
+    ]
     exchange_of(worker).missed(Gap(BUS + "/", Position(epoch, offset), Position(epoch, offset + 3)))
-    assert history.since((epoch, offset)) is None
-    assert history.since((epoch, offset + 3)) == []
+    assert broadcast_log.since(Position(epoch, offset)) is None
+    assert broadcast_log.since(Position(epoch, offset + 3)) == []
 
 
 # A client's.
@@ -266,7 +268,8 @@ async def test_a_client_that_follows_offsets(worker: RunningWorker) -> None:
     assert (await again.call("#unsubscribe", "kept"))["rid"]
     await exchange.publish("kept", 4)
     assert await messages(following, 1) == [(4, f"{first.epoch}-4")]
-    assert [socket.id for socket in exchange._members._followers["kept"]] == [following.handshake["id"]]
+    follower = worker.worker.ws_server._sockets[following.handshake["id"]]
+    assert list(exchange._subscribers._followers["kept"]) == [follower]
 
 
 async def test_a_client_is_told_exactly_what_is_gone(worker: RunningWorker) -> None:
@@ -303,7 +306,7 @@ async def test_a_client_whose_offset_is_none(worker: RunningWorker, since: Any) 
     client = await worker.socket()
     answer = await client.call("#subscribe", {"channel": "kept", "since": since})
     assert answer["error"]["name"] == "InvalidOffset"
-    assert "kept" not in exchange_of(worker)._members
+    assert "kept" not in exchange_of(worker)._subscribers
 
 
 async def test_a_client_that_leaves_while_it_catches_up(worker: RunningWorker) -> None:

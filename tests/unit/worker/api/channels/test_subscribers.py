@@ -21,7 +21,8 @@ from socketcluster_store_client.errors import (
     StoreUnavailableError,
 )
 from socketcluster_worker.api.channels.exchange import Exchange
-from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.channels.publish_out import PublishOut
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.errors import EventError
 
 AGAIN = {"TimeoutError", "StoreUnavailableError", "PartitionUnavailableError", "ResultLostError", "BrokerError"}
@@ -113,9 +114,9 @@ async def test_what_waits_for_middleware_is_not_sent_behind_a_new_subscription(w
     answer = await client.call("#subscribe", {"channel": "kept", "since": None})
     for number in range(1, 4):
         offset = await exchange.publish("kept", number)
-    outbox = exchange.outbox
-    assert outbox is not None
-    await until(lambda: [len(waiting) for waiting in outbox._waiting.values()] == [3])
+    publish_out = exchange._subscribers.filter
+    assert isinstance(publish_out, PublishOut)
+    await until(lambda: [len(waiting) for waiting in publish_out._waiting.values()] == [3])
     answer = await client.call("#subscribe", {"channel": "kept", "since": f"{offset.epoch}-0"})
     assert answer["data"] == {"offset": f"{offset.epoch}-0", "skips": True}
     go_on.set()

@@ -12,7 +12,7 @@ import pytest
 from support.raw import HANDSHAKE, RawWebSocket
 from support.worker import Probe, RunningWorker, StartWorker, until
 
-from socketcluster_worker.api.sockets.middleware import Action
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.errors import EventError, NotLetInError
 

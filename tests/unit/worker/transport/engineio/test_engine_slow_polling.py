@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.worker import Probe, StartWorker
 
+from socketcluster_store_client.messages import Position
 from socketcluster_worker.connection import Outgoing, SlowConsumer
 from socketcluster_worker.transport.engineio.engine import EngineOptions, EngineSession
 
@@ -98,7 +99,7 @@ async def test_a_slow_client_is_kept_and_its_answers_with_it(
     assert (await websocket.next_json())["rid"] == 2
     websocket.client.writer.transport.pause_reading()  # type: ignore[attr-defined]
     for number in range(1500):
-        worker.service._ws_server.exchange.deliver("news", b"\xda\x27\x10" + b"x" * 10_000, (1, number))
+        worker.service._ws_server.exchange.deliver("news", b"\xda\x27\x10" + b"x" * 10_000, Position(1, number))
     await websocket.send_text(json.dumps({"event": "echo", "data": "still here", "cid": 3}))
     websocket.client.writer.transport.resume_reading()  # type: ignore[attr-defined]
     seen: list[Any] = []
