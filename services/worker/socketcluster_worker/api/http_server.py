@@ -5,22 +5,33 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from starlette import requests
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from socketcluster_store_client.errors import SessionOverError
 from socketcluster_worker.api.sockets.events import Emitter, Handler
+from socketcluster_worker.api.sockets.session import Session
+
+
+class Request(requests.Request):
+    """A request to the user's own pages: Starlette's, with the session of its browser."""
+
+    @property
+    def session(self) -> Session:  # type: ignore[override]  # Starlette's is the dict of a middleware of its own
+        """The session of the browser, the same object that its sockets have."""
+        session: Session = self.scope["session"]
+        return session
 
 
 class HTTPServer(Emitter):
     """Serves whatever is not one of the realtime endpoints.
 
-    ``on("req", handler)`` adds ``handler(request)``, plain or async, with a Starlette request. It answers by returning
-    a Starlette response, a text (HTML if it begins with ``<``), bytes, or a dict or list (JSON); by returning ``None``
+    ``on("req", handler)`` adds ``handler(request)``, plain or async, with a ``Request``. It answers by returning a
+    Starlette response, a text (HTML if it begins with ``<``), bytes, or a dict or list (JSON); by returning ``None``
     it leaves the request to the next handler. It may also raise Starlette's ``HTTPException``, or FastAPI's. Mounted
-    apps come first. ``request.session`` is the session of the browser, the same object that its sockets have.
+    apps come first.
     """
 
     EVENTS = frozenset({"req"})

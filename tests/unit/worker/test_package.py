@@ -1,0 +1,93 @@
+"""What a controller imports from the package: lazily, and typed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import socketcluster_worker
+
+ROOT = Path(__file__).parents[3]
+TYPED = """
+from socketcluster_worker import Action, CloseCode, EventError, Exchange, Request, Socket, Worker
+
+def run(worker: Worker) -> None:
+    exchange: Exchange = worker.ws_server.exchange
+
+    @worker.http_server.on("req")
+    async def page(request: Request) -> str:
+        await request.session.set("seen", True)
+        return "hello"
+
+    @worker.ws_server.use("event")
+    async def look(action: Action) -> None:
+        if action.socket.session.id == "":
+            raise EventError("no", close_code=CloseCode.POLICY_VIOLATION)
+
+    @worker.ws_server.on("connection")
+    async def connected(socket: Socket) -> None:
+        reveal_type(socket.session)
+        reveal_type(socket.namespace)
+        reveal_type(await exchange.subscribe("news", print))
+
+        @socket.on("add")
+        def add(a: int, b: int) -> int:
+            return a + b
+
+        reveal_type(add)
+"""
+
+
+def mypy(*paths: Path) -> list[str]:
+    """Check files as strictly as the project itself; return the lines that say something."""
+    command = [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context", *map(str, paths)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+
+
+def in_readme() -> str:
+    """Return the controller in the README."""
+    python = re.compile(r"```python\n(from random import randrange\n.*?)```", re.DOTALL)
+    (controller,) = python.findall((ROOT / "README.md").read_text())
+    return str(controller)
+
+
+def test_controllers_that_say_their_types_are_checked_strictly(tmp_path: Path) -> None:
+    texts = {
+        "in_readme": in_readme(),
+        "typed": TYPED,
+        "wrong": TYPED.replace("exchange.subscribe(", "exchange.subscribe_to("),
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    told = mypy(*tmp_path.glob("*.py"), *ROOT.glob("examples/*/controller.py"))
+    revealed = [line.partition(": note: ")[2] for line in told if "/typed.py" in line]
+    assert revealed == [
+        'Revealed type is "socketcluster_worker.api.sockets.session.Session"',
+        'Revealed type is "socketcluster_worker.api.sockets.namespace.Namespace"',
+        'Revealed type is "socketcluster_worker.api.channels.channel.Channel"',
+        'Revealed type is "def (a: int, b: int) -> int"',
+    ]
+    (error,) = (line for line in told if ": error: " in line)
+    assert "/wrong.py" in error
+    assert '"Exchange" has no attribute "subscribe_to"' in error
+
+
+@pytest.mark.parametrize("name", socketcluster_worker.__all__)
+def test_every_name_is_there(name: str) -> None:
+    assert getattr(socketcluster_worker, name).__name__ == name
+    assert name in dir(socketcluster_worker)
+
+
+def test_there_is_no_other_name() -> None:
+    with pytest.raises(AttributeError, match="'Sokcet'"):
+        socketcluster_worker.Sokcet  # noqa: B018
+
+
+def test_importing_the_package_loads_nothing_else_of_it() -> None:
+    program = "import sys, socketcluster_worker; print(*(name for name in sys.modules if 'socketcluster' in name))"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert loaded.split() == ["socketcluster_worker"]
