@@ -18,7 +18,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from socketcluster_store.engines.lmdb import files as partition_files
+from socketcluster_store.engines.lmdb import environments
 from socketcluster_store.engines.lmdb.journal import Writes
 
 PAGE = 4096
@@ -57,7 +57,7 @@ class Power:
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """See what is synced; threads do their work at once, so that the same seed does the same."""
-        commit = partition_files.commit
+        commit = environments.commit
 
         def committed(environment: lmdb.Environment, data: int, transaction: lmdb.Transaction, writes: Writes) -> None:
             path = Path(environment.path()) / "data.mdb"
@@ -83,7 +83,7 @@ class Power:
 
         patch.setattr(os, "fsync", self._sync)
         patch.setattr(os, "fdatasync", self._sync)
-        patch.setattr(partition_files, "commit", committed)
+        patch.setattr(environments, "commit", committed)
         patch.setattr(asyncio, "to_thread", inline)
 
     def write_back(self) -> None:

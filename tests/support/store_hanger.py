@@ -17,7 +17,7 @@ import structlog
 
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.lmdb import engine as lmdb_engine
-from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb import environments
 from socketcluster_store.engines.lmdb.journal import Writes
 from socketcluster_store.errors import FencedError
 from support.store_writer import engine, put, say
@@ -38,7 +38,7 @@ class Hang:
     def install(self) -> None:
         """Come in between the steps of every checkpoint."""
         commit = lmdb_engine.LmdbPartition._commit
-        put_slice = files.put
+        put_slice = environments.put
 
         async def hanging_commit(partition: lmdb_engine.LmdbPartition, writes: Writes) -> None:
             self._count += 1
@@ -51,7 +51,7 @@ class Hang:
             self._reached("written")
 
         lmdb_engine.LmdbPartition._commit = hanging_commit  # type: ignore[method-assign,assignment]
-        files.put = hanging_put
+        environments.put = hanging_put
 
     def _reached(self, stage: str) -> None:
         if self._count == CHECKPOINT and stage == self._stage:

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from socketcluster_runtime.secrets.private_files import FILE_MODE
 from socketcluster_store.engines.folder import manifests
-from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, Entry, Register, State
+from socketcluster_store.engines.folder.manifests import DATA, JOURNALS
+from socketcluster_store.engines.folder.register import PartitionState, Register, RegisterEntry
 from socketcluster_store.engines.lmdb import inspection, journal
 from socketcluster_store.engines.lmdb.journal import Segment
 from socketcluster_store.errors import EngineError
@@ -36,7 +37,7 @@ class Plan(NamedTuple):
     text: str
 
 
-def plan(path: Path, entry: Entry) -> Plan:
+def plan(path: Path, entry: RegisterEntry) -> Plan:
     """Return what is to become of a partition whose folder is given.
 
     Raises:
@@ -99,7 +100,7 @@ def carry_out(path: Path, number: int, register: Register, decided: Plan) -> Non
             file = path / str(decided.kept) / name
             if not file.exists():
                 Segment(file, journal.SEGMENT_BYTES).close()
-    register.write(number, Entry(State.ACCEPTED, sequence=register.entry(number).sequence + 1))
+    register.write(number, RegisterEntry(PartitionState.ACCEPTED, sequence=register.entry(number).sequence + 1))
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from socketcluster_store.engines.folder import manifests
-from socketcluster_store.engines.folder.manifests import Entry, State
+from socketcluster_store.engines.folder import manifests, register
+from socketcluster_store.engines.folder.choice import choose, not_ours
+from socketcluster_store.engines.folder.register import PartitionState, RegisterEntry
 from socketcluster_store.engines.lmdb import inspection
 from socketcluster_store.errors import EngineError
 
@@ -45,40 +46,44 @@ def folders_of(given: Path) -> list[Path]:
 
 def examine(folder: Path) -> Iterator[tuple[str, Finding]]:
     """Yield what there is to say of the register and of each partition in a folder, by name."""
-    entries = manifests.registered(folder)
+    entries = register.registered(folder)
     if entries is None:
-        entries = manifests.found(folder)
+        entries = register.found(folder)
         states = {entry.state for entry in entries}
-        if State.EXPECTED in states or (folder / manifests.NAME).exists():
+        if PartitionState.EXPECTED in states or (folder / manifests.NAME).exists():
             yield manifests.NAME, Finding(_LOST, "the register of all partitions is missing or was cut short")
-        elif State.FORMER in states:
+        elif PartitionState.FORMER in states:
             yield manifests.NAME, Finding("not there", "a folder of a version that knew of no manifests")
     for number, entry in enumerate(entries):
         path = folder / f"{number:02}"
         yield path.name, _examine(path, number, entry)
 
 
-def _examine(path: Path, number: int, entry: Entry) -> Finding:
+def _examine(path: Path, number: int, entry: RegisterEntry) -> Finding:
     try:
-        choice = manifests.choose(path, number, entry)
-        folder = path / str(choice.generation)
-        if entry.state is not State.KNOWN and not (folder / manifests.DATA).exists() and choice.manifest is None:
+        chosen = choose(path, number, entry)
+        folder = path / str(chosen.generation)
+        if (
+            entry.state is not PartitionState.KNOWN
+            and not (folder / manifests.DATA).exists()
+            and chosen.manifest is None
+        ):
             return Finding(
-                "not there", "it has never been used" if entry.state is State.NEW else entry.state.name.lower()
+                "not there", "it has never been used" if entry.state is PartitionState.NEW else entry.state.name.lower()
             )
         holder = _holder(folder)
         if holder is not None:
             return Finding("in use", f"by {holder}; what a store has open is not looked into")
-        contents = inspection.in_a_child(lambda: inspection.inspect(folder, choice.manifest))
-        if choice.taken and not inspection.opened_here(folder):
-            return Finding(_LOST, str(manifests.not_ours(path, choice)))
+        contents = inspection.in_a_child(lambda: inspection.inspect(folder, chosen.manifest))
+        if chosen.taken and not inspection.opened_here(folder):
+            return Finding(_LOST, str(not_ours(path, chosen)))
     except (EngineError, OSError) as error:
         return Finding(_LOST, str(error))
-    text = f"generation {choice.generation}, {contents}"
-    if choice.taken:
+    text = f"generation {chosen.generation}, {contents}"
+    if chosen.taken:
         text += "; without a manifest: a store of a version before manifests took the partition over"
-    if choice.strangers:
-        text += f"; folders that do not belong to it: {', '.join(map(str, choice.strangers))}"
+    if chosen.strangers:
+        text += f"; folders that do not belong to it: {', '.join(map(str, chosen.strangers))}"
     return Finding(_WHOLE, text)
 
 

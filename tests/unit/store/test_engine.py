@@ -14,7 +14,7 @@ from support.valkey import valkey_engine
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import END_SESSION, PUT_RECORD, RENEW_SESSION, Command, Outcome
 from socketcluster_store.engine import Engine, EnginePartition
-from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb import environments
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import (
@@ -274,7 +274,7 @@ async def test_a_partition_has_one_owner(tmp_path: Path) -> None:
 
 
 async def test_a_partition_grows_beyond_its_first_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MAP_BYTES", 64 * 1024)
+    monkeypatch.setattr(environments, "MAP_BYTES", 64 * 1024)
     engine = LmdbEngine(tmp_path, ExecutorOptions(1 << 20), segment_bytes=4096)
     partition = await engine.open(0)
     for number in range(300):

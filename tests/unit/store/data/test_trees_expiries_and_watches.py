@@ -12,7 +12,7 @@ from support.store_data import MAX_VALUE, PARTITION, Clock, Data, encode, number
 from socketcluster_store.commands import END_SESSION, EXPIRE_DUE, WATCHED, Command
 from socketcluster_store.data.procedures import Procedures
 from socketcluster_store.data.trees import EXPIRED_AT_ONCE
-from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb import environments
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import (
     EngineError,
@@ -238,8 +238,8 @@ async def test_a_failed_commit_is_forgotten(tmp_path: Path, clock: Clock, monkey
     def no_room(_environment: lmdb.Environment) -> None:
         raise lmdb.Error("no room")
 
-    monkeypatch.setattr(files, "MAP_BYTES", 256 * 1024)
-    monkeypatch.setattr(files, "grow", no_room)
+    monkeypatch.setattr(environments, "MAP_BYTES", 256 * 1024)
+    monkeypatch.setattr(environments, "grow", no_room)
     engine = LmdbEngine(tmp_path, ExecutorOptions(1 << 20, max_session_bytes=400_000, clock=clock), segment_bytes=4096)
     data = Data(await engine.open(PARTITION), clock, Procedures())
     await data.do("set", "a", value=1)

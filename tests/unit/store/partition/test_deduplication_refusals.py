@@ -20,7 +20,7 @@ from socketcluster_store.data import applied_log, trees
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.data.key_chains import record_key
 from socketcluster_store.engine import EnginePartition
-from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb import environments
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError, InternalError, InvalidError, SessionOverError
@@ -299,7 +299,7 @@ async def test_a_full_disk_refuses_once_and_for_all(tmp_path: Path, monkeypatch:
     partition = await load()
     assert await do(partition, 1, SET, "a", 1) == b""
     with monkeypatch.context() as patch:
-        patch.setattr(files, "commit", full)
+        patch.setattr(environments, "commit", full)
         assert isinstance(await do(partition, 2, SET, "large", "x" * 20_000), InternalError)
         assert await do(partition, 3, SET, "b", 3) == b""
     for _ in range(2):

@@ -37,8 +37,10 @@ from pathlib import Path
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.secrets.private_files import FILE_MODE, FOLDER_MODE, make_folder, make_private
 from socketcluster_store.engines.folder import manifests
+from socketcluster_store.engines.folder.choice import Choice, choose, not_ours
 from socketcluster_store.engines.folder.files import sync_folder
-from socketcluster_store.engines.folder.manifests import Choice, Entry, Manifest, Register, State, choose
+from socketcluster_store.engines.folder.manifests import Manifest
+from socketcluster_store.engines.folder.register import PartitionState, Register, RegisterEntry
 from socketcluster_store.errors import FencedError, PartitionLockedError
 
 log = get_logger(__name__)
@@ -237,7 +239,7 @@ class PartitionLocks:
         """
         folder = path / str(choice.generation)
         if not self._opened_here(folder):
-            raise manifests.not_ours(path, choice)
+            raise not_ours(path, choice)
         log.warning(
             "a partition goes on in a folder without a manifest: a store of a version before manifests took it over",
             path=str(folder),
@@ -281,7 +283,7 @@ class PartitionLocks:
             if not _try_lock(guard):
                 raise PartitionLockedError(f"another store claims {path}", "")
             _check_name(guard, path / "claim.lock")
-            entry = Entry(State.NEW) if self._register is None else self._register.entry(number)
+            entry = RegisterEntry(PartitionState.NEW) if self._register is None else self._register.entry(number)
             choice = choose(path, number, entry)
             (path / str(choice.generation)).mkdir(FOLDER_MODE, exist_ok=True)
             yield path, choice, guard

@@ -23,10 +23,11 @@ from socketcluster_store.data import applied_log
 from socketcluster_store.data.trees import records
 from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.folder import manifests
-from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, Manifest, Register, lacking
+from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, Manifest, lacking
 from socketcluster_store.engines.folder.membership import FolderMembership
 from socketcluster_store.engines.folder.partition_lock import PartitionLock, PartitionLocks
-from socketcluster_store.engines.lmdb import files, inspection, journal
+from socketcluster_store.engines.folder.register import Register
+from socketcluster_store.engines.lmdb import environments, files, inspection, journal
 from socketcluster_store.engines.lmdb.checkpoints import Checkpoints
 from socketcluster_store.engines.lmdb.journal import Writes
 from socketcluster_store.engines.lmdb.memtable import Memtable
@@ -138,7 +139,7 @@ class LmdbPartition(EnginePartition):
         self.clock = executor.clock
         self._checkpoints = checkpoints
         self._sync_each_commit = sync_each_commit
-        self._reader = files.Reader(opened.environment)
+        self._reader = environments.Reader(opened.environment)
         self._memtable = Memtable(self._reader, opened.written[0])
         for written in opened.written[1:]:
             self._memtable.freeze(written)
@@ -359,7 +360,9 @@ class LmdbPartition(EnginePartition):
             self._failure = error
         except Exception as error:
             self._failure = self._error("cannot be written", error)
-            if isinstance(error, lmdb.Error) and await asyncio.to_thread(files.is_lost, self._environment, self._data):
+            if isinstance(error, lmdb.Error) and await asyncio.to_thread(
+                environments.is_lost, self._environment, self._data
+            ):
                 self._lock.distrust(str(self._failure), self._journal.end)
                 self._failure = FencedError(str(self._failure))
             unexpected = None if isinstance(error, lmdb.Error | OSError) else error
@@ -375,7 +378,9 @@ class LmdbPartition(EnginePartition):
             self._reader.open()
             self._memtable.thaw()
             if not self._lock.taken:
-                self._journal.append(journal.encode({files.LASTING_KEY: files.number(self._journal.generation - 1)}))
+                self._journal.append(
+                    journal.encode({files.LASTING_KEY: environments.number(self._journal.generation - 1)})
+                )
             if self._timer is None and not self._memtable.clean:
                 self._timer = self._arm(CHECKPOINT_AFTER)
         finally:
@@ -383,25 +388,25 @@ class LmdbPartition(EnginePartition):
 
     async def _commit(self, writes: Writes) -> None:
         generation = self._journal.generation - 1
-        writes |= files.applied_writes(generation, self._journal.previous)
+        writes |= environments.applied_writes(generation, self._journal.previous)
         while True:
             self._lock.check()
             try:
                 transaction = self._environment.begin(write=True)
                 try:
-                    for some in files.slices(writes):
-                        files.put(transaction, some)
+                    for some in environments.slices(writes):
+                        environments.put(transaction, some)
                         await asyncio.sleep(0)
                 except BaseException:
                     transaction.abort()
                     raise
-                await asyncio.to_thread(files.commit, self._environment, self._data, transaction, writes)
+                await asyncio.to_thread(environments.commit, self._environment, self._data, transaction, writes)
                 if not self._lock.taken:
                     await self._note(replace(self._manifest, applied=generation))
                 return
             except lmdb.MapFullError:
                 self._reader.close()
                 try:
-                    files.grow(self._environment)
+                    environments.grow(self._environment)
                 finally:
                     self._reader.open()

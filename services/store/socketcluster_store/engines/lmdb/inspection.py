@@ -11,7 +11,7 @@ from pathlib import Path
 import lmdb
 
 from socketcluster_store.engines.folder.manifests import DATA, Manifest
-from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb import environments, files
 from socketcluster_store.engines.lmdb.journal import Journal
 from socketcluster_store.errors import EngineError, IncompleteError
 
@@ -23,9 +23,9 @@ _LONGEST = 100_000
 def _read_only(path: Path) -> Iterator[lmdb.Transaction]:
     """Read the environment of a folder that nobody has open."""
     with lmdb.open(
-        str(path), map_size=files.MAP_BYTES, max_dbs=0, lock=False, readonly=True, readahead=False
+        str(path), map_size=environments.MAP_BYTES, max_dbs=0, lock=False, readonly=True, readahead=False
     ) as environment:
-        files.check_length(environment)
+        environments.check_length(environment)
         with environment.begin() as transaction:
             yield transaction
 
@@ -47,7 +47,7 @@ def applied_in(path: Path) -> int:
         lmdb.Error, OSError, EngineError: it cannot be read.
     """
     with _read_only(path) as transaction:
-        return files.applied_of(transaction)[0]
+        return environments.applied_of(transaction)[0]
 
 
 def opened_here(path: Path) -> bool:
@@ -60,7 +60,7 @@ def opened_here(path: Path) -> bool:
         return False
     with _read_only(path) as transaction:
         names: bytes | None = bytes(transaction.get(files.NAMES_KEY) or b"")
-        applied, crc = files.applied_of(transaction)
+        applied, crc = environments.applied_of(transaction)
     opened = Journal(path, 0, readonly=True)
     try:
         for writes in opened.replay(applied, crc):
@@ -80,7 +80,7 @@ def inspect(path: Path, manifest: Manifest | None) -> str:
     files.check(path, manifest)
     entries = count(path)
     with _read_only(path) as transaction:
-        applied, crc = files.applied_of(transaction)
+        applied, crc = environments.applied_of(transaction)
     if absent := files.absent_in(path):
         if applied:
             raise IncompleteError(f"{', '.join(absent)} is missing in {path}")

@@ -18,7 +18,7 @@ from socketcluster_store import verify
 from socketcluster_store.accept import accept
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.folder import manifests
-from socketcluster_store.engines.folder.manifests import Entry, Register, State
+from socketcluster_store.engines.folder.register import PartitionState, Register, RegisterEntry, registered
 from socketcluster_store.engines.lmdb import journal
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.errors import FencedError, IncompleteError
@@ -91,7 +91,7 @@ def newer_generation_gone(folder: Path) -> None:
     """Have what is there be older than what the register knows."""
     register = Register(folder)
     entry = register.entry(0)
-    register.write(0, Entry(State.KNOWN, 2, entry.identity, entry.sequence + 1))
+    register.write(0, RegisterEntry(PartitionState.KNOWN, 2, entry.identity, entry.sequence + 1))
 
 
 LOSSES: list[tuple[Callable[[Path], None], str]] = [
@@ -171,7 +171,7 @@ async def test_an_entry_of_the_register_that_is_damaged_wants_a_manifest(folder:
 def test_one_torn_slot_leaves_what_was_written_before(tmp_path: Path) -> None:
     register = Register(tmp_path)
     for sequence in (2, 3):
-        register.write(5, Entry(register.entry(5).state, 7 + sequence, bytes(16), sequence))
+        register.write(5, RegisterEntry(register.entry(5).state, 7 + sequence, bytes(16), sequence))
     assert register.entry(5).generation == 10
     data = bytearray((tmp_path / "manifest").read_bytes())
     data[5 * 256 + 128 + 20] ^= 1  # of the slot that was written last
@@ -240,7 +240,7 @@ async def taken_by_the_version_before(folder: Path) -> None:
     await put(taker, WRITES + 1)
     await taker.close()
     (folder / "00/2/manifest").unlink()
-    Register(folder).write(0, Entry(before.state, 1, before.identity, Register(folder).entry(0).sequence + 1))
+    Register(folder).write(0, RegisterEntry(before.state, 1, before.identity, Register(folder).entry(0).sequence + 1))
 
 
 @pytest.mark.parametrize("hangs", [False, True])
@@ -259,7 +259,7 @@ async def test_a_generation_that_a_store_of_the_version_before_took_over_goes_on
     (told,) = (each for each in logs if "a store of a version before manifests took it over" in each["event"])
     assert (told["log_level"], told["path"]) == ("warning", str(folder / "00/2"))
     entry = Register(folder).entry(0)
-    assert (entry.state, entry.generation, entry.identity) == (State.KNOWN, 3 if hangs else 2, identity)
+    assert (entry.state, entry.generation, entry.identity) == (PartitionState.KNOWN, 3 if hangs else 2, identity)
     with capture_logs() as logs:
         assert await found(folder) == WRITES + 1
     assert not logs
@@ -314,9 +314,9 @@ async def test_stores_that_begin_a_new_folder_together_make_one_register(tmp_pat
     opened = await asyncio.gather(*(engines[number % 4].open(number) for number in range(16)))
     for partition in opened:
         await partition.close()
-    entries = manifests.registered(tmp_path / "p")
+    entries = registered(tmp_path / "p")
     assert entries is not None
-    assert [entry.state for entry in entries] == [State.KNOWN] * 16 + [State.NEW] * 48
+    assert [entry.state for entry in entries] == [PartitionState.KNOWN] * 16 + [PartitionState.NEW] * 48
     assert len({entry.identity for entry in entries[:16]}) == 16
     assert {path.name for path in (tmp_path / "p").iterdir() if not path.name.isdecimal()} == {"manifest"}
 

@@ -14,7 +14,7 @@ from support.store_writer import consistent, get, put
 
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.folder.partition_lock import PartitionLocks
-from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb import environments
 from socketcluster_store.engines.lmdb.journal import Segment
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, FencedError
@@ -30,7 +30,7 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     made = Disk()
-    fdatasync, commit = os.fdatasync, files.commit
+    fdatasync, commit = os.fdatasync, environments.commit
 
     def sync(descriptor: int) -> None:
         name = Path(f"/proc/self/fd/{descriptor}").readlink().name
@@ -45,7 +45,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
         commit(environment, data, transaction, writes)
 
     monkeypatch.setattr(os, "fdatasync", sync)
-    monkeypatch.setattr(files, "commit", committed)
+    monkeypatch.setattr(environments, "commit", committed)
     return made
 
 
@@ -154,7 +154,7 @@ async def test_files_of_which_an_opening_cannot_sync_a_commit_are_copied_by_the_
     partition = await engine.open(0)
     await put(partition, 1)
     await partition.close()
-    monkeypatch.setattr(files, "commit", fail)
+    monkeypatch.setattr(environments, "commit", fail)
     with pytest.raises(EngineError, match=r"cannot open partition 0 in .*1: .*Input/output error"):
         await open_often()
     monkeypatch.undo()
@@ -206,7 +206,7 @@ def test_a_commit_is_lost_if_lmdb_refuses_everything_since(
 
     environment: Any = Environment()
     with (tmp_path / "data.mdb").open("wb") as data:
-        assert files.is_lost(environment, data.fileno()) == lost
+        assert environments.is_lost(environment, data.fileno()) == lost
 
 
 def test_a_mark_outlives_a_taker_that_dies(tmp_path: Path) -> None:

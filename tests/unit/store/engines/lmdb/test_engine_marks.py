@@ -19,7 +19,7 @@ from support.worker import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
-from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb import environments
 from socketcluster_store.engines.lmdb.engine import LmdbPartition
 from socketcluster_store.errors import FencedError
 
@@ -118,7 +118,7 @@ async def test_while_batches_wait_for_room(tmp_path: Path, monkeypatch: pytest.M
     await full(partition)
     waiting = [asyncio.create_task(partition.apply(write(1000))) for _ in range(3)]
     await asyncio.sleep(0)
-    monkeypatch.setattr(files, "commit", marking(partition, files.commit))
+    monkeypatch.setattr(environments, "commit", marking(partition, environments.commit))
     end = partition._journal.end
     partition._checkpoints.turns.release()
     await asyncio.wait(waiting)
@@ -192,7 +192,7 @@ async def test_while_a_commit_is_tried_again(tmp_path: Path, monkeypatch: pytest
         mark(partition)
         raise lmdb.MapFullError("no room")
 
-    monkeypatch.setattr(files, "commit", commit)
+    monkeypatch.setattr(environments, "commit", commit)
     partition._checkpoints.turns.release()
     await until(lambda: partition._checkpointing is None)
     assert tries == 1

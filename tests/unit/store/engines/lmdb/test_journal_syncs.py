@@ -11,7 +11,7 @@ from support import store_writer
 from support.store_writer import consistent, put
 
 from socketcluster_store.engines.folder import manifests
-from socketcluster_store.engines.lmdb import files
+from socketcluster_store.engines.lmdb import environments, files
 from socketcluster_store.engines.lmdb.journal import Journal, Segment
 from socketcluster_store.engines.lmdb.journal import encode as encode_writes
 from socketcluster_store.errors import EngineError
@@ -113,5 +113,5 @@ def test_a_file_that_was_replaced_while_it_was_opened_is_not_used(tmp_path: Path
     data = os.open(tmp_path / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
     (tmp_path / "other").rename(tmp_path / "data.mdb")
     with pytest.raises(EngineError, match="was replaced"):
-        files.open_environment(tmp_path, data)
+        environments.open_in(tmp_path, data)
     os.close(data)
