@@ -152,7 +152,10 @@ async def test_a_controller_that_fails_is_named(processes: Any, folder: Path) ->
         ("x = 1\n", "has no function run(store)"),
         ("def run(store):\n    raise ValueError('no')\n", "mine.py:2: ValueError: no"),
         ("async def run(store): ...\n", "is a plain function"),
-        ("def run(store):\n    @store.procedure\n    async def p(tree): ...\n", "mine.py:2: TypeError: p: "),
+        (
+            "def run(store):\n    @store.procedure\n    async def p(tree): ...\n",
+            "mine.py:2: TypeError: a procedure is a plain function",
+        ),
     ):
         if source is not None:
             path.write_text(source)

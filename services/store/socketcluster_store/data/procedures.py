@@ -1,24 +1,26 @@
 """Procedures: functions of the store's controller, which workers call by name and the store runs atomically.
 
-A controller is a Python file with ``run(store)``::
+A controller is a Python file with ``run(store)``, plain or async::
 
-    def run(store):
-        @store.procedure
-        def take(tree, name, amount):
-            left = (tree.get(["stock", name]) or 0) - amount
+    from socketcluster_store import ProcedureTree, Store
+
+    def run(store: Store) -> None:
+        @store.procedure("take")
+        def take(tree: ProcedureTree, sku: str, amount: int) -> int:
+            left = (tree.get(["stock", sku]) or 0) - amount
             if left < 0:
                 raise ValueError("sold out")
-            tree.set(["stock", name], left)
+            tree.set(["stock", sku], left)
             return left
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, Concatenate, TypeAlias, TypeVar, overload
 
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime import controllers
@@ -32,29 +34,22 @@ MODULE_NAME = "store_controller"
 MAX_WRITES = 10_000
 """Writes of one call of a procedure, unless it is registered with less."""
 
-F = TypeVar("F", bound=Callable[..., Any])
 Keys: TypeAlias = str | int | Sequence[str | int]
 """A key, or a chain of keys from the outermost to the innermost; an integer is an index into a list."""
+Value: TypeAlias = bool | int | float | str | bytes | Sequence[Any] | Mapping[str, Any] | None
+"""What a procedure is given and may return: what JSON has, and bytes; a tuple comes back as a list."""
 
 _TRUE = pack(True)
-
-
-@dataclass(frozen=True)
-class Procedure:
-    """A registered function."""
-
-    name: str
-    function: Callable[..., Any]
-    max_writes: int
+_NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
 class Procedures:
     """The procedures of one store, by name."""
 
     def __init__(self) -> None:
-        self._procedures: dict[str, Procedure] = {}
+        self._procedures: dict[str, RegisteredProcedure] = {}
 
-    def get(self, name: str) -> Procedure:
+    def get(self, name: str) -> RegisteredProcedure:
         """Return a procedure.
 
         Raises:
@@ -66,7 +61,7 @@ class Procedures:
             raise UnknownProcedureError(f"RUN {name[:100]}: the store's controller has no such procedure ({known})")
         return procedure
 
-    def add(self, procedure: Procedure) -> None:
+    def add(self, procedure: RegisteredProcedure) -> None:
         """Register a procedure.
 
         Raises:
@@ -84,37 +79,39 @@ class Store:
         self._procedures = procedures
 
     @overload
-    def procedure(self, function: F, /) -> F: ...
+    def procedure(self, name: P, /) -> P: ...
 
     @overload
-    def procedure(self, /, *, name: str | None = None, max_writes: int = MAX_WRITES) -> Callable[[F], F]: ...
+    def procedure(self, name: str | None = None, *, max_writes: int = MAX_WRITES) -> Callable[[P], P]: ...
 
-    def procedure(
-        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None, max_writes: int = MAX_WRITES
-    ) -> Any:
-        """Decorate a plain function ``(tree, *args)`` that workers are to call by name.
+    def procedure(self, name: Procedure | str | None = None, *, max_writes: int = MAX_WRITES) -> Any:
+        """Decorate a plain function that workers are to call by name, that of the function or another one.
 
-        ``tree`` is a ``ProcedureTree``. What the function raises undoes all that it did.
+        It is given a ``ProcedureTree`` and the call's arguments, and returns a ``Value``. It refuses the call by
+        raising any exception: all that it did is undone, and the caller gets a ``ProcedureError`` with the exception's
+        text, and its class in ``name``. A ``Refusal`` of the tree that it does not catch reaches the caller as the
+        error that the operation would have raised there.
 
         Args:
-            function: the procedure.
             name: what it is called, if not by the function's name.
             max_writes: after so many writes a call is refused and undone; 1 to 10,000.
 
         Raises:
-            TypeError: the function is async: a store does one thing at a time, and waits for nobody.
+            TypeError: what is decorated is no plain function: a store does one thing at a time, and waits for nobody.
             ValueError: the name is taken, or ``max_writes`` is out of bounds.
         """
         if not 1 <= max_writes <= MAX_WRITES:
             raise ValueError(f"max_writes is between 1 and {MAX_WRITES}, not {max_writes}")
+        if name is not None and not isinstance(name, str):  # the decorator was given no arguments
+            return self.procedure()(name)
 
-        def register(function: F) -> F:
-            if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-                raise TypeError(f"{function.__name__}: a procedure is a plain function")
-            self._procedures.add(Procedure(name or function.__name__, function, max_writes))
+        def register(function: P) -> P:
+            if not callable(function) or any(kind(function) for kind in _NOT_PLAIN):
+                raise TypeError(f"a procedure is a plain function, not {function!r}")
+            self._procedures.add(RegisteredProcedure(name or function.__name__, function, max_writes))
             return function
 
-        return register if function is None else register(function)
+        return register
 
 
 class ProcedureTree:
@@ -199,6 +196,20 @@ class ProcedureTree:
     def close(self) -> None:
         """Refuse every later operation: the procedure has returned."""
         self._call = _closed
+
+
+Procedure: TypeAlias = Callable[Concatenate[ProcedureTree, ...], Value]
+"""What a controller registers."""
+P = TypeVar("P", bound=Procedure)
+
+
+@dataclass(frozen=True)
+class RegisteredProcedure:
+    """A procedure, and how it was registered."""
+
+    name: str
+    function: Procedure
+    max_writes: int
 
 
 def load(path: Path | None) -> Procedures:

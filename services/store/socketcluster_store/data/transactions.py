@@ -16,7 +16,7 @@ from socketcluster_store.data.indexes import Indexes
 from socketcluster_store.data.key_chains import name_of, parsed
 from socketcluster_store.data.key_value import KeyValue
 from socketcluster_store.data.mutations import NIL
-from socketcluster_store.data.procedures import Procedure, Procedures, ProcedureTree
+from socketcluster_store.data.procedures import Procedures, ProcedureTree, RegisteredProcedure
 from socketcluster_store.data.write_buffer import WriteBuffer
 from socketcluster_store.errors import InvalidError, ProcedureError, Refusal
 from socketcluster_store_client.packing import pack, unpack
@@ -148,7 +148,7 @@ class Transactions:
             )
 
 
-def _bounded(call: Call, procedure: Procedure, limit: TimeLimit) -> Callable[[int, list[str], Any], Any]:
+def _bounded(call: Call, procedure: RegisteredProcedure, limit: TimeLimit) -> Callable[[int, list[str], Any], Any]:
     """Return what a procedure's view calls: with values, and a bounded number of writes."""
     writes = 0
 

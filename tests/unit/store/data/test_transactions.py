@@ -11,7 +11,6 @@ import pytest
 from support.store_data import ELSEWHERE, HERE, MAX_VALUE, Data, watch
 
 from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
-from socketcluster_store.data.procedures import Procedures, Store
 from socketcluster_store.errors import (
     InvalidError,
     ProcedureError,
@@ -233,22 +232,3 @@ async def test_a_procedure_reaches_one_partition_of_the_applications_tree(data: 
     assert await data.do("get", HERE, session=b"") == 1
     with pytest.raises(InvalidError, match="belongs to partition"):
         await data.do("run", HERE, name="put", value=[ELSEWHERE], session=b"")
-
-
-def test_what_cannot_be_a_procedure() -> None:
-    store = Store(Procedures())
-
-    async def waits(tree: Any) -> None: ...
-
-    def generates(tree: Any) -> Any:
-        yield 1
-
-    for function in (waits, generates):
-        with pytest.raises(TypeError, match="plain function"):
-            store.procedure(function)
-    store.procedure(name="taken")(len)
-    with pytest.raises(ValueError, match="'taken' already"):
-        store.procedure(name="taken")(len)
-    for wrong in (0, 10_001):
-        with pytest.raises(ValueError, match="max_writes"):
-            store.procedure(max_writes=wrong)

@@ -1,0 +1,100 @@
+"""What a service's package offers those who write its controller, by ``from socketcluster_store import Store``."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mypy import api as mypy
+from support.sources import ROOT
+
+FACES = ("socketcluster_store",)
+COSTLY = {"grpc", "google", "lmdb", "msgspec", "prometheus_client", "pydantic", "redis", "structlog", "uvloop"}
+"""What a package does not import before somebody needs it."""
+
+STORE_CONTROLLER = """
+from socketcluster_store import Procedure, ProcedureTree, Refusal, Store
+
+def run(store: Store) -> None:
+    @store.procedure("take")
+    def take(tree: ProcedureTree, sku: str, amount: int) -> int:
+        left = (tree.get(["stock", sku]) or 0) - amount
+        if left < 0:
+            raise ValueError("sold out")
+        tree.set(["stock", sku], left)
+        return left
+
+    @store.procedure
+    def visit(tree: ProcedureTree, *, pages: list[str]) -> dict[str, object] | None:
+        try:
+            return {"pages": tree.concat("pages", pages)}
+        except Refusal:
+            return None
+
+    known: Procedure = take
+    store.procedure(name="again", max_writes=1)(known)
+"""
+WRONG = """
+import socketcluster_store
+from socketcluster_store import ProcedureTree, Store
+
+def run(store: Store) -> None:
+    @store.procedure  # wrong
+    async def waits(tree: ProcedureTree) -> None: ...
+    @store.procedure("result")  # wrong
+    def result(tree: ProcedureTree) -> set[int]:
+        return set()
+    @store.procedure(max_writes=1)  # wrong
+    def argument(tree: int) -> None: ...
+    store.procedures("misspelt")  # wrong
+
+socketcluster_store.Tree  # wrong
+"""
+
+
+def checked(folder: Path, source: str) -> list[str]:
+    """Return what mypy says in strict mode of a file of a user's, by line: ``12: error: ...``."""
+    path = folder / "mine.py"
+    path.write_text(source)
+    cache = ROOT / ".mypy_cache"  # shared with other tests, and with `make types`
+    options = ["--strict", f"--config-file={ROOT / 'pyproject.toml'}", f"--cache-dir={cache}", "--no-error-summary"]
+    said, error, _status = mypy.run([*options, str(path)])
+    assert not error
+    return [line.partition("mine.py:")[2] for line in said.splitlines() if ": error:" in line]
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_the_names_are_the_same_for_people_checkers_and_python(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__file__ is not None
+    tree = ast.parse(Path(module.__file__).read_text())
+    typed = [
+        alias.name
+        for branch in tree.body
+        if isinstance(branch, ast.If)
+        for line in branch.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    ]
+    assert sorted(typed) == module.__all__
+    assert [name for name in module.__all__ if getattr(module, name, None) is None] == []
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_a_package_alone_costs_nothing(package: str) -> None:
+    script = f"import sys, {package}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert set(said.stdout.split()) & COSTLY == set()
+
+
+def test_a_store_controller_is_typed(tmp_path: Path) -> None:
+    assert checked(tmp_path, STORE_CONTROLLER) == []
+
+
+def test_what_a_store_controller_gets_wrong_is_found(tmp_path: Path) -> None:
+    wrong = {number for number, line in enumerate(WRONG.splitlines(), start=1) if line.endswith("# wrong")}
+    assert {int(line.partition(":")[0]) for line in checked(tmp_path, WRONG)} == wrong
