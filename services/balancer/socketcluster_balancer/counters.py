@@ -23,7 +23,7 @@ REFUSALS = (
 
 
 @dataclass(slots=True)
-class Counters:
+class BalancerCounters:
     """Numbers that only rise."""
 
     accepted: int = 0

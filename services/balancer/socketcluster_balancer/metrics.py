@@ -3,65 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from socketcluster_balancer.service import Balancer
+from socketcluster_balancer.counters import BalancerCounters
+from socketcluster_balancer.entrance.certificate import ServerCertificate
+from socketcluster_balancer.entrance.limits import Limits
+from socketcluster_balancer.placement.dispatcher import Dispatcher
+from socketcluster_balancer.placement.workers import Workers
 
 
 class BalancerMetrics(Collector):
-    """Reads a balancer's counters.
+    """Reads what the parts of a balancer count.
 
     Args:
-        balancer: whose.
-        transport: how clients come: ``plain`` or ``tls``.
+        counters: what only rises.
+        limits: count the connections.
+        workers: those that there are.
+        dispatcher: gives them clients.
+        certificate: what clients are shown who come by TLS; ``None`` if they come without.
     """
 
-    def __init__(self, balancer: Balancer, transport: str) -> None:
-        self._balancer = balancer
-        self._transport = transport
+    def __init__(
+        self,
+        counters: BalancerCounters,
+        limits: Limits,
+        workers: Workers,
+        dispatcher: Dispatcher,
+        certificate: ServerCertificate | None,
+    ) -> None:
+        self._counters = counters
+        self._limits = limits
+        self._workers = workers
+        self._dispatcher = dispatcher
+        self._certificate = certificate
+        self._transport = "plain" if certificate is None else "tls"
 
     def collect(self) -> Iterable[Metric]:
         """Return all samples."""
-        balancer, dispatcher, counters = self._balancer, self._balancer.dispatcher, self._balancer.counters
-        links = [worker.link for worker in balancer.workers.known if worker.link is not None]
+        counters, connections = self._counters, self._limits.connections
+        relays, waiting = self._dispatcher.relays, self._dispatcher.waiting
+        known = self._workers.known
+        links = [worker.link for worker in known if worker.link is not None]
+        handed_over = sum(link.living for link in links)
         yield _gauge(
-            "connections",
-            "Clients' connections, whoever serves them.",
-            "transport",
-            {self._transport: balancer.limits.connections},
+            "connections", "Clients' connections, whoever serves them.", "transport", {self._transport: connections}
         )
         yield _gauge(
             "connections_by_way",
             "The same: handed over to a worker, copied, waiting for a worker, or at an earlier stage.",
             "way",
             {
-                "handover": (handed_over := sum(link.living for link in links)),
-                "spliced": dispatcher.relays,
-                "waiting": dispatcher.waiting,
-                "arriving": max(0, balancer.limits.connections - handed_over - dispatcher.relays - dispatcher.waiting),
+                "handover": handed_over,
+                "spliced": relays,
+                "waiting": waiting,
+                "arriving": max(0, connections - handed_over - relays - waiting),
             },
         )
         yield _gauge("handovers_pending", "Handovers without acknowledgement.", "", sum(link.pending for link in links))
-        yield _gauge("workers_ready", "Workers that may be given clients.", "", len(balancer.workers.available))
+        yield _gauge("workers_ready", "Workers that may be given clients.", "", len(self._workers.available))
+        yield _gauge("workers_hung", "Workers that give no sign of life.", "", sum(worker.hung for worker in known))
         yield _gauge(
-            "workers_hung",
-            "Workers that give no sign of life.",
-            "",
-            sum(worker.hung for worker in balancer.workers.known),
+            "workers_full", "Workers without a descriptor for a client.", "", sum(worker.full for worker in known)
         )
-        yield _gauge(
-            "workers_full",
-            "Workers without a descriptor for a client.",
-            "",
-            sum(worker.full for worker in balancer.workers.known),
-        )
-        yield _counter("worker_hangs", "Times that a worker was found to hang.", "", balancer.workers.hangs)
-        if (ends := dispatcher.expiry.ends) is not None:
+        yield _counter("worker_hangs", "Times that a worker was found to hang.", "", self._workers.hangs)
+        if self._certificate is not None and (ends := self._certificate.ends) is not None:
             text = "When the first certificate of the clients' chain ends, in seconds since 1970."
             yield _gauge("certificate_expiry_timestamp_seconds", text, "", round(ends))
         yield _counter("accepted", "Connections that were accepted.", "transport", {self._transport: counters.accepted})

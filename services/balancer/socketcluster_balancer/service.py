@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+from socketcluster_balancer.admission.admission import Admission
 from socketcluster_balancer.admission.controller import Controller, find
-from socketcluster_balancer.counters import Counters
+from socketcluster_balancer.counters import BalancerCounters
+from socketcluster_balancer.entrance.certificate import ServerCertificate
 from socketcluster_balancer.entrance.limits import Limits
 from socketcluster_balancer.entrance.listener import LAST_CALL, Listener, open_socket
+from socketcluster_balancer.entrance.plain import PlainReception
 from socketcluster_balancer.entrance.proxy_protocol import ProxyEntrance
-from socketcluster_balancer.entrance.reception import GRACE
+from socketcluster_balancer.entrance.reception import GRACE, Reception
+from socketcluster_balancer.entrance.secure import SecureReception
 from socketcluster_balancer.metrics import BalancerMetrics
 from socketcluster_balancer.placement.dispatcher import Dispatcher
 from socketcluster_balancer.placement.relayed import end_relayed
-from socketcluster_balancer.placement.workers import WorkerDirectory
+from socketcluster_balancer.placement.workers import Workers
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.logs.logging import get_logger
@@ -39,13 +44,13 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
     controller = find(settings)
     if controller is not None and not await lifecycle.unless_stopping(controller.run()):
         return
-    balancer = Balancer(settings, controller, lifecycle.room)
-    lifecycle.metrics.register(BalancerMetrics(balancer, "plain" if settings.tls_cert is None else "tls"))
+    balancer = BalancerService(settings, controller, lifecycle.room)
+    lifecycle.metrics.register(balancer.metrics)
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(balancer.workers.run())
         balancer.listener.start()
-        if settings.tls_cert is not None:
-            lifecycle.on_reload("certificate", balancer.dispatcher.reload_certificate)
+        if balancer.certificate is not None:
+            lifecycle.on_reload("certificate", balancer.certificate.reload)
         lifecycle.keep(balancer.workers.tls)
         host, port = balancer.listener.address
         log.info("listening", host=host, port=port)
@@ -57,42 +62,53 @@ async def serve(settings: BalancerSettings, lifecycle: Lifecycle) -> None:
         watching.cancel()
 
 
-async def _announce(balancer: Balancer, lifecycle: Lifecycle) -> None:
+async def _announce(balancer: BalancerService, lifecycle: Lifecycle) -> None:
     await balancer.workers.any_ready.wait()
     lifecycle.ready()
 
 
-class Balancer:
-    """The balancer's parts, put together."""
+class BalancerService:
+    """The balancer's parts, put together front to back: where clients come in, the workers, and who gives which whom.
+
+    Args:
+        settings: the balancer's.
+        controller: whose middleware is asked about each client; ``None`` if there is none.
+        room: the descriptors that the process has for clients; by default counted anew.
+
+    Raises:
+        AddressInUseError: somebody else listens there.
+        SettingsError: the secret is missing, or the certificate cannot be used.
+    """
 
     def __init__(
         self, settings: BalancerSettings, controller: Controller | None = None, room: Room | None = None
     ) -> None:
-        self.counters = Counters()
+        self.counters = BalancerCounters()
         self.room = room or Room()
         self.limits = Limits(settings)
         self.proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_headers)
         if controller is None and not self.limits.count_addresses:  # whose addresses they are matters to nothing here
             self.proxies.forgotten = None
-        self.dispatcher = Dispatcher(
-            settings,
-            self.limits,
-            self.counters,
-            self.proxies,
-            lambda: self.workers.available,
-            lambda: self.workers.may_come,
-            self.room,
-            controller,
+        parts = settings, self.limits, self.counters, self.proxies
+        self.certificate = None if settings.tls_cert is None else ServerCertificate(settings)
+        self.reception: Reception[Any] = (
+            PlainReception(*parts) if self.certificate is None else SecureReception(*parts, self.certificate)
         )
-        if controller is not None:
+        self.workers = Workers(settings)
+        self.dispatcher = Dispatcher(settings, self.limits, self.counters, self.reception, self.workers, self.room)
+        self.admission = None
+        if controller is None:
+            self.reception.pass_on_to(self.dispatcher.place)
+        else:
             controller.balancer.look_by(lambda: tuple(worker.info() for worker in self.workers.available))
-        self.workers = WorkerDirectory(settings, self.dispatcher.make_link, self.dispatcher.workers_changed)
-        self.entrance = ProxyEntrance(
-            settings, self.counters, self.proxies.by_connection, self.dispatcher.reception.accept
-        )
+            self.admission = Admission(settings, controller, self.counters, self.reception, self.dispatcher.place)
+            self.reception.pass_on_to(self.admission.examine)
+        self.entrance = ProxyEntrance(settings, self.counters, self.proxies.by_connection, self.reception.accept)
         self.listener = Listener(
-            open_socket(settings), self.entrance.accept, self.counters, self.room, answers=settings.tls_cert is None
+            open_socket(settings), self.entrance.accept, self.counters, self.room, answers=self.certificate is None
         )
+        self.metrics = BalancerMetrics(self.counters, self.limits, self.workers, self.dispatcher, self.certificate)
+        """What it tells of itself in numbers."""
 
     async def stop(self, timeout: float) -> None:
         """Stop accepting; clients under way get ``timeout`` seconds."""
@@ -102,10 +118,30 @@ class Balancer:
         await self.entrance.drain(min(GRACE, timeout))
         left = max(0, end - loop.time())
         telling: asyncio.Task[None] | None = None
-        if self.dispatcher.relays or self.dispatcher.reception.clients:
+        if self.dispatcher.relays or self.reception.clients:
             telling = loop.create_task(end_relayed(self.workers, self.dispatcher.id, left * SPREAD))
-        await self.dispatcher.drain(left)
+        await self._drain(left)
         if telling is not None:
             telling.cancel()
+        await self._close()
+
+    async def _drain(self, timeout: float) -> None:
+        """Return when no client is under way, or after ``timeout`` seconds."""
+        self.reception.hurry()
+        try:
+            async with asyncio.timeout(timeout):
+                await self.reception.idle()
+                await self.dispatcher.idle()
+        except TimeoutError:
+            log.warning("clients were still under way and are cut off", splices=self.dispatcher.relays)
+
+    async def _close(self) -> None:
+        """Cut off whoever is still under way."""
+        if self.admission is not None:
+            self.admission.close()
+        await self.dispatcher.close()
+        self.reception.close()
+        if self.certificate is not None:
+            self.certificate.close()
         self.proxies.close()
         self.room.close()

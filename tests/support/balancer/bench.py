@@ -10,10 +10,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from socketcluster_balancer.entrance.secure import SecureReception
 from socketcluster_balancer.placement.handoff import HandoffLink
-from socketcluster_balancer.placement.workers import Worker
-from socketcluster_balancer.service import Balancer
+from socketcluster_balancer.placement.watched_worker import WatchedWorker
+from socketcluster_balancer.service import BalancerService
 from socketcluster_balancer.settings import BalancerSettings
 from support.balancer.stand_in_worker import SECRET, StandInWorker
 
@@ -45,11 +44,11 @@ class Bench:
     def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
         self.folder = folder
         self._stack = stack
-        self._balancer: Balancer | None = None
+        self._balancer: BalancerService | None = None
         self._watching: asyncio.Task[None] | None = None
 
     @property
-    def balancer(self) -> Balancer:
+    def balancer(self) -> BalancerService:
         assert self._balancer is not None
         return self._balancer
 
@@ -73,7 +72,7 @@ class Bench:
         self._stack.push_async_callback(made.stop)
         return made
 
-    async def start(self, *workers: StandInWorker, **options: Any) -> Balancer:
+    async def start(self, *workers: StandInWorker, **options: Any) -> BalancerService:
         """Start the balancer and wait until it knows all workers."""
         addresses = options.pop("workers", [worker.address for worker in workers])
         options.setdefault("worker_wait", 30)
@@ -81,7 +80,7 @@ class Bench:
         options.setdefault("defer_accept", False)  # or no silent client would be seen
         controller = options.pop("controller", None)
         settings = BalancerSettings(workers=addresses, secret=SECRET, name="tested", **options)
-        self._balancer = Balancer(settings, controller)
+        self._balancer = BalancerService(settings, controller)
         self._watching = asyncio.get_running_loop().create_task(self._balancer.workers.run())
         self._balancer.listener.start()
         self._stack.push_async_callback(self.stop, 0)
@@ -100,7 +99,7 @@ class Bench:
             await watching
 
     @property
-    def available(self) -> tuple[Worker, ...]:
+    def available(self) -> tuple[WatchedWorker, ...]:
         return self.balancer.workers.available
 
     @property
@@ -114,16 +113,20 @@ class Bench:
     @property
     def running(self) -> int:
         """How many clients async middleware works for."""
-        admission = self.balancer.dispatcher.admission
+        admission = self.balancer.admission
         assert admission is not None
         return admission.running
+
+    def reload_certificate(self) -> str | None:
+        """Do what SIGHUP does."""
+        assert self.balancer.certificate is not None
+        return self.balancer.certificate.reload()
 
     @property
     def context(self) -> ssl.SSLContext:
         """What handshakes are made with."""
-        reception = self.balancer.dispatcher.reception
-        assert isinstance(reception, SecureReception)
-        return reception.context
+        assert self.balancer.certificate is not None
+        return self.balancer.certificate.context
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until ``condition`` holds."""
@@ -162,7 +165,7 @@ class Bench:
         return await self.send(request(target, **headers))
 
 
-def link_of(worker: Worker) -> HandoffLink:
+def link_of(worker: WatchedWorker) -> HandoffLink:
     """Return the link by which sockets go to a worker that takes them over."""
     assert worker.link is not None
     return worker.link

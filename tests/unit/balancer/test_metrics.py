@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 from support import certificates
 from support.balancer.bench import Bench
 
-from socketcluster_balancer.metrics import BalancerMetrics
 from socketcluster_runtime.tls.certificates import read_chain
 
 
@@ -19,9 +18,9 @@ from socketcluster_runtime.tls.certificates import read_chain
 def read(bench: Bench) -> Any:
     """``read(name, label=value)`` returns the sample of that name, without the prefix that all have."""
 
-    def sample(name: str, transport_of_all: str = "plain", **labels: str) -> float:
+    def sample(name: str, **labels: str) -> float:
         registry = CollectorRegistry()
-        registry.register(BalancerMetrics(bench.balancer, transport_of_all))
+        registry.register(bench.balancer.metrics)
         found = registry.get_sample_value(f"socketcluster_balancer_{name}", labels)
         assert found is not None, (name, labels)
         return found
@@ -61,7 +60,7 @@ async def test_the_end_of_the_certificate_is_told(bench: Bench, read: Any, tmp_p
     await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
     (certificate,) = read_chain(files.cert.read_bytes())
     ends = certificate.not_valid_after_utc.timestamp()
-    assert read("certificate_expiry_timestamp_seconds", transport_of_all="tls") == ends
+    assert read("certificate_expiry_timestamp_seconds") == ends
 
 
 async def test_handovers_that_fail_and_those_under_way_are_told(bench: Bench, read: Any) -> None:
@@ -119,4 +118,4 @@ async def test_clients_of_tls_are_told_apart(bench: Bench, read: Any, tmp_path: 
     files = certificates.make(tmp_path, "own")
     await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
     async with bench.client():
-        await bench.until(lambda: read("connections", "tls", transport="tls") == 1)
+        await bench.until(lambda: read("connections", transport="tls") == 1)

@@ -10,10 +10,11 @@ from typing import Any
 
 from socketcluster_balancer.admission.controller import Controller
 from socketcluster_balancer.api import Middleware, Request, stages_of
-from socketcluster_balancer.counters import Counters
+from socketcluster_balancer.counters import BalancerCounters
 from socketcluster_balancer.entrance import responses
 from socketcluster_balancer.entrance.client import Client
-from socketcluster_balancer.entrance.deadlines import Deadlines
+from socketcluster_balancer.entrance.deadlines import DeadlineQueue
+from socketcluster_balancer.entrance.reception import Reception
 from socketcluster_balancer.errors import RefusedError
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime import controllers
@@ -36,30 +37,27 @@ class Admission:
         settings: the balancer's.
         controller: whose middleware is asked.
         counters: the balancer's.
+        reception: answers the clients that are not let in.
         place: is given each client that is let in.
-        respond: is given each other client, and what to answer it.
-        release: is given each client that has gone.
     """
 
     def __init__(
         self,
         settings: BalancerSettings,
         controller: Controller,
-        counters: Counters,
+        counters: BalancerCounters,
+        reception: Reception[Any],
         place: Callable[[Client], object],
-        respond: Callable[[Client, bytes], object],
-        release: Callable[[Client], object],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._path = controller.path
         self._counters = counters
         self._by_stage = controller.balancer.by_stage
         self._cookies = SessionCookies(settings.app_name, settings.shared_secret())
+        self._reception = reception
         self._place = place
-        self._respond = respond
-        self._release = release
         self._limit = TimeLimit(settings.controller_timeout)
-        self._deadlines: Deadlines[Client] = Deadlines(settings.controller_timeout, self._too_slow)
+        self._deadlines: DeadlineQueue[Client] = DeadlineQueue(settings.controller_timeout, self._too_slow)
         self._running: dict[asyncio.Task[None], Client] = {}
         """The async middleware under way, also that which goes on after its client was answered."""
         self._failed = Throttle(
@@ -87,12 +85,12 @@ class Admission:
         if len(self._running) >= MAX_RUNNING:
             self._full.add()
             self._counters.refused["controller"] += 1
-            self._respond(client, responses.answer(503, head))
+            self._reception.respond(client, responses.answer(503, head))
             return
         try:
             address, secure = client.identity()
         except OSError:
-            self._release(client)
+            self._reception.release(client)
             return
         host = None if client.told is None else client.told.host
         request = Request(head, address, self._cookies, secure=secure, host=host)
@@ -171,7 +169,7 @@ class Admission:
             self._failed.add(controllers.where(self._path, error))
             response = responses.answer(500, client.head)
         self._counters.refused["controller"] += 1
-        self._respond(client, response)
+        self._reception.respond(client, response)
 
 
 def _check(function: Middleware, result: object) -> None:

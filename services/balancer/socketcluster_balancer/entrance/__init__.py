@@ -1,4 +1,5 @@
 """Where clients come in: accepted, counted, by TLS or not, their first request read.
 
-The service builds ``listener`` and ``reception``; others know ``client``, ``responses`` and ``deadlines``.
+The service builds ``listener``, ``proxy_protocol``, ``limits``, ``certificate`` and ``plain`` or ``secure``; others know
+``client``, ``reception``, ``responses`` and ``deadlines``.
 """

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from socketcluster_runtime.sockets.relay import Relay
 from socketcluster_wire.forwarded import Told
 from socketcluster_wire.proxy_protocol import ProxyHeader
 from socketcluster_wire.request_head import RequestHead
-
-if TYPE_CHECKING:
-    from socketcluster_balancer.placement.workers import Worker
-    from socketcluster_runtime.sockets.relay import Relay
 
 
 class Client(abc.ABC):
@@ -32,8 +29,8 @@ class Client(abc.ABC):
         """The first request, once its head has arrived."""
         self.told: Told | None = None
         """What a proxy in front says in that of who the client is; the worker reads it again, in each request."""
-        self.tried: tuple[Worker, ...] = ()
-        """The workers that could not take it over."""
+        self.tried: tuple[str, ...] = ()
+        """The addresses of the workers that could not take it over."""
         self.wait_until = 0.0
         """Loop time until which it waits for a worker; 0 if it never had to."""
         self.wanted: frozenset[str] | None = None

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 
-class Deadlines(Generic[T]):
+class DeadlineQueue(Generic[T]):
     """Items that expire ``timeout`` seconds after they were added, the oldest first, unless they are discarded."""
 
     def __init__(self, timeout: float, expired: Callable[[T], object]) -> None:

@@ -26,7 +26,7 @@ NOBODY = b""
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-class Refusal(enum.Enum):
+class OverLimit(enum.Enum):
     """Why a new connection is refused; the value names the setting."""
 
     SOCKETS = "socket_limit"
@@ -72,24 +72,24 @@ class Limits:
         """Return what connections of ``host`` are counted under, which is all the same if addresses have no limit."""
         return address_key(host) if self.count_addresses else NOBODY
 
-    def enter(self, key: bytes) -> Refusal | None:
+    def enter(self, key: bytes) -> OverLimit | None:
         """Count a new connection, or say why there must be none."""
         if self.connections >= self._most:
-            return Refusal.SOCKETS
+            return OverLimit.SOCKETS
         refusal = self.name(key)
         if refusal is None:
             self.connections += 1
         return refusal
 
-    def name(self, key: bytes) -> Refusal | None:
+    def name(self, key: bytes) -> OverLimit | None:
         """Count a connection, which was counted under ``NOBODY``, under ``key``, or say why there must be none."""
         if key == NOBODY:
             return None
         count = self._of_address.get(key, 0)
         if self._most_of_address and count >= self._most_of_address:
-            return Refusal.ADDRESS_SOCKETS
+            return OverLimit.ADDRESS_SOCKETS
         if self._interval and not self._take_token(key):
-            return Refusal.ADDRESS_RATE
+            return OverLimit.ADDRESS_RATE
         if self._most_of_address:
             self._of_address[key] = count + 1
         return None
@@ -104,11 +104,11 @@ class Limits:
             else:
                 del self._of_address[key]
 
-    def retry_after(self, refusal: Refusal) -> int:
+    def retry_after(self, refusal: OverLimit) -> int:
         """Return the seconds after which a refused client may try again."""
-        if refusal is Refusal.ADDRESS_RATE:
+        if refusal is OverLimit.ADDRESS_RATE:
             return math.ceil(self._interval)
-        return ADDRESS_RETRY if refusal is Refusal.ADDRESS_SOCKETS else 1
+        return ADDRESS_RETRY if refusal is OverLimit.ADDRESS_SOCKETS else 1
 
     def _take_token(self, key: bytes) -> bool:
         """Take a token out of an address's bucket, if there is one (a token bucket, kept as one time: GCRA)."""

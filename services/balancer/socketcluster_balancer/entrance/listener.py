@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from socketcluster_balancer.counters import Counters
+from socketcluster_balancer.counters import BalancerCounters
 from socketcluster_balancer.entrance import responses
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.addresses import split_host_port
@@ -95,7 +95,7 @@ class Listener:
         self,
         sock: socket.socket,
         accepted: Callable[[socket.socket, str], object],
-        counters: Counters,
+        counters: BalancerCounters,
         room: Room,
         *,
         answers: bool,

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from socketcluster_balancer.entrance import responses
 from socketcluster_balancer.entrance.client import Client
-from socketcluster_balancer.entrance.limits import Refusal
+from socketcluster_balancer.entrance.limits import OverLimit
 from socketcluster_balancer.entrance.reception import MAX_REFUSED, Reception
 from socketcluster_runtime.sockets.relay import Relay
 from socketcluster_wire.proxy_protocol import ProxyHeader
@@ -85,7 +85,7 @@ class PlainReception(Reception[PlainClient]):
         client.sock.close()
         self.forget(client)
 
-    def _refuse(self, sock: socket.socket, key: bytes, refusal: Refusal) -> None:
+    def _refuse(self, sock: socket.socket, key: bytes, refusal: OverLimit) -> None:
         """Answer at once, before anything was read; what is read later is dropped, lest it reset the connection.
 
         In a flood most are reset instead: to answer costs several times as much, and others would wait for it.
@@ -95,7 +95,7 @@ class PlainReception(Reception[PlainClient]):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             sock.close()
             return
-        status = 503 if refusal is Refusal.SOCKETS else 429
+        status = 503 if refusal is OverLimit.SOCKETS else 429
         try:
             sock.send(responses.over_limit(status, self._limits.retry_after(refusal)))
             sock.shutdown(socket.SHUT_WR)

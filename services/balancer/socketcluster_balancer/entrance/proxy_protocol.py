@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from socketcluster_balancer.counters import Counters
-from socketcluster_balancer.entrance.deadlines import Deadlines
+from socketcluster_balancer.counters import BalancerCounters
+from socketcluster_balancer.entrance.deadlines import DeadlineQueue
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.logs.throttle import Throttle
@@ -36,7 +36,9 @@ class ProxyEntrance:
             trusted proxy.
     """
 
-    def __init__(self, settings: BalancerSettings, counters: Counters, trusted: AddressSet, accept: Accept) -> None:
+    def __init__(
+        self, settings: BalancerSettings, counters: BalancerCounters, trusted: AddressSet, accept: Accept
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._counters = counters
         self._trusted = trusted
@@ -44,7 +46,7 @@ class ProxyEntrance:
         self._pass_on = accept
         self._received: dict[socket.socket, tuple[str, bytes]] = {}
         """By connection, the peer's address, and as much of its header as was read."""
-        self._deadlines: Deadlines[socket.socket] = Deadlines(settings.head_timeout, self._too_slow)
+        self._deadlines: DeadlineQueue[socket.socket] = DeadlineQueue(settings.head_timeout, self._too_slow)
         self._idle = asyncio.Event()
         self._idle.set()
         self._refused = Throttle(

@@ -8,11 +8,11 @@ import socket
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from socketcluster_balancer.counters import Counters
+from socketcluster_balancer.counters import BalancerCounters
 from socketcluster_balancer.entrance import responses
 from socketcluster_balancer.entrance.client import Client
-from socketcluster_balancer.entrance.deadlines import Deadlines
-from socketcluster_balancer.entrance.limits import NOBODY, Limits, Refusal
+from socketcluster_balancer.entrance.deadlines import DeadlineQueue
+from socketcluster_balancer.entrance.limits import NOBODY, Limits, OverLimit
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.trusted_proxies import TELLING, TrustedProxies
 from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
@@ -39,29 +39,27 @@ class Reception(abc.ABC, Generic[C]):
         limits: on new connections.
         counters: the balancer's.
         proxies: those in front, who may say in the head whose connection it is.
-        complete: is given each client whose head has arrived, and whom nobody reads from.
     """
 
     def __init__(
         self,
         settings: BalancerSettings,
         limits: Limits,
-        counters: Counters,
+        counters: BalancerCounters,
         proxies: TrustedProxies,
-        complete: Callable[[C], object],
     ) -> None:
         self._limits = limits
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self._max_head_bytes = settings.max_head_bytes
         self._proxies = proxies
-        self._pass_on = complete
+        self._pass_on: Callable[[C], object] = self.release
         self._clients: set[C] = set()
         self._refused: set[C] = set()
-        self._silent: Deadlines[C] = Deadlines(settings.first_byte_timeout, self._too_slow)
-        self._reading: Deadlines[C] = Deadlines(settings.head_timeout, self._too_slow)
-        self._leaving: Deadlines[C] = Deadlines(GRACE, self._too_slow)
-        self._lingering: Deadlines[C] = Deadlines(LINGER, self._close_answered)
+        self._silent: DeadlineQueue[C] = DeadlineQueue(settings.first_byte_timeout, self._too_slow)
+        self._reading: DeadlineQueue[C] = DeadlineQueue(settings.head_timeout, self._too_slow)
+        self._leaving: DeadlineQueue[C] = DeadlineQueue(GRACE, self._too_slow)
+        self._lingering: DeadlineQueue[C] = DeadlineQueue(LINGER, self._close_answered)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -69,6 +67,10 @@ class Reception(abc.ABC, Generic[C]):
     def clients(self) -> int:
         """How many clients belong to the balancer: they have not sent their head, or wait, or are answered."""
         return len(self._clients)
+
+    def pass_on_to(self, receiver: Callable[[C], object]) -> None:
+        """Give ``receiver`` each client from now on whose head has arrived, and whom nobody reads from."""
+        self._pass_on = receiver
 
     @abc.abstractmethod
     def accept(self, sock: socket.socket, host: str, header: ProxyHeader | None) -> None:
@@ -127,7 +129,7 @@ class Reception(abc.ABC, Generic[C]):
         """Return what a new connection is counted under; that of a proxy has no client before its head is there."""
         return NOBODY if self._proxies.tell(host) else self._limits.key(host)
 
-    def _admit(self, key: bytes) -> Refusal | None:
+    def _admit(self, key: bytes) -> OverLimit | None:
         """Count a new connection, or say why it is to be refused."""
         refusal = self._limits.enter(key)
         if refusal is None:
@@ -172,7 +174,7 @@ class Reception(abc.ABC, Generic[C]):
         self._counters.refused[refusal.value] += 1
         self.respond(client, responses.answer(429, client.head, retry_after=self._limits.retry_after(refusal)))
 
-    def _learn_from_proxy(self, client: C) -> Refusal | None:
+    def _learn_from_proxy(self, client: C) -> OverLimit | None:
         """Learn whose request it is that a proxy in front has sent, if it is one; return why it must not be served.
 
         Raises:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
-from socketcluster_balancer.counters import Counters
+from socketcluster_balancer.counters import BalancerCounters
 from socketcluster_balancer.entrance import responses
+from socketcluster_balancer.entrance.certificate import ServerCertificate
 from socketcluster_balancer.entrance.client import Client
 from socketcluster_balancer.entrance.limits import Limits
 from socketcluster_balancer.entrance.reception import LINGER, Reception
@@ -82,14 +82,12 @@ class SecureReception(Reception[SecureClient]):
         self,
         settings: BalancerSettings,
         limits: Limits,
-        counters: Counters,
+        counters: BalancerCounters,
         proxies: TrustedProxies,
-        context: ssl.SSLContext,
-        complete: Callable[[Client], object],
+        certificate: ServerCertificate,
     ) -> None:
-        super().__init__(settings, limits, counters, proxies, complete)
-        self.context = context
-        """What handshakes from now on are made with."""
+        super().__init__(settings, limits, counters, proxies)
+        self._certificate = certificate
         self._handshake_timeout = settings.first_byte_timeout
         self._handshakes: dict[SecureClient, asyncio.Task[None]] = {}
         self._failed = Throttle(lambda count: log.info("TLS handshakes failed", clients=count))
@@ -158,7 +156,7 @@ class SecureReception(Reception[SecureClient]):
             await self._loop.connect_accepted_socket(
                 lambda: client,
                 sock,
-                ssl=self.context,
+                ssl=self._certificate.context,
                 ssl_handshake_timeout=self._handshake_timeout,
                 ssl_shutdown_timeout=LINGER,
             )

@@ -9,32 +9,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from socketcluster_balancer.admission.admission import Admission
-from socketcluster_balancer.admission.controller import Controller
-from socketcluster_balancer.counters import Counters
+from socketcluster_balancer.counters import BalancerCounters
 from socketcluster_balancer.entrance.client import Client
 from socketcluster_balancer.entrance.limits import Limits
 from socketcluster_balancer.entrance.plain import PlainClient, PlainReception
 from socketcluster_balancer.entrance.reception import Reception
-from socketcluster_balancer.entrance.secure import SecureReception
-from socketcluster_balancer.entrance.tickets import TicketKeys
-from socketcluster_balancer.entrance.tls import Loaded, load
 from socketcluster_balancer.errors import NoDescriptorError, NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.placement.choice import choose
 from socketcluster_balancer.placement.handoff import HandoffLink
-from socketcluster_balancer.placement.workers import SUSPICION, Worker
+from socketcluster_balancer.placement.watched_worker import SUSPICION, WatchedWorker
+from socketcluster_balancer.placement.workers import Workers
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.cookies import session_cookie_name
 from socketcluster_runtime.logs.conditions import Condition
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
-from socketcluster_runtime.secrets.secret_files import secret_of
 from socketcluster_runtime.sockets.accepting import NO_DESCRIPTOR
 from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.sockets.relay import Relay
-from socketcluster_runtime.tls.certificates import summary
-from socketcluster_runtime.tls.expiry_watch import ExpiryWatch
-from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire import proxy_protocol
 
 log = get_logger(__name__)
@@ -48,46 +40,35 @@ class Dispatcher:
 
     Args:
         settings: the balancer's.
-        limits: on new connections.
+        limits: on connections.
         counters: the balancer's.
-        proxies: those in front.
-        available: returns the workers that may be given clients.
-        may_come: returns whether one may be there in a moment, if there is none.
+        reception: answers the clients that no worker takes.
+        workers: those that there are, who tell it what becomes of them.
         room: for clients, in this process.
-        controller: whose middleware is asked first; ``None`` if there is none.
     """
 
     def __init__(
         self,
         settings: BalancerSettings,
         limits: Limits,
-        counters: Counters,
-        proxies: TrustedProxies,
-        available: Callable[[], tuple[Worker, ...]],
-        may_come: Callable[[], bool],
+        counters: BalancerCounters,
+        reception: Reception[Any],
+        workers: Workers,
         room: Room,
-        controller: Controller | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._limits = limits
         self._counters = counters
-        self._proxies = proxies
+        self._reception = reception
+        self._workers = workers
+        self._room = room
         self._key = derive_key(settings.shared_secret(), Purpose.PROXY_HEADERS)
         # which one a worker believes, a proxy with TLS in front may tell it; for the choice of a worker either will do
         self._cookies = [session_cookie_name(settings.app_name, secure=secure) for secure in (True, False)]
-        self._available = available
-        self._may_come = may_come
-        self._room = room
         self._draw: Callable[[int], int] = random.randrange
         self._suspicion_ends = 0.0
         self._closed = False
-        self.admission = None if controller is None else self._admit_by(controller)
-        """Who shows clients to the controller, if there is one."""
-        self.expiry = ExpiryWatch("put one that is valid into the file, and send the balancer SIGHUP")
-        """Says when the clients' certificate ends."""
-        self._tickets = None if settings.tls_ticket_dir is None else TicketKeys(settings.tls_ticket_dir)
-        self.reception = self._open()
         self._waiting: list[Client] = []
         self._retry: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()
@@ -99,6 +80,7 @@ class Dispatcher:
         self._refused = Condition(
             log, "no worker for clients: answered 503", over="clients find a worker again: none was answered 503"
         )
+        workers.attach(self)
 
     @property
     def waiting(self) -> int:
@@ -110,52 +92,12 @@ class Dispatcher:
         """How many clients' bytes are copied."""
         return len(self._relays)
 
-    def reload_certificate(self) -> str | None:
-        """Read the certificate again, for the handshakes to come; return what it is now.
-
-        Raises:
-            SettingsError: it cannot be used; the one before stays.
-        """
-        if not isinstance(self.reception, SecureReception):
-            return None
-        loaded = self._load()
-        self.reception.context = loaded.context
-        return summary(loaded.chain)
-
-    def _open(self) -> Reception[Any]:
-        complete = self.place if self.admission is None else self.admission.examine
-        if self._settings.tls_cert is None:
-            return PlainReception(self._settings, self._limits, self._counters, self._proxies, complete)
-        context = self._load().context
-        return SecureReception(self._settings, self._limits, self._counters, self._proxies, context, complete)
-
-    def _admit_by(self, controller: Controller) -> Admission:
-        return Admission(
-            self._settings,
-            controller,
-            self._counters,
-            place=self.place,
-            respond=lambda client, response: self.reception.respond(client, response),
-            release=lambda client: self.reception.release(client),
-        )
-
-    def _load(self) -> Loaded:
-        settings = self._settings
-        assert settings.tls_cert is not None  # noqa: S101  # asked before
-        passphrase = secret_of("tls_passphrase", settings.tls_passphrase, settings.tls_passphrase_file)
-        loaded = load(settings.tls_cert, settings.tls_key, passphrase)
-        self.expiry.take("tls_cert", settings.tls_cert, loaded.chain)
-        self.expiry.start()
-        if self._tickets is not None:
-            self._tickets.use_in(loaded.context)
-        return loaded
-
-    def make_link(self, worker: Worker, path: str) -> HandoffLink | None:
+    def make_link(self, worker: WatchedWorker, path: str) -> HandoffLink | None:
         """Make the link by which sockets go to ``worker``; there is none where clients come by TLS."""
-        if not isinstance(self.reception, PlainReception):
+        if not isinstance(self._reception, PlainReception):
             return None
         failed, declined = partial(self._failed, worker), partial(self._declined, worker)
-        return HandoffLink(path, self._settings, self.reception.taken, failed, declined, self._limits.leave)
+        return HandoffLink(path, self._settings, self._reception.taken, failed, declined, self._limits.leave)
 
     def place(self, client: Client) -> None:
         """Give a client to a worker, let it wait for one, or answer it 503."""
@@ -165,7 +107,7 @@ class Dispatcher:
             except WorkerUnreachableError as error:
                 self._counters.handovers_failed += 1
                 self._suspect(worker, str(error), 1)
-                client.tried += (worker,)
+                client.tried += (worker.address,)
                 continue
             except NoDescriptorError:
                 self._no_descriptor(client)
@@ -176,11 +118,11 @@ class Dispatcher:
 
     def workers_changed(self) -> None:
         """Place the clients that wait, if there is a worker now, or it is clear that there will be none."""
-        if self._waiting and not self._available() and not self._may_come():
+        if self._waiting and not self._workers.available and not self._workers.may_come:
             waiting, self._waiting = self._waiting, []
             for client in waiting:
                 self._refuse(client)
-        if self._waiting and self._available():
+        if self._waiting and self._workers.available:
             waiting, self._waiting = self._waiting, []
             for position, client in enumerate(waiting, 1):
                 client.tried = ()
@@ -190,18 +132,13 @@ class Dispatcher:
                     self._waiting += waiting[position:]
                     return
 
-    async def drain(self, timeout: float) -> None:
-        """Return when no client is under way, or after ``timeout`` seconds, when the rest is cut off."""
-        self.reception.hurry()
-        try:
-            async with asyncio.timeout(timeout):
-                await self.reception.idle()
-                await self._no_relays.wait()
-        except TimeoutError:
-            log.warning("clients were still under way and are cut off", splices=len(self._relays))
+    async def idle(self) -> None:
+        """Return when no bytes are copied."""
+        await self._no_relays.wait()
+
+    async def close(self) -> None:
+        """Cut off the clients whose bytes are copied, and forget those that wait."""
         self._closed = True
-        if self.admission is not None:
-            self.admission.close()
         for task in self._connecting:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
@@ -210,18 +147,14 @@ class Dispatcher:
         self._waiting.clear()
         if self._retry is not None:
             self._retry.cancel()
-        self.reception.close()
         self._refused.close()
-        self.expiry.close()
-        if self._tickets is not None:
-            self._tickets.close()
 
     def _wait(self, client: Client) -> None:
         """Keep a client until there is a worker for it, or its time is up."""
         now = self._loop.time()
         if not client.wait_until:
             client.wait_until = now + self._settings.worker_wait
-        in_vain = client.wait_until <= now or not (self._available() or self._may_come())
+        in_vain = client.wait_until <= now or not (self._workers.available or self._workers.may_come)
         if in_vain or len(self._waiting) >= self._settings.max_waiting:
             self._refuse(client)
             return
@@ -241,13 +174,13 @@ class Dispatcher:
         if self._waiting and self._retry is None:
             self._retry = self._loop.call_later(RETRY_INTERVAL, self._retry_waiting)
 
-    def _choose(self, client: Client) -> Worker | None:
-        workers = self._available()
+    def _choose(self, client: Client) -> WatchedWorker | None:
+        workers = self._workers.available
         if client.wanted is not None:
             wanted = client.wanted
             workers = tuple(worker for worker in workers if not wanted.isdisjoint(worker.called))
         if client.tried:
-            workers = tuple(worker for worker in workers if worker not in client.tried)
+            workers = tuple(worker for worker in workers if worker.address not in client.tried)
         if len(workers) > 1:
             workers = tuple(worker for worker in workers if not worker.hung) or workers
         if self._suspicion_ends and workers:
@@ -264,24 +197,24 @@ class Dispatcher:
         cookie = head.cookie(self._cookies[0]) or head.cookie(self._cookies[1])
         return choose(workers, head.sid, cookie, self._draw)
 
-    def _suspect(self, worker: Worker, reason: str, clients: int) -> None:
+    def _suspect(self, worker: WatchedWorker, reason: str, clients: int) -> None:
         """Choose a worker for a while only if there is no other; ``reason`` is told unless that has been said."""
         now = self._loop.time()
         if clients and worker.suspect_until <= now and not worker.hung and reason:
             log.warning("worker takes no clients", worker=worker.name, reason=reason, clients=clients)
         worker.suspect_until = self._suspicion_ends = now + SUSPICION
 
-    def _failed(self, worker: Worker, clients: Sequence[Client], reason: str) -> None:
+    def _failed(self, worker: WatchedWorker, clients: Sequence[Client], reason: str) -> None:
         """A worker did not take clients that it was given."""
         if self._closed:
             return
         self._counters.handovers_failed += len(clients)
         self._suspect(worker, reason, len(clients))
         for client in clients:
-            client.tried += (worker,)
+            client.tried += (worker.address,)
             self.place(client)
 
-    def _declined(self, worker: Worker, client: Client) -> None:
+    def _declined(self, worker: WatchedWorker, client: Client) -> None:
         """A worker has no descriptor for a client; its status says so, too."""
         self._failed(worker, [client], "")
 
@@ -289,14 +222,14 @@ class Dispatcher:
         """Answer a client that cannot be given to a worker because this process has no descriptor for that."""
         self._room.refuse()
         self._counters.refused["no_descriptor"] += 1
-        self.reception.answer(client, 503)
+        self._reception.answer(client, 503)
 
     def _refuse(self, client: Client) -> None:
         self._refused.add()
         self._counters.refused["no_worker"] += 1
-        self.reception.answer(client, 503)
+        self._reception.answer(client, 503)
 
-    def _give(self, client: Client, worker: Worker) -> None:
+    def _give(self, client: Client, worker: WatchedWorker) -> None:
         if worker.link is not None and isinstance(client, PlainClient):
             try:
                 worker.link.submit(client)
@@ -310,7 +243,7 @@ class Dispatcher:
         self._connecting.add(task)
         task.add_done_callback(self._connected)
 
-    async def _connect(self, client: Client, worker: Worker, http: tuple[str, int]) -> None:
+    async def _connect(self, client: Client, worker: WatchedWorker, http: tuple[str, int]) -> None:
         relay = Relay(self._relay_ended)
         try:
             async with asyncio.timeout(self._settings.handoff_timeout):
@@ -330,14 +263,14 @@ class Dispatcher:
         except OSError:  # the client has gone
             relay.abort()
             self._relay_ended(relay)
-            self.reception.release(client)
+            self._reception.release(client)
             return
         if relay in self._relays:
             self._relays[relay] = client.key
             self._counters.relays += 1
-            self.reception.forget(client)
+            self._reception.forget(client)
         else:  # it ended meanwhile
-            self.reception.release(client)
+            self._reception.release(client)
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
@@ -352,7 +285,7 @@ class Dispatcher:
             self._no_relays.set()
 
 
-async def _reach(relay: Relay, worker: Worker, http: tuple[str, int]) -> None:
+async def _reach(relay: Relay, worker: WatchedWorker, http: tuple[str, int]) -> None:
     """Connect to a worker; on this host a Unix socket costs half of what TCP does.
 
     Raises:

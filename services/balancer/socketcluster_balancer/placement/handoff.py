@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from socketcluster_balancer.entrance.deadlines import Deadlines
+from socketcluster_balancer.entrance.deadlines import DeadlineQueue
 from socketcluster_balancer.entrance.plain import PlainClient
 from socketcluster_balancer.errors import NoDescriptorError, NoHandoffError, WorkerUnreachableError
 from socketcluster_balancer.settings import BalancerSettings
@@ -71,7 +71,7 @@ class HandoffLink:
         self._queue: deque[PlainClient] = deque()
         self._living: dict[int, bytes] = {}
         self._blocked = False
-        self._deadlines: Deadlines[int] = Deadlines(settings.handoff_timeout, self._too_slow)
+        self._deadlines: DeadlineQueue[int] = DeadlineQueue(settings.handoff_timeout, self._too_slow)
 
     @property
     def pending(self) -> int:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from grpc import aio
 
+from socketcluster_balancer.placement.watched_worker import WatchedWorker
 from socketcluster_proto.v1.worker_pb2 import OtherWorkers
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
-
-if TYPE_CHECKING:
-    from socketcluster_balancer.placement.workers import Worker
 
 _Key = tuple[tuple[str, bool, tuple[str, ...]], ...]
 
@@ -22,25 +20,29 @@ class Others:
     """What workers are told of each other.
 
     Args:
-        available: returns the workers that may be given clients.
         metadata: shows that this balancer knows the cluster's secret.
     """
 
-    def __init__(self, available: Callable[[], Sequence[Worker]], metadata: Any) -> None:
-        self._available = available
+    def __init__(self, metadata: Any) -> None:
+        self._available: Sequence[WatchedWorker] = ()
         self._metadata = metadata
         self._key: _Key = ()
         self._wakes: set[asyncio.Event] = set()
 
-    def refresh(self) -> None:
-        """Tell whoever it concerns if the workers are not what they were; call it after whatever they say."""
-        key = tuple((worker.worker_id, _is_well(worker), worker.tags) for worker in self._available())
+    def refresh(self, available: Sequence[WatchedWorker]) -> None:
+        """Tell whoever it concerns if the workers are not what they were; call it after whatever they say.
+
+        Args:
+            available: the workers that may be given clients.
+        """
+        self._available = available
+        key = tuple((worker.worker_id, _is_well(worker), worker.tags) for worker in available)
         if key != self._key:
             self._key = key
             for wake in self._wakes:
                 wake.set()
 
-    async def tell(self, worker: Worker, stub: WorkerStub) -> None:
+    async def tell(self, worker: WatchedWorker, stub: WorkerStub) -> None:
         """Tell a worker until cancelled, or until it does not listen: one of an earlier version never does."""
         wake = asyncio.Event()
         self._wakes.add(wake)
@@ -51,7 +53,7 @@ class Others:
             with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):
                 while True:
                     wake.clear()
-                    well = any(_could_take(other, worker) for other in self._available())
+                    well = any(_could_take(other, worker) for other in self._available)
                     if well != told:
                         await call.write(OtherWorkers(well=well))
                         told = well
@@ -61,10 +63,10 @@ class Others:
             call.cancel()
 
 
-def _could_take(other: Worker, worker: Worker) -> bool:
+def _could_take(other: WatchedWorker, worker: WatchedWorker) -> bool:
     """May the clients of ``worker`` come to the other one, and does it serve them any better?"""
     return _is_well(other) and other.worker_id != worker.worker_id and set(worker.tags) <= set(other.tags)
 
 
-def _is_well(worker: Worker) -> bool:
+def _is_well(worker: WatchedWorker) -> bool:
     return worker.reaches_stores and not worker.hung

@@ -7,7 +7,8 @@ from typing import Any
 
 from grpc import aio
 
-from socketcluster_balancer.placement.workers import Worker, WorkerDirectory
+from socketcluster_balancer.placement.watched_worker import WatchedWorker
+from socketcluster_balancer.placement.workers import Workers
 from socketcluster_proto.v1.worker_pb2 import EndRelayedRequest
 from socketcluster_runtime.logs.logging import get_logger
 
@@ -17,7 +18,7 @@ TIMEOUT = 2.0
 """Seconds that a worker has to answer; it begins at once, and one that hangs is not waited for."""
 
 
-async def end_relayed(workers: WorkerDirectory, balancer: bytes, seconds: float) -> None:
+async def end_relayed(workers: Workers, balancer: bytes, seconds: float) -> None:
     """Have each worker end the connections that are copied for it, spread over so many seconds.
 
     Args:
@@ -29,7 +30,7 @@ async def end_relayed(workers: WorkerDirectory, balancer: bytes, seconds: float)
     await asyncio.gather(*(_ask(worker, request, workers.metadata) for worker in workers.known))
 
 
-async def _ask(worker: Worker, request: EndRelayedRequest, metadata: Any) -> None:
+async def _ask(worker: WatchedWorker, request: EndRelayedRequest, metadata: Any) -> None:
     stub: Any = worker.stub  # it is typed as of gRPC's other, blocking kind
     if stub is None:
         return

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 from grpc import aio
 
-from socketcluster_balancer.api import WorkerInfo
 from socketcluster_balancer.placement.handoff import HandoffLink
 from socketcluster_balancer.placement.others import Others
-from socketcluster_balancer.placement.signs_of_life import LOOK_INTERVAL, OwnTime, SignOfLife
+from socketcluster_balancer.placement.signs_of_life import LOOK_INTERVAL, OwnTime
+from socketcluster_balancer.placement.watched_worker import WatchedWorker
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
@@ -34,112 +33,26 @@ MAX_BACKOFF = 1.0
 REFUSED_WITHIN = 0.5
 """Seconds within which a host says that nobody listens there; one whose process hangs accepts, and says nothing."""
 
-SUSPICION = 1.0
-"""Seconds for which a worker that failed to take a client is chosen only if there is no other."""
 
-MEMORY = 2.0
-"""Seconds after which a client that was given to a worker weighs 1/e of what it did.
+class Observer(Protocol):
+    """Who is told of workers, and gives them clients."""
 
-A client that was given is not a connection at once: a page is loaded first, a handshake made. Were it forgotten before
-it is among those that the worker tells, the worker would be given too many others, again and again; that it then weighs
-twice for a while holds for every worker.
-"""
+    def make_link(self, worker: WatchedWorker, path: str) -> HandoffLink | None:
+        """Make the link to a worker's handoff path, if there can be one."""
 
-
-class Worker:
-    """What the balancer knows of one worker."""
-
-    def __init__(
-        self, address: str, clock: Callable[[], float] = time.monotonic, own_time: OwnTime | None = None
-    ) -> None:
-        self._clock = clock
-        self.address = address
-        """Of its gRPC server."""
-        self.worker_id = ""
-        self.name = ""
-        self.ready = False
-        """May it be given clients?"""
-        self.draining = False
-        self.reaches_stores = False
-        """Does it reach the owner of each partition?"""
-        self.stub: WorkerStub | None = None
-        """Its gRPC service, while it is there."""
-        self.http: tuple[str, int] | None = None
-        self.http_path = ""
-        """Where it serves HTTP at a Unix socket, if that is to be found on this host."""
-        """Where relayed connections go."""
-        self.link: HandoffLink | None = None
-        """Where sockets go; ``None`` if it takes none over."""
-        self._given = 0.0
-        """The clients that it was given, each of which weighs less as time passes."""
-        self._weighed_at = 0.0
-        self.tags: tuple[str, ...] = ()
-        self.called: frozenset[str] = frozenset()
-        """Its name, id and tags."""
-        self.suspect_until = 0.0
-        """Loop time until which it is chosen only if there is no other."""
-        self.connections = 0
-        self.full = False
-        """Is it without a descriptor for a client?"""
-        self.sign_of_life = SignOfLife(own_time or OwnTime())
-        self.hanging = Condition(
-            log, "worker hangs: it is given no clients", over="worker gives signs of life again", lasts=True
-        )
-
-    @property
-    def available(self) -> bool:
-        """May it be given clients now, be it only if there is no other?"""
-        return bool(self.worker_id) and self.ready and not self.draining and not self.silent
-
-    @property
-    def hung(self) -> bool:
-        """Does it hang, or did so a moment ago? It is chosen only if there is no other."""
-        return self.sign_of_life.hung
-
-    @property
-    def silent(self) -> bool:
-        """Does it hang now? It gets no clients at all."""
-        return self.sign_of_life.silent
-
-    @property
-    def load(self) -> float:
-        """Its connections, and what it was given of late, which may not be among them yet."""
-        return self.connections + self._given_of_late(self._clock())
-
-    def give(self) -> None:
-        """Count a client that it was given."""
-        now = self._clock()
-        self._given = self._given_of_late(now) + 1
-        self._weighed_at = now
-
-    def forget_clients(self) -> None:
-        """Count from nothing again: it is another process, or none."""
-        self.connections, self._given = 0, 0.0
-
-    def _given_of_late(self, now: float) -> float:
-        return self._given * math.exp((self._weighed_at - now) / MEMORY)
-
-    def info(self) -> WorkerInfo:
-        """Return what the balancer's controller may know."""
-        return WorkerInfo(self.worker_id, self.name, self.tags, self.connections)
+    def workers_changed(self) -> None:
+        """Learn that a worker's status has arrived, or a worker has gone."""
 
 
-class WorkerDirectory:
+class Workers:
     """Watches the workers of all addresses.
 
     Args:
         settings: name the addresses.
-        make_link: makes the link to a handoff path, if there can be one.
-        changed: called when a worker's status has arrived or a worker has gone.
     """
 
-    def __init__(
-        self,
-        settings: BalancerSettings,
-        make_link: Callable[[Worker, str], HandoffLink | None],
-        changed: Callable[[], object],
-    ) -> None:
-        self.available: tuple[Worker, ...] = ()
+    def __init__(self, settings: BalancerSettings) -> None:
+        self.available: tuple[WatchedWorker, ...] = ()
         """The workers that may be given clients."""
         self.any_ready = asyncio.Event()
         """Set once a worker has been ready."""
@@ -148,18 +61,21 @@ class WorkerDirectory:
         """Shows workers that the balancer belongs to the cluster."""
         self.tls = settings.rpc_tls()
         """What connections to workers are secured with; ``None`` if they are not."""
-        self._make_link = make_link
-        self._changed = changed
+        self._observer: Observer | None = None
         self.hangs = 0
         """How often a worker was found to hang."""
         self._own_time = OwnTime()
         self._full = Condition(
             log, "worker is out of descriptors: it is given no clients", over="no worker is out of descriptors any more"
         )
-        self._others = Others(lambda: self.available, self.metadata)
-        self._workers: dict[str, Worker] = {}
+        self._others = Others(self.metadata)
+        self._workers: dict[str, WatchedWorker] = {}
         self._wanted: dict[str, set[str]] = {}
         """By name: the addresses that it had at the last look-up; a fixed address is its own name."""
+
+    def attach(self, observer: Observer) -> None:
+        """Tell ``observer`` from now on."""
+        self._observer = observer
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -184,20 +100,20 @@ class WorkerDirectory:
         return not self._workers or any(not (worker.silent or worker.full) for worker in self._workers.values())
 
     @property
-    def known(self) -> tuple[Worker, ...]:
+    def known(self) -> tuple[WatchedWorker, ...]:
         """All workers that are watched, there or not."""
         return tuple(self._workers.values())
 
     def _want(self, name: str, tasks: asyncio.TaskGroup, addresses: Iterable[str]) -> None:
         wanted = self._wanted[name] = set(addresses)
         for address in wanted - self._workers.keys():
-            worker = self._workers[address] = Worker(address, own_time=self._own_time)
+            worker = self._workers[address] = WatchedWorker(address, own_time=self._own_time)
             tasks.create_task(self._watch(worker))
 
     def _is_wanted(self, address: str) -> bool:
         return any(address in addresses for addresses in self._wanted.values())
 
-    async def _watch(self, worker: Worker) -> None:
+    async def _watch(self, worker: WatchedWorker) -> None:
         """Follow one address until it is wanted no more."""
         loop = asyncio.get_running_loop()
         backoff = MIN_BACKOFF
@@ -238,7 +154,7 @@ class WorkerDirectory:
             await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  # spreads the load, hides nothing
             backoff = min(2 * backoff, MAX_BACKOFF)
 
-    def _learn(self, worker: Worker, status: WorkerStatus) -> None:
+    def _learn(self, worker: WatchedWorker, status: WorkerStatus) -> None:
         was = (worker.ready, worker.draining)
         if status.full:
             if not worker.full:
@@ -266,14 +182,14 @@ class WorkerDirectory:
         if worker.link is not None and worker.link.path != path:
             worker.link.close("the worker listens elsewhere now")
             worker.link = None
-        if worker.link is None and path:
-            worker.link = self._make_link(worker, path)
+        if worker.link is None and path and self._observer is not None:
+            worker.link = self._observer.make_link(worker, path)
         if (worker.ready, worker.draining) != was:
             event = "worker draining" if worker.draining else "worker ready" if worker.ready else "worker not ready"
             log.info(event, worker=worker.name, worker_id=worker.worker_id, connections=worker.connections)
         self._refresh()
 
-    def _lose(self, worker: Worker) -> None:
+    def _lose(self, worker: WatchedWorker) -> None:
         """The stream broke: the worker is gone until it says otherwise."""
         log.info("worker left", worker=worker.name, worker_id=worker.worker_id, address=worker.address)
         worker.worker_id = ""
@@ -292,7 +208,7 @@ class WorkerDirectory:
                     self._hangs(worker)
             await asyncio.sleep(LOOK_INTERVAL)
 
-    def _hangs(self, worker: Worker) -> None:
+    def _hangs(self, worker: WatchedWorker) -> None:
         self.hangs += 1
         worker.sign_of_life.hangs()
         worker.hanging.add(
@@ -302,7 +218,7 @@ class WorkerDirectory:
         if worker.link is not None and worker.link.pending:
             worker.link.close("it hangs")  # what it has not acknowledged is for others; what it has taken lives on
 
-    def _drop(self, worker: Worker) -> None:
+    def _drop(self, worker: WatchedWorker) -> None:
         worker.hanging.close()
         del self._workers[worker.address]
         if worker.link is not None:
@@ -313,8 +229,9 @@ class WorkerDirectory:
         self.available = tuple(worker for worker in self._workers.values() if worker.available)
         if self.available:
             self.any_ready.set()
-        self._others.refresh()
-        self._changed()
+        self._others.refresh(self.available)
+        if self._observer is not None:
+            self._observer.workers_changed()
 
 
 def host_of(address: str) -> str:
@@ -322,7 +239,7 @@ def host_of(address: str) -> str:
     return "127.0.0.1" if address.startswith("unix:") else split_host_port(address, any_port=True)[0]
 
 
-def _report(worker: Worker, code: grpc.StatusCode | None, details: str | None) -> None:
+def _report(worker: WatchedWorker, code: grpc.StatusCode | None, details: str | None) -> None:
     if code is grpc.StatusCode.UNAUTHENTICATED:
         log.error("a worker refuses this balancer: their SOCKETCLUSTER_SECRET differs", address=worker.address)
     elif rpc.is_about_tls(details):

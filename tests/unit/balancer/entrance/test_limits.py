@@ -14,7 +14,7 @@ from support import certificates
 from support.balancer.bench import PATIENCE, Bench
 
 from socketcluster_balancer.entrance import limits
-from socketcluster_balancer.entrance.limits import Limits, Refusal, address_key
+from socketcluster_balancer.entrance.limits import Limits, OverLimit, address_key
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_wire.request_head import RequestHead
 
@@ -81,9 +81,9 @@ async def test_without_limits_everybody_may_come_and_addresses_are_not_remembere
 
 async def test_who_leaves_makes_room_for_one_of_the_same_address() -> None:
     limited = Limits(settings(address_socket_limit=2))
-    assert [limited.enter(b"a") for _ in range(3)] == [None, None, Refusal.ADDRESS_SOCKETS]
+    assert [limited.enter(b"a") for _ in range(3)] == [None, None, OverLimit.ADDRESS_SOCKETS]
     limited.leave(b"a")
-    assert [limited.enter(b"a") for _ in range(2)] == [None, Refusal.ADDRESS_SOCKETS]
+    assert [limited.enter(b"a") for _ in range(2)] == [None, OverLimit.ADDRESS_SOCKETS]
     limited.leave(b"a")
     limited.leave(b"a")
     assert (limited.connections, limited._of_address) == (0, {})
@@ -92,13 +92,13 @@ async def test_who_leaves_makes_room_for_one_of_the_same_address() -> None:
 async def test_a_rate_allows_a_burst_and_then_so_many_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     limited = Limits(settings(address_connection_rate=2, address_connection_burst=3))
     clock = Clock(monkeypatch, limited)
-    assert [limited.enter(b"a") for _ in range(4)] == [None, None, None, Refusal.ADDRESS_RATE]
+    assert [limited.enter(b"a") for _ in range(4)] == [None, None, None, OverLimit.ADDRESS_RATE]
     assert limited.enter(b"b") is None
     clock.now += 0.5
-    assert [limited.enter(b"a") for _ in range(2)] == [None, Refusal.ADDRESS_RATE]
+    assert [limited.enter(b"a") for _ in range(2)] == [None, OverLimit.ADDRESS_RATE]
     clock.now += 100
-    assert [limited.enter(b"a") for _ in range(4)] == [None, None, None, Refusal.ADDRESS_RATE]
-    assert limited.retry_after(Refusal.ADDRESS_RATE) == 1
+    assert [limited.enter(b"a") for _ in range(4)] == [None, None, None, OverLimit.ADDRESS_RATE]
+    assert limited.retry_after(OverLimit.ADDRESS_RATE) == 1
     assert limited.connections == 8
 
 
@@ -111,7 +111,7 @@ async def test_addresses_are_forgotten_when_they_may_burst_again_or_are_too_many
     for number in range(1000):
         assert limited.enter(str(number).encode()) is None
     assert len(limited._due) == 100
-    assert limited.enter(b"999") is Refusal.ADDRESS_RATE
+    assert limited.enter(b"999") is OverLimit.ADDRESS_RATE
     clock.now += 10
     for number in range(1000, 1200):  # each comes when that of the one before is full again
         clock.now += 2
@@ -160,7 +160,7 @@ async def test_a_refusal_reaches_a_client_that_sends_more_than_a_request(bench: 
     with open_client(bench) as client:
         async with asyncio.timeout(PATIENCE):
             assert (await asyncio.get_running_loop().sock_recv(client, 1000)).startswith(b"HTTP/1.1 429 ")
-        (waited_for,) = bench.balancer.dispatcher.reception._refused
+        (waited_for,) = bench.balancer.reception._refused
         client.send(b"x" * 50_000)
         await bench.until(lambda: waited_for.discarded == 50_000)
         assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
@@ -174,9 +174,9 @@ async def test_only_so_many_refused_clients_are_waited_for(bench: Bench, monkeyp
         clients = [stack.enter_context(open_client(bench)) for _ in range(5)]
         for client in clients:
             assert (await read_to_end(client)).startswith(b"HTTP/1.1 429 ")
-        assert len(bench.balancer.dispatcher.reception._refused) <= 2
+        assert len(bench.balancer.reception._refused) <= 2
         await bench.stop(1)
-        assert not bench.balancer.dispatcher.reception._refused
+        assert not bench.balancer.reception._refused
 
 
 async def test_in_a_flood_most_refused_clients_are_reset(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +366,7 @@ async def test_a_head_in_tiny_pieces_is_read_again_only_when_it_may_be_complete(
 
     monkeypatch.setattr(RequestHead, "parse", reading)
     await bench.start(await bench.worker("aaaaaaaa"))
-    clients = bench.balancer.dispatcher.reception._clients
+    clients = bench.balancer.reception._clients
     async with bench.client() as (reader, writer):
         for size in range(60, 400, 20):
             writer.write(b"GET / HTTP/1.1\r\n".ljust(60, b"x") if size == 60 else b": xxx\r\nyyyyyyyyyyyyy")

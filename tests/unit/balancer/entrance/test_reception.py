@@ -44,7 +44,7 @@ async def test_an_answer_survives_what_the_client_still_sends(bench: Bench, monk
         client.setblocking(False)
         loop = asyncio.get_running_loop()
         assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 400 ")
-        await bench.balancer.dispatcher.reception.idle()
+        await bench.balancer.reception.idle()
         assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
 
@@ -60,7 +60,7 @@ async def test_a_client_that_sends_on_is_held_up_and_still_gets_its_answer(
         client.setblocking(False)
         await loop.sock_connect(client, ("127.0.0.1", bench.port))
         sending = asyncio.ensure_future(loop.sock_sendall(client, b"GET / HTTP/1.1\r\nx: " + bytes(10_000_000)))
-        reception = bench.balancer.dispatcher.reception
+        reception = bench.balancer.reception
         await bench.until(lambda: reception.clients == 1)
         (attacker,) = reception._clients
         await bench.until(lambda: attacker.discarded > 256 * 1024)
@@ -214,4 +214,4 @@ async def test_the_balancers_own_answers_close_only_after_the_client(bench: Benc
         assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
         writer.write(b"more")
         await writer.drain()
-    await bench.balancer.dispatcher.reception.idle()
+    await bench.balancer.reception.idle()

@@ -281,16 +281,16 @@ async def test_a_new_certificate_is_for_the_clients_to_come(
         writer.close()
 
     worker.serve = serve
-    balancer = await bench.start(worker, tls_cert=files.cert, tls_key=files.key)
+    await bench.start(worker, tls_cert=files.cert, tls_key=files.key)
     async with connected(bench, trusting(files)) as (reader, writer):
         writer.write(GET)
         await bench.until(lambda: bench.relays == 1)
         second = certificates.make(tmp_path, "second")
         second.cert.replace(files.cert)
         with pytest.raises(SettingsError, match="tls_key: the key does not belong"):  # it is not there yet
-            balancer.dispatcher.reload_certificate()
+            bench.reload_certificate()
         second.key.replace(files.key)
-        said = balancer.dispatcher.reload_certificate()
+        said = bench.reload_certificate()
         assert said is not None
         assert said.startswith("CN=second, until ")
         async with connected(bench, trusting(files)) as (_, renewed):
@@ -305,14 +305,14 @@ async def test_a_passphrase_s_file_is_read_again_with_the_certificate(bench: Ben
     passphrase = tmp_path / "passphrase"
     passphrase.write_text("open sesame\n")
     worker = await bench.worker("aaaaaaaa")
-    balancer = await bench.start(worker, tls_cert=files.cert, tls_key=files.key, tls_passphrase_file=passphrase)
+    await bench.start(worker, tls_cert=files.cert, tls_key=files.key, tls_passphrase_file=passphrase)
     second = certificates.make(tmp_path, "second", "another one")
     second.cert.replace(files.cert)
     second.key.replace(files.key)
     with pytest.raises(SettingsError, match="tls_passphrase: it does not open"):  # it is not there yet
-        balancer.dispatcher.reload_certificate()
+        bench.reload_certificate()
     passphrase.write_text("another one\n")
-    balancer.dispatcher.reload_certificate()
+    bench.reload_certificate()
     async with connected(bench, trusting(files)) as (_, renewed):
         subject = dict(pair for part in renewed.get_extra_info("peercert")["subject"] for pair in part)
     assert subject["commonName"] == "second"
@@ -374,11 +374,11 @@ async def test_the_end_of_a_certificate_is_told_at_the_start_and_after_reading_a
 ) -> None:
     authority = certificates.Authority(tmp_path)
     cert, key = authority.issue("own", days=100)
-    balancer = await bench.start(await bench.worker("aaaaaaaa"), tls_cert=cert, tls_key=key)
+    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=cert, tls_key=key)
     assert log_lines(logging.WARNING) == []
     for days, said in ((13, "a certificate expires soon"), (-1, "a certificate has expired, and is not accepted")):
         authority.issue("own", days=days)
-        balancer.dispatcher.reload_certificate()
+        bench.reload_certificate()
         assert log_lines(logging.WARNING)[-1] == said
 
 

@@ -127,10 +127,10 @@ async def test_a_new_certificate_s_tickets_have_the_same_key(
 ) -> None:
     files = host.files
     options = {"tls_cert": files.cert, "tls_key": files.key, "tls_ticket_dir": tmp_path / "tickets"}
-    balancer = await bench.start(await bench.worker("aaaaaaaa"), **options)
+    await bench.start(await bench.worker("aaaaaaaa"), **options)
     client = host.client(ssl.TLSVersion.TLSv1_3)
     session = handshake(client, bench.context).session
-    balancer.dispatcher.reload_certificate()
+    bench.reload_certificate()
     assert handshake(client, bench.context, session).session_reused
 
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from socketcluster_balancer.counters import Counters
+from socketcluster_balancer.counters import BalancerCounters
 from socketcluster_balancer.entrance.limits import Limits
-from socketcluster_balancer.entrance.plain import PlainClient
+from socketcluster_balancer.entrance.plain import PlainClient, PlainReception
 from socketcluster_balancer.placement.dispatcher import Dispatcher
 from socketcluster_balancer.placement.handoff import HandoffLink
-from socketcluster_balancer.placement.workers import Worker, WorkerDirectory
+from socketcluster_balancer.placement.watched_worker import WatchedWorker
+from socketcluster_balancer.placement.workers import Workers
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_proto.v1.worker_pb2 import WorkerStatus
 from socketcluster_runtime.sockets.capacity import Room
@@ -38,6 +39,13 @@ class CountingLink(HandoffLink):
         self.on_client()
 
 
+class CountingDispatcher(Dispatcher):
+    """Has such links."""
+
+    def make_link(self, worker: WatchedWorker, path: str) -> HandoffLink:
+        return CountingLink(path, self._settings)
+
+
 class Simulation:
     """A balancer's own choice and its own view of the workers, in simulated time.
 
@@ -55,13 +63,12 @@ class Simulation:
         self._order = itertools.count()
         self._a, self._b = socket.socketpair()
         settings = BalancerSettings(workers=["nowhere:1"], secret="the secret of the tests", name="tested")
-        self._directory = WorkerDirectory(settings, lambda _, path: CountingLink(path, settings), lambda: None)
-        proxies = TrustedProxies((), "proxy-protocol")
-        self._dispatcher = Dispatcher(
-            settings, Limits(settings), Counters(), proxies, lambda: self._directory.available, lambda: True, Room()
-        )
+        limits, counters = Limits(settings), BalancerCounters()
+        reception = PlainReception(settings, limits, counters, TrustedProxies((), "proxy-protocol"))
+        self._watch = Workers(settings)
+        self._dispatcher = CountingDispatcher(settings, limits, counters, reception, self._watch, Room())
         self._dispatcher._draw = random.Random(seed + 1).randrange
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[str, WatchedWorker] = {}
         self.statuses: dict[str, WorkerStatus] = {}
 
     def close(self) -> None:
@@ -74,11 +81,11 @@ class Simulation:
         return link.given
 
     def add(self, worker_id: str) -> None:
-        worker = Worker(worker_id, lambda: self._now)
+        worker = WatchedWorker(worker_id, lambda: self._now)
         status = WorkerStatus(worker_id=worker_id, name=worker_id, ready=True, handoff_path=f"/{worker_id}")
-        self._directory._workers[worker_id] = self.workers[worker_id] = worker
+        self._watch._workers[worker_id] = self.workers[worker_id] = worker
         self.statuses[worker_id] = status
-        self._directory._learn(worker, status)
+        self._watch._learn(worker, status)
         link = worker.link
         assert isinstance(link, CountingLink)
 
@@ -86,14 +93,14 @@ class Simulation:
             status.connections += 1
 
         def tell() -> None:
-            self._directory._learn(worker, status)
+            self._watch._learn(worker, status)
             self._at(STATUS_INTERVAL, tell)
 
         link.on_client = lambda: self._at(self._delay * self._random.uniform(0.5, 1.5), connected)
         self._at(STATUS_INTERVAL * self._random.random(), tell)
 
     def tell(self, worker_id: str) -> None:
-        self._directory._learn(self.workers[worker_id], self.statuses[worker_id])
+        self._watch._learn(self.workers[worker_id], self.statuses[worker_id])
 
     def sessions(self, count: int) -> None:
         """Have so many new clients come."""

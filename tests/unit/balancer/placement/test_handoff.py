@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.balancer.bench import Bench, LogLines, link_of
 
-from socketcluster_balancer.placement.workers import Worker
+from socketcluster_balancer.placement.watched_worker import WatchedWorker
 
 
 def request(target: str = "/", body: bytes = b"", *headers: str) -> bytes:
@@ -22,7 +22,7 @@ def request(target: str = "/", body: bytes = b"", *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-def pending(worker: Worker) -> int:
+def pending(worker: WatchedWorker) -> int:
     """How many clients are on their way to a worker, or wait for that."""
     return len(link_of(worker)._in_flight) + len(link_of(worker)._queue)
 
