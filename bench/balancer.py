@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import psutil
 import uvloop
-from support import certificates
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
+from support.network import certificates
 
 from bench.acknowledge import DIALECTS
 from bench.load import Load

@@ -12,7 +12,10 @@ from functools import cache
 
 import hypothesis
 import pytest
-from support import autobahn, disk, fronts, haproxy, network, valkey
+from support import autobahn
+from support.machine import disk
+from support.network import fronts, haproxy, namespaces
+from support.store import valkey
 
 hypothesis.settings.register_profile(
     "steady",
@@ -82,7 +85,7 @@ REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "caddy": _caddy,
     "ipv6": _ipv6,
     "mount": disk.lack,
-    "network": network.lack,
+    "network": namespaces.lack,
 }
 """By marker, what says what this machine lacks; ``None``: nothing."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Error, Page, expect
-from support.cluster import runs, until
-from support.local import LocalCluster
+from support.cluster.cluster import runs, until
+from support.cluster.local import LocalCluster
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 

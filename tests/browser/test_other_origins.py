@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Frame, Page
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 

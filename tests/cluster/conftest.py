@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from support.cluster import Cluster
-from support.compose import ComposeCluster
-from support.local import LocalCluster
+from support.cluster.cluster import Cluster
+from support.cluster.compose import ComposeCluster
+from support.cluster.local import LocalCluster
 
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario"
 SESSION_TIMEOUT = "15"

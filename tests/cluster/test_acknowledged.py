@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.appenders import Appender
-from support.local import LocalCluster
+from support.clients.appenders import Appender
+from support.cluster.local import LocalCluster
 
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
 CLIENTS = 12

@@ -7,10 +7,10 @@ import ssl
 from pathlib import Path
 
 import pytest
-from support import certificates
-from support.clients import Browser
-from support.cluster import until
-from support.local import LocalCluster
+from support.clients.browser import Browser
+from support.cluster.cluster import until
+from support.cluster.local import LocalCluster
+from support.network import certificates
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 

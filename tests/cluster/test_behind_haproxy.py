@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import certificates, haproxy
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
+from support.network import certificates, haproxy
 
 pytestmark = pytest.mark.haproxy
 

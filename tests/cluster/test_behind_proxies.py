@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
-from support import fronts
-from support.cluster import until
-from support.fronts import DEPLOY, HOST, Front
-from support.local import LocalCluster
-from support.raw import ENGINE, HANDSHAKE, Polling, RawClient, RawWebSocket, event, frame, upgrade
+from support.clients.raw import ENGINE, HANDSHAKE, Polling, RawClient, RawWebSocket, event, frame, upgrade
+from support.cluster.cluster import until
+from support.cluster.local import LocalCluster
+from support.network import fronts
+from support.network.fronts import DEPLOY, HOST, Front
 
 from socketcluster_worker.settings import WorkerSettings
 

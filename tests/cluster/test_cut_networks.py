@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from support.clients import Browser, CallError, WebSocketMessages
-from support.cluster import until
-from support.network import Elsewhere, elsewhere
-from support.ports import free_port
-from support.separate import SeparateServices
+from support.clients.browser import Browser, CallError, WebSocketMessages
+from support.cluster.cluster import until
+from support.cluster.separate import SeparateServices
+from support.network.namespaces import Elsewhere, elsewhere
+from support.network.ports import free_port
 
 from socketcluster_store_client.routing import partition_of
 

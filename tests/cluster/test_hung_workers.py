@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from support.clients import Browser
-from support.cluster import until
-from support.local import LocalCluster
+from support.clients.browser import Browser
+from support.cluster.cluster import until
+from support.cluster.local import LocalCluster
 
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
 POLLING = "/socketcluster/engine/?EIO=4&transport=polling"

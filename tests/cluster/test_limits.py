@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.cluster import until
-from support.local import LocalCluster
-from support.raw import RawClient, connect, upgrade
+from support.clients.raw import RawClient, connect, upgrade
+from support.cluster.cluster import until
+from support.cluster.local import LocalCluster
 
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import certificates
-from support.cluster import until
-from support.local import ROOT, LocalCluster
+from support.cluster.cluster import until
+from support.cluster.local import ROOT, LocalCluster
+from support.network import certificates
 
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
 CLIENTS = 200

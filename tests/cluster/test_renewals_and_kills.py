@@ -6,8 +6,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from support.clients import Browser
-from support.local import LocalCluster
+from support.clients.browser import Browser
+from support.cluster.local import LocalCluster
 
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
 BROWSERS = 6

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from support.clients import PollingSocket
-from support.cluster import Cluster, until
+from support.clients.browser import PollingSocket
+from support.cluster.cluster import Cluster, until
 
 
 async def test_a_polling_connection_goes_on_with_the_old_cookie(cluster: Cluster) -> None:

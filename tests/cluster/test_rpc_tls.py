@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.certificates import Authority
-from support.clients import Browser
-from support.cluster import until
-from support.separate import SeparateServices
+from support.clients.browser import Browser
+from support.cluster.cluster import until
+from support.cluster.separate import SeparateServices
+from support.network.certificates import Authority
 
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
 

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from support.clients import Browser, CallError, Messages, WebSocketMessages
-from support.cluster import Cluster, until
+from support.clients.browser import Browser, CallError, Messages, WebSocketMessages
+from support.cluster.cluster import Cluster, until
 
 
 async def test_the_tabs_of_one_browser_meet_on_one_worker_by_every_transport(cluster: Cluster) -> None:

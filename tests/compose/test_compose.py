@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.clients import Browser, Messages
-from support.cluster import runs, until
-from support.compose import ComposeCluster, check_sessions, docker, logged_in
+from support.clients.browser import Browser, Messages
+from support.cluster.cluster import runs, until
+from support.cluster.compose import ComposeCluster, check_sessions, docker, logged_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 

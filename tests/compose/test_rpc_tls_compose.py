@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from support.certificates import Authority
-from support.compose import ComposeCluster, check_sessions, docker, logged_in
+from support.cluster.compose import ComposeCluster, check_sessions, docker, logged_in
+from support.network.certificates import Authority
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import certificates
-from support.clients import Browser, Messages
-from support.cluster import until
-from support.compose import ComposeCluster
+from support.clients.browser import Browser, Messages
+from support.cluster.cluster import until
+from support.cluster.compose import ComposeCluster
+from support.network import certificates
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 

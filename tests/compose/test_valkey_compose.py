@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from support.compose import ComposeCluster, check_sessions, docker, logged_in
+from support.cluster.compose import ComposeCluster, check_sessions, docker, logged_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
 
 HERE = Path(__file__).parent
 CONTROLLER = HERE.parent / "controllers" / "scenario" / "controller.py"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import socketio
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
 
 pytestmark = pytest.mark.timeout(240)
 

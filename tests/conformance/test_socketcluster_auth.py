@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(240)]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import haproxy
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
+from support.network import haproxy
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(240)]
 

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import structlog
-from support import disk
+from support.machine import disk
 
 from history.plan import plan
 from history.record import Call, Told

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from support.valkey import Cluster, Server
+from support.store.valkey import Cluster, Server
 
 from history.plan import Step
 from history.record import History, Loss

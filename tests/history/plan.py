@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from support.store_processes import NAMES
+from support.store.processes import NAMES
 
 from history.stores import HANG_TIMEOUT, VALKEY_TIMEOUT, Setting
 

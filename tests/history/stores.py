@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from support import disk
-from support.shifted_store import Shift
-from support.store_processes import NAMES, SECRET
-from support.valkey import Cluster, Server
+from support.machine import disk
+from support.store.processes import NAMES, SECRET
+from support.store.shifted import Shift
+from support.store.valkey import Cluster, Server
 
 TESTS = Path(__file__).parents[1]
 HANG_TIMEOUT = 1.0
@@ -168,7 +168,7 @@ class Stores:
         while store.wanted:
             with (self._folder / f"log-{store.name}").open("ab") as log:
                 store.process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "support.shifted_store"),
+                    *(sys.executable, "-m", "support.store.shifted"),
                     *(str(self._folder / f"clock-{store.name}"), str(store.boot_id)),
                     env={**os.environ, **self._environment(store.name)},
                     stdout=log,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import disk
+from support.machine import disk
 
 from history.plan import plan
 from history.run import run

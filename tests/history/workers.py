@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
-from support.store_processes import SECRET
+from support.store.processes import SECRET
 
 from history.record import Call, Ended, History, Message, Missed, Outcome, Subscribed
 from socketcluster_proto.v1 import store_pb2

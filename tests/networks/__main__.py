@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
 
 from networks.clients import Platform, chromium, in_node, install
 from networks.judge import Counts

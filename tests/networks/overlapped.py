@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
 
 from networks.clients import Platform
 from networks.situations import SITUATIONS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from support.adverse_proxy import Block, Break, Connection, Request
+from support.network.adverse.proxy import Block, Break, Connection, Request
 
 from networks.clients import Tab
 from networks.stage import Situation, Stage

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from support.adverse_proxy import AdverseProxy
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
+from support.network.adverse.proxy import AdverseProxy
 
 from networks.clients import Client, Open, Platform
 from networks.judge import Counts, Journal, Seen, judge

@@ -10,7 +10,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
-from support.local import LocalCluster
+from support.cluster.local import LocalCluster
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients" / "js"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from support import certificates
 from support.balancer.bench import Bench
+from support.network import certificates
 
 from socketcluster_runtime.tls.certificates import read_chain
 

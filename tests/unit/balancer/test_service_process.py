@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import certificates
 from support.balancer.bench import PATIENCE, Bench
 from support.balancer.stand_in_worker import SECRET
+from support.network import certificates
 
 
 class Process:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckResponse
-from support.certificates import Authority
+from support.network.certificates import Authority
 
 from socketcluster_runtime import rpc
 from socketcluster_runtime.tls.rpc_tls import load_rpc_tls

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 from pydantic import SecretStr
-from support.store_data import MAX_SESSION, MAX_VALUE, PARTITION, Clock, Data
-from support.valkey import Cluster, Server, valkey_engine
+from support.store.data import MAX_SESSION, MAX_VALUE, PARTITION, Clock, Data
+from support.store.valkey import Cluster, Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.lifecycle import Lifecycle

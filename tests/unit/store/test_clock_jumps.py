@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.cluster import until
-from support.shifted_store import Shift
-from support.store_processes import SECRET
+from support.cluster.cluster import until
+from support.store.processes import SECRET
+from support.store.shifted import Shift
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.clock import BOOT_ID
@@ -32,7 +32,7 @@ async def store(folder: Path, how: signal.Signals = signal.SIGTERM) -> AsyncIter
     """Run a store whose clocks ``folder/clock`` moves, and end it so; yield its address."""
     options = OPTIONS | {"LISTEN": f"unix:{folder}/shifted", "DATA_DIR": str(folder / "data"), "SECRET": SECRET}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "support.shifted_store", str(folder / "clock"), str(BOOT_ID)),
+        *(sys.executable, "-m", "support.store.shifted", str(folder / "clock"), str(BOOT_ID)),
         env={
             **os.environ,
             **{f"SOCKETCLUSTER_{name}": value for name, value in options.items()},

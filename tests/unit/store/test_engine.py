@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.valkey import valkey_engine
+from support.store.valkey import valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import END_SESSION, PUT_RECORD, RENEW_SESSION, Command, Outcome

@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
-from support.ports import free_port
-from support.worker import until
+from support.network.ports import free_port
+from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc

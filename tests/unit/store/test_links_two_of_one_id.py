@@ -10,7 +10,7 @@ import grpc
 import msgspec
 import pytest
 from support.log import written
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store import links

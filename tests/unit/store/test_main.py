@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.disk import small_disk
+from support.machine.disk import small_disk
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.errors import LinkError

@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
-from support.store_processes import NAMES, SECRET, History, Stores, opening, owned_by, spread
-from support.valkey import valkey_options
+from support.store.processes import NAMES, SECRET, History, Stores, opening, owned_by, spread
+from support.store.valkey import valkey_options
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc

@@ -12,7 +12,7 @@ import grpc
 import msgspec
 import pytest
 from grpc_health.v1 import health_pb2
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc

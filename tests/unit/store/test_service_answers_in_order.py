@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_store.commands import Outcome
 from socketcluster_store.engines.memory import MemoryEngine

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import disk
-from support.store_writer import consistent, opened, put
+from support.machine import disk
+from support.store.writer import consistent, opened, put
 
 from socketcluster_store import accept, verify
 from socketcluster_store.engines.folder import manifests

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.channel_feeds import Channel
+from support.store_client.channel_feeds import Channel
 
 from socketcluster_store_client import channel_feed
 from socketcluster_store_client.channel_feed import Gap

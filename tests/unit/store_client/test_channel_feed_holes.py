@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.channel_feeds import Channel
+from support.store_client.channel_feeds import Channel
 
 from socketcluster_store_client import channel_feed
 from socketcluster_store_client.errors import OperationError

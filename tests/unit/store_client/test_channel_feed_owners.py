@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.hand_fed import HandFed, sent
+from support.store_client.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client import client, untold

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.hand_fed import HandFed
-from support.simulated_stores import SimulatedStores, Store, tried
+from support.store_client.hand_fed import HandFed
+from support.store_client.simulated_stores import SimulatedStores, Store, tried
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client import untold

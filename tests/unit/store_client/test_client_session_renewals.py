@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from typing import NoReturn
 
-from support.hand_fed import HandFed, encode, sent
+from support.store_client.hand_fed import HandFed, encode, sent
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.messages import Error, Result

@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
-from support.store_links import HandLink, make_client
+from support.store_client.links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.client import StoreClient

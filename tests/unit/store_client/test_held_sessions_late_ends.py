@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.hand_fed import HandFed, sent
+from support.store_client.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client import held_sessions

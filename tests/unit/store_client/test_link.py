@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.certificates import Authority
-from support.worker import until
+from support.network.certificates import Authority
+from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime import rpc

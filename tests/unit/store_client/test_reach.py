@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import structlog
-from support.store_links import HandLink, make_client
-from support.worker import until
+from support.store_client.links import HandLink, make_client
+from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.client import StoreClient

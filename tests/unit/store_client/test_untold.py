@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.hand_fed import HandFed, sent
 from support.log import written
-from support.worker import until
+from support.store_client.hand_fed import HandFed, sent
+from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client import client, untold

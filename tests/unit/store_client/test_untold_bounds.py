@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import count, islice
 
 import pytest
-from support.hand_fed import HandFed, sent
+from support.store_client.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client import client, routes, untold

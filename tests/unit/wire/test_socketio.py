@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.packets import receive, refuse
+from support.clients.packets import receive, refuse
 
 from socketcluster_wire import socketio
 from socketcluster_wire.errors import MalformedPacketError, PacketTooLargeError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.packets import receive, refuse
+from support.clients.packets import receive, refuse
 
 from socketcluster_wire import socketio
 from socketcluster_wire.errors import MalformedPacketError

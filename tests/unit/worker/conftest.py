@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 from pydantic import SecretStr
-from support.worker import Probe, Running, RunningWorker, StartWorker
+from support.worker.running import Probe, Running, RunningWorker, StartWorker
 
 from socketcluster_store.__main__ import serve as serve_store
 from socketcluster_store.settings import StoreSettings

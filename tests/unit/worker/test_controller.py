@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI, Request
 from pydantic import SecretStr, ValidationError
 from starlette.responses import JSONResponse
-from support.worker import StartWorker
+from support.worker.running import StartWorker
 
 from socketcluster_runtime.errors import ControllerError, SettingsError
 from socketcluster_worker.api.sockets.events import Emitter

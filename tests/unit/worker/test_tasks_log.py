@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.log import WrittenLog
-from support.worker import Probe, StartWorker, until
+from support.worker.running import Probe, StartWorker, until
 
 from socketcluster_worker.api.worker import Worker
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import structlog
-from support import certificates
 from support.balancer.bench import PATIENCE, Bench, LogLines
 from support.balancer.stand_in_worker import SECRET
+from support.network import certificates
 
 from socketcluster_balancer.admission import admission
 from socketcluster_balancer.admission.controller import Controller

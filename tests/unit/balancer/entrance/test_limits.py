@@ -10,8 +10,8 @@ from typing import Any
 
 import psutil
 import pytest
-from support import certificates
 from support.balancer.bench import PATIENCE, Bench
+from support.network import certificates
 
 from socketcluster_balancer.entrance import limits
 from socketcluster_balancer.entrance.limits import Limits, OverLimit, address_key

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import certificates
 from support.balancer.bench import Bench, LogLines
+from support.network import certificates
 
 from socketcluster_wire import proxy_protocol
 

@@ -7,8 +7,8 @@ import ssl
 from pathlib import Path
 
 import pytest
-from support import certificates
 from support.balancer.bench import Bench, LogLines
+from support.network import certificates
 
 from socketcluster_balancer.admission.controller import Controller
 from socketcluster_balancer.api import Balancer, Request

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from grpc import StatusCode
-from support import certificates
 from support.balancer.bench import PATIENCE, Bench, LogLines
+from support.network import certificates
 
 from socketcluster_runtime.errors import SettingsError
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import certificates
 from support.balancer.bench import Bench, LogLines
+from support.network import certificates
 
 from socketcluster_balancer.entrance import tickets
 from socketcluster_balancer.entrance.tickets import KEY_BYTES, PERIOD, TicketKeys, set_key

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 from cryptography.hazmat.primitives.serialization import NoEncryption, load_pem_private_key, pkcs12
-from support import certificates
+from support.network import certificates
 
 from socketcluster_balancer.entrance.tls import load
 from socketcluster_runtime.errors import SettingsError

@@ -8,7 +8,7 @@ import logging
 
 import pytest
 from structlog.testing import capture_logs
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_runtime.logs import conditions
 from socketcluster_runtime.logs.budget import BURST, BudgetHandler

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_runtime.sockets import accepting, capacity
 from socketcluster_runtime.sockets.accepting import Acceptor

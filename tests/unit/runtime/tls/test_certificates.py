@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from support.certificates import Authority
+from support.network.certificates import Authority
 
 from socketcluster_runtime.tls import certificates
 from socketcluster_runtime.tls.certificates import (

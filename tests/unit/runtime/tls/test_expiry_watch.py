@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
-from support.certificates import Authority
+from support.network.certificates import Authority
 
 from socketcluster_runtime.tls import expiry_watch
 from socketcluster_runtime.tls.certificates import read_chain

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2
-from support.certificates import Authority
+from support.network.certificates import Authority
 
 from socketcluster_runtime import rpc
 from socketcluster_runtime.errors import SettingsError

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support.store_data import ELSEWHERE, HERE, MAX_VALUE, Data, watch
+from support.store.data import ELSEWHERE, HERE, MAX_VALUE, Data, watch
 
 from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
 from socketcluster_store.errors import (

@@ -6,7 +6,7 @@ from hashlib import blake2b
 from typing import Any
 
 import pytest
-from support.store_data import MAX_VALUE, Data, encode, number
+from support.store.data import MAX_VALUE, Data, encode, number
 
 from socketcluster_store.commands import EXPIRE_DUE, Command
 from socketcluster_store.errors import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import lmdb
 import pytest
-from support.store_data import MAX_VALUE, PARTITION, Clock, Data, encode, number, watch
+from support.store.data import MAX_VALUE, PARTITION, Clock, Data, encode, number, watch
 
 from socketcluster_store.commands import END_SESSION, EXPIRE_DUE, WATCHED, Command
 from socketcluster_store.data.procedures import Procedures

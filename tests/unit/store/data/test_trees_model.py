@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from support.tree_model import MISSING, Model, Refused, look
+from support.store.tree_model import MISSING, Model, Refused, look
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import CHANGES, END_SESSION, EXPIRE_DUE, Command, Outcome

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.engine import EnginePartition

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data.channel_rules import ChannelRules

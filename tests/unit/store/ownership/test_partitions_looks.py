@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.executor import ExecutorOptions

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import structlog
-from support.cluster import until as asked_until
-from support.store_processes import SECRET, owned_by
-from support.worker import until
+from support.cluster.cluster import until as asked_until
+from support.store.processes import SECRET, owned_by
+from support.worker.running import until
 
 from socketcluster_runtime.health import check_grpc
 from socketcluster_store.engines.folder.membership import FolderMembership

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from structlog.testing import capture_logs
-from support.channels import Bench, make_engine
+from support.store.channels import Bench, make_engine
 
 from socketcluster_store.errors import EngineError
 from socketcluster_store.partition.channel_troubles import ChannelTroubles

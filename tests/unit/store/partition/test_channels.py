@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
-from support.channels import (
+from support.store.channels import (
     ID_WINDOW,
     Bench,
     Listener,

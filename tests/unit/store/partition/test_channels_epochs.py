@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.channels import Bench, Listener, make_engine, publication, values
+from support.store.channels import Bench, Listener, make_engine, publication, values
 
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.errors import EngineError, InternalError

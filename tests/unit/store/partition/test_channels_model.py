@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from support.channels import ID_WINDOW, Bench, Listener, encode, make_engine, operation, values
+from support.store.channels import ID_WINDOW, Bench, Listener, encode, make_engine, operation, values
 
 from socketcluster_store.data.channel_log import OFFSET_AGE
 from socketcluster_store.partition.channels import SUBSCRIBE, UNSUBSCRIBE

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.store_data import Clock
+from support.store.data import Clock
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command, Outcome

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.store_links import HandLink, make_client
+from support.store_client.links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command, Outcome

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.valkey import Server, valkey_engine
+from support.store.valkey import Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command, Outcome

@@ -10,7 +10,7 @@ from secrets import token_hex
 
 import msgspec
 import pytest
-from support.valkey import valkey_engine
+from support.store.valkey import valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Outcome

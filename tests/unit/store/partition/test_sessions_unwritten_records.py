@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command, Outcome

@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
-from support.raw import RawWebSocket, frame, upgrade
-from support.worker import RunningWorker, StartWorker, until
+from support.clients.raw import RawWebSocket, frame, upgrade
+from support.worker.running import RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_runtime.errors import ControllerError

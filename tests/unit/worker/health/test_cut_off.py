@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.passing_store import PassingStore
-from support.raw import ENGINE
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import ENGINE
+from support.store.passing import PassingStore
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import structlog
-from support.passing_store import PassingStore
-from support.worker import RunningWorker, StartWorker, until
+from support.store.passing import PassingStore
+from support.worker.running import RunningWorker, StartWorker, until
 
 from socketcluster_store_client.errors import StoreUnavailableError, TooLargeError
 from socketcluster_worker.api.worker import Worker

@@ -11,8 +11,8 @@ from typing import Any
 import jwt
 import pytest
 from pydantic import SecretStr
-from support.raw import RawWebSocket, event
-from support.worker import Probe, RunningWorker, StartWorker
+from support.clients.raw import RawWebSocket, event
+from support.worker.running import Probe, RunningWorker, StartWorker
 
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, SocketClosedError

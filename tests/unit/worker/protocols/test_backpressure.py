@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.raw import Polling, RawWebSocket, event, frame
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import Polling, RawWebSocket, event, frame
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_wire.close_codes import CloseCode

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.raw import ENGINE, HANDSHAKE, Polling, RawWebSocket, event, frame
-from support.worker import RunningWorker, StartWorker, until
+from support.clients.raw import ENGINE, HANDSHAKE, Polling, RawWebSocket, event, frame
+from support.worker.running import RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_worker.api.worker import Worker

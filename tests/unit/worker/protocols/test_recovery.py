@@ -8,8 +8,8 @@ from hashlib import blake2b
 from typing import Any
 
 import pytest
-from support.raw import RawWebSocket, frame
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import RawWebSocket, frame
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_store_client import client as client_module
 from socketcluster_store_client import untold

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from support.raw import HANDSHAKE, RawWebSocket, event, frame
-from support.worker import Probe, RunningWorker, StartWorker
+from support.clients.raw import HANDSHAKE, RawWebSocket, event, frame
+from support.worker.running import Probe, RunningWorker, StartWorker
 from websockets.frames import Opcode
 
 from socketcluster_wire.close_codes import CloseCode

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
-from support.raw import RawWebSocket
-from support.worker import Probe, RunningWorker, StartWorker
+from support.clients.raw import RawWebSocket
+from support.worker.running import Probe, RunningWorker, StartWorker
 
 from socketcluster_worker.settings import WorkerSettings
 

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from support.clients.raw import ENGINE, HANDSHAKE
 from support.log import WrittenLog
-from support.raw import ENGINE, HANDSHAKE
-from support.worker import Probe, RunningWorker, StartWorker
+from support.worker.running import Probe, RunningWorker, StartWorker
 
 from socketcluster_worker.errors import ReservedEventError
 from socketcluster_worker.protocols.socketcluster_browser import OWN_EVENTS

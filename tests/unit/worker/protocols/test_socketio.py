@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from support.raw import RawWebSocket, frame
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import RawWebSocket, frame
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_worker.api.worker import Worker

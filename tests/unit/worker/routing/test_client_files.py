@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.worker import RunningWorker, StartWorker
+from support.worker.running import RunningWorker, StartWorker
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from pydantic import SecretStr
-from support.raw import ENGINE, upgrade
-from support.worker import RunningWorker, StartWorker, until
+from support.clients.raw import ENGINE, upgrade
+from support.worker.running import RunningWorker, StartWorker, until
 
 from socketcluster_worker.routing.hosts import HostPolicy
 from socketcluster_worker.settings import WorkerSettings

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.clients import Browser
-from support.worker import Probe, StartWorker
+from support.clients.browser import Browser
+from support.worker.running import Probe, StartWorker
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 

@@ -12,8 +12,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from support.raw import ENGINE, upgrade
-from support.worker import RunningWorker, StartWorker
+from support.clients.raw import ENGINE, upgrade
+from support.worker.running import RunningWorker, StartWorker
 
 from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.api.worker import Worker

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
-from support.raw import HANDSHAKE, RawClient, RawWebSocket, event, frame, upgrade
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import HANDSHAKE, RawClient, RawWebSocket, event, frame, upgrade
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_runtime.cookies import MAX_TRIED, SessionCookies
 from socketcluster_runtime.secrets.keys import Purpose, derive_key

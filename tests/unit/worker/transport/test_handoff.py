@@ -6,7 +6,7 @@ import socket
 from functools import partial
 
 from structlog.testing import capture_logs
-from support.worker import StartWorker, until
+from support.worker.running import StartWorker, until
 
 from socketcluster_wire import handoff
 

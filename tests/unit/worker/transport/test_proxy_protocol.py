@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.worker import RunningWorker, StartWorker
+from support.worker.running import RunningWorker, StartWorker
 
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
 from socketcluster_wire import proxy_protocol

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 from starlette.types import Receive, Scope, Send
-from support.raw import RawClient, RawWebSocket, upgrade
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import RawClient, RawWebSocket, upgrade
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_runtime.secrets.keys import Purpose, derive_key

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.raw import ENGINE
-from support.worker import RunningWorker, StartWorker, until
+from support.clients.raw import ENGINE
+from support.worker.running import RunningWorker, StartWorker, until
 
 from socketcluster_runtime.sockets import capacity
 from socketcluster_wire import handoff

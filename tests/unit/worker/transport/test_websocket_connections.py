@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, WebSocket
-from support.raw import ENGINE, HANDSHAKE, RawWebSocket, event, frame, upgrade
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import ENGINE, HANDSHAKE, RawWebSocket, event, frame, upgrade
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_wire.close_codes import CloseCode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.worker import Probe, StartWorker
+from support.worker.running import Probe, StartWorker
 from websockets.asyncio.client import connect
 
 URL = "/engine.io/?EIO=4&transport=websocket"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.worker import Probe, StartWorker
+from support.worker.running import Probe, StartWorker
 
 from socketcluster_wire.close_codes import CloseCode
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from support import store_writer
-from support.store_writer import consistent, put
+from support.store import writer
+from support.store.writer import consistent, put
 
 from socketcluster_store import verify
 from socketcluster_store.accept import accept
@@ -31,9 +31,9 @@ WRITES = 400  # several checkpoints
 async def folder(tmp_path: Path) -> Path:
     """Two partitions that were closed: 0 with writes, 1 empty."""
     path = tmp_path / "partitions"
-    engine = store_writer.engine(path)
+    engine = writer.engine(path)
     await (await engine.open(1)).close()
-    partition = await store_writer.opened(engine)
+    partition = await writer.opened(engine)
     for number in range(1, WRITES + 1):
         await put(partition, number)
     await partition.close()
@@ -42,7 +42,7 @@ async def folder(tmp_path: Path) -> Path:
 
 async def found(folder: Path) -> int:
     """Open partition 0 as a process that has done nothing before; return what it has."""
-    partition = await store_writer.opened(store_writer.engine(folder))
+    partition = await writer.opened(writer.engine(folder))
     try:
         return await consistent(partition)
     finally:
@@ -129,7 +129,7 @@ async def test_what_is_missing_is_named_and_nothing_is_made_in_its_place(
         assert refused.type is IncompleteError
         assert "restore it from a backup" in str(refused.value)
         assert "socketcluster store accept" in str(refused.value)
-    await (await store_writer.engine(folder).open(1)).close()  # the others are
+    await (await writer.engine(folder).open(1)).close()  # the others are
     shutil.rmtree(folder)
     shutil.copytree(whole, folder)
     assert await found(folder) == WRITES
@@ -139,7 +139,7 @@ async def test_a_register_that_is_gone_believes_partitions_that_have_a_manifest_
     shutil.rmtree(folder / "00")
     (folder / "manifest").unlink()
     with capture_logs() as logs:
-        await (await store_writer.engine(folder).open(1)).close()
+        await (await writer.engine(folder).open(1)).close()
     assert "the register of partitions was missing" in logs[0]["event"]
     for _ in range(2):
         with pytest.raises(IncompleteError, match=r"partition 0 .* (its folder is missing|it is empty)"):
@@ -219,7 +219,7 @@ async def test_a_folder_of_the_version_before_is_taken_over_once(folder: Path) -
         await found(folder)
     shutil.rmtree(folder / "01")  # not opened yet, but it was there
     with pytest.raises(IncompleteError, match=r"partition 1 .* is missing"):
-        await store_writer.engine(folder).open(1)
+        await writer.engine(folder).open(1)
 
 
 async def taken_from_one_that_hangs(folder: Path, generation: int) -> EnginePartition:
@@ -228,7 +228,7 @@ async def taken_from_one_that_hangs(folder: Path, generation: int) -> EnginePart
     try:
         fcntl.flock(owner, fcntl.LOCK_EX)
         os.pwrite(owner, b"\0hung-1".ljust(1025, b"\0"), 0)
-        return await store_writer.engine(folder).take(0, "hung-1")
+        return await writer.engine(folder).take(0, "hung-1")
     finally:
         os.close(owner)
 
@@ -271,7 +271,7 @@ async def test_a_generation_that_a_store_of_the_version_before_took_over_goes_on
 async def test_a_later_generation_that_no_store_had_open_where_it_lies_is_named_and_can_be_accepted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "SEGMENT_BYTES", store_writer.SEGMENT_BYTES)
+    monkeypatch.setattr(journal, "SEGMENT_BYTES", writer.SEGMENT_BYTES)
     await taken_by_the_version_before(folder)
     shutil.copytree(folder / "00/2", folder / "00/other")  # anybody's, as far as its files can tell
     shutil.rmtree(folder / "00/2")
@@ -326,7 +326,7 @@ async def test_stores_that_begin_a_new_folder_together_make_one_register(tmp_pat
 async def test_an_owner_gives_up_when_its_files_are_no_longer_those_in_the_folder(
     folder: Path, name: str, *, replaced: bool
 ) -> None:
-    partition = await store_writer.opened(store_writer.engine(folder))
+    partition = await writer.opened(writer.engine(folder))
     path = folder / "00/1" / name
     if replaced:
         shutil.copyfile(path, path.with_name("other"))
@@ -343,8 +343,8 @@ async def test_an_owner_gives_up_when_its_files_are_no_longer_those_in_the_folde
 
 
 async def test_an_owner_whose_data_folder_was_removed_does_not_begin_anew(folder: Path) -> None:
-    engine = store_writer.engine(folder)
-    partition = await store_writer.opened(engine)
+    engine = writer.engine(folder)
+    partition = await writer.opened(engine)
     shutil.rmtree(folder)
     assert partition.fenced
     await partition.close()
@@ -352,14 +352,14 @@ async def test_an_owner_whose_data_folder_was_removed_does_not_begin_anew(folder
         with pytest.raises(IncompleteError, match="manifest was removed while this store runs"):
             await engine.open(0)
         assert not await asyncio.to_thread(folder.exists)
-    await (await store_writer.engine(folder).open(1)).close()  # of a store that was started since
+    await (await writer.engine(folder).open(1)).close()  # of a store that was started since
     with pytest.raises(IncompleteError, match="manifest was replaced while this store runs"):
         await engine.open(0)
 
 
 async def test_a_killed_store_leaves_nothing_that_does_not_fit(folder: Path, tmp_path: Path) -> None:
     """Nothing that is said without a sync is more than what is there."""
-    partition = await store_writer.opened(store_writer.engine(folder))
+    partition = await writer.opened(writer.engine(folder))
     for number in range(WRITES + 1, WRITES + 200):
         await put(partition, number)
         if number % 40 == 0:

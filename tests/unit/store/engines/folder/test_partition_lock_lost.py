@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import store_writer
-from support.store_writer import consistent, put
+from support.store import writer
+from support.store.writer import consistent, put
 
 from socketcluster_store.engines.folder import partition_lock
 from socketcluster_store.engines.folder.files import sync_folder
@@ -18,10 +18,10 @@ from socketcluster_store.errors import FencedError, PartitionLockedError
 
 
 async def test_an_owner_whose_lock_was_removed_keeps_others_out_until_it_gives_up(tmp_path: Path) -> None:
-    first = await store_writer.engine(tmp_path, store_id="first").open(0)
+    first = await writer.engine(tmp_path, store_id="first").open(0)
     await put(first, 1)
     (tmp_path / "00" / "1" / "owner.lock").unlink()
-    second = store_writer.engine(tmp_path, store_id="second")
+    second = writer.engine(tmp_path, store_id="second")
     with pytest.raises(PartitionLockedError, match=r"data\.mdb open, although the owner\.lock beside it is not locked"):
         await second.open(0)
     await put(first, 2)  # nobody else writes there
@@ -35,7 +35,7 @@ async def test_an_owner_whose_lock_was_removed_keeps_others_out_until_it_gives_u
 
 
 async def test_an_owner_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_path: Path) -> None:
-    first = await store_writer.engine(tmp_path).open(0)
+    first = await writer.engine(tmp_path).open(0)
     for number in range(1, 300):
         await put(first, number)
     folder = tmp_path / "00" / "1"
@@ -45,7 +45,7 @@ async def test_an_owner_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_p
     for number in range(300, 600):  # it checkpoints on, in its own files
         await put(first, number)
     assert (folder / "data.mdb").read_bytes() == before
-    second = await store_writer.engine(tmp_path).open(0)
+    second = await writer.engine(tmp_path).open(0)
     found = await consistent(second)
     assert found == 299
     assert first.fenced

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import store_writer
-from support.store_writer import SEGMENT_BYTES, consistent, get, put
+from support.store import writer
+from support.store.writer import SEGMENT_BYTES, consistent, get, put
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import END_SESSION, PUT_RECORD, Command
@@ -31,9 +31,9 @@ KILLS = 6
 encode = msgspec.msgpack.encode
 
 
-def writer(*arguments: object) -> tuple[str, ...]:
+def writing(*arguments: object) -> tuple[str, ...]:
     """Return the command line of a process that writes."""
-    return (sys.executable, str(Path(store_writer.__file__)), *map(str, arguments))
+    return (sys.executable, str(Path(writer.__file__)), *map(str, arguments))
 
 
 def copy(folder: Path, to: Path) -> Path:
@@ -47,7 +47,7 @@ async def test_killed_anywhere_it_has_all_that_was_acknowledged(tmp_path: Path, 
     chance = random.Random(7)
     last = 0
     for _ in range(KILLS):
-        process = await asyncio.create_subprocess_exec(*writer(tmp_path, fsync), stdout=asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(*writing(tmp_path, fsync), stdout=asyncio.subprocess.PIPE)
         assert process.stdout is not None
         for _ in range(chance.randrange(1, 1000)):
             acknowledged = int(await process.stdout.readline())
@@ -57,7 +57,7 @@ async def test_killed_anywhere_it_has_all_that_was_acknowledged(tmp_path: Path, 
         rest, _ = await process.communicate()
         complete = [line for line in rest.splitlines(keepends=True) if line.endswith(b"\n")]
         last = int(complete[-1]) if complete else last
-        partition = await store_writer.engine(tmp_path).open(0)
+        partition = await writer.engine(tmp_path).open(0)
         found = await consistent(partition)
         assert found in (last, last + 1)  # the one after may have been written, and not been told
         last = found
@@ -65,7 +65,7 @@ async def test_killed_anywhere_it_has_all_that_was_acknowledged(tmp_path: Path, 
 
 
 async def test_a_damaged_journal_gives_all_before_the_damage(tmp_path: Path) -> None:
-    original = await store_writer.engine(tmp_path / "original").open(0)
+    original = await writer.engine(tmp_path / "original").open(0)
     for number in range(1, 301):  # more than a segment: some is in LMDB, both segments are in use
         await put(original, number)
     killed = copy(tmp_path / "original", tmp_path / "killed")
@@ -80,20 +80,20 @@ async def test_a_damaged_journal_gives_all_before_the_damage(tmp_path: Path) -> 
         if attempt % 3 == 0:  # no power cut does that
             path.write_bytes(data[:position])
             with pytest.raises(IncompleteError, match=rf"{path.name} was cut short: it has {position} bytes of 8192"):
-                await store_writer.engine(folder).open(0)
+                await writer.engine(folder).open(0)
             continue
         if attempt % 3 == 1:
             data[position] ^= 1 << chance.randrange(8)
         else:  # a block that was not written
             data[position : position + 512] = bytes(len(data[position : position + 512]))
         path.write_bytes(data)
-        partition = await store_writer.engine(folder).open(0)
+        partition = await writer.engine(folder).open(0)
         last = await consistent(partition)
         found.add(last)
         await put(partition, last + 1)
         again = copy(folder, tmp_path / f"{attempt} again")
         await partition.close()
-        partition = await store_writer.engine(again).open(0)
+        partition = await writer.engine(again).open(0)
         assert await consistent(partition) == last + 1
         await partition.close()
     assert len(found) > 10
@@ -144,7 +144,7 @@ async def test_what_an_earlier_generation_left_is_no_record(tmp_path: Path) -> N
 
 
 async def test_a_journal_is_replayed_again_and_again(tmp_path: Path) -> None:
-    partition = await store_writer.engine(tmp_path / "0").open(0)
+    partition = await writer.engine(tmp_path / "0").open(0)
     number = 0
     for turn in range(20):
         for _ in range(40):
@@ -153,21 +153,21 @@ async def test_a_journal_is_replayed_again_and_again(tmp_path: Path) -> None:
         killed = copy(tmp_path / str(turn), tmp_path / str(turn + 1))
         epoch = partition.epoch
         await partition.close()
-        partition = await store_writer.engine(killed).open(0)
+        partition = await writer.engine(killed).open(0)
         assert partition.epoch == epoch + 1
         assert await consistent(partition) == number
     await partition.close()
 
 
 async def test_opening_again_and_again_fills_no_journal(tmp_path: Path) -> None:
-    partition = await store_writer.engine(tmp_path / "0").open(0)
+    partition = await writer.engine(tmp_path / "0").open(0)
     for number in range(1, 101):
         await put(partition, number)
     epoch = partition.epoch
     await partition.close()
     for turn in range(400):  # each leaves a record of its epoch: the journal gets full of them
         folder = tmp_path / "0"
-        partition = await store_writer.engine(folder).open(0)
+        partition = await writer.engine(folder).open(0)
         assert partition.epoch == epoch + turn + 1
         assert await get(partition, "left") == 100
         await partition.close()
@@ -175,7 +175,7 @@ async def test_opening_again_and_again_fills_no_journal(tmp_path: Path) -> None:
 
 async def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        *writer(tmp_path, "everysec", 64 * 1024), stdout=asyncio.subprocess.PIPE
+        *writing(tmp_path, "everysec", 64 * 1024), stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
     assert process.returncode == 0
@@ -183,7 +183,7 @@ async def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
     assert error.startswith(f"partition 0 in {tmp_path / '00' / '1'} cannot be written: ")
     assert read == written
     assert int(after) == int(written) + 1
-    partition = await store_writer.engine(tmp_path).open(0)
+    partition = await writer.engine(tmp_path).open(0)
     assert await consistent(partition) == int(after)
     await partition.close()
 
@@ -195,23 +195,23 @@ async def test_a_disk_that_has_no_room_for_a_journal_is_named(tmp_path: Path, mo
     monkeypatch.setattr(os, "posix_fallocate", full)
     for _ in range(2):  # nor is it left locked
         with pytest.raises(EngineError, match=r"cannot open partition 0 in .*00/1: .*No space left"):
-            await store_writer.engine(tmp_path).open(0)
+            await writer.engine(tmp_path).open(0)
     monkeypatch.undo()
-    await (await store_writer.engine(tmp_path).open(0)).close()
+    await (await writer.engine(tmp_path).open(0)).close()
 
 
 @pytest.mark.parametrize("name", ["journal.0", "data.mdb"])
 async def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
-    await (await store_writer.engine(tmp_path).open(0)).close()
+    await (await writer.engine(tmp_path).open(0)).close()
     (tmp_path / "00" / "1" / name).write_bytes(b"garbage" * 10_000)
     with pytest.raises(EngineError, match=r"cannot open partition 0 in .*00"):
-        await store_writer.engine(tmp_path).open(0)
-    await (await store_writer.engine(tmp_path).open(1)).close()
+        await writer.engine(tmp_path).open(0)
+    await (await writer.engine(tmp_path).open(1)).close()
 
 
 async def test_a_data_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
     """Read behind its end, it would end the process."""
-    partition = await store_writer.engine(tmp_path / "whole").open(0)
+    partition = await writer.engine(tmp_path / "whole").open(0)
     for number in range(1, 1001):
         await put(partition, number)
     await partition.close()
@@ -221,34 +221,34 @@ async def test_a_data_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
         cut = copy(tmp_path / "whole", tmp_path / str(pages))
         os.truncate(cut / "00" / "1" / "data.mdb", pages * 4096)
         with pytest.raises(EngineError, match=rf"data\.mdb was cut short: it has {pages * 4096} bytes of {size}"):
-            await store_writer.engine(cut).open(0)
-    again = await store_writer.engine(tmp_path / "whole").open(0)
+            await writer.engine(cut).open(0)
+    again = await writer.engine(tmp_path / "whole").open(0)
     assert await consistent(again) == 1000
     await again.close()
 
 
 async def test_a_batch_too_large_for_a_journal_is_kept_too(tmp_path: Path) -> None:
-    partition = await store_writer.engine(tmp_path / "original").open(0)
+    partition = await writer.engine(tmp_path / "original").open(0)
     await put(partition, 1)
     large = Command(SET, b"s", ["large"], encode("x" * 3 * SEGMENT_BYTES))
     small = Command(SET, b"s", ["small"], encode(1))
     await asyncio.gather(partition.apply([large, small]), put(partition, 2))
     killed = copy(tmp_path / "original", tmp_path / "killed")
     await partition.close()
-    again = await store_writer.engine(killed).open(0)
+    again = await writer.engine(killed).open(0)
     assert await consistent(again) == 2
     assert await again.apply([Command(GET_ALL, b"s")]) == [encode({"large": "x" * 3 * SEGMENT_BYTES, "small": 1})]
     await again.close()
 
 
 async def test_batches_go_on_in_order_while_checkpoints_are_made(tmp_path: Path) -> None:
-    partition = await store_writer.engine(tmp_path / "original").open(0)
+    partition = await writer.engine(tmp_path / "original").open(0)
     await asyncio.gather(*(put(partition, number) for number in range(1, 2001)))
     assert await consistent(partition) == 2000
     killed = copy(tmp_path / "original", tmp_path / "killed")
     await partition.close()
     for folder in (killed, tmp_path / "original"):
-        again = await store_writer.engine(folder).open(0)
+        again = await writer.engine(folder).open(0)
         assert await consistent(again) == 2000
         await again.close()
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import lmdb
 import pytest
-from support import store_writer
-from support.store_writer import consistent, get, put
+from support.store import writer
+from support.store.writer import consistent, get, put
 
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.folder.partition_lock import PartitionLocks
@@ -62,8 +62,8 @@ async def write_until_given_up(partition: EnginePartition) -> int:
 
 @pytest.mark.parametrize("failing", ["journal.0", "journal.1", "data.mdb"])
 async def test_files_that_could_not_be_synced_are_copied(tmp_path: Path, disk: Disk, failing: str) -> None:
-    engine = store_writer.engine(tmp_path, always=True)
-    partition = await store_writer.opened(engine)
+    engine = writer.engine(tmp_path, always=True)
+    partition = await writer.opened(engine)
     disk.failing = failing
     number = await write_until_given_up(partition)
     assert partition.fenced
@@ -72,9 +72,9 @@ async def test_files_that_could_not_be_synced_are_copied(tmp_path: Path, disk: D
     await partition.close()
     if failing != "data.mdb":  # which is made by LMDB
         with pytest.raises(EngineError, match=r"partition 0 in .* cannot be synced: .*Input/output error"):
-            await store_writer.opened(engine)
+            await writer.opened(engine)
     disk.failing = "no file"
-    again = await store_writer.opened(engine)
+    again = await writer.opened(engine)
     (generation,) = (path.name for path in (tmp_path / "00").iterdir() if path.is_dir())
     assert generation == ("2" if failing == "data.mdb" else "3")  # of which the second could not be synced either
     found = await consistent(again)
@@ -87,7 +87,7 @@ async def test_files_that_could_not_be_synced_are_copied(tmp_path: Path, disk: D
 
 
 async def test_a_sync_that_failed_is_not_tried_again(tmp_path: Path, disk: Disk) -> None:
-    partition = await store_writer.engine(tmp_path).open(0)
+    partition = await writer.engine(tmp_path).open(0)
     await put(partition, 1)
     disk.failing = "journal.0"
     with pytest.raises(FencedError, match="cannot be synced"):
@@ -96,21 +96,21 @@ async def test_a_sync_that_failed_is_not_tried_again(tmp_path: Path, disk: Disk)
     with pytest.raises(FencedError):
         await partition.sync()
     await partition.close()
-    again = await store_writer.engine(tmp_path).open(0)
+    again = await writer.engine(tmp_path).open(0)
     assert await consistent(again) == 1
     await again.close()
 
 
 async def test_files_that_an_opening_cannot_sync_are_copied_by_the_next(tmp_path: Path, disk: Disk) -> None:
-    engine = store_writer.engine(tmp_path)
+    engine = writer.engine(tmp_path)
     partition = await engine.open(0)
     await put(partition, 1)
     await partition.close()
     disk.failing = "journal.0"
     with pytest.raises(EngineError, match=r"partition 0 in .*1 cannot be synced: .*Input/output error"):
-        await store_writer.opened(engine)
+        await writer.opened(engine)
     disk.failing = "no file"
-    again = await store_writer.opened(engine)
+    again = await writer.opened(engine)
     assert (tmp_path / "00" / "2").exists()
     assert await consistent(again) == 1
     await again.close()
@@ -119,11 +119,11 @@ async def test_files_that_an_opening_cannot_sync_are_copied_by_the_next(tmp_path
 async def test_files_of_which_an_opening_cannot_sync_that_a_segment_counts_no_more_are_copied(
     tmp_path: Path, disk: Disk
 ) -> None:
-    engine = store_writer.engine(tmp_path)
+    engine = writer.engine(tmp_path)
     partition = await engine.open(0)
     await put(partition, 1)
     await partition.close()
-    left_out = Segment(tmp_path / "00" / "1" / "journal.1", store_writer.SEGMENT_BYTES)
+    left_out = Segment(tmp_path / "00" / "1" / "journal.1", writer.SEGMENT_BYTES)
     left_out.begin(2, 1)  # which the other one does not end with
     left_out.close()
     disk.failing = "journal.1"
@@ -150,7 +150,7 @@ async def test_files_of_which_an_opening_cannot_sync_a_commit_are_copied_by_the_
         for _ in range(1000):
             await (await engine.open(0)).close()
 
-    engine = store_writer.engine(tmp_path)
+    engine = writer.engine(tmp_path)
     partition = await engine.open(0)
     await put(partition, 1)
     await partition.close()
@@ -166,14 +166,14 @@ async def test_files_of_which_an_opening_cannot_sync_a_commit_are_copied_by_the_
 
 async def test_the_engine_memory_leaves_files_alone_that_are_to_be_copied(tmp_path: Path) -> None:
     options = ExecutorOptions(1 << 20)
-    partition = await store_writer.engine(tmp_path).open(0)
+    partition = await writer.engine(tmp_path).open(0)
     await put(partition, 1)
     partition._lock.distrust("the disk failed")  # type: ignore[attr-defined]
     await partition.close()
     former = await MemoryEngine(tmp_path, options, store_id="former").open(0)
     await put(former, 2)
     await former.close()
-    again = await store_writer.engine(tmp_path).open(0)
+    again = await writer.engine(tmp_path).open(0)
     assert (tmp_path / "00" / "2").exists()
     assert await consistent(again) == 1
     again._lock.distrust("the disk failed")  # type: ignore[attr-defined]

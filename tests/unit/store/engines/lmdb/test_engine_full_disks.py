@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import disk, store_writer
-from support.store_writer import consistent, opened
+from support.machine import disk
+from support.store import writer
+from support.store.writer import consistent, opened
 
 pytestmark = pytest.mark.skipif(disk.lack() is not None, reason=str(disk.lack()))
 
@@ -42,7 +43,7 @@ def fill(folder: Path) -> Path:
 @pytest.mark.parametrize("until", ["killed", "refused"])
 async def test_what_a_dead_process_left_opens_without_a_new_block(small: disk.Disk, until: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(Path(store_writer.__file__)), str(small.folder / "p"), "always"),
+        *(sys.executable, str(Path(writer.__file__)), str(small.folder / "p"), "always"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
@@ -55,7 +56,7 @@ async def test_what_a_dead_process_left_opens_without_a_new_block(small: disk.Di
     rest, _ = await process.communicate()
     last = max([100, *(int(line) for line in rest.splitlines(keepends=True) if line.endswith(b"\n"))])
     fill(small.folder)  # what its end freed
-    engine = store_writer.engine(small.folder / "p")
+    engine = writer.engine(small.folder / "p")
     partition = await opened(engine)
     assert await consistent(partition) in (last, last + 1)
     other.unlink()
@@ -66,12 +67,12 @@ async def test_what_a_dead_process_left_opens_without_a_new_block(small: disk.Di
 
 
 async def test_a_lock_is_written_over_and_not_anew(small: disk.Disk) -> None:
-    engine = store_writer.engine(small.folder / "p", store_id="a-long-name-of-a-store-1")
+    engine = writer.engine(small.folder / "p", store_id="a-long-name-of-a-store-1")
     await (await opened(engine)).close()
     lock = small.folder / "p/00/1/owner.lock"
     size = lock.stat().st_size
     fill(small.folder)
-    partition = await opened(store_writer.engine(small.folder / "p", store_id="two"))
+    partition = await opened(writer.engine(small.folder / "p", store_id="two"))
     assert lock.stat().st_size == size
     assert lock.read_bytes()[1:].rstrip(b"\0") == b"two"
     await partition.close()

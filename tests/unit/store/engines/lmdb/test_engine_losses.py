@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from support.channels import Bench, make_engine
+from support.store.channels import Bench, make_engine
 
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.journal import Segment

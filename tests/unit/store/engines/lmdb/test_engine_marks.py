@@ -13,9 +13,9 @@ from typing import Any
 
 import lmdb
 import pytest
-from support import store_writer
-from support.store_writer import put
-from support.worker import until
+from support.store import writer
+from support.store.writer import put
+from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
@@ -38,7 +38,7 @@ def mark(partition: LmdbPartition) -> None:
 
 
 async def opened(folder: Path, *, always: bool = False) -> LmdbPartition:
-    made = await store_writer.engine(folder, always=always).open(0)
+    made = await writer.engine(folder, always=always).open(0)
     assert isinstance(made, LmdbPartition)
     return made
 
@@ -205,7 +205,7 @@ async def test_before_a_segment_is_begun(tmp_path: Path) -> None:
     partition = await opened(tmp_path)
     await put(partition, 1)
     end = partition._journal.end
-    outcomes = partition.apply_now(write(2 * store_writer.SEGMENT_BYTES))
+    outcomes = partition.apply_now(write(2 * writer.SEGMENT_BYTES))
     mark(partition)
     with pytest.raises(FencedError):
         await outcomes  # type: ignore[misc]

@@ -14,9 +14,9 @@ from pathlib import Path
 import lmdb
 import msgspec
 import pytest
-from support import store_writer
-from support.power import Power
-from support.store_writer import consistent, put
+from support.machine.power import Power
+from support.store import writer
+from support.store.writer import consistent, put
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
@@ -141,7 +141,7 @@ async def opened(power: Power, *, always: bool) -> EnginePartition:
     engine = LmdbEngine(folder, ExecutorOptions(1 << 20), sync_each_commit=always, segment_bytes=SEGMENT_BYTES)
     while True:
         with contextlib.suppress(EngineError):
-            return await store_writer.opened(engine)
+            return await writer.opened(engine)
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.1], ids=["sound", "failing"])
@@ -236,19 +236,19 @@ def test_a_journal_that_is_ahead_of_lmdb_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_folder_whose_lmdb_knows_no_crc_is_opened(tmp_path: Path) -> None:
-    partition = await store_writer.engine(tmp_path).open(0)
+    partition = await writer.engine(tmp_path).open(0)
     for number in range(1, 200):
         await put(partition, number)
     await partition.close()
     with lmdb.open(str(tmp_path / "00" / "1"), lock=False) as environment, environment.begin(write=True) as transaction:
         assert transaction.delete(b"p")
-    partition = await store_writer.engine(tmp_path).open(0)
+    partition = await writer.engine(tmp_path).open(0)
     assert await consistent(partition) == 199
     for number in range(200, 400):
         await put(partition, number)
     await partition.close()
     with lmdb.open(str(tmp_path / "00" / "1"), lock=False) as environment, environment.begin() as transaction:
         assert (transaction.get(b"p") or b"")[:8] == transaction.get(b"j")
-    partition = await store_writer.engine(tmp_path).open(0)
+    partition = await writer.engine(tmp_path).open(0)
     assert await consistent(partition) == 399
     await partition.close()

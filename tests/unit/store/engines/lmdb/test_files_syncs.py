@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import store_writer
-from support.store_writer import consistent, put
+from support.store import writer
+from support.store.writer import consistent, put
 
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.folder import manifests
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 async def opened(folder: Path) -> EnginePartition:
     """Open it as a process that has done nothing before."""
-    return await store_writer.opened(store_writer.engine(folder, store_id="store-1"))
+    return await writer.opened(writer.engine(folder, store_id="store-1"))
 
 
 async def write(partition: EnginePartition, first: int, last: int) -> None:

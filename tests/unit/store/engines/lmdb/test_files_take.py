@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import store_hanger, store_writer
-from support.store_writer import consistent, put
+from support.store import hanger, writer
+from support.store.writer import consistent, put
 
 from socketcluster_store.engines.lmdb import journal
 from socketcluster_store.engines.lmdb.journal import Journal
@@ -19,13 +19,13 @@ from socketcluster_store.errors import EngineError
 
 
 @pytest.mark.parametrize("woken", ["within the copy", "after the copy"])
-@pytest.mark.parametrize("stage", store_hanger.STAGES)
+@pytest.mark.parametrize("stage", hanger.STAGES)
 async def test_taken_within_a_checkpoint_it_has_all_that_was_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, woken: str
 ) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "support.store_hanger", str(tmp_path), stage),
-        cwd=Path(store_hanger.__file__).parents[1],
+        *(sys.executable, "-m", "support.store.hanger", str(tmp_path), stage),
+        cwd=Path(hanger.__file__).parents[2],
         stdout=asyncio.subprocess.PIPE,
     )
     copy_journal = journal.copy
@@ -40,7 +40,7 @@ async def test_taken_within_a_checkpoint_it_has_all_that_was_acknowledged(
         monkeypatch.setattr(journal, "copy", copy_and_wake)
     try:
         await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-        taken = await store_writer.engine(tmp_path, store_id="taker").take(0, store_hanger.STORE_ID)
+        taken = await writer.engine(tmp_path, store_id="taker").take(0, hanger.STORE_ID)
         found = await consistent(taken)
         await put(taken, found + 1)
         if woken == "after the copy":
@@ -56,7 +56,7 @@ async def test_taken_within_a_checkpoint_it_has_all_that_was_acknowledged(
     assert found == int(acknowledged[-1])
     assert await consistent(taken) == found + 1
     await taken.close()
-    again = await store_writer.engine(tmp_path).open(0)
+    again = await writer.engine(tmp_path).open(0)
     assert again.epoch > taken.epoch
     assert await consistent(again) == found + 1
     await again.close()

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import store_writer
-from support.store_writer import consistent, put
+from support.store import writer
+from support.store.writer import consistent, put
 
 from socketcluster_store.engines.folder import manifests
 from socketcluster_store.engines.lmdb import environments, files
@@ -82,12 +82,12 @@ def test_a_segment_is_left_out_if_the_one_before_it_is_not_there(tmp_path: Path)
 
 
 async def test_a_segment_that_does_not_go_on_from_what_lmdb_has_is_left_out(tmp_path: Path) -> None:
-    partition = await store_writer.opened(store_writer.engine(tmp_path))
+    partition = await writer.opened(writer.engine(tmp_path))
     for number in range(1, 300):  # with checkpoints
         await put(partition, number)
     await partition.close()
     folder = tmp_path / "00" / "1"
-    segments = [Segment(folder / name, store_writer.SEGMENT_BYTES) for name in ("journal.0", "journal.1")]
+    segments = [Segment(folder / name, writer.SEGMENT_BYTES) for name in ("journal.0", "journal.1")]
     earlier, later = sorted(segments, key=lambda segment: segment.generation)
     generation, previous = later.generation, later.previous
     later.begin(generation, previous ^ 1)  # of another past
@@ -98,10 +98,10 @@ async def test_a_segment_that_does_not_go_on_from_what_lmdb_has_is_left_out(tmp_
     assert manifest is not None
     unclosed = replace(manifest, end_generation=0)  # as if it had not been closed: else what is missing would be missed
     manifests.renew(folder, unclosed, (folder / "manifest").stat())
-    opened = files.open_files(folder, store_writer.SEGMENT_BYTES, unclosed)
+    opened = files.open_files(folder, writer.SEGMENT_BYTES, unclosed)
     assert all(b"foreign" not in writes for writes in opened.written)
     opened.close()
-    again = await store_writer.opened(store_writer.engine(tmp_path))
+    again = await writer.opened(writer.engine(tmp_path))
     assert 0 < await consistent(again) < 300
     await again.close()
 

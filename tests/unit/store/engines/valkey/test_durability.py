@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.valkey import Cluster, Server, until_replicated, valkey_engine
+from support.store.valkey import Cluster, Server, until_replicated, valkey_engine
 
 from socketcluster_store.engines.valkey.durability import Setup, setup_of
 from socketcluster_store.engines.valkey.engine import ValkeyEngine

@@ -15,9 +15,9 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 from redis.crc import key_slot
-from support import certificates
-from support.ports import free_port
-from support.valkey import Cluster, Server, valkey_engine
+from support.network import certificates
+from support.network.ports import free_port
+from support.store.valkey import Cluster, Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.errors import SettingsError

@@ -11,8 +11,8 @@ from secrets import token_hex
 from typing import Any
 
 import pytest
-from support.channels import Bench
-from support.valkey import Server, until_replicated, valkey_engine
+from support.store.channels import Bench
+from support.store.valkey import Server, until_replicated, valkey_engine
 
 from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.valkey import scripts

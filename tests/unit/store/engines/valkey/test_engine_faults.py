@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.store_processes import NAMES, History, Stores, spread
-from support.valkey import Cluster, Server, valkey_options
+from support.store.processes import NAMES, History, Stores, spread
+from support.store.valkey import Cluster, Server, valkey_options
 
 pytestmark = pytest.mark.valkey
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.engines.valkey.engine import LOADED_AT_FIRST, LOADED_AT_ONCE, LOADED_BYTES, ValkeyEngine

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.valkey import Server, until_replicated, valkey_engine
+from support.store.valkey import Server, until_replicated, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command

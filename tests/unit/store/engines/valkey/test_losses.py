@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 from structlog.testing import capture_logs
-from support.valkey import Server, valkey_engine
-from support.worker import until
+from support.store.valkey import Server, valkey_engine
+from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command

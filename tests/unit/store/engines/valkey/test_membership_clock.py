@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from support.valkey import Server, valkey_engine
+from support.store.valkey import Server, valkey_engine
 
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.engines.valkey.engine import ValkeyEngine

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
-from support.worker import until
+from support.worker.running import until
 
 from socketcluster_store.engines.valkey.pipes import Call, Lane
 from socketcluster_store.engines.valkey.scripts import Script

@@ -6,7 +6,7 @@ from secrets import token_hex
 from typing import Any
 
 import pytest
-from support.valkey import Server, valkey_engine
+from support.store.valkey import Server, valkey_engine
 
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.executor import ExecutorOptions

@@ -19,8 +19,8 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as BrokenError
 from structlog.testing import capture_logs
-from support.valkey import Server
-from support.worker import until
+from support.store.valkey import Server
+from support.worker.running import until
 
 from socketcluster_store.engines.valkey import troubles
 from socketcluster_store.engines.valkey.troubles import Cause, FewReplicasError, cause_of

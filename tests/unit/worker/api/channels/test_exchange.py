@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.raw import RawWebSocket
-from support.worker import RunningWorker, StartWorker, until
+from support.clients.raw import RawWebSocket
+from support.worker.running import RunningWorker, StartWorker, until
 
 from socketcluster_store_client.channel_feed import Gap
 from socketcluster_store_client.errors import LinkError, TooManyChannelsError

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.raw import RawWebSocket
-from support.worker import Probe, Running, RunningWorker, StartWorker, until
+from support.clients.raw import RawWebSocket
+from support.worker.running import Probe, Running, RunningWorker, StartWorker, until
 
 from socketcluster_store.__main__ import serve as serve_store
 from socketcluster_store.settings import StoreSettings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from support.worker import Running, RunningWorker
+from support.worker.running import Running, RunningWorker
 
 from socketcluster_store.__main__ import serve
 from socketcluster_store.settings import StoreSettings

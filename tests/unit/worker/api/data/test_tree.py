@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.worker import Running, RunningWorker, StartWorker
+from support.worker.running import Running, RunningWorker, StartWorker
 
 from socketcluster_store_client.errors import (
     ChainTooDeepError,

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.worker import Running, RunningWorker, StartWorker
+from support.worker.running import Running, RunningWorker, StartWorker
 
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_store_client.errors import ChainTooDeepError, InvalidOperationError, WatchOverflowError

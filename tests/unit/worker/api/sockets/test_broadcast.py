@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from support.raw import RawWebSocket
-from support.worker import Probe, RunningWorker, StartWorker
+from support.clients.raw import RawWebSocket
+from support.worker.running import Probe, RunningWorker, StartWorker
 
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.errors import NotSerializableError

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.raw import HANDSHAKE, RawWebSocket
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import HANDSHAKE, RawWebSocket
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.namespace import Namespace

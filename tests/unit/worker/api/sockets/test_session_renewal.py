@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from support.raw import HANDSHAKE, RawWebSocket, event
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import HANDSHAKE, RawWebSocket, event
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 from websockets.http11 import Response
 
 from socketcluster_store_client.errors import LinkError, SessionOverError, StoreUnavailableError

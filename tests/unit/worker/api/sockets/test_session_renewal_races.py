@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from support.raw import HANDSHAKE, RawClient, RawWebSocket
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import HANDSHAKE, RawClient, RawWebSocket
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 from websockets.http11 import Response
 
 from socketcluster_worker.api.worker import Worker

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from support.raw import ENGINE, HANDSHAKE, Polling, event, frame, upgrade
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import ENGINE, HANDSHAKE, Polling, event, frame, upgrade
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.worker import Worker

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from support.raw import Polling, RawWebSocket, frame, upgrade
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import Polling, RawWebSocket, frame, upgrade
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_worker.api.worker import Worker

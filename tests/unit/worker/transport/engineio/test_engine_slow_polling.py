@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from support.worker import Probe, StartWorker
+from support.worker.running import Probe, StartWorker
 
 from socketcluster_store_client.messages import Position
 from socketcluster_worker.connection import Outgoing, SlowConsumer

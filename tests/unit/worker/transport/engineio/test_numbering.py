@@ -7,8 +7,8 @@ import gzip
 import json
 
 import pytest
-from support.raw import ENGINE, HANDSHAKE, Polling, RawClient, event
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import ENGINE, HANDSHAKE, Polling, RawClient, event
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.transport.engineio.engine import POLL_BYTES, EngineSession

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from support.raw import ENGINE, HANDSHAKE, Polling, RawWebSocket, event
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import ENGINE, HANDSHAKE, Polling, RawWebSocket, event
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.errors import EventError

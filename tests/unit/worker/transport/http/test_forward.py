@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.raw import ENGINE, HANDSHAKE, Polling, RawClient, RawWebSocket, event, frame, upgrade
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import ENGINE, HANDSHAKE, Polling, RawClient, RawWebSocket, event, frame, upgrade
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_proto.v1.store_pb2 import Directory, WorkerAddress
 from socketcluster_runtime.secrets.keys import Purpose, derive_key

@@ -7,8 +7,8 @@ import json
 
 import pytest
 from starlette.requests import Request
-from support.raw import ENGINE, HANDSHAKE, RawWebSocket, event, frame, upgrade
-from support.worker import Probe, RunningWorker, StartWorker, cookie_of, until
+from support.clients.raw import ENGINE, HANDSHAKE, RawWebSocket, event, frame, upgrade
+from support.worker.running import Probe, RunningWorker, StartWorker, cookie_of, until
 
 from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError
 from socketcluster_wire.request_head import RequestHead

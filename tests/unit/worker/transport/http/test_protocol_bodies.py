@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 from starlette.requests import Request
-from support.raw import upgrade
-from support.worker import StartWorker, cookie_of, until
+from support.clients.raw import upgrade
+from support.worker.running import StartWorker, cookie_of, until
 
 from socketcluster_worker import turns
 from socketcluster_worker.api.worker import Worker

@@ -11,8 +11,8 @@ import pytest
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
-from support.raw import ENGINE, RawClient, RawWebSocket, event, frame, upgrade
-from support.worker import Probe, RunningWorker, StartWorker, until
+from support.clients.raw import ENGINE, RawClient, RawWebSocket, event, frame, upgrade
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
 from socketcluster_runtime.trusted_proxies import SAMPLE

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from socketcluster_store.engines.valkey.engine import ValkeyEngine
 from socketcluster_store.engines.valkey.servers import Servers
 from socketcluster_store.executor import ExecutorOptions
-from support.ports import free_port
+from support.network.ports import free_port
 
 SERVERS = ("valkey-server", "redis-server")
 SLOTS = 16384

@@ -13,7 +13,7 @@ from typing import Any
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.messages import Error, Operation, Result, encode_results
-from support.hand_fed import FedLink, HandFed, encode, sent
+from support.store_client.hand_fed import FedLink, HandFed, encode, sent
 
 NOT_OWNER = Error(store_pb2.Error.CODE_NOT_OWNER, "this store does not own the partition", "")
 DISK_FULL = Error(store_pb2.Error.CODE_INTERNAL, "the disk is full", "")

@@ -6,9 +6,9 @@ import asyncio
 import random
 from typing import Self
 
-from support.adverse_conditions import HANG, Block, Break, Conditions, Way
-from support.adverse_connection import Connection
-from support.adverse_http import PORTAL, Request
+from support.network.adverse.conditions import HANG, Block, Break, Conditions, Way
+from support.network.adverse.connection import Connection
+from support.network.adverse.http import PORTAL, Request
 
 __all__ = ["HANG", "PORTAL", "AdverseProxy", "Block", "Break", "Connection", "Request", "Way"]
 

@@ -13,9 +13,9 @@ from typing import Self
 
 import psutil
 
-from support.cluster import Cluster, until
+from support.cluster.cluster import Cluster, until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class LocalCluster(Cluster):

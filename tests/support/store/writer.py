@@ -1,4 +1,4 @@
-"""A process that writes to a partition until it is killed: ``python store_writer.py FOLDER FSYNC [FILE_BYTES]``.
+"""A process that writes to a partition until it is killed: ``python writer.py FOLDER FSYNC [FILE_BYTES]``.
 
 It prints each number that was acknowledged; several keys get it in one batch. With ``FILE_BYTES``, files may not grow
 beyond that, as on a full disk: it prints the error that it gets then, what it reads back, and what it reads after it

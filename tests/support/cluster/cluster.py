@@ -10,7 +10,7 @@ from typing import TypeVar
 import httpx
 from websockets.exceptions import WebSocketException
 
-from support.clients import Browser
+from support.clients.browser import Browser
 
 T = TypeVar("T")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from support.clients import Browser
-from support.cluster import Cluster, until
-from support.ports import free_port
+from support.clients.browser import Browser
+from support.cluster.cluster import Cluster, until
+from support.network.ports import free_port
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WAIT = 120
 """Seconds that the containers have to become healthy."""
 

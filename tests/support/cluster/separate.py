@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
-from support.cluster import until
-from support.ports import free_port
+from support.cluster.cluster import until
+from support.network.ports import free_port
 
 SECRET = "a secret of the tests"
 

@@ -1,6 +1,6 @@
-"""A process that stops itself within a checkpoint: ``python -m support.store_hanger FOLDER STAGE``.
+"""A process that stops itself within a checkpoint: ``python -m support.store.hanger FOLDER STAGE``.
 
-It writes as ``store_writer`` does. When it is continued it goes on until it finds itself fenced, and says so.
+It writes as ``support.store.writer`` does. When it is continued it goes on until it finds itself fenced, and says so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from socketcluster_store.engines.lmdb import engine as lmdb_engine
 from socketcluster_store.engines.lmdb import environments
 from socketcluster_store.engines.lmdb.journal import Writes
 from socketcluster_store.errors import FencedError
-from support.store_writer import engine, put, say
+from support.store.writer import engine, put, say
 
 STORE_ID = "hanger"
 STAGES = ("begun", "written", "committed")

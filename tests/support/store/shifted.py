@@ -1,4 +1,4 @@
-"""A store whose machine has another time: ``python -m support.shifted_store CLOCK BOOT_ID``, and a store's environment.
+"""A store whose machine has another time: ``python -m support.store.shifted CLOCK BOOT_ID``, and a store's environment.
 
 ``CLOCK`` is a file that ``Shift`` makes, by which a test moves the clocks while the store runs. ``BOOT_ID`` is a file
 that names the start of the store's machine; the test may give each store one of its own.

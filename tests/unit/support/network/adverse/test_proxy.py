@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from support.adverse_http import Frames, Request
-from support.adverse_proxy import HANG, AdverseProxy, Block, Break, Connection, Way
-from support.raw import frame
+from support.clients.raw import frame
+from support.network.adverse.http import Frames, Request
+from support.network.adverse.proxy import HANG, AdverseProxy, Block, Break, Connection, Way
 from websockets.frames import Frame, Opcode
 
 POLL = b"GET /?transport=polling&sid=1 HTTP/1.1\r\nHost: h\r\n\r\n"

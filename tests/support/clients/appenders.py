@@ -8,8 +8,8 @@ from typing import Any
 
 from websockets.exceptions import WebSocketException
 
-from support.clients import CallError, Messages, WebSocketMessages
-from support.cluster import Cluster, until
+from support.clients.browser import CallError, Messages, WebSocketMessages
+from support.cluster.cluster import Cluster, until
 
 PAUSE = 0.02
 """Seconds between two writes of one client."""

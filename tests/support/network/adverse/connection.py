@@ -7,8 +7,8 @@ import contextlib
 import socket
 import struct
 
-from support.adverse_conditions import HANG, Block, Break, Conditions, Way
-from support.adverse_http import END_OF_HEAD, Frames, Request
+from support.network.adverse.conditions import HANG, Block, Break, Conditions, Way
+from support.network.adverse.http import END_OF_HEAD, Frames, Request
 
 CHUNK = 16 * 1024
 PIECE = 256

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from support.cluster import until
-from support.local import LocalCluster
+from support.cluster.cluster import until
+from support.cluster.local import LocalCluster
 
 CONFIGURATION = """\
 defaults

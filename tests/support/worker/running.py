@@ -10,8 +10,8 @@ from socketcluster_runtime import lifecycle
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.service import Service
 from socketcluster_worker.settings import WorkerSettings
-from support.clients import Browser
-from support.raw import ENGINE, Polling, RawClient, RawWebSocket, connect, upgrade
+from support.clients.browser import Browser
+from support.clients.raw import ENGINE, Polling, RawClient, RawWebSocket, connect, upgrade
 
 StartWorker = Callable[..., Awaitable["RunningWorker"]]
 """``await start_worker(run, **options)``; a fixture."""

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from support.adverse_http import Request
+from support.network.adverse.http import Request
 
 if TYPE_CHECKING:
-    from support.adverse_connection import Connection
+    from support.network.adverse.connection import Connection
 
 HANG = b""
 """In the place of an answer: none ever comes."""

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from support import certificates
-from support.ports import free_port
+from support.network import certificates
+from support.network.ports import free_port
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 HOST = "localhost"
 """What the proxies serve."""
 

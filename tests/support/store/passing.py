@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from socketcluster_store.__main__ import serve
 from socketcluster_store.settings import StoreSettings
-from support.worker import Running
+from support.worker.running import Running
 
 
 class PassingStore:

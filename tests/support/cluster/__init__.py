@@ -1,0 +1,1 @@
+"""Clusters as a user starts them: of local processes, of services on their own, of containers."""

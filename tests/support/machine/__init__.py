@@ -1,0 +1,1 @@
+"""What machines do to a service: their disks are full, their power is cut."""

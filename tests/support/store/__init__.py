@@ -1,0 +1,1 @@
+"""What the store's tests share: its data without links, processes that write to it, servers of Valkey."""
