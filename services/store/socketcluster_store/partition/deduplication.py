@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from functools import partial
 from itertools import islice
 
 from socketcluster_proto.v1 import store_pb2
@@ -65,7 +64,7 @@ class WorkerProcess:
         self.refused: OrderedDict[int, KeptResult] = OrderedDict()
         """Of the operations after ``highest``, those that were refused. One that comes again is carried out; once a
         later one is applied, it is not to be taken for applied: its refusal becomes a result like others then."""
-        self._overtaken: list[KeptResult] = []  # those of them that the batch under way makes results of
+        self._overtaken: Sequence[KeptResult] = ()  # those of them that the batch under way makes results of
 
     @property
     def highest(self) -> int:
@@ -107,19 +106,27 @@ class WorkerProcess:
             now: seconds since the Unix epoch.
         """
         refused = _results_of(operations, outcomes) if any(outcomes) else []
+        answered = last.id - last.behind
+        self._overtaken = ()
         if self.refused:
             for operation in operations:  # those that were refused are carried out again
                 self.refused.pop(operation.id, None)
-        answered = last.id - last.behind
-        self._overtaken = self._overtaken_by(last.id, answered) if self.refused else []
-        refused += self._overtaken
-        return self._log.command(last.id, answered, refused, partial(_ids, operations, places), now)
+            self._overtaken = self._overtaken_by(last.id, answered)
+            refused += self._overtaken
+        return self._log.command(last.id, answered, refused, lambda: _ids(operations, places), now)
+
+    def plain_command(self, last: Operation, operations: Sequence[Operation], now: float) -> Command:
+        """Return the same of a batch in which each operation has its command, while nothing is ``refused``."""
+        self._overtaken = ()
+        return self._log.command(
+            last.id, last.id - last.behind, (), lambda: _ids(operations, range(len(operations))), now
+        )
 
     def settle(self, operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
         """Note what became of the batch of the last ``command``, once it is committed."""
         new = _results_of(operations, outcomes) if any(outcomes) else []
         if self._overtaken:
-            new = sorted(new + self._overtaken)
+            new = sorted((*new, *self._overtaken))
             for result in self._overtaken:
                 del self.refused[result[0]]
         self._log.settle(new)

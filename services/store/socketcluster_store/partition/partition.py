@@ -13,32 +13,26 @@ import msgspec
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logs.conditions import Condition
 from socketcluster_store.commands import (
-    BEGIN_SESSION,
-    CHANGES,
     NOTE_TIME,
-    PUT_RECORD,
-    READS,
     TAKE_TIME_OVER,
     WATCHED,
-    WRITES,
     Command,
     Outcome,
 )
 from socketcluster_store.data.channel_rules import ChannelRules
-from socketcluster_store.data.mutations import FALSE, TRUE
 from socketcluster_store.engine import EnginePartition
-from socketcluster_store.errors import EngineError, FencedError, InternalError, InvalidError, Refusal, SessionOverError
+from socketcluster_store.errors import EngineError, FencedError, InternalError
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition import channels, session_operations
-from socketcluster_store.partition.batch import Answers, Batch
+from socketcluster_store.partition import session_operations
+from socketcluster_store.partition.batch import Answers, Batch, BatchBuilder
 from socketcluster_store.partition.channel_troubles import ChannelTroubles
 from socketcluster_store.partition.channels import Channels
 from socketcluster_store.partition.deadlines import Deadlines, condition_of_refusals
-from socketcluster_store.partition.deduplication import NOT_OWNED, NOT_REMEMBERED, Deduplication, WorkerProcess, in_turn
+from socketcluster_store.partition.deduplication import NOT_OWNED, Deduplication, WorkerProcess, in_turn
 from socketcluster_store.partition.session_operations import CHANGES_SESSION
 from socketcluster_store.partition.sessions import Sessions
-from socketcluster_store.partition.validation import MAX_ID_BYTES, Checks
-from socketcluster_store.partition.watchers import Key, Watchers
+from socketcluster_store.partition.validation import MAX_ID_BYTES, Validation
+from socketcluster_store.partition.watchers import Watchers
 from socketcluster_store_client.messages import Operation
 from socketcluster_store_client.routing import PARTITION_COUNT
 
@@ -48,14 +42,7 @@ link, so that the workers hear of the sessions that end."""
 
 _GET = store_pb2.VERB_GET
 _SET = store_pb2.VERB_SET
-_WATCH = store_pb2.VERB_WATCH
-_UNWATCH = store_pb2.VERB_UNWATCH
-_ATTACH = store_pb2.VERB_SESSION_ATTACH
-_DETACH = store_pb2.VERB_SESSION_DETACH
-_END = store_pb2.VERB_SESSION_END
 _EMIT = store_pb2.VERB_SESSION_EMIT
-_PUBLISH = store_pb2.VERB_CHANNEL_PUBLISH
-_CHECK = store_pb2.VERB_SESSION_CHECK
 _decode_watched = msgspec.msgpack.Decoder(list[tuple[bytes, tuple[str, ...]]]).decode
 
 
@@ -103,13 +90,21 @@ class Partition:
             unapplied=self._unapplied,
             forget=lambda: self._deduplication.forget(linked(), engine.apply),
         )
-        self._checks = Checks(engine.number, max_value_bytes)
+        self._changes = session_operations.SessionChanges()
+        self._builder = BatchBuilder(
+            engine.number,
+            engine.clock,
+            sessions=self._sessions,
+            channels=self._channels,
+            watchers=self._watchers,
+            changes=self._changes,
+            validation=Validation(engine.number, max_value_bytes),
+        )
         self._tell_workers = tell_workers
         self._on_fenced = on_fenced
         self._is_lost = False
         self._applying = 0
         self._idle = asyncio.Event()
-        self._changes = session_operations.Changes()
 
     async def load(self) -> None:
         """Take over the sessions that the partition remembers; call it once, first."""
@@ -205,14 +200,14 @@ class Partition:
         now = 0.0
         if last is not None:
             now = self._clock()
-            commands.append(process.command(last, operations, (), range(len(operations)), now))
+            commands.append(process.plain_command(last, operations, now))
         try:
             answers = self._engine.apply_now(commands)
         except EngineError:
             return None  # the general way meets it too, and says so
         if not isinstance(answers, list):
-            places = [*range(len(operations)), -1]
-            batch = Batch(link, operations, now, [b""] * len(operations), commands, places, [], last, [], False, False)
+            batch = Batch(link, operations, now)
+            batch.commands, batch.places, batch.last = commands, [*range(len(operations)), -1], last
             return self._finished(in_turn(process, self._complete_later(batch, process, answers)))
         if last is not None:
             answers.pop()
@@ -228,7 +223,7 @@ class Partition:
             return []
         if self._changes.ends and (ahead := self._changes.ahead(operations)):
             return self._carry_out_behind(ahead, link, operations, process)
-        batch = self._prepare(link, operations, process)
+        batch = self._builder.build(link, operations, process)
         answers: Answers = []
         try:
             # what is answered from memory asks the engine, too: the partition may be another's, or a write not settled
@@ -266,121 +261,11 @@ class Partition:
                 answers = error
             return self._complete(batch, process, answers)
         finally:
-            self._changes.end(batch)
-
-    def _prepare(self, link: WorkerLink, operations: Sequence[Operation], process: WorkerProcess) -> Batch:
-        """Return what the engine is to do for operations, and note what they do to sessions and watchers."""
-        outcomes: list[Outcome] = []
-        commands: list[Command] = []
-        places: list[int] = []
-        messages: list[tuple[int, Operation]] = []
-        touched: set[str] = set()
-        plain = 0  # commands that no deadline hangs on
-        last: Operation | None = None
-        refused = False
-        over = self._sessions.over
-        watches: list[tuple[int, Key]] = []
-        begun: list[str] = []
-        now = self._clock()
-        for place, operation in enumerate(operations):
-            outcomes.append(b"")
-            verb = operation.verb
-            session_id = operation.session_id
-            try:
-                if (
-                    session_id in over
-                    and verb != _DETACH
-                    and not (verb == _END and session_id in self._sessions.unended)
-                ):
-                    raise SessionOverError("the session was renewed or ended: nothing has its id")
-                if verb == _EMIT:
-                    self._checks.emit(operation)
-                    messages.append((place, operation))
-                    continue
-                if verb in channels.VERBS:
-                    self._checks.channel(operation)
-                    command = self._channels.prepare(link, operation, now)
-                    messages.append((place, operation))
-                    if verb == _PUBLISH:
-                        last = operation
-                    if command is not None:
-                        places.append(place)
-                        commands.append(command)
-                    continue
-                owner = session_id.encode()
-                if not owner or len(owner) > MAX_ID_BYTES or crc32(owner) % PARTITION_COUNT != self.number:
-                    self._checks.session_id(owner, operation)
-                if verb == _GET:
-                    plain += 1
-                    commands.append(Command(verb, owner, operation.keys))
-                elif verb in READS:
-                    commands.append(Command(verb, owner, operation.keys, operation.value))
-                elif verb in WRITES:
-                    last = operation
-                    plain += verb == _SET
-                    commands.append(Command(verb, owner, operation.keys, operation.value, operation.name))
-                    if owner and session_id not in touched and (verb in BEGIN_SESSION or session_id in self._sessions):
-                        touched.add(session_id)
-                        if session_id not in self._sessions:
-                            begun.append(session_id)
-                        record = self._sessions.touch(session_id, now)
-                        if record is not None:
-                            places.append(place)
-                            place = -1
-                            commands.append(Command(PUT_RECORD, owner, (), record))
-                elif verb in (_ATTACH, _DETACH):
-                    outcomes[place], record = session_operations.hold(link, operation, self._sessions, now)
-                    touched.discard(session_id)
-                    if outcomes[place] == FALSE:
-                        begun.append(session_id)
-                    if record is None:
-                        continue
-                    places.append(-1)
-                    commands.append(Command(PUT_RECORD, owner, (), record))
-                    continue
-                elif verb in CHANGES_SESSION:
-                    last = operation
-                    changing = session_operations.change(operation, self._sessions, self._checks, now)
-                    self._changes.begin(session_id)
-                    commands += changing
-                    places += [place, *[-1] * (len(changing) - 1)]
-                    messages.append((place, operation))
-                    continue
-                elif verb == _CHECK:
-                    outcomes[place] = session_operations.gone(operation, self._sessions)
-                    continue
-                elif verb == _WATCH:
-                    key = owner, tuple(operation.keys)
-                    watches.append((place, key))
-                    self._watchers.add(link, key)
-                    commands.append(Command(verb, owner, key[1], operation.value))
-                elif verb == _UNWATCH:
-                    key = owner, tuple(operation.keys)
-                    keep = self._watchers.others(link, key)
-                    commands.append(Command(verb, owner, key[1], TRUE if keep else b""))
-                else:
-                    raise InvalidError(f"no verb has the number {verb}")
-                places.append(place)
-            except Refusal as refusal:
-                outcomes[place] = refusal
-                if verb not in NOT_REMEMBERED:
-                    refused = True
-                    last = last and operation  # up to which everything is remembered
-        deadlines = plain < len(commands)
-        if last is not None:
-            commands.append(process.command(last, operations, outcomes, places, now))
-            places.append(-1)
-        tells = bool(self._watchers) and (last is not None or any(c.verb in (_WATCH, _UNWATCH) for c in commands))
-        if tells:
-            commands.append(Command(CHANGES, b""))
-        return Batch(
-            link, operations, now, outcomes, commands, places, messages, last, watches, tells, deadlines,
-            refused, begun,
-        )  # fmt: skip
+            self._changes.end(batch.messages)
 
     def _complete(self, batch: Batch, process: WorkerProcess, answers: Answers) -> list[Outcome]:
         """Take what became of a batch's commands, tell whom it concerns, and return what became of its operations."""
-        self._changes.end(batch)  # whoever waits for that goes on when this has been told
+        self._changes.end(batch.messages)  # whoever waits for that goes on when this has been told
         outcomes = batch.outcomes
         last = batch.last
         if isinstance(answers, FencedError):
@@ -389,11 +274,9 @@ class Partition:
         if isinstance(answers, EngineError):
             if not answers.told:
                 self._unapplied.add(partition=self.number, error=str(answers))
-            session_operations.failed(batch, self._sessions)
+            self._builder.undo(batch)
             outcomes = [InternalError(str(answers))] * len(outcomes)
             process.note_refused(batch.operations, outcomes)
-            for _place, key in batch.watches:
-                self._watchers.refused(batch.link, key)
             self._deadlines.arm()
             return outcomes
         if batch.commands:

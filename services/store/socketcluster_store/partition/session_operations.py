@@ -12,9 +12,8 @@ from socketcluster_store.commands import END_SESSION, PUT_RECORD, RENEW_SESSION,
 from socketcluster_store.data.mutations import FALSE, TRUE
 from socketcluster_store.errors import InvalidError
 from socketcluster_store.links import WorkerLink, pack_event
-from socketcluster_store.partition.batch import Batch
 from socketcluster_store.partition.sessions import Sessions
-from socketcluster_store.partition.validation import Checks
+from socketcluster_store.partition.validation import Validation
 from socketcluster_store_client.messages import Operation
 
 RENEW = store_pb2.VERB_SESSION_RENEW
@@ -25,7 +24,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_ids = msgspec.msgpack.Decoder(list[str]).decode
 
 
-class Changes:
+class SessionChanges:
     """The renewals and ends that the engine is at: their sessions are over already, and nobody was told yet."""
 
     def __init__(self) -> None:
@@ -46,14 +45,14 @@ class Changes:
             if operation.session_id in ends and operation.verb != store_pb2.VERB_SESSION_DETACH
         ]
 
-    def end(self, batch: Batch) -> None:
-        """Note that what a batch changes is kept and told, or has failed."""
-        for _place, operation in batch.messages:
+    def end(self, messages: Iterable[tuple[int, Operation]]) -> None:
+        """Note that what operations change is kept and told, or has failed; each comes with its place in its batch."""
+        for _place, operation in messages:
             if operation.verb in CHANGES_SESSION and (end := self.ends.pop(operation.session_id, None)) is not None:
                 end.set_result(None)
 
 
-def change(operation: Operation, sessions: Sessions, checks: Checks, now: float) -> list[Command]:
+def change(operation: Operation, sessions: Sessions, validation: Validation, now: float) -> list[Command]:
     """Renew or end a session; return what keeps that, all in one batch, the first one with the operation's outcome.
 
     Raises:
@@ -68,7 +67,7 @@ def change(operation: Operation, sessions: Sessions, checks: Checks, now: float)
     renewed_id = operation.name
     if not renewed_id or renewed_id in sessions or renewed_id in sessions.over:
         raise InvalidError("the new id of a session is empty, or another one's")
-    checks.session_id(renewed_id.encode(), msgspec.structs.replace(operation, session_id=renewed_id))
+    validation.session_id(renewed_id.encode(), msgspec.structs.replace(operation, session_id=renewed_id))
     records = sessions.renew(session_id, renewed_id, now)
     moving = Command(RENEW_SESSION, owner, (), renewed_id.encode())
     return [moving, *(Command(PUT_RECORD, changed.encode(), (), record) for changed, record in records)]
@@ -107,22 +106,6 @@ def written(session_ids: Iterable[str], sessions: Sessions) -> list[store_pb2.Ev
         store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id=session_id, on_purpose=True))
         for session_id in late
     ]
-
-
-def failed(batch: Batch, sessions: Sessions) -> None:
-    """Undo the renewals of a batch that could not be kept, and remember the ends and records that are unwritten.
-
-    Who holds a session stays as the workers said: what is refused here they say again.
-    """
-    for place, operation in reversed(batch.messages):
-        if not isinstance(batch.outcomes[place], bytes):
-            continue
-        if operation.verb == RENEW:
-            sessions.renewal_failed(operation.session_id, operation.name, batch.now)
-        elif operation.verb == store_pb2.VERB_SESSION_END:
-            sessions.end_failed(operation.session_id)
-    unwritten = [command.session_id.decode() for command in batch.commands if command.verb == PUT_RECORD]
-    sessions.refused(unwritten, batch.begun)
 
 
 def changed(operation: Operation, sessions: Sessions) -> list[store_pb2.Event]:

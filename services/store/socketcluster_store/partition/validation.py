@@ -16,7 +16,7 @@ MAX_NAME_BYTES = 4096
 """The longest name of a channel or event; workers allow up to 1,000 characters of a channel's, of 4 bytes at most."""
 
 
-class Checks:
+class Validation:
     """The checks of one partition; each raises a refusal.
 
     Args:

@@ -21,6 +21,7 @@ from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition import deadlines, session_operations
 from socketcluster_store.partition.partition import Partition
+from socketcluster_store.partition.validation import Validation
 from socketcluster_store_client.messages import Operation
 from socketcluster_store_client.routing import partition_of
 
@@ -270,7 +271,7 @@ async def test_an_end_that_comes_again_while_it_is_being_carried_out_is_told_onc
     store.full = False
     written, _commands = session_operations.unwritten(sessions, 10)  # the engine is at it
     again = Operation(9, END, session_id=SESSION)
-    session_operations.change(again, sessions, store.partition._checks, 0.0)
+    session_operations.change(again, sessions, Validation(store.partition.number, 1 << 20), 0.0)
     assert len(session_operations.written(written, sessions)) == 1
     assert session_operations.changed(again, sessions) == []
     assert not sessions.unended
