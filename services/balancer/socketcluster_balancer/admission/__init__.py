@@ -1,4 +1,4 @@
-"""Who is let in: the limits' last word, and the middleware of the user's balancer controller.
+"""Who is let in: the middleware of the user's balancer controller.
 
-``placement`` asks ``admission.Admission``; the service runs ``controller``.
+The service finds and runs ``controller``, and builds ``admission``; nobody else knows them.
 """
