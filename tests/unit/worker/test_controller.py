@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse
 from support.worker.running import StartWorker
 
 from socketcluster_runtime.errors import ControllerError, SettingsError
-from socketcluster_worker.api.sockets.events import Emitter
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.controller import run_controller
@@ -78,41 +77,6 @@ async def test_a_worker_stops_though_its_controller_waits(start_worker: StartWor
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting  # the fixture stops the worker, which would hang if it waited for run()
-
-
-def test_arguments_are_trimmed_and_filled_up() -> None:
-    emitter = Emitter()
-    got: list[Any] = []
-    emitter.on("x", lambda: got.append(()))
-    emitter.on("x", lambda a: got.append((a,)))
-    emitter.on("x", lambda a, b="default": got.append((a, b)))
-    emitter.on("x", lambda *all_: got.append(all_))
-    emitter.on("x", lambda a, b, c: got.append((a, b, c)))
-    for args in ((), (1, 2, 3, 4)):
-        for handler in emitter.handlers("x"):
-            handler.call(args)
-    assert got == [
-        *((), (None,), (None, "default"), (), (None, None, None)),
-        *((), (1,), (1, 2), (1, 2, 3, 4), (1, 2, 3)),
-    ]
-
-
-def test_once_and_off() -> None:
-    emitter = Emitter()
-    got: list[Any] = []
-    first = emitter.once("x", lambda: got.append("once"))
-    second = emitter.on("x")(lambda: got.append("on"))
-    for _ in range(2):
-        for handler in emitter.handlers("x"):
-            handler.call(())
-    assert got == ["once", "on", "on"]
-    emitter.off("x", first)
-    emitter.off("x", second)
-    emitter.off("never")
-    assert emitter.handlers("x") == ()
-    emitter.on("x", first)
-    emitter.off("x")
-    assert emitter.handlers("x") == ()
 
 
 async def test_pages_and_mounted_apps(start_worker: StartWorker) -> None:

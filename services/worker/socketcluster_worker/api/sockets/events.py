@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType, MethodType
 from typing import Any, TypeVar, overload
 
 from socketcluster_worker.errors import ReservedEventError
@@ -23,7 +24,7 @@ def check_emitted(event: str) -> None:
         raise ReservedEventError(f"{event!r} is an event of the protocols' own: choose another name")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen, it took twice as long to make one
 class Handler:
     """A function, and how many arguments it can take."""
 
@@ -43,19 +44,42 @@ class Handler:
 
 def make_handler(function: Callable[..., Any], *, once: bool = False) -> Handler:
     """Look at a function's signature once, so that calling it is cheap."""
+    return Handler(function, once, *_arity(function))
+
+
+def _arity(function: Callable[..., Any]) -> tuple[int, int | None]:
+    """Return how many arguments a function wants at least, and takes at most; ``None``: any number.
+
+    Handlers are added for each client anew, and ``inspect.signature`` takes longer than all the rest of that: what most
+    functions take stands in their code.
+    """
+    inner: Any = function
+    bound = 0
+    while not hasattr(inner, "__signature__"):
+        if type(inner) is MethodType:
+            inner, bound = inner.__func__, bound + 1
+        elif hasattr(inner, "__wrapped__"):
+            inner = inner.__wrapped__
+        elif type(inner) is FunctionType:
+            code = inner.__code__
+            most = code.co_argcount - bound
+            least = max(most - len(inner.__defaults__ or ()), 0)
+            return least, None if code.co_flags & inspect.CO_VARARGS else most
+        else:
+            break
     least, most = 0, 0
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a builtin may have no signature
-        return Handler(function, once, 0, None)
+        return 0, None
     for parameter in parameters:
         if parameter.kind is parameter.VAR_POSITIONAL:
-            return Handler(function, once, least, None)
+            return least, None
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             most += 1
             if parameter.default is parameter.empty:
                 least += 1
-    return Handler(function, once, least, most)
+    return least, most
 
 
 class Serial:
