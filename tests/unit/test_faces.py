@@ -12,7 +12,7 @@ import pytest
 from mypy import api as mypy
 from support.sources import ROOT
 
-FACES = ("socketcluster_store",)
+FACES = ("socketcluster_balancer", "socketcluster_store")
 COSTLY = {"grpc", "google", "lmdb", "msgspec", "prometheus_client", "pydantic", "redis", "structlog", "uvloop"}
 """What a package does not import before somebody needs it."""
 

@@ -1,1 +1,17 @@
-"""SocketCluster's balancer: accepts clients and hands each one to a worker."""
+"""SocketCluster's balancer: accepts clients and hands each one to a worker.
+
+What is in ``__all__`` is for balancer controllers; each name is imported when it is asked for. The launcher imports
+``settings``.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from socketcluster_balancer.api import Balancer, Request, WorkerInfo
+    from socketcluster_balancer.errors import RefusedError
+else:
+    from socketcluster_runtime.lazy import names_of
+
+    __getattr__ = names_of(__name__, {"api": ["Balancer", "Request", "WorkerInfo"], "errors": ["RefusedError"]})
+
+__all__ = ["Balancer", "RefusedError", "Request", "WorkerInfo"]

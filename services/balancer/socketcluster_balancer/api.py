@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import unquote
 
 from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.settings import did_you_mean
 from socketcluster_wire.request_head import RequestHead, Target
 
-STAGES = ("request", "upgrade")
+Stage: TypeAlias = Literal["request", "upgrade"]
 """``upgrade``: the first request asks for a WebSocket; ``request``: any other."""
+
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Request:
@@ -79,7 +81,7 @@ class Request:
         return self._cookies.read(self.headers.get("cookie", ""), secure=self.secure)
 
 
-Middleware: TypeAlias = Callable[[Request], Any]
+Middleware: TypeAlias = Callable[[Request], Awaitable[None] | None]
 M = TypeVar("M", bound=Middleware)
 
 
@@ -108,7 +110,7 @@ class Balancer:
     def __init__(self, name: str, app_name: str) -> None:
         self.name = name
         self.app_name = app_name
-        self.by_stage: dict[str, tuple[Middleware, ...]] = dict.fromkeys(STAGES, ())
+        self.by_stage: dict[Stage, tuple[Middleware, ...]] = dict.fromkeys(STAGES, ())
         """Who is asked, by stage, in the order in which it was added."""
         self._look: Callable[[], tuple[WorkerInfo, ...]] = tuple
 
@@ -121,7 +123,7 @@ class Balancer:
         """Have ``workers`` answered by ``look``."""
         self._look = look
 
-    def middleware(self, stage: str) -> Callable[[M], M]:
+    def middleware(self, stage: Stage) -> Callable[[M], M]:
         """Decorate a function, plain or async, that is shown the first request of each connection.
 
         It lets the client in by returning nothing, perhaps after setting ``request.worker``; it refuses the client by
@@ -147,7 +149,7 @@ class Balancer:
         return decorate
 
 
-def stages_of(head: RequestHead) -> tuple[str, ...]:
+def stages_of(head: RequestHead) -> tuple[Stage, ...]:
     """Return the stages of a request; both, if it is written so that a worker may take it for either."""
     upgrade = head.header("upgrade")
     if upgrade is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from socketcluster_balancer.errors import RefusedError
+from socketcluster_balancer import RefusedError
 
 
 async def run(balancer):

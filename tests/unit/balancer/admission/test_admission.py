@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -18,7 +18,7 @@ from support.network import certificates
 
 from socketcluster_balancer.admission import admission
 from socketcluster_balancer.admission.controller import Controller
-from socketcluster_balancer.api import Balancer, Request
+from socketcluster_balancer.api import Balancer, Request, Stage
 from socketcluster_balancer.errors import RefusedError
 from socketcluster_runtime.cookies import SessionCookies
 
@@ -34,7 +34,7 @@ def controller(request: Callable[[Request], Any] | None = None, **stages: Callab
     if request is not None:
         stages["request"] = request
     for stage, function in stages.items():
-        made.balancer.middleware(stage)(function)
+        made.balancer.middleware(cast(Stage, stage))(function)
     return made
 
 
