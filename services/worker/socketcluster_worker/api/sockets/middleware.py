@@ -1,19 +1,21 @@
-"""``use(stage, middleware)``: the application's say in what clients may do."""
+"""``@ws_server.middleware(stage)``: the application's say in what clients may do."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args, overload
 
+from socketcluster_runtime.settings import did_you_mean
 from socketcluster_worker.api.sockets.events import Handler, make_handler
 from socketcluster_worker.errors import EventError
 
 M = TypeVar("M", bound=Callable[..., Any])
 
-STAGES = ("handshake", "event", "subscribe", "publish_in", "publish_out", "authenticate")
+Stage: TypeAlias = Literal["handshake", "event", "subscribe", "publish_in", "publish_out", "authenticate"]
 """What an ``Action`` may be."""
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Asked(Protocol):
@@ -33,37 +35,62 @@ class Middleware:
         always_asked: stages that are active even without any.
     """
 
-    __slots__ = ("by_stage",)
+    __slots__ = ("_returning_nothing", "by_stage")
 
     def __init__(self, always_asked: Iterable[str] = ()) -> None:
         self.by_stage: dict[str, tuple[Handler, ...]] = dict.fromkeys(always_asked, ())
         """Who is asked, by stage; a stage that is not there is not active."""
+        self._returning_nothing: set[Handler] = set()
+
+    def __call__(self, stage: Stage) -> Callable[[M], M]:
+        """Decorate a function, plain or async, that is shown an ``Action`` before what its stage names.
+
+        It lets the action happen by returning nothing, perhaps after changing it; it refuses it by raising
+        ``EventError``, whose name, message and data the client gets. If it raises anything else, or returns something,
+        the action is refused too: that is logged, and the client learns only that it failed. At the stage
+        ``publish_out`` a refusal means that the socket does not get the message.
+
+        Raises:
+            ValueError: there is no such stage.
+            TypeError: what is decorated is no function.
+        """
+        _check(stage)
+
+        def decorate(function: M) -> M:
+            if not callable(function) or inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+                raise TypeError(f"middleware is a function, plain or async, not {function!r}")
+            self._returning_nothing.add(self._add(stage, function))
+            return function
+
+        return decorate
 
     @overload
     def use(self, stage: str) -> Callable[[M], M]: ...
     @overload
     def use(self, stage: str, function: M) -> M: ...
     def use(self, stage: str, function: M | None = None) -> M | Callable[[M], M]:
-        """Call ``function(action)``, plain or async, before what its stage names; without a function, a decorator.
+        """Add ``function(action)`` as ``middleware`` does, but it may return: ``False`` refuses the action, too.
 
-        It lets the action happen by returning, and refuses it by raising ``EventError``, whose name, message and data
-        the client gets, or by returning ``False`` (``SilentMiddlewareBlockedError``). At the stage ``publish_out`` a
-        refusal means that the socket does not get the message.
+        The client gets a ``SilentMiddlewareBlockedError`` then. Without a function, a decorator.
 
         Raises:
             ValueError: there is no such stage.
         """
-        if stage not in STAGES:
-            raise ValueError(f"there is no stage {stage!r}, only {', '.join(STAGES)}")
+        _check(stage)
         if function is None:
 
             def decorate(decorated: M) -> M:
-                self.by_stage[stage] = (*self.by_stage.get(stage, ()), make_handler(decorated))
+                self._add(stage, decorated)
                 return decorated
 
             return decorate
-        self.by_stage[stage] = (*self.by_stage.get(stage, ()), make_handler(function))
+        self._add(stage, function)
         return function
+
+    def _add(self, stage: str, function: Callable[..., Any]) -> Handler:
+        handler = make_handler(function)
+        self.by_stage[stage] = (*self.by_stage.get(stage, ()), handler)
+        return handler
 
     def active(self, stage: str) -> bool:
         """Is that stage's middleware to be asked?"""
@@ -74,6 +101,7 @@ class Middleware:
 
         Raises:
             EventError: one of them refuses.
+            TypeError: one of them returned something and was not to.
             RuntimeError: what one of them waited for was cancelled.
         """
         for handler in self.by_stage.get(action.stage, ()):
@@ -86,6 +114,16 @@ class Middleware:
                     if task is None or task.cancelling() or not action.connected:
                         raise
                     raise RuntimeError("what the middleware waited for was cancelled") from error  # not who asks it
+            if result is None:
+                continue
+            if handler in self._returning_nothing:
+                name = getattr(handler.function, "__qualname__", repr(handler.function))
+                raise TypeError(f"middleware {name} returned {result!r}: it returns nothing, and refuses by EventError")
             if result is False:
                 text = f"the action was blocked by middleware of the stage {action.stage!r}"
                 raise EventError(text, name="SilentMiddlewareBlockedError")
+
+
+def _check(stage: str) -> None:
+    if stage not in STAGES:
+        raise ValueError(f"there is no stage {stage!r}, only {', '.join(STAGES)}{did_you_mean(str(stage), STAGES)}")

@@ -38,7 +38,7 @@ class Namespace(Emitter):
 
     Attributes:
         name: begins with a slash.
-        middleware: what was added by ``use``.
+        middleware: ``@namespace.middleware(stage)`` adds some.
         serial: does each event of a socket wait until the handlers of the one before have ended?
     """
 
@@ -85,7 +85,7 @@ class Namespace(Emitter):
     @overload
     def use(self, stage: str, function: M) -> M: ...
     def use(self, stage: str, function: M | None = None) -> M | Callable[[M], M]:
-        """Add middleware; see :class:`~socketcluster_worker.api.sockets.middleware.Middleware`."""
+        """Add middleware that may return ``False`` to refuse; see ``Middleware.use``."""
         return self.middleware.use(stage) if function is None else self.middleware.use(stage, function)
 
     # Sending to many.
