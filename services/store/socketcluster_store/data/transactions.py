@@ -33,7 +33,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_steps = msgspec.msgpack.Decoder(list[tuple[int, list[str], bytes]]).decode
 
 
-Call = Callable[[int, "list[str]", bytes], bytes]
+CallVerb = Callable[[int, "list[str]", bytes], bytes]
 """Carries out a verb at a key chain with a value, and returns its result."""
 
 
@@ -85,7 +85,7 @@ class Transactions:
         return _encode(results)
 
     def run(self, kv: KeyValue, command: Command) -> bytes:
-        """Call a procedure with a view of one tree; return what it returns."""
+        """CallVerb a procedure with a view of one tree; return what it returns."""
         procedure = self._procedures.get(command.name)
         args = parsed(command.value, command, unpack) if command.value else []
         if not isinstance(args, list):
@@ -117,7 +117,7 @@ class Transactions:
         return result
 
     @contextmanager
-    def _held_together(self, kv: KeyValue, session_id: bytes) -> Iterator[Call]:
+    def _held_together(self, kv: KeyValue, session_id: bytes) -> Iterator[CallVerb]:
         """Yield what carries commands out on one tree; unless the block raises, they hold."""
         buffer = WriteBuffer(kv)
         self._indexes.begin(session_id)
@@ -148,7 +148,7 @@ class Transactions:
             )
 
 
-def _bounded(call: Call, procedure: RegisteredProcedure, limit: TimeLimit) -> Callable[[int, list[str], Any], Any]:
+def _bounded(call: CallVerb, procedure: RegisteredProcedure, limit: TimeLimit) -> Callable[[int, list[str], Any], Any]:
     """Return what a procedure's view calls: with values, and a bounded number of writes."""
     writes = 0
 

@@ -1,4 +1,4 @@
-"""What engines share that keep partitions in a folder: locks, manifests, which stores live.
+"""What engines share that keep partitions in a folder: locks, manifests, their register, which stores live.
 
 The engines ``lmdb`` and ``memory`` use it, and the commands ``verify`` and ``accept``.
 """

@@ -48,7 +48,7 @@ class Had(NamedTuple):
 
     epoch: int
     batch: int
-    written: Written
+    written: WritesPerCall
     keys: int
 
     def loss(self, partition: int, epoch: bytes, batch: bytes) -> Loss | None:
@@ -60,7 +60,7 @@ class Had(NamedTuple):
         return Loss(partition, writes, 0 if epoch else self.keys, not epoch, exact)
 
 
-class Written:
+class WritesPerCall:
     """How much was written with each of a partition's last calls."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from socketcluster_store.engine import EnginePartition
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.engines.valkey.draft import Draft
-from socketcluster_store.engines.valkey.losses import Had, Loss, Losses, Written, writes_of
+from socketcluster_store.engines.valkey.losses import Had, Loss, Losses, WritesPerCall, writes_of
 from socketcluster_store.errors import EngineError, FencedError, UnreachableError
 from socketcluster_store.executor import Executor
 
@@ -58,7 +58,7 @@ class ValkeyPartition(EnginePartition):
         self._breaks = breaks
         self._breaks_seen = breaks_before  # when the server was known to have everything
         self._batch = 0
-        self._written = Written()
+        self._written = WritesPerCall()
         self._losses = losses
         self._on_given_up = on_given_up
         self._waiting: deque[tuple[Sequence[Command], asyncio.Future[list[Outcome]]]] = deque()
