@@ -111,6 +111,11 @@ class Bench:
         return self.balancer.dispatcher.relays
 
     @property
+    def refused(self) -> dict[str, int]:
+        """How many connections were refused, by the reasons that there were."""
+        return {reason: count for reason, count in self.balancer.counters.refused.items() if count}
+
+    @property
     def running(self) -> int:
         """How many clients async middleware works for."""
         admission = self.balancer.admission

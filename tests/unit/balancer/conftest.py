@@ -14,6 +14,7 @@ import pytest
 import structlog
 import uvloop
 from support.balancer.bench import Bench, LogLines
+from support.network import certificates
 
 
 def pytest_asyncio_loop_factories(
@@ -45,3 +46,9 @@ def log_lines() -> Iterator[LogLines]:
             return [line["event"] for line in lines if getattr(logging, line["log_level"].upper()) >= level]
 
         yield at
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> certificates.Files:
+    """What a server shows its clients, and its key."""
+    return certificates.make(tmp_path, "first")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from support.balancer.bench import PATIENCE, Bench
+from support.balancer.bench import Bench
+from support.balancer.clients import open_client, read_to_end
 from support.network import certificates
 
 from socketcluster_balancer.entrance import limits
 from socketcluster_balancer.entrance.limits import Limits, OverLimit, address_key
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_wire.request_head import RequestHead
 
 
 def settings(**options: Any) -> BalancerSettings:
@@ -32,28 +30,6 @@ class Clock:
 
     def time(self) -> float:
         return self.now
-
-
-def open_client(bench: Bench, data: bytes = b"") -> socket.socket:
-    """Connect, and stay."""
-    client = socket.create_connection(("127.0.0.1", bench.port))
-    client.setblocking(False)
-    if data:
-        client.send(data)
-    return client
-
-
-async def read_to_end(client: socket.socket) -> bytes:
-    loop, data = asyncio.get_running_loop(), b""
-    async with asyncio.timeout(PATIENCE):
-        with suppress(ConnectionResetError):
-            while more := await loop.sock_recv(client, 65536):
-                data += more
-    return data
-
-
-def refused(bench: Bench) -> dict[str, int]:
-    return {reason: count for reason, count in bench.balancer.counters.refused.items() if count}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +103,7 @@ async def test_connections_in_all_are_limited(bench: Bench) -> None:
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     await bench.until(lambda: bench.balancer.limits.connections == 0)
     assert (await bench.get()).status == 200
-    assert refused(bench) == {"socket_limit": 1}
+    assert bench.refused == {"socket_limit": 1}
 
 
 async def test_connections_of_an_address_are_limited_and_others_are_not(bench: Bench) -> None:
@@ -143,80 +119,14 @@ async def test_connections_of_an_address_are_limited_and_others_are_not(bench: B
         await loop.sock_connect(other, ("127.0.0.1", bench.port))
         await loop.sock_sendall(other, b"GET / HTTP/1.1\r\n\r\n")
         assert (await read_to_end(other)).startswith(b"HTTP/1.1 200 ")
-    assert refused(bench) == {"address_socket_limit": 1}
+    assert bench.refused == {"address_socket_limit": 1}
 
 
 async def test_new_connections_of_an_address_are_limited(bench: Bench) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), address_connection_rate=0.001, address_connection_burst=3)
     assert [(await bench.get()).status for _ in range(4)] == [200, 200, 200, 429]
     assert (await bench.get()).headers["retry-after"] == "1000"
-    assert refused(bench) == {"address_connection_rate": 2}
-
-
-async def test_a_refusal_reaches_a_client_that_sends_more_than_a_request(bench: Bench) -> None:
-    """The answer comes before anything was read; what comes then must not turn it into a reset."""
-    await bench.start(await bench.worker("aaaaaaaa"), address_connection_rate=0.001, address_connection_burst=1)
-    assert (await bench.get()).status == 200
-    with open_client(bench) as client:
-        async with asyncio.timeout(PATIENCE):
-            assert (await asyncio.get_running_loop().sock_recv(client, 1000)).startswith(b"HTTP/1.1 429 ")
-        (waited_for,) = bench.balancer.reception._refused
-        client.send(b"x" * 50_000)
-        await bench.until(lambda: waited_for.discarded == 50_000)
-        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-
-
-async def test_only_so_many_refused_clients_are_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socketcluster_balancer.entrance.plain.MAX_REFUSED", 2)
-    await bench.start(await bench.worker("aaaaaaaa"), address_connection_rate=0.001, address_connection_burst=1)
-    assert (await bench.get()).status == 200
-    with ExitStack() as stack:
-        clients = [stack.enter_context(open_client(bench)) for _ in range(5)]
-        for client in clients:
-            assert (await read_to_end(client)).startswith(b"HTTP/1.1 429 ")
-        assert len(bench.balancer.reception._refused) <= 2
-        await bench.stop(1)
-        assert not bench.balancer.reception._refused
-
-
-async def test_in_a_flood_most_refused_clients_are_reset(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socketcluster_balancer.entrance.plain.ANSWERS_A_SECOND", 1)
-    await bench.start(await bench.worker("aaaaaaaa"), address_connection_rate=0.001, address_connection_burst=1)
-    assert (await bench.get()).status == 200
-    answered = 0
-    while True:  # until one comes in the same second as another
-        with open_client(bench) as client:
-            answer = await read_to_end(client)
-        if not answer:
-            break
-        assert answer.startswith(b"HTTP/1.1 429 ")
-        answered += 1
-    assert answered
-    assert refused(bench) == {"address_connection_rate": answered + 1}
-
-
-async def test_silent_clients_stay_with_the_kernel(bench: Bench) -> None:
-    await bench.start(await bench.worker("aaaaaaaa"), address_socket_limit=1, defer_accept=True)
-    with ExitStack() as stack:
-        clients = [stack.enter_context(open_client(bench)) for _ in range(20)]
-        assert (await bench.get()).status == 200  # it came after them
-        assert bench.balancer.limits.connections == 0
-        clients[7].send(b"GET / HTTP/1.1\r\n\r\n")
-        assert (await read_to_end(clients[7])).startswith(b"HTTP/1.1 200 ")
-        assert not refused(bench)
-
-
-async def test_a_client_that_has_connected_is_served_by_a_balancer_that_stops(bench: Bench) -> None:
-    await bench.start(await bench.worker("aaaaaaaa"), defer_accept=True)
-    port = bench.port
-    with open_client(bench) as client:
-        stopping = asyncio.create_task(bench.stop(PATIENCE))
-        await asyncio.sleep(0)
-        client.send(b"GET / HTTP/1.1\r\n\r\n")
-        assert (await read_to_end(client)).startswith(b"HTTP/1.1 200 ")
-        await stopping
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port))
+    assert bench.refused == {"address_connection_rate": 2}
 
 
 async def test_a_connection_that_was_handed_over_counts_until_its_worker_tells_its_end(bench: Bench) -> None:
@@ -265,7 +175,7 @@ async def test_under_tls_a_connection_over_a_limit_is_closed_before_the_handshak
         first.send(b"GET / HTTP/1.1\r\n\r\n")  # no handshake
         assert b"This port speaks HTTPS" in await read_to_end(first)
     await bench.until(lambda: bench.balancer.limits.connections == 0)
-    assert refused(bench) == {"socket_limit": 1, "plain_http": 1}
+    assert bench.refused == {"socket_limit": 1, "plain_http": 1}
 
 
 async def test_a_client_of_tls_that_says_nothing_is_disconnected_and_counts_no_more(
@@ -276,15 +186,6 @@ async def test_a_client_of_tls_that_says_nothing_is_disconnected_and_counts_no_m
     with open_client(bench) as client:
         assert await read_to_end(client) == b""
     await bench.until(lambda: bench.balancer.limits.connections == 0)
-
-
-async def test_silence_and_a_slow_head_have_each_their_own_time(bench: Bench) -> None:
-    await bench.start(await bench.worker("aaaaaaaa"), first_byte_timeout=0.05, head_timeout=300)
-    with open_client(bench) as silent, open_client(bench, b"GET ") as slow:
-        assert await read_to_end(silent) == b""
-        slow.send(b"/ HTTP/1.1\r\n\r\n")
-        assert (await read_to_end(slow)).startswith(b"HTTP/1.1 200 ")
-    assert refused(bench) == {"first_byte_timeout": 1}
 
 
 async def test_only_so_many_clients_queue_for_a_worker(bench: Bench) -> None:
@@ -300,77 +201,3 @@ async def test_only_so_many_clients_queue_for_a_worker(bench: Bench) -> None:
 
 
 # Those who try to use up what others need.
-
-
-async def test_hundreds_of_slow_heads_hold_up_nobody(bench: Bench) -> None:
-    """A byte, and another one, and never an end (Slowloris)."""
-    await bench.start(await bench.worker("aaaaaaaa"), head_timeout=0.5)
-    with ExitStack() as stack:
-        clients = [stack.enter_context(open_client(bench)) for _ in range(300)]
-        await bench.until(lambda: bench.balancer.limits.connections == 300)
-        for letter in (b"G", b"E", b"T", b" "):
-            for client in clients:
-                with suppress(OSError):  # it has been answered
-                    client.send(letter)
-            assert (await bench.get()).status == 200
-        answers = await asyncio.gather(*map(read_to_end, clients))
-    assert {answer[:13] for answer in answers} == {b"HTTP/1.1 408 "}
-    await bench.until(lambda: bench.balancer.limits.connections == 0)
-
-
-async def test_hundreds_of_connections_on_which_nothing_comes_are_closed(bench: Bench) -> None:
-    await bench.start(await bench.worker("aaaaaaaa"), first_byte_timeout=2, address_socket_limit=250)
-    with ExitStack() as stack:
-        clients = [stack.enter_context(open_client(bench)) for _ in range(300)]
-        answers = await asyncio.gather(*map(read_to_end, clients))
-    kinds = [answer[:13] for answer in answers]
-    assert (kinds.count(b""), kinds.count(b"HTTP/1.1 429 ")) == (250, 50)
-    await bench.until(lambda: bench.balancer.limits.connections == 0)
-    assert (await bench.get()).status == 200
-
-
-async def test_ten_megabytes_of_header_get_nowhere(bench: Bench) -> None:
-    await bench.start(await bench.worker("aaaaaaaa"))
-    assert (await bench.get()).status == 200
-    own = psutil.Process()
-    before = own.memory_info().rss
-    piece = b"x-padding: " + b"x" * 8000 + b"\r\n"
-
-    async def attack() -> bytes:
-        async with bench.client() as (reader, writer):
-            with suppress(ConnectionError):
-                writer.write(b"GET / HTTP/1.1\r\n")
-                for _ in range(10_000_000 // len(piece)):
-                    writer.write(piece)
-                    await writer.drain()
-            with suppress(ConnectionError):
-                return bytes(await reader.read())
-            return b""  # it went on after the time that it got to take its answer
-
-    attackers = [asyncio.ensure_future(attack()) for _ in range(20)]
-    for _ in range(20):
-        assert (await bench.get()).status == 200
-    assert {answer[:13] for answer in await asyncio.gather(*attackers)} <= {b"HTTP/1.1 431 ", b""}
-    assert own.memory_info().rss - before < 50_000_000
-    assert refused(bench) == {"head_too_large": 20}
-
-
-async def test_a_head_in_tiny_pieces_is_read_again_only_when_it_may_be_complete(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read, parse = [], RequestHead.parse
-
-    def reading(data: bytes, limit: int) -> RequestHead | None:
-        read.append(len(data))
-        return parse(data, limit)
-
-    monkeypatch.setattr(RequestHead, "parse", reading)
-    await bench.start(await bench.worker("aaaaaaaa"))
-    clients = bench.balancer.reception._clients
-    async with bench.client() as (reader, writer):
-        for size in range(60, 400, 20):
-            writer.write(b"GET / HTTP/1.1\r\n".ljust(60, b"x") if size == 60 else b": xxx\r\nyyyyyyyyyyyyy")
-            await bench.until(lambda: [len(client.data) for client in clients] == [size])  # noqa: B023  # waited for at once
-        writer.write(b"\r\n\r\n")
-        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
-    assert read == [60, 80, 384]

@@ -6,68 +6,15 @@ import asyncio
 import hashlib
 import logging
 import os
-import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
 
 import pytest
-from grpc import StatusCode
 from support.balancer.bench import PATIENCE, Bench, LogLines
+from support.balancer.clients import GET, connected, get_blocking, trusting
 from support.network import certificates
 
-from socketcluster_runtime.errors import SettingsError
-
 BIG = 16 * 1024 * 1024
-GET = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n"
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> certificates.Files:
-    return certificates.make(tmp_path, "first")
-
-
-def trusting(files: certificates.Files) -> ssl.SSLContext:
-    """A client's context that accepts this certificate alone."""
-    context = ssl.create_default_context(cafile=str(files.cert))
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    return context
-
-
-@asynccontextmanager
-async def connected(
-    bench: Bench, context: ssl.SSLContext
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection("127.0.0.1", bench.port, ssl=context)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-            with suppress(OSError, ssl.SSLError):
-                await writer.wait_closed()
-
-
-def get_blocking(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> tuple[bytes, Any]:
-    """Ask once with Python's blocking client, which shows what was negotiated."""
-    with (
-        socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
-        context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as client,
-    ):
-        client.sendall(GET)
-        answer = b""
-        while data := client.recv(65536):
-            answer += data
-        facts = {
-            "version": client.version(),
-            "alpn": client.selected_alpn_protocol(),
-            "cipher": (client.cipher() or ("",))[0],
-            "session": client.session,
-            "reused": client.session_reused,
-        }
-        return answer, facts
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -266,120 +213,6 @@ async def test_no_worker_is_a_503(bench: Bench, files: certificates.Files) -> No
     async with connected(bench, trusting(files)) as (reader, writer):
         writer.write(GET)
         assert (await reader.read()).startswith(b"HTTP/1.1 503")
-
-
-async def test_a_new_certificate_is_for_the_clients_to_come(
-    bench: Bench, files: certificates.Files, tmp_path: Path
-) -> None:
-    worker = await bench.worker("aaaaaaaa")
-    go_on = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        await go_on.wait()
-        writer.write(b"still here")
-        writer.close()
-
-    worker.serve = serve
-    await bench.start(worker, tls_cert=files.cert, tls_key=files.key)
-    async with connected(bench, trusting(files)) as (reader, writer):
-        writer.write(GET)
-        await bench.until(lambda: bench.relays == 1)
-        second = certificates.make(tmp_path, "second")
-        second.cert.replace(files.cert)
-        with pytest.raises(SettingsError, match="tls_key: the key does not belong"):  # it is not there yet
-            bench.reload_certificate()
-        second.key.replace(files.key)
-        said = bench.reload_certificate()
-        assert said is not None
-        assert said.startswith("CN=second, until ")
-        async with connected(bench, trusting(files)) as (_, renewed):
-            subject = dict(pair for part in renewed.get_extra_info("peercert")["subject"] for pair in part)
-        assert subject["commonName"] == "second"
-        go_on.set()
-        assert await reader.read() == b"still here"
-
-
-async def test_a_passphrase_s_file_is_read_again_with_the_certificate(bench: Bench, tmp_path: Path) -> None:
-    files = certificates.make(tmp_path, "first", "open sesame")
-    passphrase = tmp_path / "passphrase"
-    passphrase.write_text("open sesame\n")
-    worker = await bench.worker("aaaaaaaa")
-    await bench.start(worker, tls_cert=files.cert, tls_key=files.key, tls_passphrase_file=passphrase)
-    second = certificates.make(tmp_path, "second", "another one")
-    second.cert.replace(files.cert)
-    second.key.replace(files.key)
-    with pytest.raises(SettingsError, match="tls_passphrase: it does not open"):  # it is not there yet
-        bench.reload_certificate()
-    passphrase.write_text("another one\n")
-    bench.reload_certificate()
-    async with connected(bench, trusting(files)) as (_, renewed):
-        subject = dict(pair for part in renewed.get_extra_info("peercert")["subject"] for pair in part)
-    assert subject["commonName"] == "second"
-
-
-async def test_workers_are_told_to_end_what_is_copied_when_the_balancer_stops(
-    bench: Bench, files: certificates.Files
-) -> None:
-    worker, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for each in (worker, other):  # the balancer that has no client left asks nobody any more
-            await each.ended.wait()
-        writer.write(b"farewell")
-        writer.close()
-
-    worker.serve = other.serve = serve
-    balancer = await bench.start(worker, other, tls_cert=files.cert, tls_key=files.key)
-    async with connected(bench, trusting(files)) as (reader, writer):
-        writer.write(GET.replace(b"/", b"/?sid=aaaaaaaa.1", 1))
-        await bench.until(lambda: bench.relays == 1)
-        stopping = asyncio.create_task(bench.stop(PATIENCE))
-        assert await reader.read() == b"farewell"
-        await stopping
-    for each in (worker, other):
-        ((name, seconds),) = each.asked_to_end
-        assert name == balancer.dispatcher.id
-        assert 0 < seconds < PATIENCE
-
-
-async def test_a_worker_that_does_not_do_so_is_named(
-    bench: Bench, files: certificates.Files, log_lines: LogLines
-) -> None:
-    worker = await bench.worker("aaaaaaaa")
-    said = "a worker does not end the connections that are copied for it: they may be cut off"
-
-    async def refuse(_request: Any, context: Any) -> None:
-        await context.abort(StatusCode.UNIMPLEMENTED, "")
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await bench.until(lambda: said in log_lines(logging.WARNING))
-        writer.close()
-
-    await worker.stop_grpc()
-    worker.EndRelayed = refuse  # type: ignore[assignment, method-assign]
-    worker.serve = serve
-    await worker.start_grpc()
-    await bench.start(worker, tls_cert=files.cert, tls_key=files.key)
-    async with connected(bench, trusting(files)) as (reader, writer):
-        writer.write(GET)
-        await bench.until(lambda: bench.relays == 1)
-        stopping = asyncio.create_task(bench.stop(PATIENCE))
-        assert await reader.read() == b""
-        await stopping
-
-
-async def test_the_end_of_a_certificate_is_told_at_the_start_and_after_reading_again(
-    bench: Bench, tmp_path: Path, log_lines: LogLines
-) -> None:
-    authority = certificates.Authority(tmp_path)
-    cert, key = authority.issue("own", days=100)
-    await bench.start(await bench.worker("aaaaaaaa"), tls_cert=cert, tls_key=key)
-    assert log_lines(logging.WARNING) == []
-    for days, said in ((13, "a certificate expires soon"), (-1, "a certificate has expired, and is not accepted")):
-        authority.issue("own", days=days)
-        bench.reload_certificate()
-        assert log_lines(logging.WARNING)[-1] == said
 
 
 # Files
