@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from socketcluster_store.__main__ import serve
+from socketcluster_store.service import serve
 from socketcluster_store.settings import StoreSettings
 from support.worker.running import Running
 

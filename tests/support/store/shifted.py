@@ -56,8 +56,8 @@ if __name__ == "__main__":
     install(Path(sys.argv[1]))
     from socketcluster_runtime.lifecycle import run
     from socketcluster_store import clock
-    from socketcluster_store.__main__ import serve
     from socketcluster_store.partition import channels
+    from socketcluster_store.service import serve
     from socketcluster_store.settings import StoreSettings
 
     channels.BOOT_ID = clock.BOOT_ID = Path(sys.argv[2])

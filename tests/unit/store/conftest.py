@@ -22,12 +22,12 @@ from support.store.valkey import Cluster, Server, valkey_engine
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.lifecycle import Lifecycle
-from socketcluster_store.__main__ import serve
 from socketcluster_store.data.procedures import Procedures
 from socketcluster_store.engine import Engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.executor import ExecutorOptions
+from socketcluster_store.service import serve
 from socketcluster_store.settings import StoreSettings
 from socketcluster_store_client.channel_feed import Gap
 from socketcluster_store_client.client import StoreClient

@@ -16,7 +16,7 @@ import uvloop
 from pydantic import SecretStr
 from support.worker.running import Probe, Running, RunningWorker, StartWorker
 
-from socketcluster_store.__main__ import serve as serve_store
+from socketcluster_store.service import serve as serve_store
 from socketcluster_store.settings import StoreSettings
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.settings import WorkerSettings

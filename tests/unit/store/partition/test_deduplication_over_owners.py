@@ -31,7 +31,7 @@ from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.deduplication import NOT_OWNED
 from socketcluster_store.partition.partition import Partition
-from socketcluster_store.service import _portions, _results
+from socketcluster_store.servicer import _portions, _results
 from socketcluster_store_client import client as client_module
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.errors import StoreUnavailableError

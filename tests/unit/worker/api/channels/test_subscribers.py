@@ -10,7 +10,7 @@ import pytest
 from support.clients.raw import RawWebSocket
 from support.worker.running import Probe, Running, RunningWorker, StartWorker, until
 
-from socketcluster_store.__main__ import serve as serve_store
+from socketcluster_store.service import serve as serve_store
 from socketcluster_store.settings import StoreSettings
 from socketcluster_store_client.errors import (
     InvalidOperationError,

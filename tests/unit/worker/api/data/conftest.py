@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from support.worker.running import Running, RunningWorker
 
-from socketcluster_store.__main__ import serve
+from socketcluster_store.service import serve
 from socketcluster_store.settings import StoreSettings
 from socketcluster_worker.api.data.tree import Tree
 from socketcluster_worker.api.sockets.session import Session

@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import SecretStr
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.__main__ import make_engine
 from socketcluster_store.commands import Command
 from socketcluster_store.engine import Engine
+from socketcluster_store.service import make_engine
 from socketcluster_store.settings import StoreSettings
 
 

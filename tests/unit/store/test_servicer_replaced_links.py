@@ -12,9 +12,8 @@ import pytest
 from pydantic import SecretStr
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.__main__ import make_engine
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.service import StoreService
+from socketcluster_store.service import StoreService, make_engine
 from socketcluster_store.settings import StoreSettings
 from socketcluster_store_client.messages import Operation, encode_operations
 
@@ -79,7 +78,7 @@ class Call:
 
 
 @pytest.fixture(params=["everysec", "always"])
-async def service(tmp_path: Path, request: pytest.FixtureRequest) -> StoreService:
+async def store(tmp_path: Path, request: pytest.FixtureRequest) -> StoreService:
     settings = StoreSettings(secret=SecretStr("a secret of the tests"), data_dir=tmp_path, fsync=request.param)
     return StoreService(settings, make_engine(settings, "one-1"), "one-1")
 
@@ -91,10 +90,10 @@ def requested(operations: Iterable[tuple[int, int]]) -> store_pb2.LinkRequest:
     )
 
 
-async def test_what_is_being_applied_is_not_broken_off(service: StoreService) -> None:
+async def test_what_is_being_applied_is_not_broken_off(store: StoreService) -> None:
     """What became of it has to be known when the worker sends it again."""
     partition: Any = Slow()
-    service.partitions.owned[5] = partition
+    store.partitions.owned[5] = partition
     call = Call()
     ended = asyncio.Event()
 
@@ -104,17 +103,17 @@ async def test_what_is_being_applied_is_not_broken_off(service: StoreService) ->
         yield requested([(1, 5)])
         await ended.wait()
 
-    serving = asyncio.create_task(service.Link(requests(), call))
+    serving = asyncio.create_task(store.servicer.Link(requests(), call))
     await partition.began.wait()
-    service._links.add(WorkerLink("worker", "incarnation", 1 << 20))
-    while not service._graces:  # noqa: ASYNC110  # until its end was noticed
+    store.links.add(WorkerLink("worker", "incarnation", 1 << 20))
+    while not store.servicer._graces:  # noqa: ASYNC110  # until its end was noticed
         await asyncio.sleep(0)
     partition.may_end.set()
     ended.set()
     await serving
     assert partition.became == "applied"
     assert call.aborted is grpc.StatusCode.ABORTED
-    for timer in service._graces.values():
+    for timer in store.servicer._graces.values():
         timer.cancel()
 
 
@@ -123,12 +122,12 @@ async def test_what_is_being_applied_is_not_broken_off(service: StoreService) ->
     [pytest.param(FEW, [1, 3], id="of another partition"), pytest.param(MANY, None, id="of another portion")],
 )
 async def test_nothing_more_is_applied(
-    service: StoreService, operations: list[tuple[int, int]], first: list[int] | None
+    store: StoreService, operations: list[tuple[int, int]], first: list[int] | None
 ) -> None:
     partition: Any = Replacing()
-    service.partitions.owned.update(dict.fromkeys({number for _id, number in operations}, partition))
+    store.partitions.owned.update(dict.fromkeys({number for _id, number in operations}, partition))
     link = WorkerLink("worker", "incarnation", 1 << 20)
     async with asyncio.timeout(60):
-        await service._apply(link, requested(operations))
+        await store.servicer._apply(link, requested(operations))
     assert partition.applied == (first or [each for each, _number in operations[: len(partition.applied)]])
     assert len(partition.applied) < len(operations)

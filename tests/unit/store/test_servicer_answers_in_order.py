@@ -43,27 +43,27 @@ class Opened:
 
 
 @pytest.fixture
-async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreService:
+async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreService:
     engine = MemoryEngine(tmp_path, ExecutorOptions(1 << 20))
     monkeypatch.setattr(engine, "remote", True, raising=False)
     return StoreService(StoreSettings(secret=SecretStr("secret"), data_dir=tmp_path), engine, "store-1")
 
 
 async def test_an_operation_that_is_sent_again_is_answered_behind_its_first_sending(
-    service: StoreService, monkeypatch: pytest.MonkeyPatch
+    store: StoreService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker takes the first of two answers for the one to the sending that it took back."""
     link = WorkerLink("worker01", "1", 1 << 20)
     answers: list[Result] = []
     monkeypatch.setattr(link, "answer", answers.extend)
     lost = Lost()
-    service.partitions.owned[7] = cast(Partition, lost)
+    store.partitions.owned[7] = cast(Partition, lost)
     operation: Any = Operation(id=1, partition=7)
     other: Any = Operation(id=2, partition=8)
-    await service._apply_side_by_side(link, [operation])
+    await store.servicer._apply_side_by_side(link, [operation])
     await until(lambda: lost.asked)
-    service.partitions.owned[7] = service.partitions.owned[8] = cast(Partition, Opened())
-    await service._apply_side_by_side(link, [operation, other])
+    store.partitions.owned[7] = store.partitions.owned[8] = cast(Partition, Opened())
+    await store.servicer._apply_side_by_side(link, [operation, other])
     await until(lambda: answers)
     assert [answer.id for answer in answers] == [2]  # that of another partition waits for nobody
     lost.known.set()
