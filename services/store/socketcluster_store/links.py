@@ -23,7 +23,7 @@ _ITEM_BYTES = 32
 """What an event or a result costs beside its value."""
 
 _streams = itertools.count(1)
-_ENDINGS = frozenset(("session_destroyed", "session_renewed"))
+_SESSION_ENDS = frozenset(("session_destroyed", "session_renewed"))
 
 _State = store_pb2.Announcement | store_pb2.Directory
 """What takes the place of what a worker was told before."""
@@ -31,7 +31,7 @@ _Item = list[Result] | _State | bytes
 """What waits to be sent: results, what is owned, which workers there are, or an event that ``pack_event`` made."""
 
 
-class Ending(bytes):
+class SessionEndEvent(bytes):
     """An event that ``pack_event`` made of a session's end or renewal.
 
     A worker takes the results of a reply before its events. The answer to an attachment that came after the end says
@@ -69,7 +69,7 @@ class WorkerLink:
         self._answer_bytes = 0  # of the answers among it
         self._items: deque[_Item] = deque()
         self._only_events = True  # is there nothing else among the items?
-        self._endings = False  # may there be an Ending among them?
+        self._session_ends = False  # may there be ends of sessions among them?
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._farewell: tuple[grpc.StatusCode, str] | None = None
@@ -85,8 +85,8 @@ class WorkerLink:
             return
         if not self._items:
             self._wake.set()
-        if type(event) is Ending:
-            self._endings = True
+        if type(event) is SessionEndEvent:
+            self._session_ends = True
         self._items.append(event)
         self._bytes += len(event) + _ITEM_BYTES
         self._limit_events()
@@ -175,7 +175,7 @@ class WorkerLink:
     def _gather(self) -> tuple[bytes, int, int]:
         """Take what fits one reply, in order; return its bytes, how much counts for it, and for its answers."""
         items = self._items
-        if self._bytes <= REPLY_BYTES and not self._endings:
+        if self._bytes <= REPLY_BYTES and not self._session_ends:
             self._items = deque()
             size, answer_size = self._bytes, self._answer_bytes
         else:
@@ -187,13 +187,13 @@ class WorkerLink:
                 if ended and not isinstance(item, bytes):
                     break
                 is_answer = isinstance(item, list)
-                ended = ended or type(item) is Ending
+                ended = ended or type(item) is SessionEndEvent
                 item_size = _size(item)
                 size += item_size
                 if is_answer:
                     answer_size += item_size
                 items.append(waiting.popleft())
-            self._endings = self._endings and bool(waiting)
+            self._session_ends = self._session_ends and bool(waiting)
         if self._only_events:
             return b"".join(items), size, 0  # type: ignore[arg-type]
         self._only_events = not self._items
@@ -218,7 +218,7 @@ class WorkerLink:
 def pack_event(event: store_pb2.Event) -> bytes:
     """Return the bytes of a ``LinkReply`` with that one event: made once, however many links it goes to."""
     packed = store_pb2.LinkReply(events=[event]).SerializeToString()
-    return Ending(packed) if event.WhichOneof("kind") in _ENDINGS else packed
+    return SessionEndEvent(packed) if event.WhichOneof("kind") in _SESSION_ENDS else packed
 
 
 def _size(item: _Item) -> int:

@@ -82,7 +82,7 @@ class Subscriber(Protocol):
         """Send a packed event."""
 
 
-class Kept(Protocol):
+class ChannelStorage(Protocol):
     """What keeps the channels: a partition of an engine."""
 
     epoch: int
@@ -120,7 +120,7 @@ class Channels(Generic[S]):
     Args:
         rules: which channels have a history.
         id_window: seconds for which ids of messages are remembered.
-        kept: keeps them.
+        storage: keeps them.
         clock: tells the time.
         troubles: what of them is told by the log, for all partitions of a store together.
     """
@@ -129,14 +129,14 @@ class Channels(Generic[S]):
         self,
         rules: ChannelRules,
         id_window: float,
-        kept: Kept,
+        storage: ChannelStorage,
         clock: Callable[[], float],
         troubles: ChannelTroubles | None = None,
     ) -> None:
         self._troubles = troubles or ChannelTroubles()
         self._rules = rules
         self._id_window = id_window
-        self._kept = kept
+        self._storage = storage
         self._clock = clock
         self._channels: dict[str, _Channel[S]] = {}
         # Without subscribers and history, by the hash of the name: since when, in that order, epoch and offset
@@ -156,16 +156,16 @@ class Channels(Generic[S]):
         Raises:
             EngineError: the engine failed.
         """
-        life = self._kept.life
+        life = self._storage.life
         # an ownership's epoch may be milliseconds by a better clock than the partition's
-        least = max(int(self._clock() * 1_000_000), self._kept.epoch * 1000)
-        opening = Opening(boot_id(BOOT_ID) if life is None else life, least, EPOCHS, self._kept.losses)
-        (outcome,) = await self._kept.apply([channel_command(OPEN_CHANNELS, "", opening)])
+        least = max(int(self._clock() * 1_000_000), self._storage.epoch * 1000)
+        opening = Opening(boot_id(BOOT_ID) if life is None else life, least, EPOCHS, self._storage.losses)
+        (outcome,) = await self._storage.apply([channel_command(OPEN_CHANNELS, "", opening)])
         if not isinstance(outcome, bytes):
             raise outcome
         self._last_epoch = read_epoch(outcome)
         self._epochs_end = self._last_epoch + EPOCHS
-        await self._kept.sync()  # else a power cut leaves that the channels were closed, and offsets are given again
+        await self._storage.sync()  # else a power cut leaves that the channels were closed, and offsets are given again
         await self._expire_due()
 
     async def close(self) -> None:
@@ -179,8 +179,8 @@ class Channels(Generic[S]):
             await asyncio.wait({self._reserving})
         for trouble in (self._troubles.reserving, self._troubles.expiring):
             trouble.end(self)
-        if self._kept.life is None:
-            await self._kept.apply([channel_command(CLOSE_CHANNELS, "", Closing(self._last_epoch + 1))])
+        if self._storage.life is None:
+            await self._storage.apply([channel_command(CLOSE_CHANNELS, "", Closing(self._last_epoch + 1))])
 
     def prepare(self, subscriber: S, operation: Operation, now: float) -> Command | None:
         """Begin an operation; return what the engine is to do for it.
@@ -340,8 +340,8 @@ class Channels(Generic[S]):
     async def _reserve(self) -> None:
         end = self._epochs_end + EPOCHS
         try:
-            await self._kept.apply([channel_command(RESERVE_EPOCHS, "", end)])
-            await self._kept.sync()  # before any of them is given
+            await self._storage.apply([channel_command(RESERVE_EPOCHS, "", end)])
+            await self._storage.sync()  # before any of them is given
         except EngineError as error:
             self._reserve_at = self._clock() + RETRY_PAUSE
             self._troubles.reserving.add(self, error)
@@ -361,7 +361,7 @@ class Channels(Generic[S]):
             self._expiry.set(self._clock() + RETRY_PAUSE)
 
     async def _expire_due(self) -> None:
-        (outcome,) = await self._kept.apply([channel_command(EXPIRE_CHANNELS, "", self._clock())])
+        (outcome,) = await self._storage.apply([channel_command(EXPIRE_CHANNELS, "", self._clock())])
         if not isinstance(outcome, bytes):
             raise outcome
         self._expiry.set(read_deadline(outcome))

@@ -83,7 +83,7 @@ async def test_ids_that_do_not_rise_within_a_request_are_refused(
     assert again == ([encode(1), encode(2), encode(3)] if verb == ADD else [b""] * 3)
 
 
-async def test_repeats_that_do_not_rise_are_refused_as_well(partition: Partition, link: WorkerLink) -> None:
+async def test_ids_that_come_again_must_rise_as_well(partition: Partition, link: WorkerLink) -> None:
     epoch = partition.epoch
     await apply(partition, link, [write(number, epoch) for number in (2, 3)])
     outcomes = await apply(partition, relink(), [write(number, epoch) for number in (3, 2, 4)])
