@@ -19,7 +19,7 @@ ALONE := tests/conformance/test_autobahn.py
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test test-networks lint types format proto proto-check hooks dist clean fuzz history conformance bench-store bench-attack bench-balancer
+.PHONY: help install run up down test test-networks lint types format options proto proto-check hooks dist clean fuzz history conformance bench-store bench-attack bench-balancer
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,11 +64,14 @@ hooks: install ## Have git run lint before each commit, and look at its subject
 	@$(BIN)/pre-commit install
 
 types: install ## Check types
-	@$(BIN)/mypy $(PACKAGES) tests bench
+	@$(BIN)/mypy $(PACKAGES) tests bench scripts/write_options.py
 
 format: install ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
+
+options: install ## Write the types of SocketCluster's options again, from the settings classes
+	@$(BIN)/python scripts/write_options.py cluster/socketcluster/options.py
 
 proto: install ## Make the gRPC stubs again from proto/
 	@scripts/proto $(BIN)/python proto

@@ -11,7 +11,7 @@ import click
 
 from socketcluster.errors import ClusterError
 from socketcluster.launcher import resolve, run_cluster
-from socketcluster.settings import OPTIONS, Option, text
+from socketcluster.settings import OPTIONS, Option
 
 
 def spell(name: str) -> str:
@@ -21,16 +21,10 @@ def spell(name: str) -> str:
 
 def _click_option(option: Option) -> click.Option:
     """Make the command-line option; its value stays text, which the settings classes judge."""
-    shown = "" if option.default is None else f"  [default: {_shown(option)}]"
-    return click.Option(
-        [spell(option.name), option.name], help=f"{option.help}{shown}", metavar="VALUE", expose_value=True
-    )
-
-
-def _shown(option: Option) -> str:
-    if option.name in {"workers", "stores"}:
-        return str(len(option.default))
-    return text(option.default)
+    text = option.help.replace("``", "")
+    if option.default is not None:
+        text += f"  [default: {option.default_text}]"
+    return click.Option([spell(option.name), option.name], help=text, metavar="VALUE", expose_value=True)
 
 
 @click.group()

@@ -8,14 +8,15 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from os import PathLike
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 from socketcluster.errors import OptionError
 from socketcluster.folders import data_dir, run_dir
 from socketcluster.listen import listen, url
 from socketcluster.notify import NotifyListener
+from socketcluster.options import Options, ProtocolOptions
 from socketcluster.plan import ChildSpec, check, notify_path, plan
 from socketcluster.settings import ClusterSettings, Spell
 from socketcluster.supervisor import Supervisor
@@ -32,16 +33,8 @@ class SocketCluster:
     """A cluster of local processes: balancers, workers and stores.
 
     Args:
-        workers: how many worker processes, or the HTTP port of each; one a core if not given.
-        stores: how many store processes, or the gRPC port of each.
-        balancers: how many balancer processes; they share the port.
-        port: where clients are accepted; 0 means any free port.
-        app_name: keeps applications that share a domain or a store apart.
-        worker_controller: the Python file with ``run(worker)`` that every worker runs.
-        protocol: ``http`` or ``https``.
-        protocol_options: of ``https``: ``cert``, ``key`` and ``passphrase`` or ``passphrase_file``, which are the
-            options ``tls_cert``, ``tls_key``, ``tls_passphrase`` and ``tls_passphrase_file``.
-        options: every other option that ``socketcluster run --help`` lists, with underscores: ``session_timeout=60``.
+        options: those of ``Options``, which says what each means; they are what ``socketcluster run --help`` lists,
+            with underscores, and ``protocol`` with ``protocol_options``.
 
     What is not given comes from the environment (``SOCKETCLUSTER_SESSION_TIMEOUT``), else from the default.
 
@@ -49,27 +42,9 @@ class SocketCluster:
         OptionError: an option is unknown (its nearest known name is given) or malformed.
     """
 
-    def __init__(
-        self,
-        workers: int | Sequence[int] | None = None,
-        stores: int | Sequence[int] | None = None,
-        balancers: int | None = None,
-        port: int | None = None,
-        app_name: str | None = None,
-        worker_controller: str | PathLike[str] | None = None,
-        protocol: str | None = None,
-        protocol_options: Mapping[str, object] | None = None,
-        **options: object,
-    ) -> None:
-        named: dict[str, object] = {
-            "workers": workers,
-            "stores": stores,
-            "balancers": balancers,
-            "port": port,
-            "app_name": app_name,
-            "worker_controller": worker_controller,
-        }
-        self.settings = resolve(named | options | _tls_options(protocol, protocol_options or {}, options))
+    def __init__(self, **options: Unpack[Options]) -> None:
+        protocol, details = options.pop("protocol", None), options.pop("protocol_options", None)
+        self.settings = resolve({**options, **_tls_options(protocol, details or {}, options)})
 
     def run(self) -> None:
         """Run the cluster until SIGINT or SIGTERM; must be called in the main thread, with no loop running.
@@ -88,9 +63,7 @@ class SocketCluster:
         run_cluster(self.settings)
 
 
-def _tls_options(
-    protocol: str | None, protocol_options: Mapping[str, object], options: Mapping[str, object]
-) -> dict[str, object]:
+def _tls_options(protocol: str | None, protocol_options: ProtocolOptions, options: Options) -> dict[str, object]:
     """Return the options that ``protocol`` and ``protocol_options`` stand for."""
     names = ("cert", "key", "passphrase", "passphrase_file")
     known = {name: f"tls_{name}" for name in names}

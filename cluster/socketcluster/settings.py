@@ -155,6 +155,13 @@ class Option:
     default: Any
     """What holds if it is not given; ``None`` if it depends."""
 
+    @property
+    def default_text(self) -> str:
+        """The default as it would be given, empty if there is none or it depends."""
+        if self.default is None:
+            return ""
+        return str(len(self.default)) if self.name in {"workers", "stores"} else text(self.default)
+
 
 def _options() -> dict[str, Option]:
     """Gather the options of the launcher, then those of the services that are not the launcher's already."""
@@ -177,8 +184,7 @@ def _user_fields(settings: type[ServiceSettings]) -> dict[str, FieldInfo]:
 def _option(settings: type[ServiceSettings], name: str) -> Option:
     field = settings.model_fields[name]
     default = None if field.default is PydanticUndefined else field.default
-    text = " ".join((field.description or "").replace("``", "").split())
-    return Option(name, settings.env_name(name), text, default)
+    return Option(name, settings.env_name(name), " ".join((field.description or "").split()), default)
 
 
 OPTIONS = _options()

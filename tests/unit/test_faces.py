@@ -1,4 +1,4 @@
-"""What a service's package offers those who write its controller, by ``from socketcluster_store import Store``."""
+"""What packages offer users by their own name, as in ``from socketcluster_store import Store``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from mypy import api as mypy
-from support.sources import ROOT
+from support.types import lines_marked, type_errors
 
-FACES = ("socketcluster_balancer", "socketcluster_store")
+FACES = ("socketcluster", "socketcluster_balancer", "socketcluster_store")
 COSTLY = {"grpc", "google", "lmdb", "msgspec", "prometheus_client", "pydantic", "redis", "structlog", "uvloop"}
 """What a package does not import before somebody needs it."""
 
@@ -56,17 +55,6 @@ socketcluster_store.Tree  # wrong
 """
 
 
-def checked(folder: Path, source: str) -> list[str]:
-    """Return what mypy says in strict mode of a file of a user's, by line: ``12: error: ...``."""
-    path = folder / "mine.py"
-    path.write_text(source)
-    cache = ROOT / ".mypy_cache"  # shared with other tests, and with `make types`
-    options = ["--strict", f"--config-file={ROOT / 'pyproject.toml'}", f"--cache-dir={cache}", "--no-error-summary"]
-    said, error, _status = mypy.run([*options, str(path)])
-    assert not error
-    return [line.partition("mine.py:")[2] for line in said.splitlines() if ": error:" in line]
-
-
 @pytest.mark.parametrize("package", FACES)
 def test_the_names_are_the_same_for_people_checkers_and_python(package: str) -> None:
     module = importlib.import_module(package)
@@ -92,9 +80,8 @@ def test_a_package_alone_costs_nothing(package: str) -> None:
 
 
 def test_a_store_controller_is_typed(tmp_path: Path) -> None:
-    assert checked(tmp_path, STORE_CONTROLLER) == []
+    assert type_errors(tmp_path, STORE_CONTROLLER) == {}
 
 
 def test_what_a_store_controller_gets_wrong_is_found(tmp_path: Path) -> None:
-    wrong = {number for number, line in enumerate(WRONG.splitlines(), start=1) if line.endswith("# wrong")}
-    assert {int(line.partition(":")[0]) for line in checked(tmp_path, WRONG)} == wrong
+    assert type_errors(tmp_path, WRONG).keys() == lines_marked("# wrong", WRONG)

@@ -60,7 +60,7 @@ class ServiceSettings(BaseSettings):
     rpc_tls_cert: Path | None = None
     """File (PEM) of the certificate that services show each other; with it gRPC goes by mutual TLS between machines."""
     rpc_tls_key: Path | None = None
-    """File (PEM) of that certificate's private key, not encrypted."""
+    """File (PEM) of the private key of ``rpc_tls_cert``, not encrypted."""
     rpc_tls_ca: Path | None = None
     """File (PEM) of the authority that signs these certificates, and nobody else's."""
     rpc_tls_name: str = Field("socketcluster", pattern=r"^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$", max_length=253)

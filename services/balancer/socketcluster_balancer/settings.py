@@ -67,7 +67,7 @@ class BalancerSettings(ServiceSettings):
     socket_limit: int = Field(0, ge=0)
     """Connections through one balancer at a time; the ones over it are answered 503. 0 means any number."""
     address_socket_limit: int = Field(0, ge=0)
-    """Those of one client address (of IPv6, of a /64 network); the ones over it are answered 429. 0: any number."""
+    """Connections of one client address (of IPv6, a /64 network) at a time; others are answered 429. 0: any number."""
     address_connection_rate: float = Field(0, ge=0)
     """New connections a second that an address may go on making; the ones over it are answered 429. 0: any number."""
     address_connection_burst: int = Field(50, ge=1)
@@ -83,15 +83,15 @@ class BalancerSettings(ServiceSettings):
     trusted_proxies: Networks = ()
     """Networks of proxies in front, comma-separated, who say of each client who it is (see ``proxy_headers``)."""
     proxy_headers: ProxyHeaders = "proxy-protocol"
-    """How: by the ``proxy-protocol``, or in each request's ``x-forwarded`` (-For, -Proto, -Host) or ``forwarded``."""
+    """How they tell: ``proxy-protocol``, or in each request ``x-forwarded`` (-For, -Proto, -Host) or ``forwarded``."""
     tls_cert: Path | None = None
     """File of the certificate and its issuers' (PEM), or a PFX file; with it clients come by HTTPS alone."""
     tls_key: Path | None = None
     """File of the certificate's private key (PEM), if it is not in the certificate's file."""
     tls_passphrase: SecretStr | None = None
-    """What the key is encrypted with, if it is."""
+    """What ``tls_key`` is encrypted with, if it is."""
     tls_passphrase_file: Path | None = None
-    """File of that passphrase: an argument shows in the list of processes."""
+    """File of ``tls_passphrase``: an argument shows in the list of processes."""
     tls_ticket_dir: Path | None = wiring(None)
     """Folder, of this host's balancers alone, of the key of TLS session tickets; none: each has a key of its own."""
     balancer_controller: Path | None = None

@@ -61,7 +61,7 @@ class WorkerSettings(ServiceSettings):
     trusted_proxies: Networks = ()
     """Networks of proxies in front, comma-separated, who say of each client who it is (see ``proxy_headers``)."""
     proxy_headers: ProxyHeaders = "proxy-protocol"
-    """How: by the ``proxy-protocol``, or in each request's ``x-forwarded`` (-For, -Proto, -Host) or ``forwarded``."""
+    """How they tell: ``proxy-protocol``, or in each request ``x-forwarded`` (-For, -Proto, -Host) or ``forwarded``."""
     protocol_version: int = Field(2, ge=1, le=2)
     """Version of SocketCluster's protocol at ``path``: 1 for clients before version 15."""
     strict_handshake: bool = True
@@ -73,11 +73,11 @@ class WorkerSettings(ServiceSettings):
     auth_key: SecretStr | None = None
     """The key of auth tokens for HS256, HS384 and HS512; without it, one that is derived from the cluster's secret."""
     auth_key_file: Path | None = None
-    """File of that key: an argument shows in the list of processes."""
+    """File of ``auth_key``: an argument shows in the list of processes."""
     auth_public_key: Path | None = None
     """File (PEM) of the key that RS256, RS384, RS512, ES256, ES384 and ES512 verify auth tokens with."""
     auth_private_key: Path | None = None
-    """File (PEM) of the key that they sign auth tokens with; without it, none can be made here."""
+    """File (PEM) of the key that these algorithms sign auth tokens with; without it, none can be made here."""
     auth_default_expiry: float = Field(86400.0, gt=0)
     """Seconds that an auth token is good for unless the controller says otherwise."""
     serial: bool = False
@@ -99,7 +99,7 @@ class WorkerSettings(ServiceSettings):
     max_buffered_bytes: int = Field(1_048_576, ge=1000)
     """Bytes that may wait for one client that reads slowly; a single longer message may wait alone."""
     slow_consumer: SlowConsumer = "disconnect"
-    """What happens then: ``disconnect`` the client, ``drop_oldest`` messages, or keep the ``latest_only``."""
+    """What happens when more wait: ``disconnect`` the client, ``drop_oldest`` messages, or keep the ``latest_only``."""
     per_message_deflate: bool = False
     """Compress WebSocket messages for clients that offer it (permessage-deflate)."""
     deflate_threshold: int = Field(1024, ge=0)
