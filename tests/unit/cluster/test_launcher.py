@@ -30,7 +30,7 @@ from socketcluster.launcher import supervise
 from socketcluster.listen import listen
 from socketcluster.plan import ChildSpec
 from socketcluster.settings import ClusterSettings
-from socketcluster_runtime import logging
+from socketcluster_runtime.logs import logging
 
 run_dir, balancer, worker, store, stop_timeout = sys.argv[1:]
 listening = listen("127.0.0.1", 0, 1)
