@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from socketcluster_wire.close_codes import CloseCode
     from socketcluster_worker.api.channels.channel import Channel
     from socketcluster_worker.api.channels.exchange import Exchange
+    from socketcluster_worker.api.handlers.client_handlers import Handlers
     from socketcluster_worker.api.http_server import Request
     from socketcluster_worker.api.sockets.action import Action
     from socketcluster_worker.api.sockets.namespace import Namespace
@@ -26,6 +27,7 @@ __all__ = [
     "CloseCode",
     "EventError",
     "Exchange",
+    "Handlers",
     "Namespace",
     "Request",
     "Session",
@@ -39,6 +41,7 @@ _HOMES = {
     "CloseCode": "socketcluster_wire.close_codes",
     "EventError": "socketcluster_worker.errors",
     "Exchange": "socketcluster_worker.api.channels.exchange",
+    "Handlers": "socketcluster_worker.api.handlers.client_handlers",
     "Namespace": "socketcluster_worker.api.sockets.namespace",
     "Request": "socketcluster_worker.api.http_server",
     "Session": "socketcluster_worker.api.sockets.session",

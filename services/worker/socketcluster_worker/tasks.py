@@ -38,6 +38,7 @@ class Tasks:
         self.unavailable = on_unavailable
         self._running: set[asyncio.Task[Any]] = set()
         self._unreachable = Throttle(self._log_unreachable)
+        self._misfits = Throttle(self._log_misfits)
         self._kept_back: dict[str, Throttle] = {}
 
     def __len__(self) -> int:
@@ -124,6 +125,13 @@ class Tasks:
 
     def _log_unreachable(self, count: int) -> None:
         log.warning("clients could not be sent an event", count=count, last=self._unreachable.last)
+
+    def misfit(self, event: str, error: BaseException) -> None:
+        """Log that a client sent what no handler takes, and wants no answer."""
+        self._misfits.add(f"{event!r:.100}: {error!s:.200}")
+
+    def _log_misfits(self, count: int) -> None:
+        log.warning("events did not have what their handlers want", count=count, last=self._misfits.last)
 
     def kept_back(self, event: str) -> None:
         """Log that an event was not sent to a browser client, which has one of its own by that name."""

@@ -13,7 +13,11 @@ import socketcluster_worker
 
 ROOT = Path(__file__).parents[3]
 TYPED = """
-from socketcluster_worker import Action, CloseCode, EventError, Exchange, Request, Socket, Worker
+from socketcluster_worker import Action, CloseCode, EventError, Exchange, Handlers, Request, Socket, Worker
+
+class Chat(Handlers, namespace="/chat"):
+    async def on_join(self, socket: Socket, room: str) -> list[str]:
+        return sorted(socket.rooms)
 
 def run(worker: Worker) -> None:
     exchange: Exchange = worker.ws_server.exchange
@@ -23,7 +27,13 @@ def run(worker: Worker) -> None:
         await request.session.set("seen", True)
         return "hello"
 
-    @worker.ws_server.use("event")
+    @worker.ws_server.handler("login")
+    async def login(socket: Socket, name: str) -> bool:
+        return bool(name)
+
+    worker.ws_server.register(Chat())
+
+    @worker.ws_server.middleware("event")
     async def look(action: Action) -> None:
         if action.socket.session.id == "":
             raise EventError("no", close_code=CloseCode.POLICY_VIOLATION)

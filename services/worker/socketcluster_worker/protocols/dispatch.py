@@ -15,8 +15,9 @@ from socketcluster_runtime.logs import logging
 from socketcluster_store_client.errors import LinkError, OperationError, StoreUnavailableError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker import turns
+from socketcluster_worker.api.handlers.client_handlers import ClientHandler
 from socketcluster_worker.api.sockets.action import Action
-from socketcluster_worker.api.sockets.events import Handler, Serial
+from socketcluster_worker.api.sockets.events import CATCH_ALL, Handler, Serial
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import EventError, NotSerializableError
@@ -27,8 +28,6 @@ log = logging.get_logger(__name__)
 
 MAX_RUNNING = 1000
 """Async handlers of one socket that may be under way; its events wait until one of them has ended."""
-CATCH_ALL = "*"
-"""The event whose handlers get every event, with its name first."""
 OWN_EVENTS = frozenset({"disconnect", CATCH_ALL})
 """What a socket's handlers hear from the server itself; a client that sends it has nobody to hear it."""
 TOKEN_EVENTS = frozenset({"authenticate", "deauthenticate"})
@@ -101,6 +100,7 @@ class Dispatch:
         self._run = namespace.tasks.run
         self._middleware = namespace.middleware.by_stage
         self._handlers = socket.by_event
+        self._client_handlers = namespace.client_handlers
         self._own_events = OWN_EVENTS | TOKEN_EVENTS if socket.has_tokens else OWN_EVENTS
         self._once_events = socket.once_events
         self._waiting: deque[Waiting] | None = deque()
@@ -294,14 +294,21 @@ class Dispatch:
         handlers = self._socket.handlers(name) if name not in self._own_events else ()
         for handler in self._socket.handlers(CATCH_ALL):
             await self._namespace.run_and_wait(handler.call, ((name, *args),), f"a handler of {CATCH_ALL!r}")
+        first: tuple[ClientHandler, ...] = self._client_handlers.get(name, ()) if name not in self._own_events else ()
+        for_client = (self._socket, *args)
         if call_id is not None:
-            if not handlers:
+            if not first and not handlers:
                 self._answerer.unhandled(call_id, name)
                 return
-            task = self._start_task(_result(handlers[0], args), name)
+            result = _result(first[0], for_client) if first else _result(handlers[0], args)
+            task = self._start_task(result, name)
             await asyncio.wait((task,))
             self._finished(name, call_id, task)
-            handlers = handlers[1:]
+            first, handlers = (first[1:], handlers) if first else ((), handlers[1:])
+        for handler in first:
+            checked = self._check(handler, for_client, name)
+            if checked is not None:
+                await self._namespace.run_and_wait(handler.function, checked, f"a handler of {name!r}")
         for handler in handlers:
             await self._namespace.run_and_wait(handler.call, (args,), f"a handler of {name!r}")
 
@@ -312,6 +319,9 @@ class Dispatch:
             handlers = self._socket.handlers(name) if self._once_events else self._handlers.get(name, ())
         for handler in self._socket.handlers(CATCH_ALL) if CATCH_ALL in self._handlers else ():
             self._call(handler, (name, *args), CATCH_ALL)
+        if name in self._client_handlers and name not in self._own_events:
+            self._start_for_clients(name, (self._socket, *args), call_id)
+            call_id = None  # it has its answer
         if call_id is None:
             for handler in handlers:  # as in _call, and a call less
                 task = self._run(handler.call, (args,), f"a handler of {name!r}")
@@ -324,6 +334,27 @@ class Dispatch:
                     self._call(handler, args, name)
         else:
             self._answerer.unhandled(call_id, name)
+
+    def _start_for_clients(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
+        """Start the handlers that the namespace has for all clients; the first one answers."""
+        handlers = self._client_handlers[name]
+        if call_id is not None:
+            self._procedure(handlers[0], args, name, call_id)
+            handlers = handlers[1:]
+        for handler in handlers:
+            checked = self._check(handler, args, name)
+            if checked is not None:
+                task = self._run(handler.function, checked, f"a handler of {name!r}")
+                if task is not None:
+                    self._is_under_way(task)
+
+    def _check(self, handler: ClientHandler, args: tuple[Any, ...], name: str) -> tuple[Any, ...] | None:
+        """Return what to call a handler with whose answer nobody wants; ``None``: the client sent something else."""
+        try:
+            return handler.check(args)
+        except EventError as error:  # by the client's fault, whom nobody can tell
+            self._namespace.tasks.misfit(name, error)
+            return None
 
     def _call(self, handler: Handler, args: tuple[Any, ...], name: str) -> None:
         """Call a handler whose return value nobody wants."""

@@ -14,6 +14,8 @@ from socketcluster_worker.reserved_events import RESERVED_EVENTS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+CATCH_ALL = "*"
+"""The event whose handlers get every event of a client, with its name first."""
 MAX_SERIAL_CALLS = 1000
 """Calls of one serial handler that may be under way or waiting."""
 

@@ -12,12 +12,13 @@ from socketcluster_store_client.messages import Position
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.exchange import Exchange
 from socketcluster_worker.api.data.values import pack, unpack
+from socketcluster_worker.api.handlers.client_handlers import ClientHandler
 from socketcluster_worker.api.position import write_position
 from socketcluster_worker.api.sockets.broadcast import Broadcast
 from socketcluster_worker.api.sockets.broadcast_log import BroadcastLog
 from socketcluster_worker.api.sockets.delivery_order import DeliveryOrder
 from socketcluster_worker.api.sockets.emission import Emission
-from socketcluster_worker.api.sockets.events import Emitter, check_emitted
+from socketcluster_worker.api.sockets.events import CATCH_ALL, Emitter, F, check_emitted
 from socketcluster_worker.api.sockets.middleware import M, Middleware
 from socketcluster_worker.api.sockets.recovery_states import RecoveryStates
 from socketcluster_worker.tasks import Tasks
@@ -63,6 +64,8 @@ class Namespace(Emitter):
         self.exchange = exchange
         self._worker_id = worker_id
         self.tasks = tasks
+        self.client_handlers: dict[str, tuple[ClientHandler, ...]] = {}
+        """Handlers of events that any client sends; what its socket has by ``on`` comes behind them."""
         self._sockets: dict[str, Socket] = {}
         self._rooms: dict[str, dict[Socket, None]] = {}  # a recovered socket has the id of the one before it
         self._listening = False
@@ -87,6 +90,27 @@ class Namespace(Emitter):
     def use(self, stage: str, function: M | None = None) -> M | Callable[[M], M]:
         """Add middleware that may return ``False`` to refuse; see ``Middleware.use``."""
         return self.middleware.use(stage) if function is None else self.middleware.use(stage, function)
+
+    def handler(self, event: str) -> Callable[[F], F]:
+        """Decorate ``function(socket, ...)``, plain or async, that is called whenever any client sends ``event``.
+
+        It is added once, and not for each client in a handler of ``connection``. What it returns is the answer to a
+        call. Arguments are checked where it is annotated: with plain types, lists and dicts of them, dataclasses,
+        ``msgspec.Struct`` or pydantic models. What is not of that type, or is missing and has no default, is answered
+        with a ``ValidationError``, and the function is not called. Surplus arguments are left out.
+
+        Raises:
+            ValueError: the event is not one that clients send.
+            TypeError: what is decorated is no function, takes no socket, or has an annotation that cannot be checked.
+        """
+        if event in ("disconnect", CATCH_ALL):
+            raise ValueError(f"{event!r} is no event that clients send: add a handler to the namespace or to a socket")
+
+        def decorate(function: F) -> F:
+            self.client_handlers[event] = (*self.client_handlers.get(event, ()), ClientHandler(function))
+            return function
+
+        return decorate
 
     # Sending to many.
 

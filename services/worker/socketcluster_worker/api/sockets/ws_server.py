@@ -7,6 +7,7 @@ from typing import TypeAlias, TypeVar
 
 from socketcluster_worker.api.channels.exchange import Exchange
 from socketcluster_worker.api.channels.publish_out import PublishOut
+from socketcluster_worker.api.handlers.client_handlers import Handlers
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.session import Sessions
 from socketcluster_worker.connection import Handshake
@@ -74,6 +75,19 @@ class WSServer(Namespace):
             )
             self._namespaces[name] = found
         return found
+
+    def register(self, handlers: Handlers) -> None:
+        """Add the methods ``on_<event>`` of an object to its namespace, which is made if there is none.
+
+        Raises:
+            ValueError, TypeError: as those of ``of`` and ``handler``.
+        """
+        namespace = self.of(handlers.namespace)
+        for event, method in handlers.by_event():
+            if event in namespace.EVENTS:
+                namespace.on(event, method)
+            else:
+                namespace.handler(event)(method)
 
     def choose_subprotocol(self, function: C) -> C:
         """Have ``function(handshake, offered)``, a plain one, choose each WebSocket's subprotocol, of those offered.
