@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from socketcluster_runtime.tls.certificates import read_chain
 
 
 @pytest.fixture
-def read(bench: Bench) -> Any:
+def read(bench: Bench) -> Callable[..., float]:
     """``read(name, label=value)`` returns the sample of that name, without the prefix that all have."""
 
     def sample(name: str, **labels: str) -> float:
@@ -28,7 +29,7 @@ def read(bench: Bench) -> Any:
     return sample
 
 
-async def test_connections_are_told_by_the_way_that_they_went(bench: Bench, read: Any) -> None:
+async def test_connections_are_told_by_the_way_that_they_went(bench: Bench, read: Callable[..., float]) -> None:
     handed, copied = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb", handoff=False)
     await bench.start(handed, copied)
     assert read("workers_ready") == 2
@@ -55,7 +56,7 @@ async def test_connections_are_told_by_the_way_that_they_went(bench: Bench, read
     assert read("handovers_failed_total") == read("handovers_pending") == 0
 
 
-async def test_the_end_of_the_certificate_is_told(bench: Bench, read: Any, tmp_path: Path) -> None:
+async def test_the_end_of_the_certificate_is_told(bench: Bench, read: Callable[..., float], tmp_path: Path) -> None:
     files = certificates.make(tmp_path, "any")
     await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
     (certificate,) = read_chain(files.cert.read_bytes())
@@ -63,7 +64,7 @@ async def test_the_end_of_the_certificate_is_told(bench: Bench, read: Any, tmp_p
     assert read("certificate_expiry_timestamp_seconds") == ends
 
 
-async def test_handovers_that_fail_and_those_under_way_are_told(bench: Bench, read: Any) -> None:
+async def test_handovers_that_fail_and_those_under_way_are_told(bench: Bench, read: Callable[..., float]) -> None:
     mute = await bench.worker("aaaaaaaa")
     mute.silent = True
     await bench.start(mute, handoff_timeout=300, worker_wait=0)
@@ -89,7 +90,7 @@ REASONS = ("head_malformed", "head_too_large", "head_timeout", "first_byte_timeo
     ],
 )
 async def test_refusals_are_told_by_their_reason(
-    bench: Bench, read: Any, sent: bytes, reason: str, options: dict[str, Any]
+    bench: Bench, read: Callable[..., float], sent: bytes, reason: str, options: dict[str, Any]
 ) -> None:
     await bench.start(await bench.worker("aaaaaaaa"), **options)
     async with bench.client() as (reader, writer):
@@ -100,7 +101,9 @@ async def test_refusals_are_told_by_their_reason(
     }
 
 
-async def test_workers_that_hang_or_are_full_are_told(bench: Bench, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_workers_that_hang_or_are_full_are_told(
+    bench: Bench, read: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.HANG_AFTER", 0.05)
     monkeypatch.setattr("socketcluster_balancer.placement.workers.LOOK_INTERVAL", 0.01)
     hung, full = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
@@ -114,7 +117,7 @@ async def test_workers_that_hang_or_are_full_are_told(bench: Bench, read: Any, m
     assert read("workers_ready") == 0
 
 
-async def test_clients_of_tls_are_told_apart(bench: Bench, read: Any, tmp_path: Path) -> None:
+async def test_clients_of_tls_are_told_apart(bench: Bench, read: Callable[..., float], tmp_path: Path) -> None:
     files = certificates.make(tmp_path, "own")
     await bench.start(await bench.worker("aaaaaaaa"), tls_cert=files.cert, tls_key=files.key)
     async with bench.client():

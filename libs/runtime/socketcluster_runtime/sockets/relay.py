@@ -34,7 +34,7 @@ class Relay:
         """
         await asyncio.get_running_loop().create_connection(lambda: self._worker, host, port)
 
-    async def connect_here(self, path: str) -> None:
+    async def connect_unix(self, path: str) -> None:
         """Connect to a worker on this host, at its Unix socket.
 
         Raises:

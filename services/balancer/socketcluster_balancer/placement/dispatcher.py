@@ -293,7 +293,7 @@ async def _reach(relay: Relay, worker: WatchedWorker, http: tuple[str, int]) -> 
     """
     if worker.http_path:
         try:
-            await relay.connect_here(worker.http_path)
+            await relay.connect_unix(worker.http_path)
         except OSError:  # its queue is full, or it listens there no more
             pass
         else:
