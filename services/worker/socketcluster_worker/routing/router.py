@@ -28,9 +28,9 @@ from socketcluster_worker.health.readiness import Readiness
 from socketcluster_worker.ids import IdGenerator
 from socketcluster_worker.protocols.context import Context, SocketClusterOptions, Timing
 from socketcluster_worker.protocols.engineio import EngineIOPeer
-from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
-from socketcluster_worker.protocols.socketcluster_browser import BrowserPeer
-from socketcluster_worker.protocols.socketcluster_v1 import SocketClusterV1Peer
+from socketcluster_worker.protocols.socketcluster.browser import BrowserPeer
+from socketcluster_worker.protocols.socketcluster.peer import SocketClusterPeer
+from socketcluster_worker.protocols.socketcluster.v1 import SocketClusterV1Peer
 from socketcluster_worker.protocols.socketio import SocketIOPeer
 from socketcluster_worker.routing import client_files, session_fetch
 from socketcluster_worker.routing.hosts import HostPolicy

@@ -16,7 +16,7 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.protocols import backpressure
 from socketcluster_worker.protocols.dispatch import MAX_RUNNING
-from socketcluster_worker.protocols.requests import MAX_OPERATIONS
+from socketcluster_worker.protocols.socketcluster.requests import MAX_OPERATIONS
 from socketcluster_worker.transport.websocket import WebSocket
 
 SOCKET_IO = "/socket.io/?EIO=4&transport="

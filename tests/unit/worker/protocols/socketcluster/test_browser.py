@@ -11,7 +11,7 @@ from support.log import WrittenLog
 from support.worker.running import Probe, RunningWorker, StartWorker
 
 from socketcluster_worker.errors import ReservedEventError
-from socketcluster_worker.protocols.socketcluster_browser import OWN_EVENTS
+from socketcluster_worker.protocols.socketcluster.browser import OWN_EVENTS
 
 ORDINARY = sorted(OWN_EVENTS - {"connect", "disconnect"})  # which no protocol reserves
 

@@ -27,18 +27,18 @@ from socketcluster_worker.connection import Connection, Handshake, SlowConsumer
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError, SocketClosedError
 from socketcluster_worker.protocols import authentication
 from socketcluster_worker.protocols.backpressure import MAX_WAITING, Backpressure
-from socketcluster_worker.protocols.batching import Batching
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
-from socketcluster_worker.protocols.encoding import (
+from socketcluster_worker.protocols.ending import Ending
+from socketcluster_worker.protocols.socketcluster.batching import Batching
+from socketcluster_worker.protocols.socketcluster.encoding import (
     UNSERIALIZABLE,
     data_of,
     encode,
     encode_outgoing,
     encode_publication,
 )
-from socketcluster_worker.protocols.ending import Ending
-from socketcluster_worker.protocols.requests import Requests
+from socketcluster_worker.protocols.socketcluster.requests import Requests
 
 SETTLE_TIME = 1.0
 """Seconds after the handshake's answer in which a client may not have taken it in."""

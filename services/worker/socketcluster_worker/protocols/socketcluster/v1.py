@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from socketcluster_wire import socketcluster as wire
 from socketcluster_wire.close_codes import CloseCode
-from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
+from socketcluster_worker.protocols.socketcluster.peer import SocketClusterPeer
 
 
 class SocketClusterV1Peer(SocketClusterPeer):

@@ -9,8 +9,8 @@ from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.connection import Connection, Handshake
 from socketcluster_worker.errors import ReservedEventError
 from socketcluster_worker.protocols.context import Context
-from socketcluster_worker.protocols.encoding import encode, encode_outgoing
-from socketcluster_worker.protocols.socketcluster import SocketClusterPeer
+from socketcluster_worker.protocols.socketcluster.encoding import encode, encode_outgoing
+from socketcluster_worker.protocols.socketcluster.peer import SocketClusterPeer
 
 OWN_EVENTS = frozenset(
     ("connect", "disconnect", "reconnecting", "error", "upgrade", "kickOut", "gap", "authTokenChange")
