@@ -1,14 +1,10 @@
-"""Auth tokens that a client brings: verified, then put to the middleware of the stage ``authenticate``."""
+"""Auth tokens that a client brings, put to the middleware of the stage ``authenticate`` once they are verified."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from socketcluster_wire.socketcluster import ErrorData
 from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
@@ -35,18 +31,3 @@ async def ask(namespace: Namespace, socket: Socket, claims: dict[str, Any]) -> d
     if not isinstance(action.data, Mapping):
         raise AuthTokenError("the middleware left no claims", is_bad_token=False)
     return dict(action.data)
-
-
-def encode(error: AuthTokenError, write: Callable[[ErrorData], bytes]) -> bytes:
-    """Write an answer with an error as SocketCluster's clients expect it."""
-    return encode_with_data(
-        ErrorData(error.name, error.message, is_bad_token=error.is_bad_token, **error.details), error.data, write
-    )
-
-
-def encode_with_data(told: ErrorData, data: object, write: Callable[[ErrorData], bytes]) -> bytes:
-    """Write an answer with an error, without its data if they have no JSON form."""
-    if data is not None:
-        with contextlib.suppress(TypeError, ValueError, RecursionError):
-            return write(msgspec.structs.replace(told, data=data))
-    return write(told)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from time import monotonic
 from types import CoroutineType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from socketcluster_runtime.logs import logging
 from socketcluster_store_client.errors import LinkError, OperationError, StoreUnavailableError
 from socketcluster_wire.socketcluster import CallId
-from socketcluster_worker import turns
 from socketcluster_worker.api.handlers.client_handlers import ClientHandler
 from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.events import CATCH_ALL, Handler, Serial
@@ -22,6 +19,7 @@ from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import EventError, NotSerializableError
 from socketcluster_worker.protocols.backpressure import Backpressure
+from socketcluster_worker.protocols.event_queue import ROOM, ClientEnd, EventQueue
 from socketcluster_worker.tasks import BEGIN_AT_ONCE
 
 log = logging.get_logger(__name__)
@@ -32,10 +30,6 @@ OWN_EVENTS = frozenset({"disconnect", CATCH_ALL})
 """What a socket's handlers hear from the server itself; a client that sends it has nobody to hear it."""
 TOKEN_EVENTS = frozenset({"authenticate", "deauthenticate"})
 """The same for sockets whose protocol has auth tokens; what other clients send by these names are events like any."""
-
-
-Waiting: TypeAlias = "tuple[str, tuple[Any, ...], CallId | None, int]"
-"""An event that waits: its name, its arguments, a call's id, and what the backpressure wants to know of it."""
 
 
 class Answerer(Protocol):
@@ -59,16 +53,6 @@ class Answerer(Protocol):
         """Note that nobody handles the event of a call."""
 
 
-class Gate(Protocol):
-    """Lets what a client sends through, or has it wait; for protocols whose clients send more than events."""
-
-    def hold(self, holder: object) -> None:
-        """Let what the client sends wait."""
-
-    def release(self, holder: object) -> None:
-        """Take what has waited, and what comes, unless somebody else holds the gate."""
-
-
 class Dispatch:
     """Starts the handlers of one socket's events, in the order in which they arrived.
 
@@ -79,23 +63,18 @@ class Dispatch:
         namespace: whose middleware is asked.
         socket: whose handlers are called.
         answerer: carries answers back.
-        backpressure: is told what waits and what is under way.
-        gate: is closed meanwhile, so that nothing else that the client sends overtakes an event; closed at first.
+        backpressure: is told what is under way.
+        queue: where what the client sends waits for its turn.
     """
 
     def __init__(
-        self,
-        namespace: Namespace,
-        socket: Socket,
-        answerer: Answerer,
-        backpressure: Backpressure,
-        gate: Gate | None = None,
+        self, namespace: Namespace, socket: Socket, answerer: Answerer, backpressure: Backpressure, queue: EventQueue
     ) -> None:
         self._namespace = namespace
         self._socket = socket
         self._answerer = answerer
         self._backpressure = backpressure
-        self._gate = gate
+        self._queue = queue
         self._start_task = namespace.tasks.start
         self._run = namespace.tasks.run
         self._middleware = namespace.middleware.by_stage
@@ -103,48 +82,55 @@ class Dispatch:
         self._client_handlers = namespace.client_handlers
         self._own_events = OWN_EVENTS | TOKEN_EVENTS if socket.has_tokens else OWN_EVENTS
         self._once_events = socket.once_events
-        self._waiting: deque[Waiting] | None = deque()
         self._running = 0
-        self._when_room: Callable[[], None] | None = None  # who goes on once fewer handlers run
-        self._at_end: Callable[[], None] | None = None  # who is told once nothing waits
 
     def begin(self) -> None:
         """Let events through, once the handlers of "connection" have begun: async ones do in the loop's next turn."""
-        asyncio.get_running_loop().call_soon(self._release)
+        asyncio.get_running_loop().call_soon(self._queue.begin)
 
     def event(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
-        """Take an event; with a call's id it wants an answer."""
-        if self._waiting is not None:
-            self._waiting.append((name, args, call_id, self._backpressure.wait()))
+        """Take an event, or have it wait; with a call's id it wants an answer."""
+        if self._queue.held:
+            self._queue.put(self.take, name, args, call_id)
         elif "event" in self._middleware:
-            self._hold().append((name, args, call_id, self._backpressure.wait()))
-            self._release()
+            self._judge(name, args, call_id)
         elif BEGIN_AT_ONCE:
             self._start(name, args, call_id)
         else:
             self._start_late(name, args, call_id)
 
-    def end(self, then: Callable[[], None]) -> None:
-        """Call ``then`` once all that has arrived has begun; in serial mode, has ended. Nothing more arrives.
+    def take(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
+        """Take an event whose turn it is."""
+        if "event" in self._middleware:
+            self._judge(name, args, call_id)
+        elif BEGIN_AT_ONCE:
+            self._start(name, args, call_id)
+        else:
+            self._start_late(name, args, call_id)
 
-        It may be called again later.
+    def end(self, tell: Callable[[], None]) -> None:
+        """Tell the application that the client has gone, in good order, once all has begun that it sent before.
+
+        In serial mode, once that has ended. Nothing more arrives.
+
+        Args:
+            tell: does so; called once, after ``END_TIMEOUT`` at the latest.
         """
-        self._at_end = then
-        nobody_goes_on = not self._socket.is_in or self._when_room is not None
-        if self._waiting is None or (not self._waiting and nobody_goes_on):
-            self._end()
+        end = ClientEnd(self._socket, tell)
+        if not self._socket.is_in and not self._queue:
+            end.come()
+        else:
+            self._queue.end(partial(self._end_behind_calls, end))
 
-    def _end(self) -> None:
-        """Nothing waits here any more, but calls of handlers may that have their own turns."""
-        if self._at_end is None:
-            return
+    def _end_behind_calls(self, end: ClientEnd) -> None:
+        """Nothing waits in the queue any more, but calls of handlers may that have their own turns."""
         if self._socket.is_in:
             for handlers in self._handlers.values():
                 for handler in handlers:
                     if isinstance(handler.function, Serial) and handler.function.waits:
-                        handler.function.when_all_began = self._end
+                        handler.function.when_all_began = partial(self._end_behind_calls, end)
                         return
-        self._at_end()
+        end.come()
 
     def raised(self, error: Exception, name: str, call_id: CallId | None) -> None:
         """Tell the client, and where it is the server's fault the log, what a handler or middleware raised."""
@@ -171,113 +157,47 @@ class Dispatch:
             self._namespace.handler_failed(error, "an error's way to the client")
             self._answerer.fail(call_id, "InternalServerError", "the error could not be sent")
 
-    def _hold(self) -> deque[Waiting]:
-        """Have what comes next wait."""
-        waiting = self._waiting = deque()
-        if self._gate is not None:
-            self._gate.hold(self)
-        return waiting
-
-    def _open(self) -> None:
-        """Have nothing wait any more; what still does is dropped, as its client is gone."""
-        for *_, size in self._waiting or ():
-            self._backpressure.stop_waiting(size)
-        self._waiting = None
-        if self._gate is not None:
-            self._gate.release(self)
-        if self._waiting is None:  # the gate may have let something in that others have to wait for
-            self._end()
-
-    def _release(self) -> None:
-        if not self._socket.is_in:
-            self._open()
-            return
-        if self._running >= MAX_RUNNING:
-            self._when_room = self._release
-            if not self._waiting:
-                self._end()
-            return
-        if self._waiting and self._namespace.middleware.active("event"):
-            self._namespace.run(self._take_turns, (), "middleware of the stage 'event'")
-            return
-        waiting, self._waiting = self._waiting or deque(), None
-        end = monotonic() + turns.SLICE
-        while waiting and self._waiting is None:
-            event = self._next(waiting)
-            if BEGIN_AT_ONCE:
-                self._start(*event)
-            else:
-                self._start_late(*event)
-            if waiting and self._waiting is None and monotonic() >= end:
-                turns.later(self._release)
-                self._waiting = waiting
-        if self._waiting is not None:
-            self._waiting = waiting
-        else:
-            self._open()
-
-    def _next(self, waiting: deque[Waiting]) -> tuple[str, tuple[Any, ...], CallId | None]:
-        name, args, call_id, size = waiting.popleft()
-        self._backpressure.stop_waiting(size)
-        return name, args, call_id
-
     def _start_late(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
         """Start handlers, and have what comes next wait until those have begun that are async."""
         before = self._running
         self._start(name, args, call_id)
         if self._running > before:
-            self._when_room = None
-            self._hold()
-            asyncio.get_running_loop().call_soon(self._release)
+            self._queue.hold(self)
+            asyncio.get_running_loop().call_soon(self._queue.release, self)
 
     def _is_under_way(self, task: asyncio.Task[Any]) -> None:
         """Count a handler that has not ended yet."""
         self._running += 1
         task.add_done_callback(partial(self._has_ended, self._backpressure.begin()))
-        if self._running >= MAX_RUNNING and self._waiting is None:
-            self._hold()
-            self._when_room = self._release
+        if self._running >= MAX_RUNNING:
+            self._queue.hold(ROOM)
 
     def _has_ended(self, size: int, _task: asyncio.Task[Any]) -> None:
         self._running -= 1
         self._backpressure.end(size)
-        if self._when_room is not None and self._running < MAX_RUNNING:
-            go_on, self._when_room = self._when_room, None
-            go_on()
+        if self._running == MAX_RUNNING - 1:
+            self._queue.release(ROOM)
 
-    async def _room(self) -> None:
-        """Wait until another handler may start."""
-        while self._running >= MAX_RUNNING:
-            room = asyncio.Event()
-            self._when_room = room.set
-            await room.wait()
+    def _judge(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
+        """Ask the middleware about an event; what comes next waits."""
+        self._queue.hold(self)
+        action = Action("event", self._socket, event=name, args=args)
+        size = self._backpressure.begin()
+        self._namespace.run(self._start_if_allowed, (action, call_id, size), "middleware of the stage 'event'")
 
-    async def _take_turns(self) -> None:
-        """Ask the middleware about one event after the other; in serial mode each waits for the handlers too."""
-        end = monotonic() + turns.SLICE
+    async def _start_if_allowed(self, action: Action, call_id: CallId | None, size: int) -> None:
+        name = action.event
         try:
-            while self._waiting and self._socket.is_in:
-                name, args, call_id = self._next(self._waiting)
-                action = Action("event", self._socket, event=name, args=args)
-                size = self._backpressure.begin()
-                try:
-                    await self._namespace.middleware.run(action)
-                except Exception as error:
-                    self.raised(error, name, call_id)
-                else:
-                    if self._socket.is_in:
-                        self._backpressure.size = size
-                        await self._carry_on(action, call_id)
-                finally:
-                    self._backpressure.end(size)
-                if monotonic() >= end:
-                    await turns.next_turn()
-                    end = monotonic() + turns.SLICE
+            await self._namespace.middleware.run(action)
+        except Exception as error:
+            self.raised(error, name, call_id)
+        else:
+            if self._socket.is_in:
+                self._backpressure.size = size  # others may have come meanwhile
+                await self._carry_on(action, call_id)
         finally:
-            if self._waiting and self._socket.is_in:  # a handler was cancelled, and not the client's events
-                asyncio.get_running_loop().call_soon(self._release)
-            else:
-                self._open()
+            self._backpressure.end(size)
+            self._queue.release(self)
 
     async def _carry_on(self, action: Action, call_id: CallId | None) -> None:
         """Have an event handled that the middleware let through."""
@@ -287,7 +207,6 @@ class Dispatch:
         self._start(action.event, action.args, call_id)
         if not BEGIN_AT_ONCE:
             await asyncio.sleep(0)
-        await self._room()
 
     async def _carry_out(self, name: str, args: tuple[Any, ...], call_id: CallId | None) -> None:
         """Call the handlers of an event one after the other; each may take its time."""

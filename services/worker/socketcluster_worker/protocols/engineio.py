@@ -9,7 +9,6 @@ from typing import Any
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
-from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, SlowConsumer
@@ -17,7 +16,8 @@ from socketcluster_worker.errors import EventError, NotSerializableError, Unsupp
 from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
-from socketcluster_worker.protocols.ending import Ending
+from socketcluster_worker.protocols.event_queue import EventQueue
+from socketcluster_worker.protocols.handshake import Credentials, Judgement
 
 MESSAGE = "message"
 _CARRIED = (str, bytes, bytearray, memoryview)
@@ -43,30 +43,18 @@ class EngineIOPeer:
             ack_timeout=context.timing.ack_timeout,
         )
         self._backpressure = Backpressure(connection)
-        self._dispatch = Dispatch(context.server, self._socket, self, self._backpressure)
+        self._queue = EventQueue(self._backpressure)
+        self._dispatch = Dispatch(context.server, self._socket, self, self._backpressure, self._queue)
+        judgement = Judgement(context.server, self._socket, self._let_in, self._refuse)
         # The transport sends its own opening first.
-        asyncio.get_running_loop().call_soon(self._open)
+        asyncio.get_running_loop().call_soon(judgement.begin)
 
-    def _open(self) -> None:
-        if self._namespace.middleware.active("handshake"):
-            self._namespace.run(self._judge, (), "middleware of the stage 'handshake'")
-        else:
-            self._opened()
+    def _let_in(self, _: Credentials) -> None:
+        self._namespace.connected(self._socket)
+        self._dispatch.begin()
 
-    async def _judge(self) -> None:
-        try:
-            await self._namespace.middleware.run(Action("handshake", self._socket))
-        except Exception as error:
-            self._dispatch.raised(error, "handshake", None)
-            code = error.close_code if isinstance(error, EventError) else None
-            self._socket.disconnect(code or CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
-        else:
-            self._opened()
-
-    def _opened(self) -> None:
-        if self._socket.connected or self._socket.end_now is not None:
-            self._namespace.connected(self._socket)
-            self._dispatch.begin()
+    def _refuse(self, error: EventError) -> None:
+        self._socket.disconnect(error.close_code or CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message from the client."""
@@ -75,12 +63,16 @@ class EngineIOPeer:
 
     def on_close(self, code: int, reason: str) -> None:
         """Learn that the connection has ended."""
-        tell = partial(self._namespace.disconnected, self._socket, code, reason)
+        tell = partial(self._tell_gone, code, reason)
         if self._connection.ended_by_client:
-            self._dispatch.end(Ending(self._socket, tell).come)
+            self._dispatch.end(tell)
         else:
-            self._socket.connected = False
             tell()
+
+    def _tell_gone(self, code: int, reason: str) -> None:
+        self._socket.connected = False
+        self._queue.close()
+        self._namespace.disconnected(self._socket, code, reason)
 
     @property
     def writable(self) -> bool:
@@ -104,12 +96,9 @@ class EngineIOPeer:
         """Send a message that goes to other sockets too."""
         self.emit(emission.event, emission.args)
 
-    def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
+    async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
         """Refuse: messages have no answers."""
         raise NotSerializableError("a plain Engine.IO client answers no calls")
-
-    def forget(self, call_id: int) -> None:
-        """Do nothing: there are no calls."""
 
     def respond(self, call_id: CallId, result: Any) -> None:
         """Do nothing: there are no calls."""
@@ -126,7 +115,7 @@ class EngineIOPeer:
     def kick_out(self, channel: str, message: str) -> None:
         """Do nothing: a client cannot subscribe."""
 
-    def set_token(self, token: str) -> tuple[int, asyncio.Future[Any]]:
+    async def set_token(self, token: str, timeout: float) -> None:
         """Refuse: a client keeps no token."""
         raise UnsupportedError("a plain Engine.IO client keeps no auth token")
 

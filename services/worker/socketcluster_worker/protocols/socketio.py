@@ -6,7 +6,6 @@ the acknowledgement is one object, ``{"error": {"name", "message", "data"}}``.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,17 +17,18 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import PacketTooLargeError, WireError
 from socketcluster_wire.socketcluster import CallId
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
-from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
-from socketcluster_worker.errors import EventError, NotSerializableError, SocketClosedError, UnsupportedError
+from socketcluster_worker.errors import EventError, NotSerializableError, UnsupportedError
 from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
-from socketcluster_worker.protocols.ending import Ending
+from socketcluster_worker.protocols.event_queue import EventQueue
+from socketcluster_worker.protocols.handshake import Credentials, Judgement, time_limit
+from socketcluster_worker.protocols.pending_calls import PendingCalls
 from socketcluster_worker.protocols.recovery import Recovery
 
 log = logging.get_logger(__name__)
@@ -36,6 +36,7 @@ log = logging.get_logger(__name__)
 _CONNECT, _DISCONNECT, _EVENT, _ACK, _ = wire.PacketType  # an attribute of an enum costs more than a global
 UNSERIALIZABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What data without a JSON form raises."""
+NOBODY_CONNECTED = "no namespace was connected to in time"
 CLOSES_EVERYTHING = frozenset((CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART))
 """Codes that end the whole connection: its client reconnects, as it does not after a disconnect from a namespace."""
 
@@ -54,7 +55,7 @@ class SocketIOPeer:
         self._root_event: Callable[[str, tuple[Any, ...], int | None], None] | None = None  # the straight way there
         self._greeted = False  # has the client asked for a namespace?
         limit = context.timing.handshake_limit(connection.transport_name)
-        self._timer = asyncio.get_running_loop().call_later(limit, self._nobody_connected)
+        self._timer = time_limit(limit, connection.close, NOBODY_CONNECTED)
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message from the client."""
@@ -113,9 +114,7 @@ class SocketIOPeer:
         if joined.namespace.name == wire.ROOT:
             self._root_event = None
         if not self._namespaces:
-            self._timer = asyncio.get_running_loop().call_later(
-                self.context.timing.handshake_timeout, self._nobody_connected
-            )
+            self._timer = time_limit(self.context.timing.handshake_timeout, self.connection.close, NOBODY_CONNECTED)
 
     def _connect(self, packet: wire.Packet) -> None:
         self._greeted = True
@@ -130,9 +129,6 @@ class SocketIOPeer:
         if namespace.name == wire.ROOT:
             self._root_event = joined.event
         joined.connect(packet.data if isinstance(packet.data, dict) else {})
-
-    def _nobody_connected(self) -> None:
-        self.connection.close(CloseCode.HANDSHAKE_TIMEOUT, "no namespace was connected to in time")
 
 
 class NamespaceConnection:
@@ -154,49 +150,34 @@ class NamespaceConnection:
         if handshake.has_session:
             namespace.sessions.shown(session.id)
         self._socket.begun = peer.backpressure.count
-        self._dispatch = Dispatch(namespace, self._socket, self, peer.backpressure)
+        self._queue = EventQueue(peer.backpressure)
+        self._dispatch = Dispatch(namespace, self._socket, self, peer.backpressure, self._queue)
         self.event = self._dispatch.event
         """Takes an event for this namespace: its name, its arguments, and its ack id if it has one."""
         states = namespace.recovery_states
         self._recovery = None if states is None else Recovery(self._socket, states)  # where clients can recover
         self._ack_prefix = wire.ack_prefix(namespace.name)
-        self._last_call = -1
-        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._calls = PendingCalls(first_id=0)
 
     # Connecting.
 
     def connect(self, data: dict[str, Any]) -> None:
         """Let the client in, if the middleware does; ``data`` is what its CONNECT packet carries."""
-        if self.namespace.middleware.active("handshake") or self._recovery is not None:
-            self.namespace.run_for(self._socket, self._judge, (data,), "middleware of the stage 'handshake'")
-        else:
-            self._connected()
+        recovery = self._recovery
+        # Recovery is first, so that the middleware judges the session that the client ends up with.
+        before = None if recovery is None else partial(recovery.resolve, data.get("pid"), data.get("offset"))
+        Judgement(self.namespace, self._socket, self._let_in, self._refuse).begin(before=before)
 
-    async def _judge(self, data: dict[str, Any]) -> None:
-        if self._recovery is not None:  # first, so that the middleware judges the session that the client ends up with
-            await self._recovery.resolve(data.get("pid"), data.get("offset"))
-        try:
-            await self.namespace.middleware.run(Action("handshake", self._socket))
-        except EventError as error:
-            self._refuse(error.message, error.data)
-        except Exception as error:
-            self.namespace.handler_failed(error, "middleware of the stage 'handshake'")
-            self._refuse("the middleware failed", None)
-        else:
-            self._connected()
-
-    def _refuse(self, message: str, data: object) -> None:
+    def _refuse(self, error: EventError) -> None:
         if self._socket.connected:
             self._socket.connected = False
-            self._peer.send(wire.connect_error(self.namespace.name, message, data))
+            self._peer.send(wire.connect_error(self.namespace.name, error.message, error.data))
             self._peer.left(self)
         elif self._socket.end_now is not None:
             self._socket.end_now()
 
-    def _connected(self) -> None:
+    def _let_in(self, _: Credentials) -> None:
         recovery = self._recovery
-        if not self._socket.connected and self._socket.end_now is None:
-            return
         missed = () if recovery is None else recovery.missed()
         if missed is None:  # the middleware took so long; its ticket is used, so the client begins anew
             self._socket.disconnect(CloseCode.GOING_AWAY, "what was missed is not known any more")
@@ -240,25 +221,23 @@ class NamespaceConnection:
 
     def gone(self, code: int, reason: str, *, in_good_order: bool = False) -> None:
         """Learn that the client is gone; if that was ``in_good_order``, what it sent before is still taken."""
-        calls, self._calls = self._calls, {}
-        for answer in calls.values():
-            if not answer.done():
-                answer.set_exception(SocketClosedError(f"the client is gone ({code})"))
+        self._calls.end(code)
         tell = partial(self._tell_gone, code, reason)
         if in_good_order:
-            self._dispatch.end(Ending(self._socket, tell).come)
+            self._dispatch.end(tell)
         else:
-            self._socket.connected = False
             tell()
 
     def _tell_gone(self, code: int, reason: str) -> None:
+        self._socket.connected = False
+        self._queue.close()
         if self._recovery is not None:
             self._recovery.save()  # with the data as it is at the end
         self.namespace.disconnected(self._socket, code, reason)
 
     def _answered(self, packet: wire.Packet) -> None:
-        answer = None if packet.ack_id is None else self._calls.pop(packet.ack_id, None)
-        if answer is not None and not answer.done():
+        answer = self._calls.take(packet.ack_id)
+        if answer is not None:
             args = packet.data
             answer.set_result(None if not args else args[0] if len(args) == 1 else args)
 
@@ -294,14 +273,13 @@ class NamespaceConnection:
         text, attachments = _encode(wire.event(self.namespace.name, [emission.event, *emission.args, *offset]))
         return Outgoing(text), attachments
 
-    def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
-        """Send an event that wants an acknowledgement."""
-        call_id = self._last_call + 1
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._send_in_turn(*_encode(wire.event(self.namespace.name, [event, *args], call_id)))
-        self._last_call = call_id
-        self._calls[call_id] = answer
-        return call_id, answer
+    async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
+        """Send an event, and return the client's acknowledgement."""
+
+        def send(call_id: int) -> None:
+            self._send_in_turn(*_encode(wire.event(self.namespace.name, [event, *args], call_id)))
+
+        return await self._calls.call(event, send, timeout)
 
     def _send_in_turn(self, text: bytes, attachments: list[bytes]) -> None:
         """Send what is for this client alone, after the broadcasts to it that were made before."""
@@ -313,17 +291,13 @@ class NamespaceConnection:
 
         self._socket.in_turn(send)
 
-    def forget(self, call_id: int) -> None:
-        """Stop waiting for an answer."""
-        self._calls.pop(call_id, None)
-
     def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Do nothing: a Socket.IO client has rooms, not channels."""
 
     def kick_out(self, channel: str, message: str) -> None:
         """Do nothing: a Socket.IO client has rooms, not channels."""
 
-    def set_token(self, token: str) -> tuple[int, asyncio.Future[Any]]:
+    async def set_token(self, token: str, timeout: float) -> None:
         """Refuse: a Socket.IO client keeps no token."""
         raise UnsupportedError("a Socket.IO client keeps no auth token")
 

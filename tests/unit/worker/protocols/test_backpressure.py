@@ -393,7 +393,7 @@ async def test_a_publication_counts_with_its_own_size_whatever_comes_behind_it(s
     await asked.wait()
     (peer,) = {socket._peer for socket in worker.worker.ws_server.sockets}
     await websocket.send(frame(event("light")))
-    await until(lambda: peer._waiting)  # type: ignore[attr-defined]
+    await until(lambda: len(peer._queue))  # type: ignore[attr-defined]
     may.set()
     await until(lambda: published)
     await websocket.send(heavy)

@@ -18,7 +18,7 @@ from socketcluster_worker.protocols import dispatch
 SOCKETIO = "/socket.io/?EIO=4&transport="
 PLAIN = "/engine.io/?EIO=4&transport="
 GOING_AWAY = frame(b"\x03\xe9", Opcode.CLOSE)
-END_TIMEOUT = "socketcluster_worker.protocols.ending.END_TIMEOUT"
+END_TIMEOUT = "socketcluster_worker.protocols.event_queue.END_TIMEOUT"
 
 Send = Callable[..., Awaitable[None]]
 """Sends messages, and the end behind them, in one piece."""

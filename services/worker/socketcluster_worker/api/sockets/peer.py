@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Protocol
 
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
@@ -25,11 +24,15 @@ class Peer(Protocol):
     def emit_shared(self, emission: Emission) -> None:
         """Send an event that goes to other sockets too."""
 
-    def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
-        """Send an event that wants an answer; return the call's id and the answer to come."""
+    async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
+        """Send an event, and return the client's answer.
 
-    def forget(self, call_id: int) -> None:
-        """Stop waiting for the answer to a call."""
+        Raises:
+            CallTimeoutError: none came within ``timeout`` seconds.
+            RemoteError: it is an error.
+            SocketClosedError: the client went before it answered.
+            NotSerializableError: an argument has no form in this protocol, or the protocol has no answers.
+        """
 
     def close(self, code: int, reason: str) -> None:
         """End the connection."""
@@ -44,8 +47,8 @@ class Peer(Protocol):
 
     # Auth tokens; a socket whose protocol has none asks for nothing of this.
 
-    def set_token(self, token: str) -> tuple[int, asyncio.Future[Any]]:
-        """Give the client a token to keep; return what ``call`` does: its answer confirms that it has the token."""
+    async def set_token(self, token: str, timeout: float) -> None:
+        """Give the client a token to keep, and wait until it confirms that it has it; raises what ``call`` does."""
 
     def remove_token(self) -> None:
         """Have the client throw its token away."""

@@ -16,7 +16,6 @@ from socketcluster_worker.api.sockets.events import Emitter, F, Serial, check_em
 from socketcluster_worker.api.sockets.peer import Peer
 from socketcluster_worker.connection import Handshake, SlowConsumer
 from socketcluster_worker.errors import (
-    CallTimeoutError,
     NotLetInError,
     NotSerializableError,
     SocketClosedError,
@@ -200,17 +199,7 @@ class Socket(Emitter):
             raise NotLetInError("the client is not let in yet: call it in a handler of 'connection'")
         if not self.connected:
             raise SocketClosedError("the client is gone")
-        return await self._answer(event, *self._peer.call(event, args), timeout)
-
-    async def _answer(self, what: str, call_id: int, answer: asyncio.Future[Any], timeout: float | None = None) -> Any:
-        limit = self._ack_timeout if timeout is None else timeout
-        try:
-            async with asyncio.timeout(limit):
-                return await answer
-        except TimeoutError:
-            raise CallTimeoutError(f"no answer to {what!r} within {limit} s") from None
-        finally:
-            self._peer.forget(call_id)
+        return await self._peer.call(event, args, self._ack_timeout if timeout is None else timeout)
 
     def disconnect(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """End the connection; ``code`` says why (RFC 6455, section 7.4), 4500 to 4999 are the application's."""
@@ -257,7 +246,7 @@ class Socket(Emitter):
             await asyncio.shield(settled)
         if not self.connected:
             raise SocketClosedError("the client is gone")
-        await self._answer("set_auth_token", *self._peer.set_token(token))
+        await self._peer.set_token(token, self._ack_timeout)
 
     def deauthenticate(self) -> None:
         """Make the client throw its auth token away; handlers of ``deauthenticate`` are called if it had one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from socketcluster_worker.api.sockets.emission import Emission
@@ -42,12 +41,12 @@ class BrowserPeer(SocketClusterPeer):
         else:
             self._connection.send_outgoing(emission.form(self.protocol, encode_outgoing))
 
-    def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
-        """Send an event that wants an answer.
+    async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
+        """Send an event, and return the client's answer.
 
         Raises:
             ReservedEventError: the event's name is one of the client's own.
         """
         if event in OWN_EVENTS:
             raise ReservedEventError(f"{event!r} is an event of the browser client's own: choose another name")
-        return super().call(event, args)
+        return await super().call(event, args, timeout)

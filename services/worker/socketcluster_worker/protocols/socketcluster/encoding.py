@@ -1,7 +1,9 @@
-"""SocketCluster's events as they are sent."""
+"""SocketCluster's events, answers and errors as they are sent."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,7 +12,7 @@ from socketcluster_wire import socketcluster as wire
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.connection import Outgoing
-from socketcluster_worker.errors import NotSerializableError
+from socketcluster_worker.errors import AuthTokenError, NotSerializableError
 
 UNSERIALIZABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What data without a JSON form raises."""
@@ -50,3 +52,18 @@ def encode_publication(message: ChannelMessage) -> Outgoing:
         return Outgoing(wire.encode_event(wire.PUBLISH, wire.Publication(message.channel, message.data, offset)))
     except UNSERIALIZABLE as error:
         raise NotSerializableError(f"a message of channel {message.channel!r}: {error}") from None
+
+
+def encode_auth_error(error: AuthTokenError, write: Callable[[wire.ErrorData], bytes]) -> bytes:
+    """Write an answer with an error as SocketCluster's clients expect it."""
+    return encode_with_data(
+        wire.ErrorData(error.name, error.message, is_bad_token=error.is_bad_token, **error.details), error.data, write
+    )
+
+
+def encode_with_data(told: wire.ErrorData, data: object, write: Callable[[wire.ErrorData], bytes]) -> bytes:
+    """Write an answer with an error, without its data if they have no JSON form."""
+    if data is not None:
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            return write(msgspec.structs.replace(told, data=data))
+    return write(told)

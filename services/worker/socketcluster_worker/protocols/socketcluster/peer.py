@@ -1,13 +1,12 @@
 """The SocketCluster protocol on one connection: the handshake, events, calls, channels, and over a raw WebSocket pings.
 
 https://github.com/SocketCluster/socketcluster/blob/master/socketcluster-protocol.md, version 2; what is different in
-version 1 is in ``socketcluster_v1``.
+version 1 is in ``v1``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -20,30 +19,28 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import MalformedMessageError
 from socketcluster_worker import turns
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
-from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.socket import Entering, Socket
 from socketcluster_worker.connection import Connection, Handshake, SlowConsumer
-from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError, SocketClosedError
-from socketcluster_worker.protocols import authentication
+from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError
 from socketcluster_worker.protocols.backpressure import MAX_WAITING, Backpressure
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
-from socketcluster_worker.protocols.ending import Ending
+from socketcluster_worker.protocols.event_queue import EventQueue
+from socketcluster_worker.protocols.handshake import Credentials, Judgement, time_limit
+from socketcluster_worker.protocols.pending_calls import PendingCalls
 from socketcluster_worker.protocols.socketcluster.batching import Batching
 from socketcluster_worker.protocols.socketcluster.encoding import (
     UNSERIALIZABLE,
     data_of,
     encode,
+    encode_auth_error,
     encode_outgoing,
     encode_publication,
+    encode_with_data,
 )
 from socketcluster_worker.protocols.socketcluster.requests import Requests
-
-SETTLE_TIME = 1.0
-"""Seconds after the handshake's answer in which a client may not have taken it in."""
-_TURN = object()
-"""Holds events until the other clients had their turn."""
+from socketcluster_worker.protocols.socketcluster.settling import Settling
 
 
 class SocketClusterPeer:
@@ -76,24 +73,19 @@ class SocketClusterPeer:
         self._pings = pings
         self._server = context.server
         self._socket: Socket | None = None
-        self._dispatch: Dispatch | None = None  # None while events have to wait
-        self._ready: tuple[Dispatch, Requests] | None = None  # once the handshake was let through
+        self._dispatch: Dispatch | None = None  # once the handshake has come
+        self._requests: Requests | None = None  # likewise
+        self._judgement: Judgement | None = None  # likewise, until the client is let in
+        self._sentence: tuple[int, str] | None = None  # with which middleware ends the connection meanwhile
         self._backpressure = Backpressure(connection)
-        self._waiting: deque[tuple[wire.Event, int]] = deque()
-        self._holders: set[object] = set()  # who has events wait; nobody but they are asked once the client is let in
-        self._releasing = False
-        self._ending: Ending | None = None  # while the client's end waits for its turn
+        self._queue = EventQueue(self._backpressure)
         self._reason = ""  # what the client said in its #disconnect
-        self._last_call = 0
-        self._calls: dict[wire.CallId, asyncio.Future[Any]] = {}
+        self._calls = PendingCalls(first_id=1)
         self._heard = False  # anything since the last ping, or the handshake's answer?
-        self._judging = False  # is middleware asked about the handshake?
-        self._sentence: tuple[int, str] | None = None  # with which it ended the connection
-        self._settling: asyncio.Future[None] | None = None
-        self._settled_at = 0.0
+        self._settling: Settling | None = None  # once the handshake was answered
         self._loop = asyncio.get_running_loop()
         limit = context.timing.handshake_limit(connection.transport_name)
-        self._timer = self._loop.call_later(limit, self._handshake_late)
+        self._timer = time_limit(limit, self.close, "no handshake in time")
 
     # What the transport tells.
 
@@ -102,7 +94,8 @@ class SocketClusterPeer:
         self._heard = True
         if message == self.PONG:
             if self._settling is not None:
-                self._settled()
+                self._settling.end()
+                self._settling = None
             if self._socket is not None:
                 self._socket.check_token()
             elif self._context.socketcluster.strict_handshake:
@@ -125,20 +118,15 @@ class SocketClusterPeer:
         for one in messages:
             if isinstance(one, wire.Response):
                 self._answered(one)
-            elif self._dispatch is not None:
-                self._event(self._dispatch, one)
+            elif not self._queue.held:
+                self._event(one)
                 if several and monotonic() >= end:
-                    self._rest()
-            elif not self._early(one):
+                    self._queue.rest()
+            elif not self._put(one):
                 return
 
-    def _rest(self) -> None:
-        """Let other clients have their turn before the next event."""
-        self.hold(_TURN)
-        turns.later(partial(self.release, _TURN))
-
-    def _early(self, event: wire.Event) -> bool:
-        """Take an event that cannot be handled yet; return whether the connection lives on."""
+    def _put(self, event: wire.Event) -> bool:
+        """Have an event wait; return whether the connection lives on."""
         if self._socket is None and event.name == wire.HANDSHAKE:
             return self._open(event)
         if self._socket is not None and not self._socket.connected:  # the one before ended the connection
@@ -146,47 +134,35 @@ class SocketClusterPeer:
         if self._socket is None and self._context.socketcluster.strict_handshake:
             self.close(CloseCode.NO_HANDSHAKE, "a message came before the handshake")
             return False
-        if self._socket is None and len(self._waiting) >= MAX_WAITING:  # the handshake would have to come behind them
+        if self._socket is None and len(self._queue) >= MAX_WAITING:  # the handshake would have to come behind them
             self.close(CloseCode.POLICY_VIOLATION, "too many events before the handshake")
             return False
         if event.name == wire.DISCONNECT:  # tells nobody but what follows it
             return self._reserved(event)
-        self._waiting.append((event, self._backpressure.wait()))
+        self._queue.put(self._event, event)
         return True
 
     def on_close(self, code: int, reason: str) -> None:
         """Learn that the connection has ended."""
         self._timer.cancel()
-        self._dispatch = None
-        self._settled()
+        if self._settling is not None:
+            self._settling.end()
         if isinstance(self._connection, Batching):
             self._connection.flush()
-        calls, self._calls = self._calls, {}
-        for answer in calls.values():
-            if not answer.done():
-                answer.set_exception(SocketClosedError(f"the client is gone ({code})"))
-        if self._socket is None:
-            self._waiting.clear()
+        self._calls.end(code)
+        if self._socket is None or self._dispatch is None:
+            self._queue.close()
             return
         tell = partial(self._tell_gone, self._socket, code, reason)
-        if self._transport.ended_by_client and (self._waiting or self._ready is not None):
-            self._ending = Ending(self._socket, tell)
-            self._end_in_turn()
+        if self._transport.ended_by_client:
+            self._dispatch.end(tell)
         else:
             tell()
 
     def _tell_gone(self, socket: Socket, code: int, reason: str) -> None:
         socket.connected = False
-        self._dispatch = None
-        self._waiting.clear()
+        self._queue.close()
         self._server.disconnected(socket, code, reason or self._reason)
-
-    def _end_in_turn(self) -> None:
-        """Have the application told of the client's end once nothing is before it, here or where events go on from."""
-        if self._ending is not None and self._ready is not None and not self._waiting:
-            dispatch = self._ready[0]
-            if self._holders <= {dispatch}:
-                dispatch.end(self._ending.come)
 
     # What the socket asks.
 
@@ -203,18 +179,13 @@ class SocketClusterPeer:
         """Send an event that goes to other sockets too."""
         self._connection.send_outgoing(emission.form(self.protocol, encode_outgoing))
 
-    def call(self, event: str, args: tuple[Any, ...]) -> tuple[int, asyncio.Future[Any]]:
-        """Send an event that wants an answer."""
-        call_id = self._last_call + 1
-        text = encode(event, args, call_id)
-        self._last_call = call_id
-        answer = self._calls[call_id] = self._loop.create_future()
-        self._connection.send_text(text, "disconnect")
-        return call_id, answer
+    async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
+        """Send an event, and return the client's answer."""
 
-    def forget(self, call_id: int) -> None:
-        """Stop waiting for an answer."""
-        self._calls.pop(call_id, None)
+        def send(call_id: int) -> None:
+            self._connection.send_text(encode(event, args, call_id), "disconnect")
+
+        return await self._calls.call(event, send, timeout)
 
     def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Send a message of a channel."""
@@ -224,9 +195,9 @@ class SocketClusterPeer:
         """Tell the client that its subscription to a channel was ended, and why."""
         self.emit(wire.KICK_OUT, ({"channel": channel, "message": message},))
 
-    def set_token(self, token: str) -> tuple[int, asyncio.Future[Any]]:
+    async def set_token(self, token: str, timeout: float) -> None:
         """Give the client a token to keep; its answer confirms that."""
-        return self.call(wire.SET_AUTH_TOKEN, ({"token": token},))
+        await self.call(wire.SET_AUTH_TOKEN, ({"token": token},), timeout)
 
     def remove_token(self) -> None:
         """Have the client throw its token away."""
@@ -234,22 +205,22 @@ class SocketClusterPeer:
 
     def close(self, code: int, reason: str) -> None:
         """End the connection; in the handshake's middleware a moment later, so that it may refuse with an error too."""
-        if self._judging:
+        if self._judgement is not None and self._judgement.pending:
             if self._sentence is None:
                 self._sentence = code, reason
-                self._loop.call_soon(self._carry_out)
+                self._loop.call_soon(self._carry_out, self._judgement)
             return
         self._end(code, reason)
 
-    def _carry_out(self) -> None:
-        if self._judging and self._sentence is not None:
-            self._judging = False
+    def _carry_out(self, judgement: Judgement) -> None:
+        if judgement.pending and self._sentence is not None:
+            judgement.pending = False
             self.close(*self._sentence)
 
     def _end(self, code: int, reason: str) -> None:
         self._connection.close(code, reason)
-        if self._ending is not None:
-            self._ending.come()
+        if self._socket is not None and self._socket.end_now is not None:
+            self._socket.end_now()
 
     # The handshake.
 
@@ -259,13 +230,6 @@ class SocketClusterPeer:
             self.close(CloseCode.HANDSHAKE_REFUSED, "the handshake was malformed")
             return False
         auth: dict[str, Any] | None = event.data or None
-        claims: dict[str, Any] | None = None
-        refusal: AuthTokenError | None = None
-        if auth is not None and auth.get("authToken") is not None:
-            try:
-                claims = self._context.tokens.verify(auth["authToken"])
-            except AuthTokenError as error:
-                refusal = error
         socket = self._socket = Socket(
             self._context.ids.new_id(),
             self._session,
@@ -277,62 +241,49 @@ class SocketClusterPeer:
         )
         socket.begun = self._backpressure.count
         socket.entering = Entering()
-        middleware = self._server.middleware
-        if middleware.active("handshake") or (claims is not None and middleware.active("authenticate")):
-            self._judging = True
-            self._server.run(self._judge, (socket, event, claims, refusal), "middleware of the stage 'handshake'")
-        else:
-            self._opened(socket, event, claims, refusal)
+        dispatch = self._dispatch = Dispatch(self._server, socket, self, self._backpressure, self._queue)
+        self._requests = Requests(
+            self._server, socket, dispatch, self._context.tokens, self.answer, self._backpressure, self._queue
+        )
+        self._judgement = Judgement(
+            self._server, socket, partial(self._let_in, socket, dispatch, event), partial(self._refuse, event)
+        )
+        self._judgement.begin(self._credentials(auth or {}))
         return True
 
-    async def _judge(
-        self, socket: Socket, event: wire.Event, claims: dict[str, Any] | None, refusal: AuthTokenError | None
-    ) -> None:
+    def _credentials(self, auth: dict[str, Any]) -> Credentials:
+        token = auth.get("authToken")
+        if token is None:
+            return Credentials()
         try:
-            await self._server.middleware.run(Action("handshake", socket, data=claims))
-        except Exception as error:
-            self._refuse(event, error)
-            return
-        if claims is not None:
-            try:
-                claims = await authentication.ask(self._server, socket, claims)
-            except AuthTokenError as error:
-                claims, refusal = None, error
-        if self._sentence is not None:
-            self._carry_out()
-        elif socket.connected or socket.end_now is not None:
-            self._judging = False
-            self._opened(socket, event, claims, refusal)
+            return Credentials(self._context.tokens.verify(token))
+        except AuthTokenError as error:
+            return Credentials(error=error)
 
-    def _refuse(self, event: wire.Event, error: Exception) -> None:
-        self._judging = False
+    def _refuse(self, event: wire.Event, error: EventError) -> None:
         code, reason = self._sentence or (CloseCode.HANDSHAKE_REFUSED, "the handshake was refused")
-        if isinstance(error, EventError):
-            code = error.close_code or code
-            told = wire.ErrorData(error.name, error.message, status_code=code)
-        else:
-            self._server.handler_failed(error, "middleware of the stage 'handshake'")
-            told = wire.ErrorData("InternalServerError", "the middleware failed", status_code=code)
+        code = error.close_code or code
         if event.cid is not None or self.ANSWERS_WITHOUT_CID:
-            data = error.data if isinstance(error, EventError) else None
-            reply = wire.RefusedReply(code)
-            self.answer(
-                authentication.encode_with_data(told, data, lambda told: wire.encode_error(event.cid, told, reply))
-            )
+            told, reply = wire.ErrorData(error.name, error.message, status_code=code), wire.RefusedReply(code)
+            self.answer(encode_with_data(told, error.data, lambda told: wire.encode_error(event.cid, told, reply)))
         self.close(code, reason)
 
-    def _opened(
-        self, socket: Socket, event: wire.Event, claims: dict[str, Any] | None, refusal: AuthTokenError | None
-    ) -> None:
+    def _let_in(self, socket: Socket, dispatch: Dispatch, event: wire.Event, brought: Credentials) -> None:
+        self._judgement = None
+        if self._sentence is not None:
+            self.close(*self._sentence)
+            return
         entering, socket.entering = socket.entering or Entering(), None
-        brought = claims is not None and (not entering.decided or entering.token is not None)
+        claims, error = brought.claims, brought.error
+        accepted = claims is not None and (not entering.decided or entering.token is not None)
         if claims is not None and not entering.decided:
             socket.token_accepted(claims, tell=False)
-        if (refusal is not None and refusal.is_bad_token) or (claims is not None and not brought):
+        if (error is not None and error.is_bad_token) or (claims is not None and not accepted):
             self.remove_token()  # ahead of the answer, so that the client throws away what it brought
         if event.cid is not None or self.ANSWERS_WITHOUT_CID:
-            self.answer(self._handshake_reply(socket, event, refusal, authenticated=brought))
-        self._heard, self._settled_at = False, self._loop.time() + SETTLE_TIME
+            self.answer(self._handshake_reply(socket, event, error, authenticated=accepted))
+        self._heard = False
+        self._settling = Settling(self._send_ping)
         socket.settle = self._settle
         if entering.token is not None:
             self._give_token(socket, entering.token)
@@ -340,9 +291,6 @@ class SocketClusterPeer:
             self._connection = Batching(self._transport, self._context.socketcluster.batch_interval)
         if self._pings and socket.connected:
             self._timer = self._loop.call_later(self._context.timing.heartbeat_interval, self._ping)
-        dispatch = Dispatch(self._server, socket, self, self._backpressure, gate=self)
-        self.hold(dispatch)  # until it begins
-        self._ready = dispatch, Requests(self._server, socket, dispatch, self._context.tokens, self, self._backpressure)
         self._server.connected(socket)
         dispatch.begin()
         if socket.auth_token is not None:
@@ -356,47 +304,33 @@ class SocketClusterPeer:
         reply = wire.HandshakeReply(socket.id, patience, authenticated)
         if refusal is None:
             return wire.encode_response(event.cid, reply)
-        return authentication.encode(
+        return encode_auth_error(
             refusal, lambda told: wire.encode_response(event.cid, msgspec.structs.replace(reply, auth_error=told))
         )
 
-    # A client may take in what follows the handshake's answer before the answer itself, which says if it is
-    # authenticated: socketcluster-client does on Node, if both arrive at once. So what changes its token waits for the
-    # answer to a ping, unless anything was heard before.
-
     def _settle(self) -> asyncio.Future[None] | None:
-        if self._settling is None and not self._heard and self._loop.time() < self._settled_at:
-            self._settling = self._loop.create_future()
-            self._transport.send_text(self.PING.encode())
-            self._loop.call_later(SETTLE_TIME, self._settled)
-        return self._settling
-
-    def _settled(self) -> None:
-        settling, self._settling = self._settling, None
-        self._settled_at = 0.0
-        if settling is not None and not settling.done():
-            settling.set_result(None)
+        return None if self._settling is None else self._settling.settled(heard=self._heard)
 
     def _give_token(self, socket: Socket, token: str) -> None:
         def give(_: object = None) -> None:
             if socket.connected:
                 self.emit(wire.SET_AUTH_TOKEN, ({"token": token},))
 
-        settled = self._settle()
+        settled = socket.settle()
         if settled is None:
             give()
         else:
             settled.add_done_callback(give)
 
-    def _handshake_late(self) -> None:
-        self.close(CloseCode.HANDSHAKE_TIMEOUT, "no handshake in time")
-
     # The heartbeat.
 
     def _ping(self) -> None:
         self._heard = False
-        self._transport.send_text(self.PING.encode())  # in no batch: it is not JSON
+        self._send_ping()
         self._timer = self._loop.call_later(self._context.timing.heartbeat_timeout, self._pong_due)
+
+    def _send_ping(self) -> None:
+        self._transport.send_text(self.PING.encode())  # in no batch: it is not JSON
 
     def _pong_due(self) -> None:
         if not self._heard and not self._connection.held:
@@ -407,12 +341,14 @@ class SocketClusterPeer:
 
     # Events and calls.
 
-    def _event(self, dispatch: Dispatch, event: wire.Event) -> None:
-        socket = self._socket
-        if socket is not None and socket.token_expires is not None:
+    def _event(self, event: wire.Event) -> None:
+        socket, dispatch = self._socket, self._dispatch
+        if socket is None or dispatch is None:  # held until then
+            return
+        if socket.token_expires is not None:
             socket.check_token()
         if not (event.name.startswith("#") and self._reserved(event)):
-            dispatch.event(event.name, () if event.data is msgspec.UNSET else (event.data,), event.cid)
+            dispatch.take(event.name, () if event.data is msgspec.UNSET else (event.data,), event.cid)
 
     def _reserved(self, event: wire.Event) -> bool:
         """Take one of the protocol's own events; return whether it is one."""
@@ -422,40 +358,13 @@ class SocketClusterPeer:
             told = event.data if isinstance(event.data, dict) else {}
             reason = told.get("reason", told.get("data"))
             self._reason = reason if isinstance(reason, str) else ""
-        elif self._ready is not None:
-            self._ready[1].take(event)
+        elif self._requests is not None:
+            self._requests.take(event)
         return True
 
     def answer(self, text: bytes) -> None:
         """Send an answer."""
         self._connection.send_text(text, "disconnect")
-
-    def hold(self, holder: object) -> None:
-        """Let what the client sends wait."""
-        self._holders.add(holder)
-        self._dispatch = None
-
-    def release(self, holder: object) -> None:
-        """Take what has waited, and what comes, unless somebody else has it wait."""
-        self._holders.discard(holder)
-        if self._holders or self._ready is None or self._socket is None or not self._socket.is_in:
-            return
-        dispatch = self._dispatch = self._ready[0]
-        if self._releasing:  # called by the loop below, which goes on: a middleware may answer at once
-            return
-        self._releasing = True
-        end = monotonic() + turns.SLICE
-        try:
-            while self._waiting and self._dispatch is not None:
-                event, size = self._waiting.popleft()
-                self._backpressure.stop_waiting(size)
-                self._event(dispatch, event)
-                if self._waiting and monotonic() >= end:
-                    self._rest()
-        finally:
-            self._releasing = False
-        if self._ending is not None:
-            self._end_in_turn()
 
     def respond(self, call_id: wire.CallId, result: Any) -> None:
         """Send what a handler returned: ``None`` is no data, a tuple of one is that one, ``null`` if it is ``None``.
@@ -483,8 +392,8 @@ class SocketClusterPeer:
         self.fail(call_id, "NoHandlerError", f"nobody handles {name!r}")
 
     def _answered(self, response: wire.Response) -> None:
-        answer = self._calls.pop(response.rid, None)
-        if answer is None or answer.done():
+        answer = self._calls.take(response.rid)
+        if answer is None:
             if self._socket is None and self._context.socketcluster.strict_handshake:
                 self.close(CloseCode.NO_HANDSHAKE, "a message came before the handshake")
             return

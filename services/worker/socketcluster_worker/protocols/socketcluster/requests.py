@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -17,7 +17,9 @@ from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError
 from socketcluster_worker.protocols import authentication
 from socketcluster_worker.protocols.backpressure import Backpressure
-from socketcluster_worker.protocols.dispatch import Dispatch, Gate
+from socketcluster_worker.protocols.dispatch import Dispatch
+from socketcluster_worker.protocols.event_queue import EventQueue
+from socketcluster_worker.protocols.socketcluster.encoding import encode_auth_error
 from socketcluster_worker.tokens import Tokens
 
 MAX_OPERATIONS = 256
@@ -27,13 +29,6 @@ Start = Callable[[str, Any], asyncio.Future[bytes]]
 """Begins an operation on a channel."""
 Begin = Callable[[str, Any], None]
 """Begins a request on a channel, and answers it."""
-
-
-class Client(Gate, Protocol):
-    """The connection that requests come from."""
-
-    def answer(self, text: bytes) -> None:
-        """Send an answer."""
 
 
 class Requests:
@@ -47,8 +42,9 @@ class Requests:
         socket: whose requests these are.
         dispatch: tells the client, or the log, what failed.
         tokens: verifies auth tokens.
-        client: where answers go.
+        answer: sends an answer.
         backpressure: is told what is under way.
+        queue: where what the client sends waits for its turn.
     """
 
     def __init__(
@@ -57,15 +53,17 @@ class Requests:
         socket: Socket,
         dispatch: Dispatch,
         tokens: Tokens,
-        client: Client,
+        answer: Callable[[bytes], None],
         backpressure: Backpressure,
+        queue: EventQueue,
     ) -> None:
         self._namespace = namespace
         self._socket = socket
         self._dispatch = dispatch
         self._tokens = tokens
-        self._client = client
+        self._answer = answer
         self._backpressure = backpressure
+        self._queue = queue
         self._operations = 0
 
     def take(self, event: wire.Event) -> None:
@@ -152,14 +150,14 @@ class Requests:
     def _operation_begins(self) -> int:
         self._operations += 1
         if self._operations == MAX_OPERATIONS:
-            self._client.hold(self)
+            self._queue.hold(self)
         return self._backpressure.begin()
 
     def _operation_ends(self, size: int) -> None:
         self._backpressure.end(size)
         self._operations -= 1
         if self._operations == MAX_OPERATIONS - 1:
-            self._client.release(self)
+            self._queue.release(self)
 
     def _follow(self, event: wire.Event, since: Any, channel: str, _data: Any) -> None:
         """Subscribe a client that is to get offsets."""
@@ -219,36 +217,34 @@ class Requests:
     def _authenticated(self, event: wire.Event, claims: dict[str, Any]) -> None:
         if self._socket.is_in:
             self._socket.token_accepted(claims)
-            self._client.answer(wire.encode_response(event.cid, wire.AuthReply(is_authenticated=True)))
+            self._answer(wire.encode_response(event.cid, wire.AuthReply(is_authenticated=True)))
 
     def _not_authenticated(self, event: wire.Event, error: AuthTokenError) -> None:
         """A bad token fails the call, and the client throws it away; another may be good later."""
         if error.is_bad_token:
             self._socket.deauthenticate()
-            text = authentication.encode(error, lambda told: wire.encode_error(event.cid, told))
+            text = encode_auth_error(error, lambda told: wire.encode_error(event.cid, told))
         else:
             self._socket.token_removed()
-            text = authentication.encode(
-                error, lambda told: wire.encode_response(event.cid, wire.AuthReply(False, told))
-            )
-        self._client.answer(text)
+            text = encode_auth_error(error, lambda told: wire.encode_response(event.cid, wire.AuthReply(False, told)))
+        self._answer(text)
 
     # Answers.
 
     def _ask(self, question: Coroutine[Any, Any, None], what: str) -> None:
-        self._client.hold(question)
+        self._queue.hold(question)
         self._namespace.run(self._hold_until, (question,), what)
 
     async def _hold_until(self, question: Coroutine[Any, Any, None]) -> None:
         try:
             await question
         finally:
-            self._client.release(question)
+            self._queue.release(question)
 
     def _done(self, event: wire.Event, data: Any = msgspec.UNSET) -> None:
         if event.cid is not None:
-            self._client.answer(wire.encode_response(event.cid, data))
+            self._answer(wire.encode_response(event.cid, data))
 
     def _fail(self, event: wire.Event, name: str, message: str) -> None:
         if event.cid is not None:
-            self._client.answer(wire.encode_error(event.cid, wire.ErrorData(name, message)))
+            self._answer(wire.encode_error(event.cid, wire.ErrorData(name, message)))
