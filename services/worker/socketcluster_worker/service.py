@@ -18,7 +18,6 @@ from socketcluster_runtime.secrets.secret_files import secret_of
 from socketcluster_runtime.sockets import descriptors
 from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
-from socketcluster_store_client.channel_feed import Gap
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.messages import Position
 from socketcluster_wire.close_codes import CloseCode
@@ -54,10 +53,14 @@ class Service:
         self._room = room or Room()
         self._secret, self._tls = settings.shared_secret(), settings.rpc_tls()
         ids = IdGenerator(settings.name)
+
+        # What runs handlers, and what the log says of those that fail.
         self._failures = Failures()
         self._tasks = Tasks(self._handler_failed, self._failures.add_unavailable)
         self._background = Tasks(self._handler_failed)  # what repeats for ever, and is not waited for
         self._reports = Tasks(self._failures.add)  # async handlers of "error", whose own errors are only logged
+
+        # The stores. What they tell is for the parts below, which are made with the client.
         self._client = StoreClient(
             settings.stores,
             worker_id=ids.worker_id,
@@ -65,14 +68,18 @@ class Service:
             secret=self._secret,
             tls=self._tls,
             timeout=settings.store_timeout,
-            on_session_message=self._session_message,
-            on_session_destroyed=self._session_destroyed,
+            on_session_message=lambda *message: self._sessions.deliver(*message),
+            on_session_destroyed=lambda session_id: self._ws_server.session_destroyed(session_id),
             on_session_over=lambda session_id: self._sessions.ended(session_id),
             on_session_renewed=lambda session_id, renewed_id: self._ws_server.session_renewed(session_id, renewed_id),
-            on_channel_message=self._channel_message,
+            on_channel_message=lambda channel, packed, offset, epoch: self._exchange.deliver(
+                channel, packed, Position(epoch, offset)
+            ),
             on_data_change=lambda change: self._watches.deliver(change),
-            on_channel_gap=self._channel_gap,
+            on_channel_gap=lambda gap: self._exchange.missed(gap),
         )
+
+        # What the controller is given.
         self._watches = Watches(self._client, self._tasks)
         self._sessions = Sessions(self._client, self._tasks, self._watches)
         self._exchange = Exchange(
@@ -100,19 +107,27 @@ class Service:
             store=AppTree(self._client, self._watches),
             tasks=self._background,
         )
-        cookies = SessionCookies(settings.app_name, self._secret)
+
+        # Where clients come in, and where their requests go.
         self._tokens = self._read_tokens()
-        proxy_key = derive_key(self._secret, Purpose.PROXY_HEADERS)
-        forwarder = Forwarder(
-            ids.worker_id,
-            self._client.workers.find,
-            proxy_key,
-            limit=settings.max_forwards,
-            max_body_bytes=settings.max_http_buffer_size,
-            answer_timeout=settings.heartbeat_interval + settings.heartbeat_timeout,
-        )
         self._readiness = Readiness()
-        self._router = Router(self._worker, settings, ids, cookies, self._tokens, forwarder, self._readiness)
+        proxy_key = derive_key(self._secret, Purpose.PROXY_HEADERS)
+        self._router = Router(
+            self._worker,
+            settings,
+            ids,
+            SessionCookies(settings.app_name, self._secret),
+            self._tokens,
+            Forwarder(
+                ids.worker_id,
+                self._client.workers.find,
+                proxy_key,
+                limit=settings.max_forwards,
+                max_body_bytes=settings.max_http_buffer_size,
+                answer_timeout=settings.heartbeat_interval + settings.heartbeat_timeout,
+            ),
+            self._readiness,
+        )
         self._server = ClientServer(
             self._router,
             self._worker.http_server,
@@ -129,14 +144,14 @@ class Service:
         lifecycle.keep(self._tls)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._server.unbind)
-            host, port = self._server.bind(self._settings.http_listen)
+            host, port = self._server.bind(settings.http_listen)
             if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
                 host = ""
-            http = (self._settings.http_host or host, port)
+            http = (settings.http_host or host, port)
             stack.callback(self._failures.close)
             stack.push_async_callback(self._client.close)
             await self._client.start(http)
-            if not await lifecycle.unless_stopping(run_controller(self._settings.controller, self._worker)):
+            if not await lifecycle.unless_stopping(run_controller(settings.controller, self._worker)):
                 return
             if not await lifecycle.unless_stopping(self._client.wait_ready()):
                 return
@@ -144,7 +159,7 @@ class Service:
                 listening = namespace.listen()
                 if listening is not None:
                     await lifecycle.unless_stopping(_ended(listening))  # nobody who is let in misses what others send
-            stack.push_async_callback(self._server.close, self._settings.drain_timeout)
+            stack.push_async_callback(self._server.close, settings.drain_timeout)
             await self._server.start()
             control = await self._listen(stack, http)
             cut_off = CutOff(
@@ -152,47 +167,18 @@ class Service:
                 self._readiness,
                 others_well=lambda: control.others_well,
                 clients=self._leaving,
-                timeout=self._settings.cut_off_timeout or None,
+                timeout=settings.cut_off_timeout or None,
             )
             stack.callback(cut_off.close)
-            lifecycle.metrics.register(
-                Gauges(
-                    ("socketcluster_worker_connections", "Clients, by whatever transport.", self._connections),
-                    (
-                        "socketcluster_worker_sessions",
-                        "Sessions that somebody here holds.",
-                        lambda: self._sessions.known,
-                    ),
-                    (
-                        "socketcluster_worker_refused_for_descriptors",
-                        "Clients refused so far because there was no descriptor for them.",
-                        lambda: self._room.refused,
-                    ),
-                )
-            )
+            lifecycle.metrics.register(self._gauges())
             lifecycle.ready()
-            log.info("ready", worker_id=self._worker.id, controller=str(self._settings.controller))
+            log.info("ready", worker_id=self._worker.id, controller=str(settings.controller))
             await lifecycle.stopping.wait()
             log.info("draining", connections=self._router.connections)
             cut_off.close()
             self._readiness.end()
             control.update(ready=False, draining=True)
-            await self._tasks.drain(self._settings.drain_timeout)
-            self._router.close_all(CloseCode.SERVICE_RESTART, "this worker is being replaced")
-            await self._tasks.drain(self._settings.drain_timeout)  # the handlers of "disconnect"
-            await self._background.drain(0)
-            await self._reports.drain(self._settings.drain_timeout)
-
-    def _read_tokens(self) -> Tokens:
-        settings = self._settings
-        return Tokens.from_options(
-            algorithm=settings.auth_algorithm,
-            key=secret_of("auth_key", settings.auth_key, settings.auth_key_file),
-            public_key=settings.auth_public_key,
-            private_key=settings.auth_private_key,
-            default_expiry=settings.auth_default_expiry,
-            secret=self._secret,
-        )
+            await self._drain()
 
     async def _listen(self, stack: contextlib.AsyncExitStack, http: tuple[str, int]) -> Control:
         settings = self._settings
@@ -211,7 +197,7 @@ class Service:
             status.http_path = str(http_path)
         control = Control(
             status,
-            self._connections,
+            lambda: self._router.connections,
             lambda: self._client.ready,
             self._server.relayed.end,
             lambda: self._room.full,
@@ -232,6 +218,37 @@ class Service:
         self._room.changed = self._room_changed
         return control
 
+    async def _drain(self) -> None:
+        """Let handlers finish, and have the clients reconnect elsewhere."""
+        timeout = self._settings.drain_timeout
+        await self._tasks.drain(timeout)
+        self._router.close_all(CloseCode.SERVICE_RESTART, "this worker is being replaced")
+        await self._tasks.drain(timeout)  # the handlers of "disconnect"
+        await self._background.drain(0)
+        await self._reports.drain(timeout)
+
+    def _gauges(self) -> Gauges:
+        return Gauges(
+            ("socketcluster_worker_connections", "Clients, by whatever transport.", lambda: self._router.connections),
+            ("socketcluster_worker_sessions", "Sessions that somebody here holds.", lambda: self._sessions.known),
+            (
+                "socketcluster_worker_refused_for_descriptors",
+                "Clients refused so far because there was no descriptor for them.",
+                lambda: self._room.refused,
+            ),
+        )
+
+    def _read_tokens(self) -> Tokens:
+        settings = self._settings
+        return Tokens.from_options(
+            algorithm=settings.auth_algorithm,
+            key=secret_of("auth_key", settings.auth_key, settings.auth_key_file),
+            public_key=settings.auth_public_key,
+            private_key=settings.auth_private_key,
+            default_expiry=settings.auth_default_expiry,
+            secret=self._secret,
+        )
+
     def _room_changed(self) -> None:
         if self._room.full:
             reason = "this worker has no descriptor for another client"
@@ -243,21 +260,6 @@ class Service:
         """Return what tells each client to reconnect, at another worker."""
         self._server.end_idle()
         return self._router.clients(CloseCode.SERVICE_RESTART, "this worker does not reach the stores")
-
-    def _connections(self) -> int:
-        return self._router.connections
-
-    def _session_message(self, session_id: str, event: str, packed: bytes) -> None:
-        self._sessions.deliver(session_id, event, packed)
-
-    def _session_destroyed(self, session_id: str) -> None:
-        self._ws_server.session_destroyed(session_id)
-
-    def _channel_message(self, channel: str, packed: bytes, offset: int, epoch: int) -> None:
-        self._exchange.deliver(channel, packed, Position(epoch, offset))
-
-    def _channel_gap(self, gap: Gap) -> None:
-        self._exchange.missed(gap)
 
     def _handler_failed(self, error: BaseException, what: str) -> None:
         self._failures.add(error, what)

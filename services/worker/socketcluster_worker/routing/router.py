@@ -124,7 +124,7 @@ class Router:
         engines = {
             settings.path + "engine/": make(self._socketcluster_on_engine, numbers=True, farewell=encode_disconnect),
             settings.socketio_path: make(self._socketio),
-            settings.engineio_path: make(self._plain),
+            settings.engineio_path: make(self._engineio),
         }
         for path, engine in engines.items():
             self._engines[path] = self._engines[path.rstrip("/")] = engine
@@ -338,7 +338,7 @@ class Router:
     def _socketio(self, connection: Connection, handshake: Handshake, session_id: str) -> Receiver:
         return SocketIOPeer(connection, self._context, handshake, session_id)
 
-    def _plain(self, connection: Connection, handshake: Handshake, session_id: str) -> Receiver:
+    def _engineio(self, connection: Connection, handshake: Handshake, session_id: str) -> Receiver:
         return EngineIOPeer(connection, self._context, handshake, session_id)
 
 
