@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
+
+from pydantic import SecretStr
 
 from socketcluster_runtime import lifecycle
 from socketcluster_worker.api.worker import Worker
@@ -12,6 +17,10 @@ from socketcluster_worker.service import Service
 from socketcluster_worker.settings import WorkerSettings
 from support.clients.browser import Browser
 from support.clients.raw import ENGINE, Polling, RawClient, RawWebSocket, connect, upgrade
+
+SECRET = "a secret of the tests"
+HOOK = "run_of_the_test"
+CONTROLLER = f"from {HOOK} import run\n"
 
 StartWorker = Callable[..., Awaitable["RunningWorker"]]
 """``await start_worker(run, **options)``; a fixture."""
@@ -126,6 +135,59 @@ class RunningWorker(Running):
         client = Polling(self.connect, endpoint)
         await client.open()
         return client
+
+
+class Workers:
+    """The workers of one test, on one store.
+
+    Args:
+        folder: where their sockets and their controller are; its path is short.
+        store: the store's address.
+    """
+
+    def __init__(self, folder: Path, store: str) -> None:
+        self._folder = folder
+        self._store = store
+        self._started: list[RunningWorker] = []
+        self._path = list(sys.path)
+        (folder / "controller.py").write_text(CONTROLLER)
+        (folder / "handoff").mkdir()
+
+    async def start(self, run: Callable[[Worker], Any] | None = None, **options: Any) -> RunningWorker:
+        """Start a worker whose controller is ``run``, with options."""
+        given: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+
+        async def run_all(worker: Worker) -> None:
+            given.set_result(worker)
+            result = run(worker) if run is not None else None
+            if asyncio.iscoroutine(result):
+                await result
+
+        sys.modules[HOOK] = SimpleNamespace(run=run_all)  # type: ignore[assignment]
+        number = len(self._started)
+        settings = WorkerSettings(
+            name=options.pop("name", f"worker{number}"),
+            secret=SecretStr(SECRET),
+            stores=(self._store,),
+            controller=self._folder / "controller.py",
+            control_listen=f"unix:{self._folder}/control{number}",
+            http_listen="127.0.0.1:0",
+            handoff_dir=self._folder / "handoff",
+            **options,
+        )
+        worker = RunningWorker(settings, given)
+        self._started.append(worker)
+        await worker.ready()
+        return worker
+
+    async def stop(self) -> None:
+        """Stop those that run, and forget what they imported."""
+        for worker in self._started:
+            if not worker.task.done():
+                await worker.stop()
+        sys.modules.pop(HOOK, None)
+        sys.modules.pop("controller", None)
+        sys.path[:] = self._path
 
 
 class Probe:
