@@ -15,9 +15,8 @@ def values_of(header: str, name: str) -> Iterator[str]:
         header: the field's value; of several fields, joined by semicolons.
         name: with its case.
     """
-    if name not in header:
-        return
     for pair in header.split(";"):
-        key, equals, value = pair.partition("=")
-        if equals and key.strip(" \t") == name:
-            yield value.strip(' \t"')
+        if name in pair:  # which most are not
+            key, equals, value = pair.partition("=")
+            if equals and key.strip(" \t") == name:
+                yield value.strip(' \t"')
