@@ -2,154 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import shutil
-import signal
-import socket
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from pydantic import SecretStr
 from support.store.data import MAX_SESSION, MAX_VALUE, PARTITION, Clock, Data
+from support.store.processes import SECRET
+from support.store.running import LinkedWorker, LinkWorker, RunningStore, StartStore, StoreProcesses
 from support.store.valkey import Cluster, Server, valkey_engine
 
-from socketcluster_proto.v1 import store_pb2
-from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_store.data.procedures import Procedures
 from socketcluster_store.engine import Engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
 from socketcluster_store.executor import ExecutorOptions
-from socketcluster_store.service import serve
 from socketcluster_store.settings import StoreSettings
-from socketcluster_store_client.channel_feed import Gap
-from socketcluster_store_client.client import StoreClient
-
-SECRET = "a secret of the tests"
-
-
-class Worker:
-    """A store client, and what it was told."""
-
-    def __init__(
-        self,
-        *addresses: str,
-        worker_id: str,
-        secret: str = SECRET,
-        app_name: str = "socketcluster",
-        timeout: float = 60,
-    ) -> None:
-        self.session_messages: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue()
-        self.destroyed: asyncio.Queue[str] = asyncio.Queue()
-        self.channel_messages: asyncio.Queue[tuple[str, bytes, int, int]] = asyncio.Queue()
-        self.data_changes: asyncio.Queue[store_pb2.DataChange] = asyncio.Queue()
-        self.gaps: asyncio.Queue[Gap] = asyncio.Queue()
-        self.client = StoreClient(
-            addresses,
-            worker_id=worker_id,
-            app_name=app_name,
-            secret=secret,
-            timeout=timeout,
-            on_session_message=lambda *message: self.session_messages.put_nowait(message),
-            on_session_destroyed=self.destroyed.put_nowait,
-            on_channel_message=lambda *message: self.channel_messages.put_nowait(message),
-            on_data_change=self.data_changes.put_nowait,
-            on_channel_gap=self.gaps.put_nowait,
-        )
-
-    async def get(self, session_id: str, *keys: str) -> bytes:
-        """Return what is stored."""
-        return await self.client.call(store_pb2.VERB_GET, session_id=session_id, keys=keys)
-
-    async def set(self, session_id: str, *keys: str, value: bytes) -> None:
-        """Store a value."""
-        assert await self.client.call(store_pb2.VERB_SET, session_id=session_id, keys=keys, value=value) == b""
-
-    async def publish(self, channel: str, value: Any, message_id: str = "") -> tuple[int, int]:
-        """Publish; return epoch and offset."""
-        packed = msgspec.msgpack.encode(value)
-        answer = await self.client.call(
-            store_pb2.VERB_CHANNEL_PUBLISH, name=channel, value=packed, message_id=message_id
-        )
-        published = msgspec.msgpack.decode(answer)
-        return published["epoch"], published["offset"]
-
-    async def barrier(self, session_id: str = "") -> None:
-        """Return when everything that was told before has arrived: answers and events travel on one stream."""
-        await self.client.call(store_pb2.VERB_EXISTS, session_id=session_id, keys=["barrier"])
-
-
-class RunningStore:
-    """A store in this event loop."""
-
-    def __init__(self, settings: StoreSettings) -> None:
-        self.address = settings.listen
-        self.is_ready = asyncio.Event()
-        self.lifecycle = Lifecycle()
-        self.lifecycle.ready = self.is_ready.set  # type: ignore[method-assign]
-        self.task = asyncio.create_task(serve(settings, self.lifecycle))
-
-    async def ready(self) -> None:
-        """Return when the store serves; raise what kept it from doing so."""
-        waiting = asyncio.create_task(self.is_ready.wait())
-        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            waiting.cancel()
-            self.task.result()
-
-    async def stop(self) -> None:
-        """Stop as SIGTERM does."""
-        self.lifecycle.stopping.set()
-        await self.task
-
-
-class Processes:
-    """Store processes, each ended when the test ends."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._running: list[asyncio.subprocess.Process] = []
-        self.address = f"unix:{folder}/process"
-
-    async def start(self, *, ready: bool = True, **environment: str) -> asyncio.subprocess.Process:
-        """Start a store process, and wait until it says that it is ready."""
-        path = self._folder / f"notify{len(self._running)}"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.bind(str(path))
-            notify.setblocking(False)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "socketcluster_store",
-                env={
-                    **os.environ,
-                    "SOCKETCLUSTER_LISTEN": self.address,
-                    "SOCKETCLUSTER_DATA_DIR": str(self._folder / "data"),
-                    "SOCKETCLUSTER_SECRET": SECRET,
-                    "SOCKETCLUSTER_PARENT": str(os.getpid()),  # a run that is broken off leaves nothing behind
-                    "NOTIFY_SOCKET": str(path),
-                    **environment,
-                },
-                stderr=asyncio.subprocess.PIPE if not ready else None,
-            )
-            self._running.append(process)
-            if ready:
-                assert b"READY=1" in await asyncio.get_running_loop().sock_recv(notify, 100)
-        return process
-
-    async def end(self) -> None:
-        """Kill what still runs."""
-        for process in self._running:
-            if process.returncode is None:
-                process.send_signal(signal.SIGKILL)
-            await process.wait()
 
 
 @pytest.fixture(scope="session")
@@ -192,15 +64,15 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def processes(folder: Path) -> AsyncIterator[Processes]:
+async def processes(folder: Path) -> AsyncIterator[StoreProcesses]:
     """Start store processes with this."""
-    made = Processes(folder)
+    made = StoreProcesses(folder)
     yield made
     await made.end()
 
 
 @pytest.fixture
-async def start_store(folder: Path) -> AsyncIterator[Callable[..., Any]]:
+async def start_store(folder: Path) -> AsyncIterator[StartStore]:
     """Start a store with options; it is stopped at the test's end."""
     stores: list[RunningStore] = []
 
@@ -219,7 +91,7 @@ async def start_store(folder: Path) -> AsyncIterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-async def link_worker() -> AsyncIterator[Callable[..., Any]]:
+async def link_worker() -> AsyncIterator[LinkWorker]:
     """Link a worker to stores; the link is closed at the test's end."""
     async with contextlib.AsyncExitStack() as stack:
 
@@ -229,8 +101,8 @@ async def link_worker() -> AsyncIterator[Callable[..., Any]]:
             wait: bool = True,
             http: tuple[str, int] | None = None,
             **options: Any,
-        ) -> Worker:
-            worker = Worker(*addresses, worker_id=worker_id, **options)
+        ) -> LinkedWorker:
+            worker = LinkedWorker(*addresses, worker_id=worker_id, **options)
             await worker.client.start(http)
             stack.push_async_callback(worker.client.close)
             if wait:

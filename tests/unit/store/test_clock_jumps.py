@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from support.cluster.cluster import until
 from support.store.processes import SECRET
+from support.store.running import LinkWorker
 from support.store.shifted import Shift
 
 from socketcluster_proto.v1 import store_pb2
@@ -49,7 +50,7 @@ async def store(folder: Path, how: signal.Signals = signal.SIGTERM) -> AsyncIter
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_days_that_were_set_neither_end_nor_prolong_anything(
-    folder: Path, link_worker: Callable[..., Any], how: signal.Signals
+    folder: Path, link_worker: LinkWorker, how: signal.Signals
 ) -> None:
     shift = Shift(folder / "clock")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 from support.network.ports import free_port
+from support.store.running import LinkWorker, StartStore
 from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
@@ -15,10 +15,8 @@ from socketcluster_runtime import rpc
 
 SECRET = "a secret of the tests"
 
-Start = Callable[..., Any]
 
-
-async def test_every_worker_hears_of_every_other(start_store: Start, link_worker: Start) -> None:
+async def test_every_worker_hears_of_every_other(start_store: StartStore, link_worker: LinkWorker) -> None:
     store = await start_store()
     one = await link_worker(store.address, worker_id="worker01", http=("192.0.2.1", 7200))
     silent = await link_worker(store.address, worker_id="worker02")
@@ -31,7 +29,7 @@ async def test_every_worker_hears_of_every_other(start_store: Start, link_worker
 
 
 async def test_a_host_that_is_not_given_is_the_one_that_the_link_comes_from(
-    start_store: Start, link_worker: Start
+    start_store: StartStore, link_worker: LinkWorker
 ) -> None:
     store = await start_store(listen=f"127.0.0.2:{free_port()}")
     worker = await link_worker(store.address, worker_id="worker01", http=("", 7200))
@@ -39,7 +37,7 @@ async def test_a_host_that_is_not_given_is_the_one_that_the_link_comes_from(
     assert worker.client.workers.find("worker01") == ("127.0.0.1", 7200)
 
 
-async def test_an_impossible_address_is_refused(start_store: Start) -> None:
+async def test_an_impossible_address_is_refused(start_store: StartStore) -> None:
     store = await start_store()
     async with rpc.connect(store.address) as channel:
         call: Any = store_pb2_grpc.StoreStub(channel).Link(metadata=rpc.credentials(SECRET), wait_for_ready=True)
@@ -50,7 +48,9 @@ async def test_an_impossible_address_is_refused(start_store: Start) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_worker_that_has_gone_is_forgotten_after_a_while(start_store: Start, link_worker: Start) -> None:
+async def test_a_worker_that_has_gone_is_forgotten_after_a_while(
+    start_store: StartStore, link_worker: LinkWorker
+) -> None:
     store = await start_store()
     one = await link_worker(store.address, worker_id="worker01")
     two = await link_worker(store.address, worker_id="worker02", http=("192.0.2.1", 7200))
@@ -64,7 +64,7 @@ async def test_a_worker_that_has_gone_is_forgotten_after_a_while(start_store: St
     assert directory.find("worker02") == ("192.0.2.2", 7201)
 
 
-async def test_what_one_store_forgets_another_knows(start_store: Start, link_worker: Start) -> None:
+async def test_what_one_store_forgets_another_knows(start_store: StartStore, link_worker: LinkWorker) -> None:
     stores = [await start_store(), await start_store()]
     addresses = [store.address for store in stores]
     one = await link_worker(*addresses, worker_id="worker01")

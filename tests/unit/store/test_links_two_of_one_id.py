@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import grpc
 import msgspec
 import pytest
 from support.log import written
+from support.store.running import LinkWorker, StartStore
 from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2
@@ -17,8 +17,6 @@ from socketcluster_store import links
 from socketcluster_store.links import Links, WorkerLink
 from socketcluster_store_client import link as runtime_link
 from socketcluster_store_client.client import StoreClient
-
-Start = Callable[..., Any]
 
 
 def link(incarnation: str) -> WorkerLink:
@@ -109,7 +107,7 @@ def test_a_later_start_has_a_greater_incarnation() -> None:
 
 
 async def test_nothing_is_lost_or_doubled(
-    start_store: Start, link_worker: Start, monkeypatch: pytest.MonkeyPatch
+    start_store: StartStore, link_worker: LinkWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime_link, "REJECTED_PAUSE", 0.01)
     store = await start_store()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from support.machine.disk import small_disk
+from support.store.running import LinkWorker, StartStore, StoreProcesses
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.errors import LinkError
@@ -22,7 +22,9 @@ KILLS = 3
 CALLERS = 50
 
 
-async def test_killed_under_load_it_loses_nothing_acknowledged(processes: Any, link_worker: Callable[..., Any]) -> None:
+async def test_killed_under_load_it_loses_nothing_acknowledged(
+    processes: StoreProcesses, link_worker: LinkWorker
+) -> None:
     process = await processes.start()
     worker = await link_worker(processes.address)
     acknowledged = [0] * CALLERS
@@ -50,7 +52,7 @@ async def test_killed_under_load_it_loses_nothing_acknowledged(processes: Any, l
 
 @pytest.mark.mount
 async def test_a_full_disk_refuses_writes_by_name_and_loses_nothing(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    processes: StoreProcesses, link_worker: LinkWorker, folder: Path
 ) -> None:
     with small_disk(folder / "data", "200m") as disk:  # the journals take 128
         process = await processes.start()
@@ -93,7 +95,7 @@ async def check(worker: Any, acknowledged: dict[str, int]) -> None:
     assert stored == [encode((turn, FILLING)) for turn in acknowledged.values()]
 
 
-async def test_it_ends_well_when_asked_to(processes: Any, link_worker: Callable[..., Any]) -> None:
+async def test_it_ends_well_when_asked_to(processes: StoreProcesses, link_worker: LinkWorker) -> None:
     process = await processes.start()
     worker = await link_worker(processes.address)
     await worker.set("s", "k", value=encode(1))
@@ -105,7 +107,7 @@ async def test_it_ends_well_when_asked_to(processes: Any, link_worker: Callable[
 
 
 async def test_a_successor_takes_over_from_a_killed_store(
-    processes: Any, link_worker: Callable[..., Any], start_store: Callable[..., Any]
+    processes: StoreProcesses, link_worker: LinkWorker, start_store: StartStore
 ) -> None:
     process = await processes.start()
     heir = await start_store(wait=False)
@@ -117,7 +119,7 @@ async def test_a_successor_takes_over_from_a_killed_store(
     await heir.ready()
 
 
-async def test_what_is_watched_is_counted_on_after_a_kill(processes: Any, link_worker: Callable[..., Any]) -> None:
+async def test_what_is_watched_is_counted_on_after_a_kill(processes: StoreProcesses, link_worker: LinkWorker) -> None:
     process = await processes.start()
     watcher = await link_worker(processes.address, worker_id="worker01")
     writer = await link_worker(processes.address, worker_id="worker02")
@@ -145,7 +147,7 @@ async def test_what_is_watched_is_counted_on_after_a_kill(processes: Any, link_w
             told = change.count
 
 
-async def test_a_controller_that_fails_is_named(processes: Any, folder: Path) -> None:
+async def test_a_controller_that_fails_is_named(processes: StoreProcesses, folder: Path) -> None:
     path = folder / "mine.py"
     for source, text in (
         (None, "mine.py: there is no such controller"),
@@ -165,7 +167,7 @@ async def test_a_controller_that_fails_is_named(processes: Any, folder: Path) ->
         assert process.returncode == 1
 
 
-async def test_wrong_settings_are_named(processes: Any) -> None:
+async def test_wrong_settings_are_named(processes: StoreProcesses) -> None:
     for wrong, text in (
         ({"SOCKETCLUSTER_ENGINE": "paper"}, b"SOCKETCLUSTER_ENGINE"),
         ({"SOCKETCLUSTER_SESSION_TIMEOT": "1"}, b"did you mean SOCKETCLUSTER_SESSION_TIMEOUT?"),
@@ -178,7 +180,7 @@ async def test_wrong_settings_are_named(processes: Any) -> None:
         assert process.returncode == 78
 
 
-async def test_a_folder_that_is_none_is_named(processes: Any, folder: Path) -> None:
+async def test_a_folder_that_is_none_is_named(processes: StoreProcesses, folder: Path) -> None:
     (folder / "data").write_text("a file")
     process = await processes.start(ready=False)
     _out, error = await process.communicate()

@@ -13,6 +13,7 @@ import grpc
 import msgspec
 import pytest
 from support.store.processes import NAMES, SECRET, History, Stores, opening, owned_by, spread
+from support.store.running import LinkWorker, StoreProcesses
 from support.store.valkey import valkey_options
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
@@ -42,7 +43,7 @@ ADD, POP, GET, SET, PUBLISH = (
         pytest.param("valkey", marks=pytest.mark.valkey),
     ]
 )
-def stores(request: pytest.FixtureRequest, processes: Any, folder: Path) -> Stores:
+def stores(request: pytest.FixtureRequest, processes: StoreProcesses, folder: Path) -> Stores:
     """Stores with each engine that many can share."""
     if request.param == "lmdb":
         return Stores(processes, folder)
@@ -50,7 +51,7 @@ def stores(request: pytest.FixtureRequest, processes: Any, folder: Path) -> Stor
 
 
 async def test_stores_that_are_killed_at_random_lose_nothing_and_apply_nothing_twice(
-    stores: Stores, link_worker: Callable[..., Any]
+    stores: Stores, link_worker: LinkWorker
 ) -> None:
     await stores.start(*NAMES)
     worker = await link_worker(*stores.addresses)
@@ -70,7 +71,7 @@ async def test_stores_that_are_killed_at_random_lose_nothing_and_apply_nothing_t
 
 
 async def test_stores_that_come_and_go_move_partitions_without_an_error(
-    stores: Stores, link_worker: Callable[..., Any]
+    stores: Stores, link_worker: LinkWorker
 ) -> None:
     await stores.start("one")
     worker = await link_worker(*stores.addresses)
@@ -96,7 +97,7 @@ async def test_stores_that_come_and_go_move_partitions_without_an_error(
 
 
 async def test_a_killed_store_s_subscribers_and_holders_go_on_with_the_others(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    processes: StoreProcesses, link_worker: LinkWorker, folder: Path
 ) -> None:
     stores = Stores(processes, folder)
     await stores.start("one", "two")
@@ -118,7 +119,7 @@ async def test_a_killed_store_s_subscribers_and_holders_go_on_with_the_others(
 
 
 async def test_a_paused_store_that_wakes_can_neither_write_nor_acknowledge(
-    stores: Stores, link_worker: Callable[..., Any]
+    stores: Stores, link_worker: LinkWorker
 ) -> None:
     await stores.start("one", "two", **SOON_HUNG)
     worker = await link_worker(*stores.addresses)
@@ -147,7 +148,7 @@ async def test_a_paused_store_that_wakes_can_neither_write_nor_acknowledge(
 
 
 async def test_stores_that_are_paused_under_load_lose_nothing_and_apply_nothing_twice(
-    stores: Stores, link_worker: Callable[..., Any]
+    stores: Stores, link_worker: LinkWorker
 ) -> None:
     await stores.start("one", "two", **SOON_HUNG)
     worker = await link_worker(*stores.addresses)
@@ -163,7 +164,7 @@ async def test_stores_that_are_paused_under_load_lose_nothing_and_apply_nothing_
 
 
 async def test_what_comes_again_is_answered_as_the_first_time(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    processes: StoreProcesses, link_worker: LinkWorker, folder: Path
 ) -> None:
     stores = Stores(processes, folder)
     options = {"SOCKETCLUSTER_CHANNEL_HISTORY": "kept*: 10, 60"}
@@ -207,7 +208,7 @@ async def test_what_comes_again_is_answered_as_the_first_time(
     assert worker.channel_messages.empty()
 
 
-async def test_results_that_are_too_large_to_keep_are_lost_by_name(processes: Any, folder: Path) -> None:
+async def test_results_that_are_too_large_to_keep_are_lost_by_name(processes: StoreProcesses, folder: Path) -> None:
     stores = Stores(processes, folder)
     await stores.start(
         "one", SOCKETCLUSTER_MAX_VALUE_BYTES=str(12 << 20), SOCKETCLUSTER_MAX_SESSION_BYTES=str(64 << 20)
@@ -225,7 +226,7 @@ async def test_results_that_are_too_large_to_keep_are_lost_by_name(processes: An
 
 
 async def test_sessions_that_end_while_a_worker_is_away_are_heard_of(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    processes: StoreProcesses, link_worker: LinkWorker, folder: Path
 ) -> None:
     stores = Stores(processes, folder)
     await stores.start("one", SOCKETCLUSTER_SESSION_TIMEOUT="0.05", SOCKETCLUSTER_LINK_GRACE="0")
@@ -244,7 +245,7 @@ async def test_sessions_that_end_while_a_worker_is_away_are_heard_of(
 
 
 async def test_a_worker_that_reads_no_answers_is_given_no_more(
-    processes: Any, link_worker: Callable[..., Any], folder: Path
+    processes: StoreProcesses, link_worker: LinkWorker, folder: Path
 ) -> None:
     stores = Stores(processes, folder)
     await stores.start("one", SOCKETCLUSTER_MAX_LINK_BYTES=str(8 << 20))

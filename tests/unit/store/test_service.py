@@ -12,6 +12,7 @@ import grpc
 import msgspec
 import pytest
 from grpc_health.v1 import health_pb2
+from support.store.running import LinkWorker, StartStore
 from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
@@ -28,13 +29,12 @@ from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
 
 SECRET = "a secret of the tests"
 ENGINES = pytest.mark.parametrize("engine", ["memory", "lmdb"])
-Start = Callable[..., Any]
 encode = msgspec.msgpack.encode
 decode: Callable[[bytes], Any] = msgspec.msgpack.decode
 
 
 @ENGINES
-async def test_a_value_is_seen_by_every_worker(start_store: Start, link_worker: Start, engine: str) -> None:
+async def test_a_value_is_seen_by_every_worker(start_store: StartStore, link_worker: LinkWorker, engine: str) -> None:
     store = await start_store(engine=engine)
     one = await link_worker(store.address, worker_id="worker01")
     two = await link_worker(store.address, worker_id="worker02")
@@ -44,13 +44,15 @@ async def test_a_value_is_seen_by_every_worker(start_store: Start, link_worker: 
     assert await one.get("s", "user") == encode({})
 
 
-async def test_a_store_tells_how_many_partitions_it_owns(start_store: Start) -> None:
+async def test_a_store_tells_how_many_partitions_it_owns(start_store: StartStore) -> None:
     store = await start_store()
     assert store.lifecycle.metrics.get_sample_value("socketcluster_store_partitions") == PARTITION_COUNT
 
 
 @ENGINES
-async def test_operations_of_a_link_keep_their_order(start_store: Start, link_worker: Start, engine: str) -> None:
+async def test_operations_of_a_link_keep_their_order(
+    start_store: StartStore, link_worker: LinkWorker, engine: str
+) -> None:
     store = await start_store(engine=engine)
     worker = await link_worker(store.address)
     calls = []
@@ -61,7 +63,7 @@ async def test_operations_of_a_link_keep_their_order(start_store: Start, link_wo
     assert results[1::2] == [encode(number) for number in range(500)]
 
 
-async def test_the_whole_of_the_applications_tree(start_store: Start, link_worker: Start) -> None:
+async def test_the_whole_of_the_applications_tree(start_store: StartStore, link_worker: LinkWorker) -> None:
     worker = await link_worker((await start_store()).address)
     for number in range(100):
         await worker.set("", f"key{number}", value=encode(number))
@@ -70,7 +72,7 @@ async def test_the_whole_of_the_applications_tree(start_store: Start, link_worke
     assert all(partition_of(key) == number for number, part in enumerate(parts) for key in part)
 
 
-async def test_refusals_have_their_errors(start_store: Start, link_worker: Start) -> None:
+async def test_refusals_have_their_errors(start_store: StartStore, link_worker: LinkWorker) -> None:
     client = (await link_worker((await start_store(max_value_bytes=1024)).address)).client
     await client.call(store_pb2.VERB_SET, session_id="s", keys=["a"], value=encode(1))
     with pytest.raises(WrongTypeError, match=r"SET \['a', 'b'\]: a number stands at \['a'\]"):
@@ -99,7 +101,9 @@ async def test_refusals_have_their_errors(start_store: Start, link_worker: Start
         )
 
 
-async def test_emit_reaches_the_other_workers_that_have_the_session(start_store: Start, link_worker: Start) -> None:
+async def test_emit_reaches_the_other_workers_that_have_the_session(
+    start_store: StartStore, link_worker: LinkWorker
+) -> None:
     store = await start_store()
     one, two, three = [await link_worker(store.address, worker_id=f"worker0{n}") for n in range(3)]
     await asyncio.gather(one.client.attach("s"), two.client.attach("s"), three.client.attach("other"))
@@ -111,7 +115,7 @@ async def test_emit_reaches_the_other_workers_that_have_the_session(start_store:
     assert three.session_messages.empty()
 
 
-async def test_a_channels_messages_have_one_order(start_store: Start, link_worker: Start) -> None:
+async def test_a_channels_messages_have_one_order(start_store: StartStore, link_worker: LinkWorker) -> None:
     store = await start_store()
     workers = [await link_worker(store.address, worker_id=f"worker0{n}") for n in range(3)]
     one, two, three = workers
@@ -141,7 +145,9 @@ async def test_a_channels_messages_have_one_order(start_store: Start, link_worke
 
 
 @ENGINES
-async def test_every_worker_hears_of_a_sessions_end(start_store: Start, link_worker: Start, engine: str) -> None:
+async def test_every_worker_hears_of_a_sessions_end(
+    start_store: StartStore, link_worker: LinkWorker, engine: str
+) -> None:
     store = await start_store(session_timeout=0.05, engine=engine)
     one = await link_worker(store.address, worker_id="worker01")
     two = await link_worker(store.address, worker_id="worker02")
@@ -153,14 +159,18 @@ async def test_every_worker_hears_of_a_sessions_end(start_store: Start, link_wor
     assert await two.get("s", "k") == encode(None)
 
 
-async def test_a_session_without_sockets_ends_after_its_last_write(start_store: Start, link_worker: Start) -> None:
+async def test_a_session_without_sockets_ends_after_its_last_write(
+    start_store: StartStore, link_worker: LinkWorker
+) -> None:
     worker = await link_worker((await start_store(session_timeout=0.05)).address)
     await worker.set("s", "k", value=encode(1))
     assert await worker.destroyed.get() == "s"
     assert await worker.get("s", "k") == encode(None)
 
 
-async def test_a_session_lives_while_one_of_two_workers_has_it(start_store: Start, link_worker: Start) -> None:
+async def test_a_session_lives_while_one_of_two_workers_has_it(
+    start_store: StartStore, link_worker: LinkWorker
+) -> None:
     store = await start_store(session_timeout=0.05)
     one = await link_worker(store.address, worker_id="worker01")
     two = await link_worker(store.address, worker_id="worker02")
@@ -177,7 +187,9 @@ async def test_a_session_lives_while_one_of_two_workers_has_it(start_store: Star
     assert await one.destroyed.get() == "s"
 
 
-async def test_sessions_of_a_worker_that_does_not_come_back_end(start_store: Start, link_worker: Start) -> None:
+async def test_sessions_of_a_worker_that_does_not_come_back_end(
+    start_store: StartStore, link_worker: LinkWorker
+) -> None:
     store = await start_store(session_timeout=0.05, link_grace=0.05)
     one = await link_worker(store.address, worker_id="worker01")
     two = await link_worker(store.address, worker_id="worker02")
@@ -187,7 +199,9 @@ async def test_sessions_of_a_worker_that_does_not_come_back_end(start_store: Sta
     assert two.destroyed.empty()
 
 
-async def test_a_later_link_of_a_worker_takes_the_earlier_ones_place(start_store: Start, link_worker: Start) -> None:
+async def test_a_later_link_of_a_worker_takes_the_earlier_ones_place(
+    start_store: StartStore, link_worker: LinkWorker
+) -> None:
     store = await start_store()
     other = await link_worker(store.address, worker_id="worker02")
     channel, first = raw_link(store.address)
@@ -210,7 +224,7 @@ async def test_a_later_link_of_a_worker_takes_the_earlier_ones_place(start_store
 
 @ENGINES
 async def test_a_restart_keeps_what_is_promised(
-    start_store: Start, link_worker: Start, engine: str, folder: Path
+    start_store: StartStore, link_worker: LinkWorker, engine: str, folder: Path
 ) -> None:
     address = f"unix:{folder}/same"
     store = await start_store(engine=engine, listen=address)
@@ -234,7 +248,9 @@ async def test_a_restart_keeps_what_is_promised(
     assert message[3] > epoch
 
 
-async def test_a_session_whose_end_comes_around_a_restart(start_store: Start, link_worker: Start, folder: Path) -> None:
+async def test_a_session_whose_end_comes_around_a_restart(
+    start_store: StartStore, link_worker: LinkWorker, folder: Path
+) -> None:
     address = f"unix:{folder}/same"
     store = await start_store(listen=address, session_timeout=0.01)
     worker = await link_worker(address)
@@ -245,7 +261,7 @@ async def test_a_session_whose_end_comes_around_a_restart(start_store: Start, li
     assert await worker.get("s", "k") == encode(None)
 
 
-async def test_a_stopping_store_sends_what_waits(start_store: Start, link_worker: Start) -> None:
+async def test_a_stopping_store_sends_what_waits(start_store: StartStore, link_worker: LinkWorker) -> None:
     store = await start_store()
     publisher = await link_worker(store.address)
     channel, slow = raw_link(store.address)
@@ -265,7 +281,7 @@ async def test_a_stopping_store_sends_what_waits(start_store: Start, link_worker
     await channel.close()
 
 
-async def test_a_link_ends_that_brings_no_operations(start_store: Start) -> None:
+async def test_a_link_ends_that_brings_no_operations(start_store: StartStore) -> None:
     store = await start_store()
     for sent in (b"\xc1", b"\x91\x91\xa1x", b"\x01"):
         channel, call = raw_link(store.address)
@@ -280,7 +296,7 @@ async def test_a_link_ends_that_brings_no_operations(start_store: Start) -> None
 # Ownership
 
 
-async def test_two_stores_share_the_partitions(start_store: Start, link_worker: Start) -> None:
+async def test_two_stores_share_the_partitions(start_store: StartStore, link_worker: LinkWorker) -> None:
     one = await start_store()
     two = await start_store()
     worker = await link_worker(one.address, wait=False)
@@ -291,7 +307,7 @@ async def test_two_stores_share_the_partitions(start_store: Start, link_worker: 
     await until(lambda: not worker.client.ready)
 
 
-async def test_a_store_refuses_what_it_does_not_own(start_store: Start) -> None:
+async def test_a_store_refuses_what_it_does_not_own(start_store: StartStore) -> None:
     store = await start_store()
     await start_store()
     channel, call = raw_link(store.address)
@@ -312,7 +328,7 @@ async def test_a_store_refuses_what_it_does_not_own(start_store: Start) -> None:
     await channel.close()
 
 
-async def test_a_store_that_stops_hands_everything_over(start_store: Start, link_worker: Start) -> None:
+async def test_a_store_that_stops_hands_everything_over(start_store: StartStore, link_worker: LinkWorker) -> None:
     first = await start_store()
     worker = await link_worker(first.address)
     await worker.set("s", "k", value=encode(1))
@@ -327,7 +343,7 @@ async def test_a_store_that_stops_hands_everything_over(start_store: Start, link
 # Callers that do not behave
 
 
-async def test_a_wrong_secret_is_refused(start_store: Start, link_worker: Start) -> None:
+async def test_a_wrong_secret_is_refused(start_store: StartStore, link_worker: LinkWorker) -> None:
     store = await start_store()
     channel, call = raw_link(store.address, secret="another secret, as long")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -339,7 +355,7 @@ async def test_a_wrong_secret_is_refused(start_store: Start, link_worker: Start)
         await worker.get("s", "k")
 
 
-async def test_another_application_is_refused(start_store: Start) -> None:
+async def test_another_application_is_refused(start_store: StartStore) -> None:
     store = await start_store(app_name="mine")
     channel, call = raw_link(store.address)
     await call.write(opening(app_name="yours"))
@@ -354,7 +370,7 @@ async def test_another_application_is_refused(start_store: Start) -> None:
     await channel.close()
 
 
-async def test_a_link_begins_with_its_opening(start_store: Start) -> None:
+async def test_a_link_begins_with_its_opening(start_store: StartStore) -> None:
     store = await start_store()
     channel, call = raw_link(store.address)
     await call.write(request(attach(1, "s")))
@@ -364,7 +380,9 @@ async def test_a_link_begins_with_its_opening(start_store: Start) -> None:
     await channel.close()
 
 
-async def test_garbage_on_the_port_disturbs_nobody(start_store: Start, link_worker: Start, folder: Path) -> None:
+async def test_garbage_on_the_port_disturbs_nobody(
+    start_store: StartStore, link_worker: LinkWorker, folder: Path
+) -> None:
     store = await start_store()
     worker = await link_worker(store.address)
     for garbage in (b"\0" * 1000, b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 1000):
@@ -377,7 +395,7 @@ async def test_garbage_on_the_port_disturbs_nobody(start_store: Start, link_work
     await worker.set("s", "k", value=encode(1))
 
 
-async def test_bytes_that_are_no_request_end_their_link_only(start_store: Start, link_worker: Start) -> None:
+async def test_bytes_that_are_no_request_end_their_link_only(start_store: StartStore, link_worker: LinkWorker) -> None:
     store = await start_store()
     worker = await link_worker(store.address)
     channel = rpc.connect(store.address)
@@ -389,7 +407,7 @@ async def test_bytes_that_are_no_request_end_their_link_only(start_store: Start,
     await worker.set("s", "k", value=encode(1))
 
 
-async def test_a_worker_that_does_not_read_loses_its_link(start_store: Start, link_worker: Start) -> None:
+async def test_a_worker_that_does_not_read_loses_its_link(start_store: StartStore, link_worker: LinkWorker) -> None:
     store = await start_store(max_link_bytes=1024 * 1024)
     worker = await link_worker(store.address)
     channel, call = raw_link(store.address, worker_id="deaf")
@@ -409,7 +427,7 @@ async def test_a_worker_that_does_not_read_loses_its_link(start_store: Start, li
 
 
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
-async def test_answers_may_be_more_than_may_wait(start_store: Start, link_worker: Start, fsync: str) -> None:
+async def test_answers_may_be_more_than_may_wait(start_store: StartStore, link_worker: LinkWorker, fsync: str) -> None:
     store = await start_store(max_link_bytes=1024 * 1024, fsync=fsync)
     worker = await link_worker(store.address)
     value = encode("x" * 50_000)
@@ -419,7 +437,7 @@ async def test_answers_may_be_more_than_may_wait(start_store: Start, link_worker
     assert await asyncio.gather(*(worker.get(session, "k") for session in sessions)) == [value] * 600
 
 
-async def test_an_address_in_use_ends_the_store(start_store: Start) -> None:
+async def test_an_address_in_use_ends_the_store(start_store: StartStore) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -465,7 +483,7 @@ async def health_of(address: str) -> int:
         return int(answer.status)
 
 
-async def test_no_link_is_forgotten_however_it_ends(start_store: Start, link_worker: Start) -> None:
+async def test_no_link_is_forgotten_however_it_ends(start_store: StartStore, link_worker: LinkWorker) -> None:
     store = await start_store(session_timeout=0.05, link_grace=0.05)
     witness = await link_worker(store.address, worker_id="witness")
     count = 150

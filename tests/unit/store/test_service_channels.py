@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from support.store.running import LinkWorker, StartStore, StoreProcesses
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.errors import InvalidOperationError, TooLargeError
@@ -18,7 +19,6 @@ from socketcluster_store_client.messages import Position
 encode = msgspec.msgpack.encode
 decode: Callable[[Any], Any] = msgspec.msgpack.decode
 
-Start = Callable[..., Awaitable[Any]]
 ENGINES = pytest.mark.parametrize("engine", ["memory", "lmdb"])
 HISTORY = {"channel_history": "kept*: 100000, 3600"}
 KILLS = 3
@@ -32,7 +32,7 @@ async def messages(worker: Any, count: int) -> list[tuple[Any, int]]:
 
 
 @ENGINES
-async def test_the_history_of_a_channel(start_store: Start, link_worker: Start, engine: str) -> None:
+async def test_the_history_of_a_channel(start_store: StartStore, link_worker: LinkWorker, engine: str) -> None:
     store = await start_store(engine=engine, **HISTORY)
     worker = await link_worker(store.address)
     for number in range(1, 6):
@@ -47,7 +47,7 @@ async def test_the_history_of_a_channel(start_store: Start, link_worker: Start, 
 
 
 @ENGINES
-async def test_an_id_is_published_once(start_store: Start, link_worker: Start, engine: str) -> None:
+async def test_an_id_is_published_once(start_store: StartStore, link_worker: LinkWorker, engine: str) -> None:
     store = await start_store(engine=engine, **HISTORY)
     worker = await link_worker(store.address)
     for name in ("kept", "other"):
@@ -64,10 +64,10 @@ async def test_an_id_is_published_once(start_store: Start, link_worker: Start, e
 
 
 async def test_a_killed_store_loses_no_acknowledged_publication_and_no_delivery(
-    processes: Any, link_worker: Start
+    processes: StoreProcesses, link_worker: LinkWorker
 ) -> None:
-    environment = {"SOCKETCLUSTER_CHANNEL_HISTORY": HISTORY["channel_history"]}
-    process = await processes.start(**environment)
+    rules = HISTORY["channel_history"]
+    process = await processes.start(SOCKETCLUSTER_CHANNEL_HISTORY=rules)
     publisher = await link_worker(processes.address)
     subscriber = await link_worker(processes.address, worker_id="worker02")
     await subscriber.client.subscribe("kept")
@@ -91,7 +91,7 @@ async def test_a_killed_store_loses_no_acknowledged_publication_and_no_delivery(
             await publisher.barrier()
         process.send_signal(signal.SIGKILL)
         await process.wait()
-        process = await processes.start(**environment)
+        process = await processes.start(SOCKETCLUSTER_CHANNEL_HISTORY=rules)
     stop.set()
     await asyncio.gather(*callers)
     last = max(acknowledged)
@@ -108,7 +108,7 @@ async def test_a_killed_store_loses_no_acknowledged_publication_and_no_delivery(
 
 
 async def test_what_was_published_while_a_worker_had_no_link(
-    start_store: Start, link_worker: Start, folder: Path
+    start_store: StartStore, link_worker: LinkWorker, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two workers; the link of one is taken over by another link of its name, and comes back."""
     store = await start_store(**HISTORY, listen=f"unix:{folder}/same")
@@ -126,7 +126,7 @@ async def test_what_was_published_while_a_worker_had_no_link(
         await release.wait()
         return await run()
 
-    link._stream = wait_first
+    monkeypatch.setattr(link, "_stream", wait_first)
     usurper = await link_worker(store.address, worker_id="worker02")
     await usurper.barrier()
     for number in (2, 3):
@@ -142,7 +142,7 @@ async def test_what_was_published_while_a_worker_had_no_link(
 
 
 async def test_a_restart_begins_new_epochs_where_nothing_is_kept(
-    start_store: Start, link_worker: Start, folder: Path
+    start_store: StartStore, link_worker: LinkWorker, folder: Path
 ) -> None:
     address = f"unix:{folder}/same"
     store = await start_store(**HISTORY, listen=address)
@@ -158,7 +158,9 @@ async def test_a_restart_begins_new_epochs_where_nothing_is_kept(
     assert await messages(worker, 2) == [(1, 1), (2, 1)]
 
 
-async def test_a_takeover_by_another_store_goes_on_with_the_history(start_store: Start, link_worker: Start) -> None:
+async def test_a_takeover_by_another_store_goes_on_with_the_history(
+    start_store: StartStore, link_worker: LinkWorker
+) -> None:
     one = await start_store(**HISTORY)
     worker = await link_worker(one.address)
     await worker.client.subscribe("kept")

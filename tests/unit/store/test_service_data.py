@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from support.store.running import LinkWorker, StartStore
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.links import WorkerLink
@@ -15,7 +16,6 @@ from socketcluster_store.partition.watchers import GRACE, Watchers
 from socketcluster_store_client.errors import ChainTooDeepError, InvalidOperationError
 
 ENGINES = pytest.mark.parametrize("engine", ["memory", "lmdb"])
-Start = Callable[..., Any]
 encode = msgspec.msgpack.encode
 decode: Callable[[bytes], Any] = msgspec.msgpack.decode
 
@@ -33,7 +33,9 @@ async def told(worker: Any) -> tuple[Any, ...]:
 
 
 @ENGINES
-async def test_every_watcher_is_told_of_every_change(start_store: Start, link_worker: Start, engine: str) -> None:
+async def test_every_watcher_is_told_of_every_change(
+    start_store: StartStore, link_worker: LinkWorker, engine: str
+) -> None:
     store = await start_store(engine=engine)
     one, two, three = [await link_worker(store.address, worker_id=f"worker0{n}") for n in range(3)]
     await asyncio.gather(one.client.watch("s", ("a",), b"1"), two.client.watch("s", (), b"2"))
@@ -52,7 +54,9 @@ async def test_every_watcher_is_told_of_every_change(start_store: Start, link_wo
     assert three.data_changes.empty()
 
 
-async def test_a_watcher_that_links_again_learns_what_it_missed(start_store: Start, link_worker: Start) -> None:
+async def test_a_watcher_that_links_again_learns_what_it_missed(
+    start_store: StartStore, link_worker: LinkWorker
+) -> None:
     store = await start_store()
     one = await link_worker(store.address, worker_id="worker01")
     await one.client.watch("s", ("a",), b"")
@@ -68,7 +72,7 @@ async def test_a_watcher_that_links_again_learns_what_it_missed(start_store: Sta
 
 
 async def test_what_nobody_watches_for_long_is_not_counted(
-    start_store: Start, link_worker: Start, monkeypatch: pytest.MonkeyPatch
+    start_store: StartStore, link_worker: LinkWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socketcluster_store.partition.watchers.GRACE", 0.02)
     store = await start_store()
@@ -103,7 +107,7 @@ def test_when_watches_are_forgotten() -> None:
     assert not watchers
 
 
-async def test_watches_that_are_refused(start_store: Start, link_worker: Start) -> None:
+async def test_watches_that_are_refused(start_store: StartStore, link_worker: LinkWorker) -> None:
     worker = await link_worker((await start_store()).address)
     with pytest.raises(ChainTooDeepError, match=r"WATCH \['k', ") as deep:
         await worker.client.watch("s", ("k",) * 33, b"")
@@ -116,7 +120,7 @@ async def test_watches_that_are_refused(start_store: Start, link_worker: Start) 
 
 
 @ENGINES
-async def test_values_expire_in_time(start_store: Start, link_worker: Start, engine: str) -> None:
+async def test_values_expire_in_time(start_store: StartStore, link_worker: LinkWorker, engine: str) -> None:
     store = await start_store(engine=engine)
     worker = await link_worker(store.address)
     await worker.client.watch("s", (), b"")
@@ -140,7 +144,7 @@ async def test_values_expire_in_time(start_store: Start, link_worker: Start, eng
     assert decode(await worker.client.call(store_pb2.VERB_GET_ALL, session_id="s")) == {}
 
 
-async def test_expiries_outlive_a_store(start_store: Start, link_worker: Start) -> None:
+async def test_expiries_outlive_a_store(start_store: StartStore, link_worker: LinkWorker) -> None:
     first = await start_store()
     worker = await link_worker(first.address)
     await worker.set("s", "gone", value=encode(0))
@@ -156,7 +160,7 @@ async def test_expiries_outlive_a_store(start_store: Start, link_worker: Start) 
     assert 0 < left <= 100
 
 
-async def test_a_write_that_changes_nothing_makes_no_session(start_store: Start, link_worker: Start) -> None:
+async def test_a_write_that_changes_nothing_makes_no_session(start_store: StartStore, link_worker: LinkWorker) -> None:
     store = await start_store(session_timeout=0.05)
     worker = await link_worker(store.address)
     for verb in (store_pb2.VERB_POP, store_pb2.VERB_UNEXPIRE, store_pb2.VERB_REMOVE):

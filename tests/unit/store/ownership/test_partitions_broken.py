@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
+from support.store.running import LinkWorker, StartStore
 
+from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.sockets import descriptors
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.executor import ExecutorOptions
@@ -18,7 +19,6 @@ from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.errors import PartitionUnavailableError, StoreUnavailableError
 from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
 
-Start = Callable[..., Any]
 BROKEN = partition_of("s")
 ONE = msgspec.msgpack.encode(1)
 TWO = msgspec.msgpack.encode(2)
@@ -40,7 +40,7 @@ def damage(folder: Path, name: str) -> Callable[[], object]:
 
 @pytest.mark.parametrize("name", ["journal.0", "data.mdb"])
 async def test_a_damaged_partition_fails_by_name_and_comes_back(
-    start_store: Start, link_worker: Start, folder: Path, name: str
+    start_store: StartStore, link_worker: LinkWorker, folder: Path, name: str
 ) -> None:
     address = f"unix:{folder}/same"
     store = await start_store(listen=address)
@@ -51,7 +51,7 @@ async def test_a_damaged_partition_fails_by_name_and_comes_back(
     await early.set("t", "k", value=TWO)
     await store.stop()
     mend = damage(folder, name)
-    waiting = early.client.call(1, session_id="s", keys=["k"])  # while there is no store
+    waiting = early.client.call(store_pb2.VERB_GET, session_id="s", keys=["k"])  # while there is no store
     await start_store(listen=address)
     with pytest.raises(PartitionUnavailableError) as failed:
         await waiting
@@ -79,7 +79,7 @@ async def test_a_damaged_partition_fails_by_name_and_comes_back(
 
 
 async def test_a_partition_whose_content_cannot_be_read_stops_no_store(
-    start_store: Start, link_worker: Start, monkeypatch: pytest.MonkeyPatch
+    start_store: StartStore, link_worker: LinkWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = Partition.load
 
@@ -104,7 +104,7 @@ async def test_a_partition_whose_content_cannot_be_read_stops_no_store(
 
 
 async def test_a_broken_partition_is_the_matter_of_the_store_whose_share_it_is(
-    start_store: Start, link_worker: Start, folder: Path
+    start_store: StartStore, link_worker: LinkWorker, folder: Path
 ) -> None:
     first = await start_store()
     worker = await link_worker(first.address)
@@ -129,7 +129,7 @@ async def test_a_broken_partition_is_the_matter_of_the_store_whose_share_it_is(
 
 
 async def test_a_store_opens_no_more_partitions_than_it_has_descriptors_for(
-    start_store: Start, link_worker: Start, monkeypatch: pytest.MonkeyPatch
+    start_store: StartStore, link_worker: LinkWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = descriptors.OWN_OF_STORE + (PARTITION_COUNT - 1) * LmdbEngine.descriptors
     monkeypatch.setattr(descriptors, "raise_limit", lambda: limit)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
 from support.cluster.cluster import until as asked_until
 from support.store.processes import SECRET, owned_by
+from support.store.running import LinkWorker, StartStore
 from support.worker.running import until
 
 from socketcluster_runtime.health import check_grpc
@@ -146,7 +145,7 @@ async def test_what_a_killed_store_said_is_removed(tmp_path: Path) -> None:
 
 
 async def test_what_no_worker_reaches_moves_to_the_other_store_and_back(
-    start_store: Callable[..., Any], link_worker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    start_store: StartStore, link_worker: LinkWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(standing_aside, "UNREACHED", 0.5)
     monkeypatch.setattr(standing_aside, "REACHED", 0.1)

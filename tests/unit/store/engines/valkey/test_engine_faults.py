@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.store.processes import NAMES, History, Stores, spread
+from support.store.running import LinkWorker, StoreProcesses
 from support.store.valkey import Cluster, Server, valkey_options
 
 pytestmark = pytest.mark.valkey
@@ -27,7 +27,7 @@ def replicated(tmp_path: Path) -> Iterator[Cluster]:
 
 
 async def test_a_server_that_is_killed_and_paused_under_load_loses_nothing(
-    processes: Any, link_worker: Callable[..., Any], folder: Path, own: Server
+    processes: StoreProcesses, link_worker: LinkWorker, folder: Path, own: Server
 ) -> None:
     stores = Stores(processes, folder, **valkey_options(own), SOCKETCLUSTER_VALKEY_TIMEOUT="1")
     await stores.start(*NAMES)
@@ -50,7 +50,7 @@ async def test_a_server_that_is_killed_and_paused_under_load_loses_nothing(
 
 
 async def test_a_primary_that_is_killed_under_load_loses_nothing_that_its_replica_had_to_have(
-    processes: Any, link_worker: Callable[..., Any], folder: Path, replicated: Cluster
+    processes: StoreProcesses, link_worker: LinkWorker, folder: Path, replicated: Cluster
 ) -> None:
     stores = Stores(
         processes,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
+from support.store.running import LinkWorker, StartStore
 from support.store.valkey import Server, valkey_engine
 from support.worker.running import until
 
@@ -51,7 +52,7 @@ def bad(lines: list[Line]) -> set[str]:
 
 @pytest.mark.parametrize("how", ["FLUSHALL", "empty restart", "empty after it was away"])
 async def test_all_partitions_that_are_emptied_are_told_of_and_counted(
-    own: Server, start_store: Callable[..., Any], link_worker: Callable[..., Any], how: str
+    own: Server, start_store: StartStore, link_worker: LinkWorker, how: str
 ) -> None:
     timeout = 2 if how == "empty after it was away" else 60
     store = await start_store(engine="valkey", valkey_url=own.url, channel_history=KEPT, valkey_timeout=timeout)
@@ -92,7 +93,7 @@ async def test_all_partitions_that_are_emptied_are_told_of_and_counted(
 
 
 async def test_a_partition_that_is_evicted_is_the_only_one_told_of(
-    own: Server, start_store: Callable[..., Any], link_worker: Callable[..., Any]
+    own: Server, start_store: StartStore, link_worker: LinkWorker
 ) -> None:
     store = await start_store(engine="valkey", valkey_url=own.url)
     worker = await link_worker(store.address)

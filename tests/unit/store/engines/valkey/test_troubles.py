@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as BrokenError
 from structlog.testing import capture_logs
+from support.store.running import LinkWorker, StartStore
 from support.store.valkey import Server
 from support.worker.running import until
 
@@ -60,7 +61,7 @@ def bad(lines: list[Line]) -> list[Line]:
 
 @pytest.mark.valkey
 async def test_what_a_full_server_refuses_is_one_condition(
-    own: Server, start_store: Callable[..., Any], link_worker: Callable[..., Any]
+    own: Server, start_store: StartStore, link_worker: LinkWorker
 ) -> None:
     store = await start_store(engine="valkey", valkey_url=own.url)
     worker = await link_worker(store.address)
@@ -82,7 +83,7 @@ async def test_what_a_full_server_refuses_is_one_condition(
 
 @pytest.mark.valkey
 async def test_a_server_that_is_away_is_one_condition(
-    own: Server, start_store: Callable[..., Any], link_worker: Callable[..., Any]
+    own: Server, start_store: StartStore, link_worker: LinkWorker
 ) -> None:
     store = await start_store(engine="valkey", valkey_url=own.url, valkey_timeout=2)
     worker = await link_worker(store.address)
@@ -101,7 +102,7 @@ async def test_a_server_that_is_away_is_one_condition(
 
 @pytest.mark.valkey
 async def test_a_replica_that_only_reads_is_named(
-    own: Server, start_store: Callable[..., Any], link_worker: Callable[..., Any]
+    own: Server, start_store: StartStore, link_worker: LinkWorker
 ) -> None:
     store = await start_store(engine="valkey", valkey_url=own.url, valkey_timeout=2)
     worker = await link_worker(store.address)
