@@ -85,7 +85,7 @@ class Transactions:
         return _encode(results)
 
     def run(self, kv: KeyValue, command: Command) -> bytes:
-        """CallVerb a procedure with a view of one tree; return what it returns."""
+        """Call a procedure with a view of one tree; return what it returns."""
         procedure = self._procedures.get(command.name)
         args = parsed(command.value, command, unpack) if command.value else []
         if not isinstance(args, list):
