@@ -107,7 +107,7 @@ async def test_pages_and_mounted_apps(start_worker: StartWorker) -> None:
         with pytest.raises(ValueError, match="another app"):
             server.mount(deep, "/app/")
         with pytest.raises(ValueError, match="no event 'request'"):
-            server.on("request", print)
+            server.on("request", print)  # type: ignore[call-overload]
         server.on("req", lambda request: None)
         server.on("req", lambda request: answers.get(request.url.path))
 

@@ -49,6 +49,24 @@ def run(worker: Worker) -> None:
             return a + b
 
         reveal_type(add)
+
+    @worker.ws_server.on("disconnect")
+    def gone(socket: Socket, code: int) -> None:
+        reveal_type(code)
+
+"""
+
+WRONG = """
+from socketcluster_worker import Socket, Worker
+
+def run(worker: Worker) -> None:
+    worker.ws_server.exchange.subscribe_to
+
+    @worker.ws_server.on("connection")
+    def connected(socket: str) -> None: ...
+
+    @worker.ws_server.on("disconnect")
+    def gone(socket: Socket, code: str) -> None: ...
 """
 
 
@@ -69,7 +87,7 @@ def test_controllers_that_say_their_types_are_checked_strictly(tmp_path: Path) -
     texts = {
         "in_readme": in_readme(),
         "typed": TYPED,
-        "wrong": TYPED.replace("exchange.subscribe(", "exchange.subscribe_to("),
+        "wrong": WRONG,
     }
     for name, text in texts.items():
         (tmp_path / f"{name}.py").write_text(text)
@@ -80,10 +98,15 @@ def test_controllers_that_say_their_types_are_checked_strictly(tmp_path: Path) -
         'Revealed type is "socketcluster_worker.api.sockets.namespace.Namespace"',
         'Revealed type is "socketcluster_worker.api.channels.channel.Channel"',
         'Revealed type is "def (a: int, b: int) -> int"',
+        'Revealed type is "int"',
     ]
-    (error,) = (line for line in told if ": error: " in line)
-    assert "/wrong.py" in error
-    assert '"Exchange" has no attribute "subscribe_to"' in error
+    errors = {line.partition(": error: ")[2].partition("  [")[0] for line in told if ": error: " in line}
+    assert errors == {
+        '"Exchange" has no attribute "subscribe_to"; maybe "subscribe"?',
+        'Value of type variable "Connected" of function cannot be "Callable[[str], None]"',
+        'Value of type variable "Gone" of function cannot be "Callable[[Socket, str], None]"',
+    }
+    assert all("/wrong.py" in line for line in told if ": error: " in line)
 
 
 @pytest.mark.parametrize("name", socketcluster_worker.__all__)

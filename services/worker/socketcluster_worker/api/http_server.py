@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 from starlette import requests
 from starlette.exceptions import HTTPException
@@ -25,6 +26,18 @@ class Request(requests.Request):
         return session
 
 
+Asked = TypeVar("Asked", bound=Callable[[Request], Any] | Callable[[], Any])
+
+
+class RequestEvents(Protocol):
+    """``on`` and ``once`` of ``http_server``."""
+
+    @overload
+    def __call__(self, event: Literal["req"]) -> Callable[[Asked], Asked]: ...
+    @overload
+    def __call__(self, event: Literal["req"], handler: Asked) -> Asked: ...
+
+
 class HTTPServer(Emitter):
     """Serves whatever is not one of the realtime endpoints.
 
@@ -35,6 +48,8 @@ class HTTPServer(Emitter):
     """
 
     EVENTS = frozenset({"req"})
+    on: RequestEvents  # type: ignore[assignment]  # of this event only
+    once: RequestEvents  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from support.clients.raw import RawWebSocket, frame
@@ -299,7 +299,7 @@ async def test_an_event_that_nobody_handles_is_not_acknowledged(
 
 @pytest.mark.parametrize("name", ["authenticate", "deauthenticate"])
 async def test_events_that_other_protocols_have_reach_their_handlers(
-    worker: RunningWorker, probe: Probe, name: str
+    worker: RunningWorker, probe: Probe, name: Literal["authenticate", "deauthenticate"]
 ) -> None:
     claimed: list[Any] = []
     worker.worker.ws_server.on(name, lambda socket, claims: claimed.append(claims))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, overload
 
 import msgspec
 
@@ -32,6 +32,18 @@ class _Inside(NamedTuple):
     missed: Callable[[Position], None]
 
 
+Missed = TypeVar("Missed", bound=Callable[[Gap], Any] | Callable[[], Any])
+
+
+class ExchangeEvents(Protocol):
+    """``on`` and ``once`` of an exchange."""
+
+    @overload
+    def __call__(self, event: Literal["gap"]) -> Callable[[Missed], Missed]: ...
+    @overload
+    def __call__(self, event: Literal["gap"], handler: Missed) -> Missed: ...
+
+
 class Exchange(Emitter):
     """The channels of the cluster, as one worker sees them.
 
@@ -41,6 +53,8 @@ class Exchange(Emitter):
     """
 
     EVENTS = frozenset({"gap"})
+    on: ExchangeEvents  # type: ignore[assignment]  # of this event only
+    once: ExchangeEvents  # type: ignore[assignment]
 
     def __init__(
         self,

@@ -180,6 +180,10 @@ class Emitter:
                 del self.by_event[event]
         return found
 
+    def add_handler(self, event: str, handler: Callable[..., Any]) -> None:
+        """Do what ``on`` does with an event whose name is only known at runtime."""
+        self._register(event, handler, once=False)
+
     def _register(self, event: str, handler: F | None, *, once: bool) -> F | Callable[[F], F]:
         if self.EVENTS is not None and event not in self.EVENTS:
             raise ValueError(f"{type(self).__name__} has no event {event!r}, only {', '.join(sorted(self.EVENTS))}")

@@ -13,6 +13,7 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.exchange import Exchange
 from socketcluster_worker.api.data.values import pack, unpack
 from socketcluster_worker.api.handlers.client_handlers import ClientHandler
+from socketcluster_worker.api.handlers.signatures import NamespaceEvents
 from socketcluster_worker.api.position import write_position
 from socketcluster_worker.api.sockets.broadcast import Broadcast
 from socketcluster_worker.api.sockets.broadcast_log import BroadcastLog
@@ -44,6 +45,8 @@ class Namespace(Emitter):
     """
 
     EVENTS = frozenset({"connection", "disconnect"})
+    on: NamespaceEvents  # type: ignore[assignment]  # of these events only
+    once: NamespaceEvents  # type: ignore[assignment]
 
     def __init__(
         self,

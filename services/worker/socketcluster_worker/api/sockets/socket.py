@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
@@ -27,6 +27,12 @@ from socketcluster_worker.tokens import Tokens
 if TYPE_CHECKING:
     from socketcluster_worker.api.sockets.namespace import Namespace
     from socketcluster_worker.api.sockets.session import Session
+
+
+Ended = TypeVar("Ended", bound=Callable[[int, str], Any] | Callable[[int], Any] | Callable[[], Any])
+"""``disconnect(code, reason)``."""
+WithClaims = TypeVar("WithClaims", bound=Callable[[dict[str, Any]], Any] | Callable[[], Any])
+"""``authenticate(claims)``, ``deauthenticate(claims)``."""
 
 
 @dataclass(slots=True)
@@ -120,6 +126,18 @@ class Socket(Emitter):
 
     # From this client.
 
+    @overload
+    def on(self, event: Literal["disconnect"], *, serial: bool = ...) -> Callable[[Ended], Ended]: ...
+    @overload
+    def on(self, event: Literal["disconnect"], handler: Ended, *, serial: bool = ...) -> Ended: ...
+    @overload
+    def on(
+        self, event: Literal["authenticate", "deauthenticate"], *, serial: bool = ...
+    ) -> Callable[[WithClaims], WithClaims]: ...
+    @overload
+    def on(
+        self, event: Literal["authenticate", "deauthenticate"], handler: WithClaims, *, serial: bool = ...
+    ) -> WithClaims: ...
     @overload
     def on(self, event: str, *, serial: bool = False) -> Callable[[F], F]: ...
     @overload

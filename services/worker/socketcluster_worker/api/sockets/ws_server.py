@@ -8,6 +8,7 @@ from typing import TypeAlias, TypeVar
 from socketcluster_worker.api.channels.exchange import Exchange
 from socketcluster_worker.api.channels.publish_out import PublishOut
 from socketcluster_worker.api.handlers.client_handlers import Handlers
+from socketcluster_worker.api.handlers.signatures import ServerEvents
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.session import Sessions
 from socketcluster_worker.connection import Handshake
@@ -38,6 +39,8 @@ class WSServer(Namespace):
     """
 
     EVENTS = Namespace.EVENTS | {"authenticate", "deauthenticate", "session_destroy", "session_renew", "error"}
+    on: ServerEvents  # these, and those of a namespace
+    once: ServerEvents
 
     def __init__(
         self,
@@ -85,7 +88,7 @@ class WSServer(Namespace):
         namespace = self.of(handlers.namespace)
         for event, method in handlers.by_event():
             if event in namespace.EVENTS:
-                namespace.on(event, method)
+                namespace.add_handler(event, method)
             else:
                 namespace.handler(event)(method)
 

@@ -223,7 +223,7 @@ async def test_an_exact_gap_is_told_or_logged(worker: RunningWorker) -> None:
     feed.take(b"\x01", 5, feed.position.epoch, feed._link)  # 2 to 4 never came
     assert (await gaps.get()).missing == range(2, 5)
     with pytest.raises(ValueError, match="gap"):
-        exchange.on("gaps", gaps.put_nowait)
+        exchange.on("gaps", gaps.put_nowait)  # type: ignore[call-overload]
 
 
 async def test_a_broadcast_that_this_worker_did_not_hear_ends_the_recovery_of_what_was_before(
