@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 else:
     from socketcluster_runtime.lazy import names_of
 
-    __getattr__ = names_of(
+    __getattr__, __dir__ = names_of(
         __name__,
         {
-            "errors": [
+            "socketcluster.errors": [
                 "ChildFailedError",
                 "ClusterError",
                 "DataInUseError",
@@ -30,8 +30,8 @@ else:
                 "OptionError",
                 "PortInUseError",
             ],
-            "launcher": ["SocketCluster"],
-            "options": ["Options", "ProtocolOptions"],
+            "socketcluster.launcher": ["SocketCluster"],
+            "socketcluster.options": ["Options", "ProtocolOptions"],
         },
     )
 

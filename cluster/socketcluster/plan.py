@@ -14,8 +14,7 @@ from pydantic import ValidationError
 
 from socketcluster.settings import ClusterSettings, Spell, malformed
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_runtime.lifecycle import PARENT_VARIABLE
-from socketcluster_runtime.settings import PREFIX, ServiceSettings
+from socketcluster_runtime.settings import PARENT_VARIABLE, PREFIX, ServiceSettings
 from socketcluster_store.settings import StoreSettings
 from socketcluster_worker.settings import WorkerSettings
 

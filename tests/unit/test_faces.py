@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.types import lines_marked, type_errors
 
-FACES = ("socketcluster", "socketcluster_balancer", "socketcluster_store")
+FACES = ("socketcluster", "socketcluster_balancer", "socketcluster_store", "socketcluster_worker")
 COSTLY = {"grpc", "google", "lmdb", "msgspec", "prometheus_client", "pydantic", "redis", "structlog", "uvloop"}
 """What a package does not import before somebody needs it."""
 
@@ -72,11 +72,22 @@ def test_the_names_are_the_same_for_people_checkers_and_python(package: str) -> 
     assert [name for name in module.__all__ if getattr(module, name, None) is None] == []
 
 
+def loaded_by(statement: str) -> set[str]:
+    """Return which distributions' packages a new process has imported after a statement."""
+    script = f"{statement}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    return set(said.stdout.split())
+
+
 @pytest.mark.parametrize("package", FACES)
 def test_a_package_alone_costs_nothing(package: str) -> None:
-    script = f"import sys, {package}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
-    assert set(said.stdout.split()) & COSTLY == set()
+    assert loaded_by(f"import {package}") & COSTLY == set()
+
+
+def test_the_launcher_loads_no_more_of_services_than_their_settings() -> None:
+    loaded = loaded_by("from socketcluster import SocketCluster")
+    assert loaded & COSTLY == {"pydantic", "structlog"}
+    assert "pydantic_settings" in loaded  # so they are loaded
 
 
 def test_a_store_controller_is_typed(tmp_path: Path) -> None:

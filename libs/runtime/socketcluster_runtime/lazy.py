@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 
-def names_of(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package (PEP 562) that imports a module with the first use of one of its names.
+def names_of(
+    package: str, modules: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return a package's ``__getattr__`` and ``__dir__`` (PEP 562), by which a name's first use imports its module.
 
-    Type checkers do not run it: the package imports the same names ``if TYPE_CHECKING``, and has them in ``__all__``.
+    Type checkers do not run them: the package imports the same names ``if TYPE_CHECKING``, and has them in ``__all__``.
 
     Args:
         package: its name.
-        modules: names by the module that has them, which is called as seen from the package: ``data.procedures``.
+        modules: names by the module that has them.
     """
-    homes = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
+    homes = {name: module for module, names in modules.items() for name in names}
 
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(homes[name]), name)
+        value = getattr(import_module(homes[name]), name)
+        setattr(sys.modules[package], name, value)  # found without this function from now on
+        return value
 
-    return find
+    def list_names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *homes})
+
+    return find, list_names

@@ -16,16 +16,13 @@ import uvloop
 from socketcluster_runtime import metrics
 from socketcluster_runtime.errors import EX_CONFIG, ServiceError, SettingsError
 from socketcluster_runtime.logs import logging
-from socketcluster_runtime.settings import ServiceSettings
+from socketcluster_runtime.settings import PARENT_VARIABLE, ServiceSettings
 from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.tls.rpc_tls import RpcTls
 
 log = logging.get_logger(__name__)
 
 S = TypeVar("S", bound=ServiceSettings)
-
-PARENT_VARIABLE = "SOCKETCLUSTER_PARENT"
-"""Set by a launcher that wants its children to die with it: its process id."""
 
 
 class Lifecycle:

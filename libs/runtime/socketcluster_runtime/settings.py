@@ -18,6 +18,8 @@ from socketcluster_runtime.secrets.secret_files import read_secret
 from socketcluster_runtime.tls.rpc_tls import RpcTls, load_rpc_tls
 
 PREFIX = "SOCKETCLUSTER_"
+PARENT_VARIABLE = f"{PREFIX}PARENT"
+"""Set by a launcher that wants its children to die with it: its process id."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 else:
     from socketcluster_runtime.lazy import names_of
 
-    __getattr__ = names_of(__name__, {"api": ["Balancer", "Request", "WorkerInfo"], "errors": ["RefusedError"]})
+    __getattr__, __dir__ = names_of(
+        __name__,
+        {
+            "socketcluster_balancer.api": ["Balancer", "Request", "WorkerInfo"],
+            "socketcluster_balancer.errors": ["RefusedError"],
+        },
+    )
 
 __all__ = ["Balancer", "RefusedError", "Request", "WorkerInfo"]

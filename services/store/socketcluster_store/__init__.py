@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 else:
     from socketcluster_runtime.lazy import names_of
 
-    __getattr__ = names_of(
-        __name__, {"data.procedures": ["Procedure", "ProcedureTree", "Store", "Value"], "errors": ["Refusal"]}
+    __getattr__, __dir__ = names_of(
+        __name__,
+        {
+            "socketcluster_store.data.procedures": ["Procedure", "ProcedureTree", "Store", "Value"],
+            "socketcluster_store.errors": ["Refusal"],
+        },
     )
 
 __all__ = ["Procedure", "ProcedureTree", "Refusal", "Store", "Value"]

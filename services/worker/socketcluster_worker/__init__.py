@@ -1,12 +1,10 @@
 """SocketCluster's worker: serves clients and runs the user's controller.
 
-A controller imports from here whatever it names; each name is loaded when it is first used.
+What is in ``__all__`` is for controllers; each name is imported when it is asked for. The launcher imports
+``settings``.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from socketcluster_wire.close_codes import CloseCode
@@ -20,6 +18,25 @@ if TYPE_CHECKING:
     from socketcluster_worker.api.sockets.socket import Socket
     from socketcluster_worker.api.worker import Worker
     from socketcluster_worker.errors import EventError
+else:
+    from socketcluster_runtime.lazy import names_of
+
+    __getattr__, __dir__ = names_of(
+        __name__,
+        {
+            "socketcluster_wire.close_codes": ["CloseCode"],
+            "socketcluster_worker.api.channels.channel": ["Channel"],
+            "socketcluster_worker.api.channels.exchange": ["Exchange"],
+            "socketcluster_worker.api.handlers.client_handlers": ["Handlers"],
+            "socketcluster_worker.api.http_server": ["Request"],
+            "socketcluster_worker.api.sockets.action": ["Action"],
+            "socketcluster_worker.api.sockets.namespace": ["Namespace"],
+            "socketcluster_worker.api.sockets.session": ["Session"],
+            "socketcluster_worker.api.sockets.socket": ["Socket"],
+            "socketcluster_worker.api.worker": ["Worker"],
+            "socketcluster_worker.errors": ["EventError"],
+        },
+    )
 
 __all__ = [
     "Action",
@@ -34,29 +51,3 @@ __all__ = [
     "Socket",
     "Worker",
 ]
-
-_HOMES = {
-    "Action": "socketcluster_worker.api.sockets.action",
-    "Channel": "socketcluster_worker.api.channels.channel",
-    "CloseCode": "socketcluster_wire.close_codes",
-    "EventError": "socketcluster_worker.errors",
-    "Exchange": "socketcluster_worker.api.channels.exchange",
-    "Handlers": "socketcluster_worker.api.handlers.client_handlers",
-    "Namespace": "socketcluster_worker.api.sockets.namespace",
-    "Request": "socketcluster_worker.api.http_server",
-    "Session": "socketcluster_worker.api.sockets.session",
-    "Socket": "socketcluster_worker.api.sockets.socket",
-    "Worker": "socketcluster_worker.api.worker",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a name that controllers use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

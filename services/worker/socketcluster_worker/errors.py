@@ -1,4 +1,4 @@
-"""The worker's errors.
+"""The worker's errors, and those of operations on the store: all that a controller may catch, compare or raise.
 
 ::
 
@@ -13,6 +13,7 @@
     └── HTTPRequestError        an HTTP request cannot be served
     EventError                  raised by a handler: its name and message reach the client
     └── AuthTokenError          an auth token is not accepted
+    LinkError                   an operation on the store failed: see ``socketcluster_store_client.errors``
 """
 
 from __future__ import annotations
@@ -20,6 +21,57 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from socketcluster_store_client.errors import (
+    ChainTooDeepError as ChainTooDeepError,
+)
+from socketcluster_store_client.errors import (
+    CrossPartitionError as CrossPartitionError,
+)
+from socketcluster_store_client.errors import (
+    InvalidOperationError as InvalidOperationError,
+)
+from socketcluster_store_client.errors import (
+    LinkError as LinkError,
+)
+from socketcluster_store_client.errors import (
+    OperationError as OperationError,
+)
+from socketcluster_store_client.errors import (
+    PartitionUnavailableError as PartitionUnavailableError,
+)
+from socketcluster_store_client.errors import (
+    ProcedureError as ProcedureError,
+)
+from socketcluster_store_client.errors import (
+    ResultLostError as ResultLostError,
+)
+from socketcluster_store_client.errors import (
+    SessionOverError as SessionOverError,
+)
+from socketcluster_store_client.errors import (
+    SessionTooLargeError as SessionTooLargeError,
+)
+from socketcluster_store_client.errors import (
+    StoreUnavailableError as StoreUnavailableError,
+)
+from socketcluster_store_client.errors import (
+    TooLargeError as TooLargeError,
+)
+from socketcluster_store_client.errors import (
+    TooManyChannelsError as TooManyChannelsError,
+)
+from socketcluster_store_client.errors import (
+    UnknownProcedureError as UnknownProcedureError,
+)
+from socketcluster_store_client.errors import (
+    UpdateConflictError as UpdateConflictError,
+)
+from socketcluster_store_client.errors import (
+    WatchOverflowError as WatchOverflowError,
+)
+from socketcluster_store_client.errors import (
+    WrongTypeError as WrongTypeError,
+)
 from socketcluster_wire.close_codes import may_be_sent
 
 

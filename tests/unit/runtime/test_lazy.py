@@ -10,6 +10,7 @@ SCRIPT = """
 import sys
 import shop
 
+assert "Till" in dir(shop)
 assert "shop.till" not in sys.modules
 from shop import Till
 assert Till is sys.modules["shop.till"].Till
@@ -20,6 +21,7 @@ try:
 except ImportError as error:
     print(error.name, end="")
 assert not hasattr(shop, "Tills")
+assert {"Room", "Till", "__all__"} < set(dir(shop))
 from shop import *
 assert (Room, Till) == (shop.Room, shop.Till)
 """
@@ -29,7 +31,7 @@ def test_a_module_is_imported_with_the_first_use_of_one_of_its_names(tmp_path: P
     (tmp_path / "shop" / "back").mkdir(parents=True)
     (tmp_path / "shop" / "__init__.py").write_text(
         "from socketcluster_runtime.lazy import names_of\n"
-        "__getattr__ = names_of(__name__, {'till': ['Till'], 'back.room': ['Room']})\n"
+        "__getattr__, __dir__ = names_of(__name__, {'shop.till': ['Till'], 'shop.back.room': ['Room']})\n"
         "__all__ = ['Room', 'Till']\n"
     )
     (tmp_path / "shop" / "till.py").write_text("class Till: ...\n")
