@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging as stdlib_logging
-import os
-import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -27,6 +24,7 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import Agreement, DeflateOptions, Inflater
 from socketcluster_worker import turns
 from socketcluster_worker.connection import Handshake, Outgoing, Receiver, SlowConsumer
+from socketcluster_worker.transport import tcp
 from socketcluster_worker.transport.send_queue import SendQueue
 
 log = logging.get_logger(__name__)
@@ -41,8 +39,6 @@ SHORT = 1024
 """Bytes of a text that is far below any limit on what waits."""
 FRAMES_AT_A_TIME = 32
 """Frames that are read before somebody looks at the time."""
-UNREAD_TIMEOUT = 60_000
-"""Milliseconds for which a client that is not read from may not acknowledge what it is sent (TCP_USER_TIMEOUT)."""
 DROPS_LOGGED_EVERY = 1.0
 """Seconds between two log lines about one client's dropped messages."""
 
@@ -50,26 +46,6 @@ _PONG = object()  # the key under which pongs wait: only the latest ping needs a
 
 _library_log = stdlib_logging.getLogger("websockets.server")
 _library_log.setLevel(stdlib_logging.CRITICAL)  # its failed handshakes are the clients' doing
-
-
-def end_for_all(transport: asyncio.BaseTransport) -> None:
-    """Shut a connection down, so that it ends for its client though another process may hold its descriptor too."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as own:
-        own.shutdown(socket.SHUT_RDWR)
-
-
-def _keep_alive(transport: asyncio.BaseTransport) -> None:
-    """Have the kernel look after a connection on which nothing happens between two heartbeats."""
-    own = transport.get_extra_info("socket")
-    if own is not None and own.family != socket.AF_UNIX:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
-def _look_after_unread(transport: asyncio.BaseTransport) -> None:
-    """Have the kernel find out that a client is gone from which nothing is read, no pong either."""
-    own = transport.get_extra_info("socket")
-    if own is not None and own.family != socket.AF_UNIX:
-        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +158,7 @@ class WebSocket(asyncio.Protocol):
         transport.set_write_buffer_limits(self._chunk)
         if transport.get_write_buffer_size() > self._chunk:
             self.pause_writing()  # the protocol before this one was told, this one was not
-        _keep_alive(transport)
+        tcp.keep_alive(transport)
         return True
 
     # What asyncio tells.
@@ -294,7 +270,7 @@ class WebSocket(asyncio.Protocol):
         self._writable = False
         self._waiting = self._events = None
         self._corked.clear()
-        end_for_all(self._transport)
+        tcp.end_for_all(self._transport)
         if self._close_timer is not None:
             self._close_timer.cancel()
         self._end()
@@ -312,7 +288,7 @@ class WebSocket(asyncio.Protocol):
             self._holds += 1
             if self._holds == 1:
                 self._transport.pause_reading()
-                _look_after_unread(self._transport)
+                tcp.look_after_unread(self._transport)
 
     def resume_reading(self) -> None:
         """Take back one ``pause_reading``."""

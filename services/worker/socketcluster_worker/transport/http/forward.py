@@ -22,7 +22,7 @@ from socketcluster_worker.connection import Handshake
 from socketcluster_worker.ids import ID_LENGTH
 from socketcluster_worker.transport.engineio.polling import NO_STORE
 from socketcluster_worker.transport.http.request_body import Lost, disconnected, read_body
-from socketcluster_worker.transport.websocket import end_for_all
+from socketcluster_worker.transport.tcp import end_for_all
 
 log = logging.get_logger(__name__)
 

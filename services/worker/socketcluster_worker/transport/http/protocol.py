@@ -32,7 +32,7 @@ from socketcluster_worker.transport.http.mounted_websocket import MountedWebSock
 from socketcluster_worker.transport.http.request_cycle import Cycle, Flow
 from socketcluster_worker.transport.http.routes import Routes
 from socketcluster_worker.transport.http.time_limits import TimeLimits
-from socketcluster_worker.transport.websocket import end_for_all
+from socketcluster_worker.transport.tcp import end_for_all
 
 HEADER_OVERHEAD = 4
 """What a header field has beside its name and value: a colon, a space, and the line's end."""
