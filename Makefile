@@ -19,7 +19,7 @@ ALONE := tests/conformance/test_autobahn.py
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test test-networks lint types format options proto proto-check hooks dist clean fuzz history conformance bench-store bench-attack bench-balancer
+.PHONY: help install run up down test coverage test-networks lint types format options proto proto-check hooks dist clean fuzz history conformance bench-store bench-attack bench-balancer
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,12 +39,21 @@ up: ## Run the cluster in containers, a worker a core (PORT= WORKERS=)
 down: ## Remove the containers; the data stays in its volume
 	docker compose down
 
+# What runs the tests of units and of clusters; `make coverage` measures them.
+MEASURED := $(BIN)/pytest
+
 test: install ## Lint, types, and every test that this machine allows; CI=true: a test that it does not allow is a failure
 	@scripts/test-requirements & $(MAKE) lint types; wait $$!
 	@scripts/test-node
 	@failed=0; $(BIN)/pytest $(ALONE) || failed=1; \
-	  $(BIN)/pytest tests --ignore=tests/unit --ignore=$(ALONE) -n 2 --dist loadfile || failed=1; \
-	  $(BIN)/pytest tests/unit -n $(CORES) --dist worksteal || failed=1; exit $$failed
+	  $(BIN)/pytest tests --ignore=tests/unit --ignore=tests/cluster --ignore=$(ALONE) -n 2 --dist loadfile || failed=1; \
+	  $(MEASURED) tests/cluster -n 2 --dist loadfile || failed=1; \
+	  $(MEASURED) tests/unit -n $(CORES) --dist worksteal || failed=1; exit $$failed
+
+coverage: install ## As make test; branches that the tests of units and clusters leave out are counted, and too many are a failure
+	@rm -rf build/coverage; mkdir -p build/coverage; failed=0; \
+	  $(MAKE) test MEASURED="$(BIN)/coverage run -m pytest" || failed=1; \
+	  scripts/coverage-report $(BIN)/coverage build/coverage || failed=1; exit $$failed
 
 test-networks: install ## The browser client in bad networks at length, in Chromium and in Node (45 minutes; SEED= SEEDS= SITUATIONS="'half-open' cuts")
 	@PYTHONPATH=tests $(BIN)/python -m networks $(or $(SEED),$$RANDOM) $(or $(SEEDS),10) $(SITUATIONS)
