@@ -1,4 +1,4 @@
-"""What the benchmarked cluster runs: an acknowledged event."""
+"""What the benchmarked cluster runs: an acknowledged event, and where a client is."""
 
 from __future__ import annotations
 
@@ -20,3 +20,7 @@ def run(worker: Worker) -> None:
         @socket.on("echo")
         async def echo(data: Any) -> Any:
             return data
+
+        @socket.on("where")
+        def where() -> str:
+            return worker.id

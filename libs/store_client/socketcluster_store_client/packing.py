@@ -1,11 +1,15 @@
-"""Values as MessagePack, with integers of more than 64 bits, which JSON has and MessagePack does not.
+"""Values as MessagePack, with what JSON has and MessagePack does not: integers of more than 64 bits, and JSON itself.
 
 Such an integer is an extension of the type ``HUGE``: its bytes are the number, big-endian in two's complement. Who only
 moves values, or looks for one among them, may leave the extension as it is: it is written again as it was read.
+
+A value that came as JSON, and that goes to clients as JSON, is an extension of the type ``JSON``, whose bytes are the
+text: nobody on its way has to make objects of it.
 """
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +17,16 @@ import msgspec
 
 HUGE = 73
 """The type of the extension; MessagePack leaves 0 to 127 to applications."""
+JSON = 74
 MAX_DIGITS = 4300
 """Of an integer: Python reads and writes no more."""
 
 _LEAST, _MOST = -(2**63), 2**64 - 1
 _TOO_MUCH = 10**MAX_DIGITS
 _AS_THEY_ARE = (bytes, bytearray, memoryview, datetime)
+_EXTENSION_HEADS = {0xD4: 2, 0xD5: 2, 0xD6: 2, 0xD7: 2, 0xD8: 2, 0xC7: 3, 0xC8: 4, 0xC9: 6}
+"""The first bytes of extensions, and how many come before the data; the type is the last of these."""
+_decode_json = msgspec.json.Decoder().decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -36,6 +44,17 @@ def pack(value: Any) -> bytes:
     except OverflowError:
         # what holds the integer, be it a dataclass, a struct or a set, becomes lists and dicts
         return _encode(_extend(msgspec.to_builtins(value, builtin_types=_AS_THEY_ARE)))
+
+
+def pack_json(text: bytes) -> bytes:
+    """Return a JSON text as MessagePack; whoever unpacks that gets the value."""
+    return _encode(msgspec.msgpack.Ext(JSON, text))
+
+
+def json_of(packed: bytes) -> bytes | None:
+    """Return the text of what ``pack_json`` packed; ``None``: it is something else."""
+    start = _EXTENSION_HEADS.get(packed[0]) if packed else None
+    return packed[start:] if start is not None and packed[start - 1] == JSON else None
 
 
 def decoder(type_: Any = Any) -> msgspec.msgpack.Decoder[Any]:
@@ -58,7 +77,21 @@ def _extend(value: Any) -> Any:
 
 
 def _read_extension(code: int, data: memoryview) -> Any:
-    return int.from_bytes(data, "big", signed=True) if code == HUGE else msgspec.msgpack.Ext(code, bytes(data))
+    if code == HUGE:
+        return int.from_bytes(data, "big", signed=True)
+    return read_json(data) if code == JSON else msgspec.msgpack.Ext(code, bytes(data))
+
+
+def read_json(text: bytes | memoryview | msgspec.Raw) -> Any:
+    """Return the value of a JSON text that is well-formed."""
+    try:
+        return _decode_json(text)
+    except msgspec.ValidationError:  # a number out of Python's range, which to JavaScript is Infinity
+        return json.loads(bytes(text), parse_int=_read_integer)
+
+
+def _read_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
 unpack = decoder().decode

@@ -57,6 +57,14 @@ class Event(msgspec.Struct, frozen=True):
     cid: CallId | None = None
 
 
+class PublishData(msgspec.Struct, frozen=True):
+    """The data of ``#publish`` as a client sends it, what is published left as the JSON that it is."""
+
+    channel: Any = None
+    data: msgspec.Raw = msgspec.Raw()
+    """Empty: nothing is."""
+
+
 class Response(msgspec.Struct, frozen=True):
     """The answer to a call."""
 
@@ -74,6 +82,12 @@ class _Wire(msgspec.Struct):
     cid: CallId | None = None
     rid: CallId | None = None
     error: Any = None
+
+
+class _PublishWire(msgspec.Struct):
+    event: str
+    data: PublishData
+    cid: CallId | None = None
 
 
 class ErrorData(msgspec.Struct, frozen=True, rename="camel"):
@@ -142,16 +156,21 @@ class _OutError(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Wire | list[_Wire])
+_decode_publish = msgspec.json.Decoder(_PublishWire).decode
 _encode = msgspec.json.Encoder().encode
+_BEGINS_PUBLISH = '{"event":"#publish",'
+"""How ``JSON.stringify`` begins such a message in the clients, which make the object in this order."""
 
 
 def decode(text: str) -> list[Message]:
-    """Read a text message that is not a ping.
+    """Read a text message that is not a ping; the data of a ``#publish`` may be ``PublishData``.
 
     Raises:
         MalformedMessageError: it is not JSON or nested too deeply, holds something that is neither an event nor a
             response, or holds more than ``MAX_BATCH`` messages.
     """
+    if text.startswith(_BEGINS_PUBLISH) and (published := _publication(text)) is not None:
+        return [published]
     got: _Wire | list[_Wire]
     try:
         got = _decoder.decode(text)
@@ -164,6 +183,17 @@ def decode(text: str) -> list[Message]:
             raise MalformedMessageError(f"more than {MAX_BATCH} messages in one array")
         return [_message(one) for one in got]
     return [_message(got)]
+
+
+def _publication(text: str) -> Event | None:
+    """Read a publication whose value needs no look; ``None``: it does, or it is something else."""
+    if len(text) > SHALLOW and may_nest_deeply(text):
+        return None
+    try:
+        got = _decode_publish(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):  # half a surrogate pair, say
+        return None
+    return Event(PUBLISH, got.data, got.cid) if got.event == PUBLISH else None  # a key may come twice
 
 
 def _decode_replacing(text: str) -> _Wire | list[_Wire]:

@@ -158,12 +158,12 @@ class Channel:
         if self._feed is not None:
             await self._feed.start(since)
 
-    def take(self, packed: bytes, data: Any, position: Position) -> None:
-        """Take a message, packed and unpacked, ``None`` if it has no data; for the exchange."""
+    def take(self, packed: bytes, position: Position) -> None:
+        """Take a message; for the exchange."""
         if self._feed is not None:
             self._feed.take(packed, position.offset, position.epoch)
         else:
-            self._run(data, position)
+            self._run(unpack_message(packed), position)
 
     def _fed(self, _channel: str, packed: bytes, offset: int, epoch: int) -> None:
         self._run(unpack_message(packed), Position(epoch, offset))

@@ -16,6 +16,6 @@ class ChannelMessage(Forms):
         super().__init__()
         self.channel = channel
         self.data = data
-        """``msgspec.UNSET`` if it has none."""
+        """``msgspec.Raw`` of its JSON where that is known, ``msgspec.UNSET`` if it has none."""
         self.offset = offset
         """Where in the channel it is; ``None`` for clients that did not ask."""

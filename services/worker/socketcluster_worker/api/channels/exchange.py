@@ -7,8 +7,6 @@ from collections.abc import Callable, Coroutine
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, overload
 
-import msgspec
-
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.logs import logging
 from socketcluster_store_client.channel_feed import ChannelFeed, Gap
@@ -98,7 +96,7 @@ class Exchange(Emitter):
         return Publication(sent, self._tasks, channel)
 
     def publish_for_client(self, channel: str, data: Any) -> asyncio.Future[bytes]:
-        """Publish what a client sent, ``msgspec.UNSET`` if that is nothing.
+        """Publish what a client sent: a value, ``msgspec.Raw`` of its JSON, or ``msgspec.UNSET`` if that is nothing.
 
         The caller checked the name and whether clients may, and tells the client of whatever is raised.
         """
@@ -308,13 +306,11 @@ class Exchange(Emitter):
         if inside is not None:
             inside.receive(packed, position)
             return
-        data = unpack_message(packed, msgspec.UNSET)
-        self._subscribers.deliver(channel, packed, data, position)
-        if data is msgspec.UNSET:
-            data = None
+        if channel in self._subscribers:
+            self._subscribers.deliver(channel, packed, position)
         for subscription in tuple(self._channels.get(channel, ())):
             try:
-                subscription.take(packed, data, position)
+                subscription.take(packed, position)
             except Exception as error:  # the other subscriptions get it
                 self._tasks.report(error, f"a subscription to channel {channel!r}")
 

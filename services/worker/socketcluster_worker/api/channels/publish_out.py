@@ -12,7 +12,7 @@ import msgspec
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.channels.subscribers import Subscriber
-from socketcluster_worker.api.data.values import NO_DATA, unpack_message
+from socketcluster_worker.api.data.values import message_for_clients
 from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.middleware import Middleware
 from socketcluster_worker.api.sockets.socket import Socket
@@ -85,11 +85,12 @@ class PublishOut:
 
     async def _send(self, socket: Subscriber, delivery: _Delivery) -> None:
         channel, packed, offset = delivery.channel, delivery.packed, delivery.offset
-        copy = unpack_message(packed)  # to be changed
-        action = Action("publish_out", cast(Socket, socket), channel=channel, data=copy)  # nobody else subscribes
+        given = message_for_clients(packed)  # a copy, to be changed
+        shown = None if given is msgspec.UNSET else given
+        action = Action("publish_out", cast(Socket, socket), channel=channel, data=shown)  # nobody else subscribes
         try:
             await self._middleware.run(action)
-            data = msgspec.UNSET if action.data is None and packed == NO_DATA else action.data
+            data = msgspec.UNSET if action.passed_on is None and given is msgspec.UNSET else action.passed_on
             if not delivery.dropped:
                 socket.deliver(ChannelMessage(channel, data, offset), self._policy_of(channel))
         except EventError:

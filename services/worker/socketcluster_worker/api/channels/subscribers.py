@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import msgspec
-
 from socketcluster_store_client.channel_feed import ChannelFeed, Gap
 from socketcluster_store_client.messages import Position
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
-from socketcluster_worker.api.data.values import unpack_message
+from socketcluster_worker.api.data.values import message_for_clients
 from socketcluster_worker.api.position import write_position
 from socketcluster_worker.connection import SlowConsumer
 
@@ -189,11 +187,9 @@ class Subscribers:
             if channel in subscribed and not subscribed[channel]:
                 del subscribed[channel]
 
-    def deliver(self, channel: str, packed: bytes, data: Any, position: Position) -> None:
-        """Send a message, packed and unpacked, to all of a channel's clients; it is encoded once for each kind.
-
-        ``data`` is ``msgspec.UNSET`` if the message has none.
-        """
+    def deliver(self, channel: str, packed: bytes, position: Position) -> None:
+        """Send a message to all of a channel's clients; it is encoded once for each kind."""
+        data = message_for_clients(packed)
         sockets = self._sockets.get(channel)
         if sockets:
             if self.filter is not None and self.filter.active:
@@ -233,5 +229,5 @@ class Subscribers:
         if self.filter is not None and self.filter.active:
             self.filter.deliver(follower.socket, channel, packed, offset)
         else:
-            message = ChannelMessage(channel, unpack_message(packed, msgspec.UNSET), offset)
+            message = ChannelMessage(channel, message_for_clients(packed), offset)
             follower.socket.deliver(message, self._policy_of(channel))

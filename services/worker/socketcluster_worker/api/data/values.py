@@ -57,17 +57,33 @@ unpack = packing.unpack
 
 
 def pack_message(data: Any) -> bytes:
-    """Return what is published to a channel as MessagePack; ``msgspec.UNSET``: a message without data.
+    """Return what is published to a channel as MessagePack.
+
+    Args:
+        data: the value, ``msgspec.Raw`` of its JSON, which travels as it is, or ``msgspec.UNSET``: there is none.
 
     Raises:
         NotSerializableError: it has no such form, or is nested deeper than everybody can read.
     """
+    if type(data) is msgspec.Raw:
+        return packing.pack_json(bytes(data))
     return NO_DATA if data is msgspec.UNSET else pack(data)
 
 
 def unpack_message(packed: bytes, missing: Any = None) -> Any:
     """Return the data of a channel's message, ``missing`` if there are none."""
     return missing if packed == NO_DATA else unpack(packed)
+
+
+def message_for_clients(packed: bytes) -> Any:
+    """Return the data of a channel's message as ``pack_message`` was given them."""
+    text = packing.json_of(packed)
+    return unpack_message(packed, msgspec.UNSET) if text is None else msgspec.Raw(text)
+
+
+def read_json(text: msgspec.Raw) -> Any:
+    """Return the value of JSON that was found to be well-formed."""
+    return packing.read_json(text)
 
 
 def chain_of(keys: Keys) -> list[str]:

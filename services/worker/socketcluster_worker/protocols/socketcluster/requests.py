@@ -90,9 +90,12 @@ class Requests:
     # Channels.
 
     def _operate(self, event: wire.Event, stage: str, data: Any, begin: Begin) -> None:
-        given: dict[str, Any] = data if isinstance(data, dict) else {}
-        channel: Any = given.get("channel")
-        value = given.get("data", msgspec.UNSET)
+        channel: Any = None
+        value: Any = msgspec.UNSET
+        if type(data) is wire.PublishData:
+            channel, value = data.channel, data.data or msgspec.UNSET
+        elif isinstance(data, dict):
+            channel, value = data.get("channel"), data.get("data", msgspec.UNSET)
         exchange = self._namespace.exchange
         try:
             exchange.check_name(channel)
@@ -120,7 +123,7 @@ class Requests:
         else:
             if self._socket.is_in:
                 self._backpressure.size = size  # others may have come meanwhile
-                begin(channel, msgspec.UNSET if is_empty and action.data is None else action.data)
+                begin(channel, msgspec.UNSET if is_empty and action.passed_on is None else action.passed_on)
 
     def _begin(self, event: wire.Event, start: Start, channel: str, value: Any) -> None:
         try:
