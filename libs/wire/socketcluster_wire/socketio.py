@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, TypeAlias
 
 import msgspec
 
 from socketcluster_wire.errors import MalformedPacketError, PacketTooLargeError
-from socketcluster_wire.json_text import MAX_DEPTH, SHALLOW, may_nest_deeply, nest_deeper, replace_lone_surrogates
+from socketcluster_wire.json_text import (
+    MAX_DEPTH,
+    SHALLOW,
+    may_hold_binary,
+    may_nest_deeply,
+    nest_deeper,
+    replace_lone_surrogates,
+)
 
 REVISION = 5
 ROOT = "/"
@@ -269,7 +276,7 @@ def encode(packet: Packet) -> tuple[bytes, list[bytes]]:
         RecursionError: it is nested too deeply, or holds itself.
     """
     kind, data = packet.type, packet.data
-    if (kind is _EVENT or kind is _ACK) and _may_hold_binary(data):
+    if (kind is _EVENT or kind is _ACK) and may_hold_binary(data):
         return _encode_binary(packet)
     body = b"" if data is None else _dump(data)
     if packet.namespace == ROOT:
@@ -288,7 +295,24 @@ def encode_ack(prefix: bytes, ack_id: int, args: Sequence[Any]) -> bytes | None:
     Raises:
         TypeError, ValueError, RecursionError: as those of :func:`encode`.
     """
-    return None if _may_hold_binary(args) else b"%b%d%b" % (prefix, ack_id, _dump(args))
+    return None if may_hold_binary(args) else b"%b%d%b" % (prefix, ack_id, _dump(args))
+
+
+def encode_json_event(namespace: str, name: str, args: bytes, offset: str | None = None) -> bytes:
+    """Write an event without attachments.
+
+    Args:
+        namespace: its own.
+        name: the event's.
+        args: the JSON of the list of its arguments.
+        offset: comes behind them if it is given.
+
+    Raises:
+        UnicodeEncodeError: the name is not Unicode.
+    """
+    kind = b"2" if namespace == ROOT else f"2{namespace},".encode()
+    inside = [_dump(name), args[1:-1], b"" if offset is None else _dump(offset)]
+    return b"%b[%b]" % (kind, b",".join(filter(None, inside)))
 
 
 def _address(packet: Packet) -> str:
@@ -296,26 +320,6 @@ def _address(packet: Packet) -> str:
     return namespace if packet.ack_id is None else f"{namespace}{packet.ack_id}"
 
 
-def _may_hold_binary(values: Iterable[Any]) -> bool:
-    """Tell whether there is anything but plain JSON.
-
-    msgspec writes bytes as base64 without asking its enc_hook. This walk takes 0.2 µs for a small event, half of what
-    it takes to write MessagePack and to look for its marks of binary, which floats are full of too.
-    """
-    for value in values:
-        kind = type(value)
-        if kind in _PLAIN:
-            continue
-        if kind is dict:
-            for item in value.values():  # a call fewer for most events
-                if type(item) not in _PLAIN and _may_hold_binary((item,)):
-                    return True
-        elif (kind is not list and kind is not tuple) or _may_hold_binary(value):
-            return True
-    return False
-
-
-_PLAIN = frozenset((str, int, float, bool, type(None)))
 _DIGIT = [b"%d" % kind for kind in PacketType]
 _BINARY_TYPES = (bytes, bytearray, memoryview)
 

@@ -269,6 +269,10 @@ class NamespaceConnection:
 
     def _encode_shared(self, emission: Emission) -> tuple[Outgoing, list[bytes]]:
         """The offset travels as the last argument."""
+        if emission.json is not None:
+            return Outgoing(
+                wire.encode_json_event(self.namespace.name, emission.event, emission.json, emission.offset)
+            ), []
         offset = () if emission.offset is None else (emission.offset,)
         text, attachments = _encode(wire.event(self.namespace.name, [emission.event, *emission.args, *offset]))
         return Outgoing(text), attachments

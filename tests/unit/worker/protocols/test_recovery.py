@@ -15,7 +15,7 @@ from socketcluster_store_client import client as client_module
 from socketcluster_store_client import untold
 from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_store_client.messages import Position
-from socketcluster_worker.api.data.values import pack, unpack
+from socketcluster_worker.api.data.values import pack
 from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.broadcast import Broadcast
 from socketcluster_worker.api.sockets.broadcast_log import BroadcastLog
@@ -67,7 +67,7 @@ async def heard_last(workers: Workers, text: str) -> None:
     def heard(worker: RunningWorker) -> bool:
         broadcast_log = worker.worker.ws_server.broadcast_log
         assert broadcast_log is not None
-        return bool(broadcast_log._entries) and broadcast_log._entries[-1].packed == pack(("news", (text,)))
+        return bool(broadcast_log._entries) and broadcast_log._entries[-1].emission().args == (text,)
 
     await until(lambda: all(map(heard, workers)))
 
@@ -280,7 +280,7 @@ async def test_a_worker_waits_until_it_has_heard_what_its_client_has(workers: Wo
     broadcast_log.latest = Position(behind.position.epoch, behind.position.offset - 1)
     coming = asyncio.create_task(Client.connect(workers[1], pid=client.pid, offset=client.offset))
     await until(lambda: broadcast_log._news is not None)
-    broadcast_log.append(behind.position, behind.choice, *unpack(behind.packed))
+    broadcast_log.append(behind.position, behind.choice, behind.event, behind.args)
     assert (await coming).sid == client.sid
 
 
@@ -412,17 +412,17 @@ def test_the_broadcast_log_has_a_limit_in_bytes() -> None:
     broadcast_log = BroadcastLog(3600)
     choice = Broadcast(None)  # type: ignore[arg-type]
     for offset in range(1, 1001):
-        broadcast_log.append(Position(1, offset), choice, "news", ("x" * 100_000,))
+        broadcast_log.append(Position(1, offset), choice, "news", pack(("x" * 100_000,)))
         assert broadcast_log.size <= 16 * 1024 * 1024
     assert broadcast_log.since(Position(1, 999)) is not None
     assert broadcast_log.since(Position(1, 1)) is None
     for offset in range(1001, 1101):
-        broadcast_log.append(Position(1, offset), choice, "news", ("x",))
+        broadcast_log.append(Position(1, offset), choice, "news", pack(("x",)))
     assert broadcast_log.size == sum(entry.size for entry in broadcast_log._entries)
-    broadcast_log.append(Position(1, 1101), choice, "news", ("x" * 20_000_000,))
+    broadcast_log.append(Position(1, 1101), choice, "news", pack(("x" * 20_000_000,)))
     assert broadcast_log.since(Position(1, 1100)) is not None  # one is always kept
     many = Broadcast(None, frozenset(f"room {number}" for number in range(100_000)))  # type: ignore[arg-type]
-    broadcast_log.append(Position(1, 1102), many, "news", ("x",))
+    broadcast_log.append(Position(1, 1102), many, "news", pack(("x",)))
     assert broadcast_log.size > 10_000_000
 
 

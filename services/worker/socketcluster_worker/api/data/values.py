@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from socketcluster_store_client import packing
-from socketcluster_wire.json_text import MAX_DEPTH, nest_deeper
+from socketcluster_wire.json_text import MAX_DEPTH, SHALLOW, may_hold_binary, nest_deeper
 from socketcluster_worker.errors import NotSerializableError
 
 Keys: TypeAlias = str | int | Sequence[str | int]
@@ -26,6 +26,7 @@ _NO_HEADS = bytes(code for code in range(256) if not (0x80 <= code <= 0x9F or 0x
 
 NO_DATA = packing.pack(msgspec.msgpack.Ext(0, b""))
 """The packed message of a channel that has no data, which is not the same as null; no client's data give this."""
+_encode_json = msgspec.json.Encoder().encode
 
 
 def pack(value: Any) -> bytes:
@@ -56,6 +57,17 @@ unpack = packing.unpack
 """Returns the value of MessagePack data."""
 
 
+def json_of_list(values: Sequence[Any]) -> bytes | None:
+    """Return the JSON of a list of values; ``None``: they hold what is no plain JSON, or more of it than many read."""
+    if may_hold_binary(values):
+        return None
+    try:
+        text = _encode_json(values)
+    except (TypeError, ValueError, OverflowError, RecursionError):  # who packs them says why
+        return None
+    return None if len(text) > SHALLOW and text.count(b"[") + text.count(b"{") > MAX_DEPTH else text
+
+
 def pack_message(data: Any) -> bytes:
     """Return what is published to a channel as MessagePack.
 
@@ -81,7 +93,7 @@ def message_for_clients(packed: bytes) -> Any:
     return unpack_message(packed, msgspec.UNSET) if text is None else msgspec.Raw(text)
 
 
-def read_json(text: msgspec.Raw) -> Any:
+def read_json(text: bytes | msgspec.Raw) -> Any:
     """Return the value of JSON that was found to be well-formed."""
     return packing.read_json(text)
 

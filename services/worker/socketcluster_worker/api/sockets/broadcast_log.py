@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from socketcluster_store_client.messages import Position
-from socketcluster_worker.api.data.values import pack, unpack
 from socketcluster_worker.api.position import write_position
 from socketcluster_worker.api.sockets.broadcast import Broadcast
+from socketcluster_worker.api.sockets.bus import emission_of
 from socketcluster_worker.api.sockets.emission import Emission
 
 MAX_ENTRIES = 10_000
@@ -35,8 +33,9 @@ class LoggedBroadcast:
     position: Position
     """In the order of the namespace's broadcasts, which is the same on every worker."""
     choice: Broadcast
-    packed: bytes
-    """The event and its arguments."""
+    event: str
+    args: bytes
+    """As ``bus.Told`` has them."""
     at: float
 
     def is_for(self, rooms: frozenset[str]) -> bool:
@@ -46,14 +45,13 @@ class LoggedBroadcast:
 
     def emission(self) -> Emission:
         """Return what is sent to a client that missed it."""
-        event, args = unpack(self.packed)
-        return Emission(event, tuple(args), write_position(self.position))
+        return emission_of(self.event, self.args, write_position(self.position))
 
     @property
     def size(self) -> int:
         """How many bytes it takes, more or less."""
         named = *(self.choice.rooms or ()), *self.choice.excepted
-        return ENTRY_BYTES + len(self.packed) + sum(ROOM_BYTES + len(room) for room in named)
+        return ENTRY_BYTES + len(self.event) + len(self.args) + sum(ROOM_BYTES + len(room) for room in named)
 
 
 class BroadcastLog:
@@ -77,13 +75,13 @@ class BroadcastLog:
         if self.latest is None:
             self.latest = position
 
-    def append(self, position: Position, choice: Broadcast, event: str, args: Sequence[Any]) -> None:
-        """Keep a broadcast; of a volatile one only that it was there."""
+    def append(self, position: Position, choice: Broadcast, event: str | None, args: bytes) -> None:
+        """Keep a broadcast; of a volatile one, and of what is none, only that it was there."""
         if self.latest is not None and position != (self.latest.epoch, self.latest.offset + 1):
             self._clear()  # something was missed here, so nothing before it is of use
         self._reached(position)
         now = time.monotonic()
-        entry = LoggedBroadcast(position, choice, b"" if choice.is_volatile else pack((event, args)), now)
+        entry = LoggedBroadcast(position, choice, event or "", b"" if choice.is_volatile else args, now)
         self._entries.append(entry)
         self.size += entry.size
         while (

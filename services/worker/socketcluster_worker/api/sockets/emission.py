@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
+import msgspec
+
+from socketcluster_worker.api.data.values import read_json
 from socketcluster_worker.errors import NotSerializableError
 
 T = TypeVar("T")
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Forms:
@@ -39,17 +43,42 @@ class Forms:
 
 
 class Emission(Forms):
-    """An event on its way to many sockets."""
+    """An event on its way to many sockets.
 
-    __slots__ = ("args", "event", "offset", "overtakes")
+    Args:
+        event: its name.
+        args: its arguments; not needed with their JSON.
+        json: the JSON of their list, where that is known: protocols that write JSON make nothing else of it.
+        offset: where clients recover from after they got it; ``None`` where recovery is off.
+        overtakes: could it overtake broadcasts that were made before? Then it waits for its turn, for each client.
+    """
+
+    __slots__ = ("_args", "event", "json", "offset", "overtakes")
 
     def __init__(
-        self, event: str, args: tuple[Any, ...], offset: str | None = None, *, overtakes: bool = False
+        self,
+        event: str,
+        args: tuple[Any, ...] | None,
+        offset: str | None = None,
+        *,
+        json: bytes | None = None,
+        overtakes: bool = False,
     ) -> None:
         super().__init__()
         self.event = event
-        self.args = args
+        self._args = args
+        self.json = json
         self.offset = offset
-        """Where clients recover from after they got it; ``None`` where recovery is off."""
         self.overtakes = overtakes
-        """Could it overtake broadcasts that were made before? Then it waits for its turn, for each client."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The arguments."""
+        if self._args is None:
+            self._args = tuple(read_json(self.json)) if self.json is not None else ()
+        return self._args
+
+    @property
+    def json_args(self) -> tuple[Any, ...]:
+        """The arguments, each as ``msgspec.Raw`` of its JSON where that is known."""
+        return self.args if self.json is None else tuple(_split(self.json))

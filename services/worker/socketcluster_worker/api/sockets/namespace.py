@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, overload
 from socketcluster_store_client.messages import Position
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.exchange import Exchange
-from socketcluster_worker.api.data.values import pack, unpack
+from socketcluster_worker.api.data.values import json_of_list, unpack
 from socketcluster_worker.api.handlers.client_handlers import ClientHandler
 from socketcluster_worker.api.handlers.signatures import NamespaceEvents
 from socketcluster_worker.api.position import write_position
+from socketcluster_worker.api.sockets import bus
 from socketcluster_worker.api.sockets.broadcast import Broadcast
 from socketcluster_worker.api.sockets.broadcast_log import BroadcastLog
+from socketcluster_worker.api.sockets.bus import Told
 from socketcluster_worker.api.sockets.delivery_order import DeliveryOrder
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.events import CATCH_ALL, Emitter, F, check_emitted
@@ -142,20 +144,27 @@ class Namespace(Emitter):
         check_emitted(event)
         rooms = list(choice.rooms or ())  # on its way, none stands for everybody
         number = self.delivery_order.sent + 1
-        packed = pack((self._origin, rooms, list(choice.excepted), choice.is_volatile, event, args, number))
+        json = json_of_list(args)
+        packed = bus.write(
+            Told(
+                self._origin, rooms, list(choice.excepted), choice.is_volatile, event, bus.pack_args(args, json), number
+            )
+        )
         if choice.rooms is not None and not rooms:
             return
         chosen = self._chosen(choice)
         now = chosen if self.broadcast_log is None else [socket for socket in chosen if not socket.is_recoverable]
-        self._deliver(now, Emission(event, args), volatile=choice.is_volatile)
+        self._deliver(now, Emission(event, args, json=json), volatile=choice.is_volatile)
         sent = self.exchange.publish_inside(BUS + self.name, packed)
         if self.broadcast_log is not None:
             self.delivery_order.begin([socket for socket in chosen if socket.is_recoverable], sent)
 
     def take_place(self, socket: Socket) -> None:
         """End the connection that a socket recovered from, if it is open on another worker still."""
-        told = (self._origin, [socket.id], (), True, None, (socket.recoveries,), 0)
-        self.exchange.publish_inside(BUS + self.name, pack(told))
+        args = bus.pack_args((socket.recoveries,), None)
+        self.exchange.publish_inside(
+            BUS + self.name, bus.write(Told(self._origin, [socket.id], [], True, None, args, 0))
+        )
 
     def _deliver(self, sockets: Iterable[Socket], emission: Emission, *, volatile: bool) -> None:
         for socket in sockets:
@@ -183,23 +192,28 @@ class Namespace(Emitter):
 
     def _heard(self, packed: bytes, position: Position) -> None:
         """Take a broadcast from the store."""
-        origin, rooms, excepted, is_volatile, event, args, number = unpack(packed)
-        choice = Broadcast(self, frozenset(rooms) or None, frozenset(excepted), is_volatile)
-        own = origin == self._origin
-        if event is None:
-            self._place_taken(rooms[0], args[0])
-        elif self.broadcast_log is None and not own:
-            self._deliver(self._chosen(choice), Emission(event, tuple(args)), volatile=is_volatile)
+        told = bus.read(packed)
+        own = told.origin == self._origin
+        if told.event is None:
+            (recoveries,) = unpack(told.args)
+            self._place_taken(told.rooms[0], recoveries)
+        elif own and self.broadcast_log is None:
+            return
+        choice = Broadcast(self, frozenset(told.rooms) or None, frozenset(told.excepted), told.is_volatile)
+        args = bytes(told.args)
         if self.broadcast_log is None:
+            if told.event is not None:
+                self._deliver(self._chosen(choice), bus.emission_of(told.event, args), volatile=told.is_volatile)
             return
-        self.broadcast_log.append(position, choice, event, args)
+        self.broadcast_log.append(position, choice, told.event, args)
         self.delivery_order.reached(position)
-        if event is None:
+        if told.event is None:
             return
-        emission = Emission(event, tuple(args), None if is_volatile else write_position(position))
-        self._deliver(self._recipients(choice, number) if own else self._chosen(choice), emission, volatile=is_volatile)
+        emission = bus.emission_of(told.event, args, None if told.is_volatile else write_position(position))
+        chosen = self._recipients(choice, told.number) if own else self._chosen(choice)
+        self._deliver(chosen, emission, volatile=told.is_volatile)
         if own:
-            self.delivery_order.end(number)
+            self.delivery_order.end(told.number)
 
     def _recipients(self, choice: Broadcast, number: int) -> list[Socket]:
         """Return who is to get a broadcast of this worker's own here, and did not get it at once."""

@@ -38,7 +38,7 @@ def encode(event: str, args: tuple[Any, ...], cid: int | None = None) -> bytes:
 
 def encode_outgoing(emission: Emission) -> Outgoing:
     """Return an event as ``encode`` does, for many clients."""
-    return Outgoing(encode(emission.event, emission.args))
+    return Outgoing(encode(emission.event, emission.json_args))
 
 
 def encode_publication(message: ChannelMessage) -> Outgoing:
