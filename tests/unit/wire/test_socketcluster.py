@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from socketcluster_wire import socketcluster
 from socketcluster_wire.errors import MalformedMessageError
-from socketcluster_wire.socketcluster import MAX_BATCH, ErrorData, Event, HandshakeReply, Message, Response
+from socketcluster_wire.socketcluster import (
+    MAX_BATCH,
+    ErrorData,
+    Event,
+    HandshakeReply,
+    Message,
+    PublishData,
+    Response,
+    decode,
+)
 
 UNSET = msgspec.UNSET
 
@@ -374,3 +383,37 @@ def test_a_damaged_message_is_a_message_or_malformed(text: str, data: st.DataObj
         + data.draw(st.sampled_from(["", "\\", '"', "{", "[", "\\ud83d", "9" * 30, "\ud83d"]))
         + text[at + 1 :]
     )
+
+
+@pytest.mark.parametrize("data", ["{}", "null", '[1, {"a" : 2}]', '"x"'])
+def test_what_a_client_publishes_is_left_as_it_is(data: str) -> None:
+    (event,) = decode(f'{{"event":"#publish","data":{{"channel":"c","data":{data}}},"cid":3}}')
+    assert isinstance(event, Event)
+    assert isinstance(event.data, PublishData)
+    assert (event.name, event.data.channel, bytes(event.data.data), event.cid) == ("#publish", "c", data.encode(), 3)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '"data":"c"}',
+        '"data":{"channel":"c","data":"\\ud800"}}',
+        '"data":{"channel":"c","data":1},"event":"other"}',
+        '"data":{"channel":"c","data":' + "[" * 129 + "]" * 129 + "}}",
+    ],
+    ids=["no object", "half a pair", "another name", "deep"],
+)
+def test_what_is_no_plain_publication_is_read_as_any_event(rest: str) -> None:
+    if rest.count("[") > 128:
+        with pytest.raises(MalformedMessageError):
+            decode('{"event":"#publish",' + rest)
+        return
+    (event,) = decode('{"event":"#publish",' + rest)
+    assert isinstance(event, Event)
+    assert not isinstance(event.data, PublishData)
+
+
+@pytest.mark.parametrize("data", ["tru", "01", '"\x01"', "[1,]", "{1:2}", "NaN", '"\\q"', "1 2", ""])
+def test_what_is_no_json_is_refused_however_little_of_it_is_read(data: str) -> None:
+    with pytest.raises(MalformedMessageError):
+        decode(f'{{"event":"#publish","data":{{"channel":"c","data":{data}}},"cid":3}}')

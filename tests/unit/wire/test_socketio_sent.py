@@ -131,3 +131,12 @@ def holding_itself() -> list[Any]:
 def test_what_cannot_be_written_is_told(args: list[Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         socketio.encode(socketio.event("/", args))
+
+
+@pytest.mark.parametrize("namespace", ["/", "/chat"])
+@pytest.mark.parametrize("offset", [None, "7-8"])
+@pytest.mark.parametrize("args", [[], ["é"], [1, {"a": [None]}]])
+def test_an_event_of_known_json_is_written_as_any(namespace: str, offset: str | None, args: list[Any]) -> None:
+    text, attachments = socketio.encode(socketio.event(namespace, ["news", *args, *([offset] if offset else [])]))
+    assert attachments == []
+    assert socketio.encode_json_event(namespace, "news", msgspec.json.encode(args), offset) == text

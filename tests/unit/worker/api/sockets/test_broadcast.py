@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from support.clients.raw import RawWebSocket
 from support.worker.running import Probe, RunningWorker, StartWorker
@@ -202,3 +203,50 @@ async def test_a_session_s_emit_carries_integers_of_more_than_64_bits(two: Two) 
     assert await session.get("k") == 10**20
     session.emit("mine", 10**20)
     assert json.loads((await two.clients[0].next_text())[2:]) == ["mine", 10**20]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("text",),
+        (1, [2, {"three": None}]),
+        ({"é": 1.5},),
+        (2**70,),
+        ({1: "one"},),
+        (float("nan"),),
+        ("x" * 300, ["["] * 200),
+    ],
+)
+async def test_arguments_are_the_same_for_clients_of_all_workers(two: Two, args: tuple[Any, ...]) -> None:
+    two.servers[0].emit("news", *args)
+    near, far = [await client.next_text() for client in two.clients]
+    assert near == far
+    assert near == "42" + msgspec.json.encode(["news", *args]).decode()
+
+
+async def test_bytes_are_attachments_on_all_workers(two: Two) -> None:
+    two.servers[0].emit("news", {"file": b"\x00\xff"})
+    for client in two.clients:
+        assert await client.next_text() == '451-["news",{"file":{"_placeholder":true,"num":0}}]'
+        assert (await client.next()).data == b"\x00\xff"
+
+
+async def test_what_is_nested_too_deeply_is_refused_where_it_is_sent(two: Two) -> None:
+    deep: Any = "x" * 300
+    for _ in range(200):
+        deep = [deep]
+    with pytest.raises(NotSerializableError):
+        two.servers[0].emit("news", deep)
+
+
+async def test_a_socketcluster_client_of_another_worker_gets_one_several_or_no_arguments(
+    start_worker: StartWorker, probe: Probe
+) -> None:
+    near, far = [await start_worker(probe.run) for _ in range(2)]
+    client = await far.websocket()
+    await client.call("#handshake", {"authToken": None}, 0)
+    await probe.sockets.get()
+    for args, data in (((), ""), (({"a": 1},), ',"data":{"a":1}'), ((1, "b"), ',"data":[1,"b"]')):
+        near.worker.ws_server.emit("news", *args)
+        assert await client.next_text() == f'{{"event":"news"{data}}}'
