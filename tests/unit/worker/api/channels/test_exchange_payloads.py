@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 import pytest
-from support.raw import RawWebSocket
-from support.worker import RunningWorker, StartWorker
+from support.clients.raw import RawWebSocket
+from support.worker.running import RunningWorker, StartWorker
 
 from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.worker import Worker
