@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging as stdlib_logging
 import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from time import monotonic
-from typing import cast
-
-from websockets.datastructures import Headers
-from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.http11 import Request
-from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from socketcluster_runtime.logs import logging
 from socketcluster_wire import websocket as wire
 from socketcluster_wire.close_codes import CloseCode
-from socketcluster_wire.deflate import Agreement, DeflateOptions, Inflater
+from socketcluster_wire.deflate import DeflateOptions, Inflater
 from socketcluster_worker import turns
 from socketcluster_worker.connection import Handshake, Outgoing, Receiver, SlowConsumer
 from socketcluster_worker.transport import tcp
 from socketcluster_worker.transport.send_queue import SendQueue
+from socketcluster_worker.transport.websocket_opening import answer_opening
 
 log = logging.get_logger(__name__)
 
@@ -33,8 +26,6 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that a client has to answer a close frame, and to take what was sent before it."""
 TRANSPORT_BUFFER = 65_536
 """Bytes that asyncio's transport holds beside the kernel's buffer; what is in it is not dropped any more."""
-NOT_OPENED = (("Cache-Control", "no-store"),)
-"""Header fields of an answer that opens no WebSocket."""
 SHORT = 1024
 """Bytes of a text that is far below any limit on what waits."""
 FRAMES_AT_A_TIME = 32
@@ -43,9 +34,6 @@ DROPS_LOGGED_EVERY = 1.0
 """Seconds between two log lines about one client's dropped messages."""
 
 _PONG = object()  # the key under which pongs wait: only the latest ping needs an answer (RFC 6455, section 5.5.3)
-
-_library_log = stdlib_logging.getLogger("websockets.server")
-_library_log.setLevel(stdlib_logging.CRITICAL)  # its failed handshakes are the clients' doing
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,34 +115,24 @@ class WebSocket(asyncio.Protocol):
 
         If it is, the caller sets ``receiver`` before anything can arrive.
         """
-        headers = Headers()
-        for raw_name, raw_value in raw_headers:
-            headers[raw_name.decode("latin-1")] = raw_value.decode("latin-1")
-        deflate = self._options.deflate
-        server = ServerProtocol(
-            extensions=None if deflate is None else [deflate.factory()],
-            select_subprotocol=lambda _, offered: (
-                cast(Subprotocol, self._options.subprotocol(handshake, offered)) if offered else None
-            ),
-            max_size=self._options.max_message_bytes,
-            logger=_library_log,
+        opening = answer_opening(
+            self._options.deflate,
+            partial(self._options.subprotocol, handshake),
+            handshake.path,
+            raw_headers,
+            extra_headers,
         )
-        response = server.accept(Request(handshake.path, headers))
-        for name, value in extra_headers if response.status_code == 101 else NOT_OPENED:
-            response.headers[name] = value
-        server.send_response(response)
         self._transport = transport
-        transport.write(b"".join(server.data_to_send()))
-        if response.status_code != 101:
+        transport.write(opening.answer)
+        if not opening.is_open:
             transport.close()
             return False
         self._accepted = self._writable = True
         self._opened.add(self)
-        for extension in server.extensions:
-            if deflate is not None and isinstance(extension, PerMessageDeflate):
-                agreement = Agreement.of(extension)
-                self._reader = wire.FrameReader(self._options.max_message_bytes, Inflater(agreement))
-                self._deflate_from, self._window_bits = deflate.threshold, agreement.server_window_bits
+        if self._options.deflate is not None and opening.agreement is not None:
+            self._reader = wire.FrameReader(self._options.max_message_bytes, Inflater(opening.agreement))
+            self._deflate_from = self._options.deflate.threshold
+            self._window_bits = opening.agreement.server_window_bits
         transport.set_write_buffer_limits(self._chunk)
         if transport.get_write_buffer_size() > self._chunk:
             self.pause_writing()  # the protocol before this one was told, this one was not
