@@ -13,8 +13,8 @@ from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.metrics import Counters, Gauges
 from socketcluster_runtime.sockets import descriptors
-from socketcluster_store.data import procedures
 from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.procedures import Procedures, load
 from socketcluster_store.engine import Engine, EnginePartition
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
 from socketcluster_store.engines.memory import MemoryEngine
@@ -40,11 +40,15 @@ ENDING_AT_ONCE = 2
 
 async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
     """Serve until asked to stop; ready once every partition that the store is to own is owned."""
-    server, health = rpc.server(settings.shared_secret())
+    secret = settings.shared_secret()
     tls = settings.rpc_tls()
+    procedures = Procedures()
+    if not await lifecycle.unless_stopping(load(procedures, settings.store_controller)):
+        return
+    server, health = rpc.server(secret)
     lifecycle.keep(tls)
     store_id = make_store_id(settings.name)
-    engine = make_engine(settings, store_id)
+    engine = make_engine(settings, store_id, procedures)
     await engine.connect()
     store = StoreService(settings, engine, store_id)
     add_to_server(store.servicer, server)
@@ -158,12 +162,12 @@ class StoreService:
         )
 
 
-def make_engine(settings: StoreSettings, store_id: str) -> Engine:
+def make_engine(settings: StoreSettings, store_id: str, procedures: Procedures) -> Engine:
     """Make the engine that the settings name."""
     options = ExecutorOptions(
         settings.max_value_bytes,
         max_session_bytes=settings.max_session_bytes,
-        procedures=procedures.load(settings.store_controller),
+        procedures=procedures,
         procedure_timeout=settings.procedure_timeout,
     )
     folder = settings.data_dir / settings.app_name

@@ -153,7 +153,7 @@ async def test_a_controller_that_fails_is_named(processes: StoreProcesses, folde
         (None, "mine.py: there is no such controller"),
         ("x = 1\n", "has no function run(store)"),
         ("def run(store):\n    raise ValueError('no')\n", "mine.py:2: ValueError: no"),
-        ("async def run(store): ...\n", "is a plain function"),
+        ("async def run(store):\n    raise ValueError('no')\n", "mine.py:2: ValueError: no"),
         (
             "def run(store):\n    @store.procedure\n    async def p(tree): ...\n",
             "mine.py:2: TypeError: a procedure is a plain function",

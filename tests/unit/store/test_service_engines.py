@@ -9,13 +9,15 @@ from pydantic import SecretStr
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.commands import Command
+from socketcluster_store.data.procedures import Procedures
 from socketcluster_store.engine import Engine
 from socketcluster_store.service import make_engine
 from socketcluster_store.settings import StoreSettings
 
 
 def engine(data: Path, name: Literal["lmdb", "memory"], store_id: str) -> Engine:
-    return make_engine(StoreSettings(secret=SecretStr("a secret of the tests"), data_dir=data, engine=name), store_id)
+    settings = StoreSettings(secret=SecretStr("a secret of the tests"), data_dir=data, engine=name)
+    return make_engine(settings, store_id, Procedures())
 
 
 async def test_a_takeover_in_memory_leaves_what_lmdb_has(tmp_path: Path) -> None:

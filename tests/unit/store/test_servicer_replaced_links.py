@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from socketcluster_proto.v1 import store_pb2
+from socketcluster_store.data.procedures import Procedures
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.service import StoreService, make_engine
 from socketcluster_store.settings import StoreSettings
@@ -80,7 +81,7 @@ class Call:
 @pytest.fixture(params=["everysec", "always"])
 async def store(tmp_path: Path, request: pytest.FixtureRequest) -> StoreService:
     settings = StoreSettings(secret=SecretStr("a secret of the tests"), data_dir=tmp_path, fsync=request.param)
-    return StoreService(settings, make_engine(settings, "one-1"), "one-1")
+    return StoreService(settings, make_engine(settings, "one-1", Procedures()), "one-1")
 
 
 def requested(operations: Iterable[tuple[int, int]]) -> store_pb2.LinkRequest:

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any, Concatenate, TypeAlias, TypeVar, overload
 
 from socketcluster_proto.v1 import store_pb2 as pb
-from socketcluster_runtime import controllers
-from socketcluster_runtime.errors import ControllerError
+from socketcluster_runtime.controllers import run_controller
 from socketcluster_store.errors import InvalidError, UnknownProcedureError
 from socketcluster_store_client.packing import pack
 
@@ -212,27 +211,19 @@ class RegisteredProcedure:
     max_writes: int
 
 
-def load(path: Path | None) -> Procedures:
-    """Run a store controller, and return its procedures: of ``path``, or of the default one if it is there.
+async def load(procedures: Procedures, path: Path | None) -> None:
+    """Run a store controller, which adds its procedures: ``path``, or the default one if it is there.
 
     Raises:
         ControllerError: the file does not exist, has no ``run``, or raised.
     """
-    procedures = Procedures()
-    if path is None:
-        if not DEFAULT_CONTROLLER.is_file():
-            return procedures
-        path = DEFAULT_CONTROLLER
-    path = path.absolute()
-    run = controllers.load_run(path, MODULE_NAME, "run(store)")
-    try:
-        result = run(Store(procedures))
-    except Exception as error:
-        raise ControllerError(controllers.where(path, error)) from error
-    if inspect.iscoroutine(result):
-        result.close()
-        raise ControllerError(f"{path}: run(store) of a store controller is a plain function, not an async one")
-    return procedures
+    found = path or _default()
+    if found is not None:
+        await run_controller(found.absolute(), MODULE_NAME, "store", Store(procedures))
+
+
+def _default() -> Path | None:
+    return DEFAULT_CONTROLLER if DEFAULT_CONTROLLER.is_file() else None
 
 
 def _chain(keys: Keys) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from socketcluster_store import ProcedureTree, Store, Value
-from socketcluster_store.data.procedures import MAX_WRITES, Procedures
+from socketcluster_store.data.procedures import MAX_WRITES, Procedures, load
 from socketcluster_store.errors import UnknownProcedureError
 
 
@@ -60,3 +61,20 @@ def test_what_cannot_be_a_procedure() -> None:
     for limit in (0, 10_001):
         with pytest.raises(ValueError, match="max_writes"):
             store.procedure(max_writes=limit)
+
+
+@pytest.mark.usefixtures("own_modules")
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_a_controller_is_run_be_it_plain_or_async(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"{kind} run(store):\n    store.procedure('known')(lambda tree: None)\n")
+    procedures = Procedures()
+    await load(procedures, path)
+    assert procedures.get("known").name == "known"
+
+
+async def test_a_store_needs_no_controller() -> None:
+    procedures = Procedures()
+    await load(procedures, None)
+    with pytest.raises(UnknownProcedureError, match="it has none"):
+        procedures.get("known")
