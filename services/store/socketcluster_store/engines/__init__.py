@@ -1,4 +1,4 @@
 """Where the store keeps its data: one interface, ``socketcluster_store.engine``, and an engine a folder or module.
 
-Only ``__main__`` and the commands ``verify`` and ``accept`` name an engine; everybody else is given one.
+Only ``service`` and the commands ``verify`` and ``accept`` name an engine; everybody else is given one.
 """
