@@ -17,10 +17,11 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 class Forms:
     """The forms of one thing, each made when the first client needs it."""
 
-    __slots__ = ("_errors", "_forms")
+    __slots__ = ("_errors", "forms")
 
     def __init__(self) -> None:
-        self._forms: dict[object, Any] = {}
+        self.forms: dict[object, Any] = {}
+        """Those that were made; who sends to many looks here before he calls ``form``."""
         self._errors: dict[object, NotSerializableError] | None = None
 
     def form(self, key: object, make: Callable[[Self], T]) -> T:
@@ -29,16 +30,16 @@ class Forms:
         Raises:
             NotSerializableError: there is no such form; that is found out once, too.
         """
+        if key in self.forms:
+            found: T = self.forms[key]
+            return found
+        if self._errors is not None and key in self._errors:
+            raise self._errors[key]
         try:
-            found: T = self._forms[key]
-        except KeyError:
-            if self._errors is not None and key in self._errors:
-                raise self._errors[key] from None
-            try:
-                found = self._forms[key] = make(self)
-            except NotSerializableError as error:
-                self._errors = {**(self._errors or {}), key: error}
-                raise
+            found = self.forms[key] = make(self)
+        except NotSerializableError as error:
+            self._errors = {**(self._errors or {}), key: error}
+            raise
         return found
 
 

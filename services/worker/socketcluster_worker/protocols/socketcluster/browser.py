@@ -39,7 +39,8 @@ class BrowserPeer(SocketClusterPeer):
         if emission.event in OWN_EVENTS:
             self._server.tasks.kept_back(emission.event)
         else:
-            self._connection.send_outgoing(emission.form(self.protocol, encode_outgoing))
+            outgoing = emission.forms.get(self.protocol) or emission.form(self.protocol, encode_outgoing)
+            self._connection.send_outgoing(outgoing)
 
     async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
         """Send an event, and return the client's answer.

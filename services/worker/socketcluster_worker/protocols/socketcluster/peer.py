@@ -177,7 +177,8 @@ class SocketClusterPeer:
 
     def emit_shared(self, emission: Emission) -> None:
         """Send an event that goes to other sockets too."""
-        self._connection.send_outgoing(emission.form(self.protocol, encode_outgoing))
+        outgoing = emission.forms.get(self.protocol) or emission.form(self.protocol, encode_outgoing)
+        self._connection.send_outgoing(outgoing)
 
     async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
         """Send an event, and return the client's answer."""
@@ -189,7 +190,8 @@ class SocketClusterPeer:
 
     def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Send a message of a channel."""
-        self._connection.send_outgoing(message.form(self.protocol, encode_publication), policy, message.channel)
+        outgoing = message.forms.get(self.protocol) or message.form(self.protocol, encode_publication)
+        self._connection.send_outgoing(outgoing, policy, message.channel)
 
     def kick_out(self, channel: str, message: str) -> None:
         """Tell the client that its subscription to a channel was ended, and why."""
