@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
@@ -10,11 +11,16 @@ from support.sources import ROOT, circle_in, import_graph, imported, imports, mo
 SERVICES = ("balancer", "store", "worker")
 SERVICE_PACKAGES = {f"socketcluster_{service}" for service in SERVICES}
 IO_MODULES = {"asyncio", "grpc", "logging", "select", "selectors", "socket", "ssl", "structlog", "threading", "uvloop"}
+SOCKETS = "socketcluster_worker.api.sockets"
 MAX_LINES = 500
 MAX_FILES = 14
 """Python files of a folder, beside ``__init__.py``."""
+WIRE_PROTOCOLS = {f"socketcluster_wire.{name}" for name in ("engineio", "socketcluster", "socketio", "websocket")}
 PACKAGES = ("libs/wire", "libs/runtime", "libs/store_client", *(f"services/{name}" for name in SERVICES), "cluster")
-CIRCLES: dict[tuple[str, str], str] = {}
+CIRCLES = {
+    (f"{SOCKETS}.socket", f"{SOCKETS}.namespace"): "a socket gives controllers its namespace, which has its sockets",
+    (f"{SOCKETS}.socket", f"{SOCKETS}.session"): "a socket gives controllers its session, which has its sockets",
+}
 """Imports that close a circle, each with the reason for which it stays."""
 ONE_SCRIPT_TAG = {"clients/js/socketcluster.js"}
 """Longer than the limit, because a page loads it with one tag and nothing builds it."""
@@ -57,6 +63,12 @@ def test_the_wire_library_does_no_io() -> None:
     assert those_of(found, IO_MODULES | {"socketcluster_runtime", "socketcluster_proto"}) == []
 
 
+def test_what_controllers_see_knows_no_wire_protocol() -> None:
+    found = imported("services/worker/socketcluster_worker/api")
+    named = {f"{path} imports {name}" for path, name in found if ".".join(name.split(".")[:2]) in WIRE_PROTOCOLS}
+    assert named == set()
+
+
 def test_the_cluster_knows_of_the_services_only_their_settings() -> None:
     found = imported("cluster")
     of_services = {(path, name) for path, name in found if name.split(".")[0] in SERVICE_PACKAGES}
@@ -74,7 +86,7 @@ def test_a_circle_of_imports_is_found() -> None:
     assert "socketcluster_wire.errors" in graph["socketcluster_wire.engineio"]
 
 
-@pytest.mark.parametrize("folder", [each for each in PACKAGES if not each.startswith("services/")])
+@pytest.mark.parametrize("folder", PACKAGES)
 def test_no_modules_import_each_other(folder: str) -> None:
     graph = import_graph(modules(folder))
     allowed = {edge for edge in CIRCLES if edge[0] in graph}
@@ -104,7 +116,7 @@ def test_no_source_file_is_over_500_lines() -> None:
     assert over.keys() == ONE_SCRIPT_TAG  # an exception that is no longer needed goes
 
 
-@pytest.mark.parametrize("folder", [*PACKAGES, "proto", "bench"])
+@pytest.mark.parametrize("folder", [*PACKAGES, "proto", "bench", "tests/support"])
 def test_no_folder_has_more_files_than_one_looks_through(folder: str) -> None:
     in_each: dict[str, int] = {}
     for path in sources(folder):
@@ -112,6 +124,14 @@ def test_no_folder_has_more_files_than_one_looks_through(folder: str) -> None:
             name = str(path.parent.relative_to(ROOT))
             in_each[name] = in_each.get(name, 0) + 1
     assert {name: files for name, files in in_each.items() if files > MAX_FILES} == {}
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_each_folder_says_what_lives_there_and_what_may_be_imported(folder: str) -> None:
+    packages = [path for path in sources(folder) if path.name == "__init__.py"]
+    texts = {str(path.relative_to(ROOT)): ast.get_docstring(ast.parse(path.read_text())) or "" for path in packages}
+    assert packages
+    assert [name for name, text in texts.items() if not re.fullmatch(r"[^\n]+\.\n\n\S.*", text, re.DOTALL)] == []
 
 
 @pytest.mark.parametrize("service", SERVICES)
