@@ -12,6 +12,7 @@ from functools import cache
 
 import hypothesis
 import pytest
+from coverage import Coverage
 from support import autobahn
 from support.machine import disk
 from support.network import fronts, haproxy, namespaces
@@ -130,6 +131,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         marker, _, lack = reason.partition(": ")
         what = f"{count} test{'s' if count != 1 else ''}{', and those of clients/js' if marker == 'node' else ''}"
         terminalreporter.write_line(f"NOT TESTED on this machine: {marker}: {what} ({lack})", yellow=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Keep what was measured while there is time: pytest-xdist kills its processes 10 s after their last test."""
+    measured = Coverage.current()
+    if measured is not None:
+        measured.stop()  # what it has is written once, here
+        measured.save()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
