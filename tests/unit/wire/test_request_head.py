@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from socketcluster_wire.errors import HeadTooLargeError, MalformedHeadError, RequestHeadError
-from socketcluster_wire.request_head import RequestHead
+from socketcluster_wire.request_head import RequestHead, Target, has_request_line
 
 UPGRADE = (
     b"GET /socketcluster/engine/?EIO=4&transport=polling&sid=abcdefgh%2D123&t=x HTTP/1.1\r\n"
@@ -157,3 +157,34 @@ def test_a_head_that_is_complete_now_may_have_ended_in_what_came(pieces: list[by
         assert RequestHead.may_end(whole, known)
     if RequestHead.parse(whole) is None:
         assert not RequestHead.may_end(whole + b"x", len(whole))
+
+
+def test_all_header_fields_are_told_those_of_one_name_joined() -> None:
+    parsed = head(b"GET / HTTP/1.1\r\nVia: a\r\nCOOKIE:x=1\r\nvia:\tb \r\nCookie: y=2\r\nEmpty:\r\n\r\n")
+    assert parsed.headers() == {"via": "a, b", "cookie": "x=1; y=2", "empty": ""}
+    assert head(b"GET / HTTP/1.1\r\n\r\n").headers() == {}
+
+
+def test_parameters_are_decoded_and_keep_their_order() -> None:
+    target = Target.parse("/room?tag=b&name=a%20b&tag=a&empty=&bare#tag=c")
+    assert target.parameters() == {"tag": ("b", "a"), "name": ("a b",), "empty": ("",), "bare": ("",)}
+    assert Target.parse("/room").parameters() == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "has"),
+    [
+        (b"", None),
+        (b"GET /", None),
+        (b"\r\n" * 16, None),
+        (b"\r\n" * 16 + b"GET /", None),
+        (b"\r\n" * 17, False),
+        (b"GET / HTTP/1.1\r\n", True),
+        (b"\r\n\nGET / HTTP/1.1\n", True),
+        (b"GET /\r\n", False),
+        (b"\x16\x03\x01\n", False),
+    ],
+)
+def test_whether_bytes_begin_a_request_is_known_with_their_first_line(data: bytes, has: bool | None) -> None:
+    assert has_request_line(data) is has
+    assert has_request_line(bytearray(data)) is has

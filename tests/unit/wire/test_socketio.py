@@ -435,3 +435,33 @@ def test_whatever_arrives_is_a_packet_or_malformed(messages: list[str | bytes]) 
                 continue
             assert isinstance(text, bytes)
             assert len(attachments) <= MAX_ATTACHMENTS
+
+
+@pytest.mark.parametrize(("text", "ack_id"), [('2["a",1,{"b":[null]}]', None), ('27["a",1,{"b":[null]}]', 7)])
+def test_a_plain_event_is_read_without_a_packet(text: str, ack_id: int | None) -> None:
+    short = socketio.short_event(text)
+    assert short is not None
+    name, args, number = short
+    assert (name, list(args), number) == ("a", [1, {"b": [None]}], ack_id)
+
+
+@given(
+    st.builds("2{}{}".format, st.sampled_from(["", "7", "007", "/chat,", " 1", "1_0", "\u0663"]), st.text(max_size=20))
+    | st.builds(
+        lambda digits, args: f"2{digits}{json.dumps(args)}", st.sampled_from(["", "0", "42"]), st.lists(st.text())
+    )
+)
+@example("2" + "9" * 15 + '["a"]')
+@example("2" + "9" * 16 + '["a"]')
+@example('2["connect"]')
+@example("2[]")
+@example("2[1]")
+@example("2[")
+@example('2["\\ud800"]')
+@example("2" + "[" * 1000)
+@example("3[]")
+def test_a_plain_event_is_what_its_packet_says_or_no_answer(text: str) -> None:
+    short = socketio.short_event(text)
+    if short is not None:
+        name, args, ack_id = short
+        assert receive(text) == Packet(EVENT, "/", [name, *args], ack_id)

@@ -140,3 +140,15 @@ def test_an_event_of_known_json_is_written_as_any(namespace: str, offset: str | 
     text, attachments = socketio.encode(socketio.event(namespace, ["news", *args, *([offset] if offset else [])]))
     assert attachments == []
     assert socketio.encode_json_event(namespace, "news", msgspec.json.encode(args), offset) == text
+
+
+@pytest.mark.parametrize("namespace", ["/", "/chat"])
+@pytest.mark.parametrize("args", [[], ["é"], [1, {"a": [None]}]])
+def test_an_acknowledgement_of_a_known_namespace_is_written_as_any(namespace: str, args: list[Any]) -> None:
+    text, attachments = socketio.encode(Packet(PacketType.ACK, namespace, args, 7))
+    assert attachments == []
+    assert socketio.encode_ack(socketio.ack_prefix(namespace), 7, args) == text
+
+
+def test_an_acknowledgement_with_bytes_is_left_to_the_general_way() -> None:
+    assert socketio.encode_ack(socketio.ack_prefix("/"), 7, [{"a": b"x"}]) is None
