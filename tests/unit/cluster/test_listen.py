@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 
 import pytest
@@ -65,6 +67,15 @@ def test_a_port_that_was_just_left_is_free() -> None:
 def test_a_host_that_is_not_here() -> None:
     with pytest.raises(ListenError, match=r"cannot accept clients on host 192\.0\.2\.1: "):
         listen("192.0.2.1", 0, 1)
+
+
+def test_a_port_that_is_not_for_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(_: socket.socket, __: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with pytest.raises(ListenError, match=r"port 80 is not for this user: choose one above 1023 with --port"):
+        listen("127.0.0.1", 80, 1)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from socketcluster.errors import ChildFailedError
 from socketcluster.supervisor import FIRST_DELAY, GOOD_AFTER, LAST_DELAY, Backoff
@@ -31,6 +32,22 @@ async def test_a_killed_process_is_started_again(stage: Stage) -> None:
     second = await stage.next_ready()
     assert second != first
     assert supervisor.pid == second
+
+
+@pytest.mark.parametrize(
+    ("ending", "how"),
+    [
+        ("sys.exit(3)", "status 3"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "signal SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 1)", f"signal {signal.SIGRTMIN + 1}"),  # those have no names
+    ],
+)
+async def test_the_log_says_how_a_process_died(stage: Stage, ending: str, how: str) -> None:
+    with capture_logs() as logged:
+        stage.start(stage.spec(f"ready(); {ending}"))
+        await stage.next_ready()
+        await stage.next_ready()
+    assert ("died", how) in [(entry["event"], entry.get("how")) for entry in logged]
 
 
 async def test_a_process_that_ends_well_is_started_again_too(stage: Stage) -> None:
