@@ -122,7 +122,7 @@ class AuthReply(msgspec.Struct, frozen=True, rename="camel"):
     auth_error: ErrorData | None = None
 
 
-class Publication(msgspec.Struct, frozen=True):
+class PublishedData(msgspec.Struct, frozen=True):
     """The data of ``#publish`` as a subscriber gets it."""
 
     channel: str

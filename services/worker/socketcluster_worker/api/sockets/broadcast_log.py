@@ -35,7 +35,7 @@ class LoggedBroadcast:
     choice: Broadcast
     event: str
     args: bytes
-    """As ``bus.Told`` has them."""
+    """As ``bus.BroadcastMessage`` has them."""
     at: float
 
     def is_for(self, rooms: frozenset[str]) -> bool:

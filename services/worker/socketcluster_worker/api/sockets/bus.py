@@ -12,7 +12,7 @@ from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.errors import NotSerializableError
 
 
-class Told(msgspec.Struct, array_like=True, frozen=True):
+class BroadcastMessage(msgspec.Struct, array_like=True, frozen=True):
     """A broadcast on its way."""
 
     origin: str
@@ -29,7 +29,7 @@ class Told(msgspec.Struct, array_like=True, frozen=True):
     """Of its process's broadcasts in the namespace."""
 
 
-def write(told: Told) -> bytes:
+def write(told: BroadcastMessage) -> bytes:
     """Return it as it is published.
 
     Raises:
@@ -41,12 +41,12 @@ def write(told: Told) -> bytes:
         raise NotSerializableError(str(error)) from None
 
 
-read = packing.decoder(Told).decode
+read = packing.decoder(BroadcastMessage).decode
 """Reads what ``write`` wrote."""
 
 
 def pack_args(args: tuple[Any, ...], json: bytes | None) -> msgspec.Raw:
-    """Return arguments for ``Told``, by their JSON if they have one.
+    """Return arguments for ``BroadcastMessage``, by their JSON if they have one.
 
     Raises:
         NotSerializableError: one has no such form.
@@ -55,6 +55,6 @@ def pack_args(args: tuple[Any, ...], json: bytes | None) -> msgspec.Raw:
 
 
 def emission_of(event: str, args: bytes, offset: str | None = None) -> Emission:
-    """Return what clients are sent, of arguments as ``Told`` has them."""
+    """Return what clients are sent, of arguments as ``BroadcastMessage`` has them."""
     json = packing.json_of(args)
     return Emission(event, tuple(unpack(args)) if json is None else None, offset, json=json)

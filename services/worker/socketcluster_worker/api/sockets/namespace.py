@@ -18,7 +18,7 @@ from socketcluster_worker.api.position import write_position
 from socketcluster_worker.api.sockets import bus
 from socketcluster_worker.api.sockets.broadcast import Broadcast
 from socketcluster_worker.api.sockets.broadcast_log import BroadcastLog
-from socketcluster_worker.api.sockets.bus import Told
+from socketcluster_worker.api.sockets.bus import BroadcastMessage
 from socketcluster_worker.api.sockets.delivery_order import DeliveryOrder
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.events import CATCH_ALL, Emitter, F, check_emitted
@@ -146,7 +146,7 @@ class Namespace(Emitter):
         number = self.delivery_order.sent + 1
         json = json_of_list(args)
         packed = bus.write(
-            Told(
+            BroadcastMessage(
                 self._origin, rooms, list(choice.excepted), choice.is_volatile, event, bus.pack_args(args, json), number
             )
         )
@@ -163,7 +163,7 @@ class Namespace(Emitter):
         """End the connection that a socket recovered from, if it is open on another worker still."""
         args = bus.pack_args((socket.recoveries,), None)
         self.exchange.publish_inside(
-            BUS + self.name, bus.write(Told(self._origin, [socket.id], [], True, None, args, 0))
+            BUS + self.name, bus.write(BroadcastMessage(self._origin, [socket.id], [], True, None, args, 0))
         )
 
     def _deliver(self, sockets: Iterable[Socket], emission: Emission, *, volatile: bool) -> None:

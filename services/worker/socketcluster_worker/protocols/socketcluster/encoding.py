@@ -49,7 +49,7 @@ def encode_publication(message: ChannelMessage) -> Outgoing:
     """
     offset = msgspec.UNSET if message.offset is None else message.offset
     try:
-        return Outgoing(wire.encode_event(wire.PUBLISH, wire.Publication(message.channel, message.data, offset)))
+        return Outgoing(wire.encode_event(wire.PUBLISH, wire.PublishedData(message.channel, message.data, offset)))
     except UNSERIALIZABLE as error:
         raise NotSerializableError(f"a message of channel {message.channel!r}: {error}") from None
 
