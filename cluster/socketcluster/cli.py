@@ -55,7 +55,7 @@ def store() -> None:
 @click.argument("folder")
 def verify(folder: str) -> None:
     """Exit with the status 1 if anything is not whole."""
-    _run_module("socketcluster_store.verify", folder)
+    _run_module("socketcluster_store.maintenance.verify", folder)
 
 
 @store.command(help="Accept that files of the partitions in PATHS are missing: go on with what is there.")
@@ -63,7 +63,7 @@ def verify(folder: str) -> None:
 @click.option("--yes", is_flag=True, help="Do it; without, it is only said what is given up.")
 def accept(paths: tuple[str, ...], *, yes: bool) -> None:
     """Each path is a partition's folder, as the store's log names it."""
-    _run_module("socketcluster_store.accept", *(["--yes"] if yes else []), *paths)
+    _run_module("socketcluster_store.maintenance.accept", *(["--yes"] if yes else []), *paths)
 
 
 def _run_module(module: str, *arguments: str) -> None:

@@ -21,7 +21,7 @@ from socketcluster.errors import OptionError
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.settings import PREFIX, ServiceSettings, did_you_mean, is_secret, wiring
 from socketcluster_store.settings import StoreSettings
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 from socketcluster_worker.settings import WorkerSettings
 
 SERVICES: tuple[type[ServiceSettings], ...] = (BalancerSettings, WorkerSettings, StoreSettings)

@@ -14,7 +14,7 @@ from support.cluster.separate import SeparateServices
 from support.network.namespaces import Elsewhere, elsewhere
 from support.network.ports import free_port
 
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"

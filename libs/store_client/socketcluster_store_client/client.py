@@ -38,10 +38,10 @@ from socketcluster_store_client.messages import (
     write_history_request,
 )
 from socketcluster_store_client.operations import described, error_of, operation_name, partition_unavailable, unanswered
+from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 from socketcluster_store_client.reach import StoreReach
+from socketcluster_store_client.resync import Resync
 from socketcluster_store_client.routes import ANSWERS_TELL, RENEW, Pending, Route, clock, partition_for
-from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
-from socketcluster_store_client.untold import Untold
 from socketcluster_store_client.worker_directory import WorkerDirectory
 
 log = get_logger(__name__)
@@ -118,7 +118,7 @@ class StoreClient:
         self._routes: list[Route] = []
         self.reach = StoreReach(timeout, self._routes)
         """Which partitions' owners have not been reached for so long that operations fail."""
-        self._untold = Untold(self._routes)
+        self._untold = Resync(self._routes)
         gone, over = partial(self._gone, on_session_destroyed), partial(self._gone, on_session_over)
         self._routes += [
             Route(number, self._ids, self._renewing, gone, over, self._untold.note) for number in range(PARTITION_COUNT)

@@ -24,8 +24,8 @@ from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_store_client.channel_feed import ChannelFeed
 from socketcluster_store_client.held_sessions import HeldSessions
 from socketcluster_store_client.messages import Operation, Result, read_channel_position
-from socketcluster_store_client.routing import partition_of
-from socketcluster_store_client.untold import CHANNELS, CHECKS, SESSIONS, WATCHES, State, state_of
+from socketcluster_store_client.partitioning import partition_of
+from socketcluster_store_client.resync import CHANNELS, CHECKS, SESSIONS, WATCHES, State, state_of
 
 log = get_logger(__name__)
 

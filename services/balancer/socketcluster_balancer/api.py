@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import unquote
 
-from socketcluster_runtime.cookies import SessionCookies
+from socketcluster_runtime.session_cookies import SessionCookies
 from socketcluster_runtime.settings import did_you_mean
 from socketcluster_wire.request_head import RequestHead, Target
 

@@ -28,7 +28,7 @@ from socketcluster_store.partition.deadlines import condition_of_refusals
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store.servicer import StoreServicer, add_to_server
 from socketcluster_store.settings import StoreSettings
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 log = get_logger(__name__)
 

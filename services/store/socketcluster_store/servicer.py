@@ -23,7 +23,7 @@ from socketcluster_store.ownership.partitions import Partitions
 from socketcluster_store.partition.deduplication import NOT_OWNED
 from socketcluster_store.settings import StoreSettings
 from socketcluster_store_client.messages import Error, Operation, Result, decode_operations
-from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
+from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 
 log = get_logger(__name__)
 

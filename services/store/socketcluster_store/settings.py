@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_store.data.channel_rules import MAX_CHANNELS, HistoryRule, parse_rule
 from socketcluster_store.engines.valkey.urls import urls_of
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 MIB = 1024 * 1024
 

@@ -19,7 +19,7 @@ from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
-from socketcluster_worker.routing.router import Router
+from socketcluster_worker.endpoints.router import Router
 from socketcluster_worker.transport.http.mounted_websocket import MountedWebSocket
 from socketcluster_worker.transport.http.protocol import HTTPProtocol, Origin
 from socketcluster_worker.transport.proxy_protocol import Proxies, ProxyProtocol

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1 import worker_pb2_grpc as rpc
 from socketcluster_runtime import rpc as grpc_runtime
-from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.lifecycle import Lifecycle
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.metrics import Gauges
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
 from socketcluster_runtime.secrets.secret_files import secret_of
+from socketcluster_runtime.session_cookies import SessionCookies
 from socketcluster_runtime.sockets import descriptors
 from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
@@ -29,12 +29,12 @@ from socketcluster_worker.api.sockets.session import Sessions
 from socketcluster_worker.api.sockets.ws_server import WSServer
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.controller import run_controller
+from socketcluster_worker.endpoints.router import Router
 from socketcluster_worker.health.control import Control
 from socketcluster_worker.health.cut_off import CutOff
 from socketcluster_worker.health.failures import Failures
 from socketcluster_worker.health.readiness import Readiness
 from socketcluster_worker.ids import IdGenerator
-from socketcluster_worker.routing.router import Router
 from socketcluster_worker.server import ClientServer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tasks import Tasks

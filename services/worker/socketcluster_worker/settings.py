@@ -13,8 +13,8 @@ from socketcluster_runtime.secrets.secret_files import check_one_form
 from socketcluster_runtime.settings import ServiceSettings, wiring
 from socketcluster_runtime.trusted_proxies import ProxyHeaders
 from socketcluster_worker.connection import SlowConsumer
-from socketcluster_worker.routing.hosts import HostPolicy
-from socketcluster_worker.routing.origins import OriginPolicy
+from socketcluster_worker.endpoints.hosts import HostPolicy
+from socketcluster_worker.endpoints.origins import OriginPolicy
 
 CLIENT_FILES = Path(__file__).parents[3] / "clients" / "js"
 """Where the browser client lies in a checkout; the image says otherwise."""

@@ -13,7 +13,7 @@ import msgspec
 
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 SECRET = "a secret of the tests"
 NAMES = ("one", "two", "three")

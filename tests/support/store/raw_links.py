@@ -9,7 +9,7 @@ import grpc
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
 from socketcluster_store_client.messages import Operation, encode_operations
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 SECRET = "a secret of the tests"
 

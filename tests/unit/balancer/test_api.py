@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from socketcluster_balancer.api import Balancer, Request, Stage, WorkerInfo, stages_of
-from socketcluster_runtime.cookies import SessionCookies
+from socketcluster_runtime.session_cookies import SessionCookies
 from socketcluster_wire.request_head import RequestHead
 
 UPGRADE = ("Upgrade: websocket", "Connection: keep-alive, Upgrade")

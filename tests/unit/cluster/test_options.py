@@ -17,7 +17,7 @@ from socketcluster.plan import Plan, plan
 from socketcluster.settings import OPTIONS
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_store.settings import StoreSettings
-from socketcluster_worker.routing.client_files import NAMES
+from socketcluster_worker.endpoints.client_files import NAMES
 from socketcluster_worker.settings import WorkerSettings
 
 RUN_DIR = Path("/run-dir")

@@ -24,7 +24,7 @@ from socketcluster_store.partition import deadlines
 from socketcluster_store.partition import partition as partition_module
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 SESSION = "s"
 NUMBER = partition_of(SESSION)

@@ -12,7 +12,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store import links
 from socketcluster_store.links import WorkerLink, pack_event
 from socketcluster_store_client.messages import Result, decode_results, encode_results
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 TRUE, FALSE = b"\xc3", b"\xc2"
 DESTROYED = store_pb2.Event(session_destroyed=store_pb2.SessionDestroyed(session_id="s"))

@@ -19,7 +19,7 @@ from support.store.valkey import valkey_options
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
 from socketcluster_store_client.messages import Operation, Result, decode_results, encode_operations
-from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
+from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 
 pytestmark = pytest.mark.timeout(240)
 """Seconds: several processes under load, on a machine that may be busy."""

@@ -25,7 +25,7 @@ from socketcluster_store_client.errors import (
     WrongTypeError,
 )
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
+from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 
 ENGINES = pytest.mark.parametrize("engine", ["memory", "lmdb"])
 encode = msgspec.msgpack.encode

@@ -19,7 +19,7 @@ from socketcluster_store_client.errors import (
     StoreUnavailableError,
 )
 from socketcluster_store_client.messages import Operation, decode_results
-from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
+from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 
 encode = msgspec.msgpack.encode
 decode: Callable[[bytes], Any] = msgspec.msgpack.decode

@@ -16,10 +16,10 @@ from support.store_client.hand_fed import HandFed, encode
 from support.store_client.simulated_stores import SimulatedStores, Store, tried
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store_client import channel_feed, untold
+from socketcluster_store_client import channel_feed, resync
 from socketcluster_store_client.channel_feed import Gap
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 SUBSCRIBE = store_pb2.VERB_CHANNEL_SUBSCRIBE
 UNSUBSCRIBE = store_pb2.VERB_CHANNEL_UNSUBSCRIBE
@@ -191,5 +191,5 @@ async def history(seed: int, monkeypatch: pytest.MonkeyPatch) -> str:
 
 async def test_all_is_told_in_order_and_once_or_named_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_feed, "RETRY_PAUSE", 0)
-    monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)  # the history says when it is told again
+    monkeypatch.setattr(resync, "RETRY_PAUSE", 3600)  # the history says when it is told again
     assert await tried(lambda seed: history(seed, monkeypatch), 400) == {}

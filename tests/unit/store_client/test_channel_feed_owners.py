@@ -10,11 +10,11 @@ import pytest
 from support.store_client.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store_client import client, untold
+from socketcluster_store_client import client, resync
 from socketcluster_store_client.channel_feed import Gap
 from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_store_client.messages import Operation, Position
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 NEWS = partition_of("news")
 
@@ -192,7 +192,7 @@ async def test_a_subscriber_begins_with_the_first_subscription_that_a_store_take
     link = fed.link()
     fed.announce(link, NEWS, 3)
     begun: list[tuple[Position, int]] = []
-    monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)
+    monkeypatch.setattr(resync, "RETRY_PAUSE", 3600)
     monkeypatch.setattr(client, "MAX_PENDING", 0)
     failed = fed.client.subscribe("news", lambda position: begun.append((position, len(fed.messages))))
     assert isinstance(failed.exception(), StoreUnavailableError)

@@ -25,7 +25,7 @@ from socketcluster_store_client.errors import (
     StoreUnavailableError,
 )
 from socketcluster_store_client.messages import Error, Operation, Result, decode_operations, encode_results
-from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
+from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 
 SECRET = "a secret of the tests"
 GET = store_pb2.VERB_GET

@@ -12,8 +12,8 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_store_client.messages import Error, Operation, Result, encode_results
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_store_client.routes import clock
-from socketcluster_store_client.routing import partition_of
 
 ADD, GET = store_pb2.VERB_ADD, store_pb2.VERB_GET
 PARTITION = partition_of("s")

@@ -16,10 +16,10 @@ from support.store_client.hand_fed import HandFed
 from support.store_client.simulated_stores import SimulatedStores, Store, tried
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store_client import untold
+from socketcluster_store_client import resync
 from socketcluster_store_client.errors import SessionOverError
 from socketcluster_store_client.messages import Error, Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 DETACH = store_pb2.VERB_SESSION_DETACH
@@ -142,5 +142,5 @@ async def history(seed: int) -> str:
 
 
 async def test_the_owner_knows_what_is_here_and_each_end_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)  # the history says when it is told again
+    monkeypatch.setattr(resync, "RETRY_PAUSE", 3600)  # the history says when it is told again
     assert await tried(history, 600) == {}

@@ -10,8 +10,8 @@ from support.store_client.hand_fed import HandFed, encode, sent
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.messages import Error, Result
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_store_client.routes import Pending
-from socketcluster_store_client.routing import partition_of
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 RENEW = store_pb2.VERB_SESSION_RENEW

@@ -12,7 +12,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.errors import PartitionUnavailableError
 from socketcluster_store_client.messages import Result
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 PARTITION = partition_of("s")
 

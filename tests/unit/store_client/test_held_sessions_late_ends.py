@@ -11,7 +11,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client import held_sessions
 from socketcluster_store_client.link import StoreLink
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 NUMBER = partition_of("s")
 

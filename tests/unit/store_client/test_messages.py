@@ -9,7 +9,7 @@ from support.store_client.links import HandLink, make_client
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.messages import Operation, decode_operations, encode_operations
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 
 class Text(str):

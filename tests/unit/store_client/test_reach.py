@@ -13,7 +13,7 @@ from support.worker.running import until
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.errors import StoreUnavailableError
-from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
+from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 
 SOON = 0.05
 GET = store_pb2.VERB_GET

@@ -11,8 +11,8 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.link import StoreLink
 from socketcluster_store_client.messages import Error, Operation, Result
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_store_client.routes import Pending, Route
-from socketcluster_store_client.routing import partition_of
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 

@@ -18,9 +18,9 @@ from socketcluster_balancer.entrance.reception import Reception
 from socketcluster_balancer.errors import RefusedError
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime import controllers
-from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.logs.throttle import Throttle
+from socketcluster_runtime.session_cookies import SessionCookies
 from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
 
 log = get_logger(__name__)

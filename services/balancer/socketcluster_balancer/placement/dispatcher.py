@@ -20,10 +20,10 @@ from socketcluster_balancer.placement.handoff import HandoffLink
 from socketcluster_balancer.placement.watched_worker import SUSPICION, WatchedWorker
 from socketcluster_balancer.placement.workers import Workers
 from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_runtime.cookies import session_cookie_name
 from socketcluster_runtime.logs.conditions import Condition
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_runtime.session_cookies import session_cookie_name
 from socketcluster_runtime.sockets.accepting import NO_DESCRIPTOR
 from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.sockets.relay import Relay

@@ -47,7 +47,7 @@ from socketcluster_store.data.channel_rules import HistoryRule
 from socketcluster_store.data.key_value import KeyValue
 from socketcluster_store.errors import TooManyChannelsError
 from socketcluster_store_client.messages import ChannelPosition, HistoryPage, Published
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 OFFSET_AGE = 86_400.0
 """Seconds after its last message for which a channel's epoch and offset are kept, if its history is not kept longer."""

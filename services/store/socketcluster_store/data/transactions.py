@@ -20,7 +20,7 @@ from socketcluster_store.data.procedures import Procedures, ProcedureTree, Regis
 from socketcluster_store.data.write_buffer import WriteBuffer
 from socketcluster_store.errors import InvalidError, ProcedureError, Refusal
 from socketcluster_store_client.packing import pack, unpack
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 log = get_logger(__name__)
 

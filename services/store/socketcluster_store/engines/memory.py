@@ -13,9 +13,9 @@ from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log
 from socketcluster_store.data.trees import records
 from socketcluster_store.engine import Engine, EnginePartition
-from socketcluster_store.engines.folder.files import sync_folder
-from socketcluster_store.engines.folder.membership import FolderMembership
-from socketcluster_store.engines.folder.partition_lock import PartitionLock, PartitionLocks
+from socketcluster_store.engines.shared_folder.files import sync_folder
+from socketcluster_store.engines.shared_folder.membership import FolderMembership
+from socketcluster_store.engines.shared_folder.partition_lock import PartitionLock, PartitionLocks
 from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import EngineError
 from socketcluster_store.executor import Executor, ExecutorOptions

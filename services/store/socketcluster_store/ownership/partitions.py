@@ -17,7 +17,7 @@ from socketcluster_store.ownership.membership import HEARTBEAT, Membership
 from socketcluster_store.ownership.rendezvous import share_of
 from socketcluster_store.ownership.standing_aside import StandingAside
 from socketcluster_store.partition.partition import Partition
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 log = get_logger(__name__)
 

@@ -18,7 +18,7 @@ from socketcluster_store.partition.sessions import Sessions
 from socketcluster_store.partition.validation import MAX_ID_BYTES, Validation
 from socketcluster_store.partition.watchers import Key, Watchers
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 Answers = Sequence[Outcome] | EngineError
 """What became of a batch's commands, or why nothing did."""

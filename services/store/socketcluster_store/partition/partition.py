@@ -34,7 +34,7 @@ from socketcluster_store.partition.sessions import Sessions
 from socketcluster_store.partition.validation import MAX_ID_BYTES, Validation
 from socketcluster_store.partition.watchers import Watchers
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 EXPIRY_GRACE = 2.0
 """Seconds from a partition's opening in which no session ends: twice a worker's longest pause between two attempts to

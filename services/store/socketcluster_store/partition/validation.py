@@ -8,7 +8,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.data.key_chains import check_value
 from socketcluster_store.errors import InvalidError, TooLargeError
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 MAX_ID_BYTES = 128
 """The longest id of a session or message."""

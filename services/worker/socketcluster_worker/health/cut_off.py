@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Iterable
 
 from socketcluster_runtime.logs import logging
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 from socketcluster_store_client.reach import StoreReach
-from socketcluster_store_client.routing import PARTITION_COUNT
 from socketcluster_worker.health.readiness import Readiness
 
 log = logging.get_logger(__name__)

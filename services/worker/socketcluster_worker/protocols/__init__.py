@@ -1,4 +1,4 @@
 """The message protocols: each makes sockets of connections, and is the peer that they speak to.
 
-``routing`` chooses one for each connection, by its path.
+``endpoints`` chooses one for each connection, by its path.
 """

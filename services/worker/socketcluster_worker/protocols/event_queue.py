@@ -9,7 +9,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from socketcluster_worker import turns
+from socketcluster_worker import fairness
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.protocols.backpressure import Backpressure
 
@@ -77,11 +77,11 @@ class EventQueue:
     def rest(self) -> None:
         """Let other clients have their turn before the next one is taken."""
         self.hold(_TURN)
-        turns.later(partial(self.release, _TURN))
+        fairness.later(partial(self.release, _TURN))
 
     def _take_all(self) -> None:
         self._releasing = True
-        end = monotonic() + turns.SLICE
+        end = monotonic() + fairness.SLICE
         try:
             while self._waiting and not self._holders:
                 take, args, size = self._waiting.popleft()

@@ -1,4 +1,4 @@
 """The transports: each carries messages over TCP connections, and knows no message protocol.
 
-The server makes them of sockets and handovers; ``routing`` gives a request to one of them.
+The server makes them of sockets and handovers; ``endpoints`` gives a request to one of them.
 """

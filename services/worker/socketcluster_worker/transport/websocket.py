@@ -14,7 +14,7 @@ from socketcluster_runtime.logs import logging
 from socketcluster_wire import websocket as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions, Inflater
-from socketcluster_worker import turns
+from socketcluster_worker import fairness
 from socketcluster_worker.connection import Handshake, Outgoing, Receiver, SlowConsumer
 from socketcluster_worker.transport import tcp
 from socketcluster_worker.transport.send_queue import SendQueue
@@ -161,7 +161,7 @@ class WebSocket(asyncio.Protocol):
 
     def _take(self, events: deque[wire.Event]) -> None:
         """Take events and read more, until it is the others' turn or the receiver has enough."""
-        end = monotonic() + turns.SLICE
+        end = monotonic() + fairness.SLICE
         while True:
             while events:
                 self._event(events.popleft())
@@ -192,7 +192,7 @@ class WebSocket(asyncio.Protocol):
     def _ask_turn(self) -> None:
         if not self._holds and not self._turn_asked:
             self._turn_asked = True
-            turns.later(self._take_turn)
+            fairness.later(self._take_turn)
 
     def _take_turn(self) -> None:
         """Go on with what was read."""

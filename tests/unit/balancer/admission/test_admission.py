@@ -20,7 +20,7 @@ from socketcluster_balancer.admission import admission
 from socketcluster_balancer.admission.controller import Controller
 from socketcluster_balancer.api import Balancer, Request, Stage
 from socketcluster_balancer.errors import RefusedError
-from socketcluster_runtime.cookies import SessionCookies
+from socketcluster_runtime.session_cookies import SessionCookies
 
 UPGRADE = {"upgrade": "websocket", "connection": "Upgrade"}
 

@@ -15,8 +15,8 @@ from itsdangerous import Signer
 
 from socketcluster_proto.v1.store_pb2 import LinkOpen
 from socketcluster_runtime import rpc
-from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_runtime.session_cookies import SessionCookies
 from socketcluster_store_client.link import StoreLink
 
 SECRET = "a secret of the tests"

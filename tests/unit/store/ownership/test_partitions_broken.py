@@ -17,7 +17,7 @@ from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.ownership import partitions
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.errors import PartitionUnavailableError, StoreUnavailableError
-from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
+from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 
 BROKEN = partition_of("s")
 ONE = msgspec.msgpack.encode(1)

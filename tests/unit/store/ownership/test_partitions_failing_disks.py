@@ -15,16 +15,16 @@ from support.worker.running import until
 
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.engine import EnginePartition
-from socketcluster_store.engines.folder.partition_lock import PartitionLocks
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
+from socketcluster_store.engines.shared_folder.partition_lock import PartitionLocks
 from socketcluster_store.errors import EngineError, PartitionLockedError
 from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.ownership import partitions as partitions_module
 from socketcluster_store.ownership.membership import Membership
 from socketcluster_store.ownership.partitions import BROKEN_PAUSE, LONGEST_BROKEN_PAUSE, Partitions
 from socketcluster_store.partition.partition import Partition
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 FAILING = 5
 

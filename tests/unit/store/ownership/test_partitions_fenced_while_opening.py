@@ -20,7 +20,7 @@ from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.ownership.membership import Membership
 from socketcluster_store.ownership.partitions import Partitions
 from socketcluster_store.partition.partition import Partition
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 TAKEN = 5
 

@@ -16,7 +16,7 @@ from socketcluster_store.ownership import partitions as partitions_module
 from socketcluster_store.ownership.membership import Membership
 from socketcluster_store.ownership.partitions import LOOK_EVERY, Partitions
 from socketcluster_store.partition.partition import Partition
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 
 class Nobody(Membership):

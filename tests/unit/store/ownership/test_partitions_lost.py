@@ -19,7 +19,7 @@ from socketcluster_store.ownership.membership import Membership
 from socketcluster_store.ownership.partitions import Partitions
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 SESSION = "s"
 NUMBER = partition_of(SESSION)

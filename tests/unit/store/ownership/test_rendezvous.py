@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from socketcluster_store.ownership.rendezvous import share_of
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 
 def shares(stores: list[str]) -> dict[str, frozenset[int]]:

@@ -13,11 +13,11 @@ from support.store.running import LinkWorker, StartStore
 from support.worker.running import until
 
 from socketcluster_runtime.health import check_grpc
-from socketcluster_store.engines.folder.membership import FolderMembership
+from socketcluster_store.engines.shared_folder.membership import FolderMembership
 from socketcluster_store.ownership import standing_aside
 from socketcluster_store.ownership.membership import Membership
 from socketcluster_store.ownership.standing_aside import StandingAside
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 LONG, SHORT = standing_aside.UNREACHED, standing_aside.REACHED
 

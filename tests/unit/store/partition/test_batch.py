@@ -21,7 +21,7 @@ from socketcluster_store.partition.sessions import Sessions
 from socketcluster_store.partition.validation import Validation
 from socketcluster_store.partition.watchers import Watchers
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 SESSION = "s"
 NUMBER = partition_of(SESSION)

@@ -29,7 +29,7 @@ from socketcluster_store.errors import EngineError, InvalidError, TooManyChannel
 from socketcluster_store.partition import channels as channels_module
 from socketcluster_store.partition.channels import HISTORY, SUBSCRIBE, UNSUBSCRIBE, Channels
 from socketcluster_store.settings import StoreSettings
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 
 @pytest.fixture(params=["memory", "lmdb"])

@@ -19,7 +19,7 @@ from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.deduplication import NOT_OWNED
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 ADD, GET, SET = store_pb2.VERB_ADD, store_pb2.VERB_GET, store_pb2.VERB_SET
 encode = msgspec.msgpack.encode

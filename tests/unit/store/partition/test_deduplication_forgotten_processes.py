@@ -24,7 +24,7 @@ from socketcluster_store.partition import deduplication as deduplication_module
 from socketcluster_store.partition.deduplication import KEPT_SECONDS
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_worker.settings import WorkerSettings
 
 ADD, GET = store_pb2.VERB_ADD, store_pb2.VERB_GET

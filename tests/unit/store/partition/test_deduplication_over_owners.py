@@ -36,8 +36,8 @@ from socketcluster_store_client import client as client_module
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_store_client.routes import clock
-from socketcluster_store_client.routing import partition_of
 
 ADD, GET = store_pb2.VERB_ADD, store_pb2.VERB_GET
 PUBLISH, HISTORY = store_pb2.VERB_CHANNEL_PUBLISH, store_pb2.VERB_CHANNEL_HISTORY

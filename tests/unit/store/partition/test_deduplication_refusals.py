@@ -28,7 +28,7 @@ from socketcluster_store.executor import Executor, ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 ADD, SET, EXISTS, END, ATTACH, PUBLISH = (
     store_pb2.VERB_ADD,

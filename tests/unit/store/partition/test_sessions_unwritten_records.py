@@ -23,7 +23,7 @@ from socketcluster_store.partition import deadlines, session_operations
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store.partition.validation import Validation
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 DETACH = store_pb2.VERB_SESSION_DETACH

@@ -11,7 +11,7 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store.errors import InvalidError, Refusal, TooLargeError
 from socketcluster_store.partition.validation import MAX_ID_BYTES, MAX_NAME_BYTES, Validation
 from socketcluster_store_client.messages import Operation
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 
 SESSION = "s"
 NUMBER = partition_of(SESSION)

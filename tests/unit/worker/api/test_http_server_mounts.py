@@ -22,7 +22,7 @@ from support.worker.running import RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
 from socketcluster_runtime.errors import ControllerError
-from socketcluster_worker import turns
+from socketcluster_worker import fairness
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.transport.http.mounted_websocket import PIECE, MountedWebSocket
 
@@ -280,7 +280,7 @@ async def open_taker(start_worker: StartWorker, taker: Taker) -> tuple[RawWebSoc
 
 
 async def test_a_mounted_websocket_is_read_in_turns(start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "SLICE", 0.0)
+    monkeypatch.setattr(fairness, "SLICE", 0.0)
     taker = Taker()
     taker.may.set()
     websocket, mounted = await open_taker(start_worker, taker)

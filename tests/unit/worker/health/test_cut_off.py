@@ -19,8 +19,8 @@ from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
 from socketcluster_runtime import rpc
 from socketcluster_runtime.health import check_grpc
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 from socketcluster_store_client.reach import StoreReach
-from socketcluster_store_client.routing import PARTITION_COUNT
 from socketcluster_worker.health import cut_off
 from socketcluster_worker.health.control import Control
 from socketcluster_worker.health.cut_off import CutOff

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.worker.running import until
 
-from socketcluster_worker import turns
+from socketcluster_worker import fairness
 from socketcluster_worker.protocols import backpressure
 from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.protocols.event_queue import ROOM, EventQueue
@@ -81,7 +81,7 @@ def test_one_that_is_done_at_once_holds_nothing_up(queue: EventQueue) -> None:
 
 
 async def test_others_have_their_turn_between_two(queue: EventQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "SLICE", 0)
+    monkeypatch.setattr(fairness, "SLICE", 0)
     taken: list[Any] = []
     for number in range(3):
         queue.put(taken.append, number)

@@ -12,7 +12,7 @@ from support.clients.raw import RawWebSocket, frame
 from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_store_client import client as client_module
-from socketcluster_store_client import untold
+from socketcluster_store_client import resync
 from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_store_client.messages import Position
 from socketcluster_worker.api.data.values import pack
@@ -457,7 +457,7 @@ async def test_recovery_begins_when_the_namespace_is_heard_though_that_failed_at
     """Not with the first broadcast: whoever connected before that could not recover."""
     worker = await start_worker(probe.run, recovery_window=60)
     namespace = worker.worker.ws_server.of("/late")
-    monkeypatch.setattr(untold, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(resync, "RETRY_PAUSE", 0.01)
     with monkeypatch.context() as patch:
         patch.setattr(client_module, "MAX_PENDING", 0)
         listening = namespace.listen()

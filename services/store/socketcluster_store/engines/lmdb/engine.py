@@ -22,15 +22,15 @@ from socketcluster_store.commands import Command, Outcome
 from socketcluster_store.data import applied_log
 from socketcluster_store.data.trees import records
 from socketcluster_store.engine import Engine, EnginePartition
-from socketcluster_store.engines.folder import manifests
-from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, Manifest, lacking
-from socketcluster_store.engines.folder.membership import FolderMembership
-from socketcluster_store.engines.folder.partition_lock import PartitionLock, PartitionLocks
-from socketcluster_store.engines.folder.register import Register
 from socketcluster_store.engines.lmdb import environments, files, inspection, journal
 from socketcluster_store.engines.lmdb.checkpoints import Checkpoints
 from socketcluster_store.engines.lmdb.journal import Writes
 from socketcluster_store.engines.lmdb.memtable import Memtable
+from socketcluster_store.engines.shared_folder import manifests
+from socketcluster_store.engines.shared_folder.manifests import DATA, JOURNALS, Manifest, lacking
+from socketcluster_store.engines.shared_folder.membership import FolderMembership
+from socketcluster_store.engines.shared_folder.partition_lock import PartitionLock, PartitionLocks
+from socketcluster_store.engines.shared_folder.register import Register
 from socketcluster_store.errors import EngineError, FencedError, IncompleteError, PartitionLockedError, UnsyncedError
 from socketcluster_store.executor import Executor, ExecutorOptions
 from socketcluster_store.ownership.membership import Membership

@@ -10,8 +10,8 @@ from typing import cast
 import lmdb
 
 from socketcluster_runtime.secrets.private_files import FILE_MODE, make_private
-from socketcluster_store.engines.folder.manifests import DATA
 from socketcluster_store.engines.lmdb.journal import Writes
+from socketcluster_store.engines.shared_folder.manifests import DATA
 from socketcluster_store.errors import EngineError
 
 MAP_BYTES = 16 * 1024**3

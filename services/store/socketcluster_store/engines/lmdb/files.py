@@ -14,12 +14,12 @@ import lmdb
 
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.secrets.private_files import FILE_MODE, FOLDER_MODE, make_private, private
-from socketcluster_store.engines.folder import manifests
-from socketcluster_store.engines.folder.files import sync_folder
-from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, Manifest
-from socketcluster_store.engines.folder.partition_lock import note_of
 from socketcluster_store.engines.lmdb import environments, journal
 from socketcluster_store.engines.lmdb.journal import Journal, Writes
+from socketcluster_store.engines.shared_folder import manifests
+from socketcluster_store.engines.shared_folder.files import sync_folder
+from socketcluster_store.engines.shared_folder.manifests import DATA, JOURNALS, Manifest
+from socketcluster_store.engines.shared_folder.partition_lock import note_of
 from socketcluster_store.errors import EngineError, IncompleteError, PartitionLockedError, UnsyncedError
 
 log = get_logger(__name__)

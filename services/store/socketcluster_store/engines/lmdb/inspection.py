@@ -10,9 +10,9 @@ from pathlib import Path
 
 import lmdb
 
-from socketcluster_store.engines.folder.manifests import DATA, Manifest
 from socketcluster_store.engines.lmdb import environments, files
 from socketcluster_store.engines.lmdb.journal import Journal
+from socketcluster_store.engines.shared_folder.manifests import DATA, Manifest
 from socketcluster_store.errors import EngineError, IncompleteError
 
 _LONGEST = 100_000

@@ -27,7 +27,7 @@ from zlib import crc32
 
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.secrets.private_files import FILE_MODE, make_private
-from socketcluster_store.engines.folder.manifests import JOURNALS
+from socketcluster_store.engines.shared_folder.manifests import JOURNALS
 from socketcluster_store.errors import EngineError, UnsyncedError
 
 log = get_logger(__name__)

@@ -10,7 +10,7 @@ from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_store_client import packing
 from socketcluster_store_client.errors import CrossPartitionError, InvalidOperationError
 from socketcluster_store_client.operations import operation_name
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_worker.api.data.values import FALSE, TRUE, Keys, chain_of, pack
 
 MAX_STEPS = 1000

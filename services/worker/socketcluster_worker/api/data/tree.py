@@ -13,7 +13,7 @@ import msgspec
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.errors import InvalidOperationError, SessionOverError, UpdateConflictError
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 from socketcluster_worker.api.data.transaction import Transaction
 from socketcluster_worker.api.data.values import FALSE, TRUE, Keys, chain_of, pack, unpack
 from socketcluster_worker.api.data.watch import MAX_WAITING, Watch, Watches

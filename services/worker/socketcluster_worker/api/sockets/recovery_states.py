@@ -20,7 +20,7 @@ from socketcluster_runtime.logs import logging
 from socketcluster_runtime.logs.throttle import Throttle
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.errors import LinkError, StoreUnavailableError
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_worker.api.data.values import TRUE, pack, unpack
 from socketcluster_worker.errors import NotSerializableError
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.errors import SessionOverError
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.data.tree import SessionTree
 from socketcluster_worker.api.data.values import TRUE, pack, unpack

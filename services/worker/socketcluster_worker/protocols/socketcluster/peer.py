@@ -17,7 +17,7 @@ import msgspec
 from socketcluster_wire import socketcluster as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import MalformedMessageError
-from socketcluster_worker import turns
+from socketcluster_worker import fairness
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.socket import Entering, Socket
@@ -40,7 +40,7 @@ from socketcluster_worker.protocols.socketcluster.encoding import (
     encode_with_data,
 )
 from socketcluster_worker.protocols.socketcluster.requests import Requests
-from socketcluster_worker.protocols.socketcluster.settling import Settling
+from socketcluster_worker.protocols.socketcluster.token_changes import TokenChanges
 
 
 class SocketClusterPeer:
@@ -82,7 +82,7 @@ class SocketClusterPeer:
         self._reason = ""  # what the client said in its #disconnect
         self._calls = PendingCalls(first_id=1)
         self._heard = False  # anything since the last ping, or the handshake's answer?
-        self._settling: Settling | None = None  # once the handshake was answered
+        self._token_changes: TokenChanges | None = None  # once the handshake was answered
         self._loop = asyncio.get_running_loop()
         limit = context.timing.handshake_limit(connection.transport_name)
         self._timer = time_limit(limit, self.close, "no handshake in time")
@@ -93,9 +93,9 @@ class SocketClusterPeer:
         """Take a message from the client."""
         self._heard = True
         if message == self.PONG:
-            if self._settling is not None:
-                self._settling.end()
-                self._settling = None
+            if self._token_changes is not None:
+                self._token_changes.end()
+                self._token_changes = None
             if self._socket is not None:
                 self._socket.check_token()
             elif self._context.socketcluster.strict_handshake:
@@ -114,7 +114,7 @@ class SocketClusterPeer:
             return
         several = len(messages) > 1
         self._backpressure.size = len(message) // len(messages) if several else len(message)
-        end = monotonic() + turns.SLICE if several else 0.0
+        end = monotonic() + fairness.SLICE if several else 0.0
         for one in messages:
             if isinstance(one, wire.Response):
                 self._answered(one)
@@ -145,8 +145,8 @@ class SocketClusterPeer:
     def on_close(self, code: int, reason: str) -> None:
         """Learn that the connection has ended."""
         self._timer.cancel()
-        if self._settling is not None:
-            self._settling.end()
+        if self._token_changes is not None:
+            self._token_changes.end()
         if isinstance(self._connection, Batching):
             self._connection.flush()
         self._calls.end(code)
@@ -285,7 +285,7 @@ class SocketClusterPeer:
         if event.cid is not None or self.ANSWERS_WITHOUT_CID:
             self.answer(self._handshake_reply(socket, event, error, authenticated=accepted))
         self._heard = False
-        self._settling = Settling(self._send_ping)
+        self._token_changes = TokenChanges(self._send_ping)
         socket.settle = self._settle
         if entering.token is not None:
             self._give_token(socket, entering.token)
@@ -311,7 +311,7 @@ class SocketClusterPeer:
         )
 
     def _settle(self) -> asyncio.Future[None] | None:
-        return None if self._settling is None else self._settling.settled(heard=self._heard)
+        return None if self._token_changes is None else self._token_changes.settled(heard=self._heard)
 
     def _give_token(self, socket: Socket, token: str) -> None:
         def give(_: object = None) -> None:

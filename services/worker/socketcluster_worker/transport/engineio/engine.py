@@ -15,7 +15,7 @@ from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import Packet, PacketType
 from socketcluster_wire.errors import MalformedPacketError
-from socketcluster_worker import turns
+from socketcluster_worker import fairness
 from socketcluster_worker.connection import Outgoing, Receiver, SlowConsumer
 from socketcluster_worker.transport.send_queue import SendQueue
 from socketcluster_worker.transport.websocket import WebSocket
@@ -253,7 +253,7 @@ class EngineSession:
         packets = self._posted
         if packets is None or self._holds:
             return
-        end = monotonic() + turns.SLICE
+        end = monotonic() + fairness.SLICE
         try:
             for packet in packets:
                 self._packet(packet)
@@ -262,7 +262,7 @@ class EngineSession:
                 if self._holds:
                     return
                 if monotonic() >= end:
-                    turns.later(self._take_posted)
+                    fairness.later(self._take_posted)
                     return
         except MalformedPacketError:
             self._all_taken(well=False)
@@ -293,7 +293,7 @@ class EngineSession:
             if self.websocket is not None:
                 self.websocket.resume_reading()
             if self._posted is not None:
-                turns.later(self._take_posted)
+                fairness.later(self._take_posted)
 
     # WebSocket.
 

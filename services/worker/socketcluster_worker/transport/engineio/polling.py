@@ -16,8 +16,8 @@ from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import ErrorCode, Packet
 from socketcluster_worker.connection import Connection, Handshake, Receiver
+from socketcluster_worker.endpoints.origins import OriginPolicy
 from socketcluster_worker.ids import IdGenerator
-from socketcluster_worker.routing.origins import OriginPolicy
 from socketcluster_worker.transport.engineio.engine import EngineOptions, EngineSession, Farewell
 from socketcluster_worker.transport.engineio.numbering import (
     OPENING,

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from socketcluster_worker import turns
+from socketcluster_worker import fairness
 from socketcluster_worker.transport.http.time_limits import TimeLimits
 
 PIECE = 512
@@ -91,7 +91,7 @@ class MountedWebSocket(WebSocketsSansIOProtocol):
 
     def _take(self) -> None:
         """Parse what was received, until others are to have their turn, or the app or the client is behind."""
-        end = monotonic() + turns.SLICE
+        end = monotonic() + fairness.SLICE
         while self._unread and self._keeps_up and not self.transport.is_closing():
             piece = bytes(self._unread[:PIECE])
             del self._unread[:PIECE]
@@ -112,7 +112,7 @@ class MountedWebSocket(WebSocketsSansIOProtocol):
 
     def _ask_turn(self) -> None:
         self._turn_asked = True
-        turns.later(self._take_turn)
+        fairness.later(self._take_turn)
 
     def _take_turn(self) -> None:
         self._turn_asked = False

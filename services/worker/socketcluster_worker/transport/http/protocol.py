@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 from socketcluster_runtime.trusted_proxies import ForgottenProxy, TrustedProxies
 from socketcluster_wire import http_response
 from socketcluster_wire.request_head import Target
-from socketcluster_worker import turns
+from socketcluster_worker import fairness
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.errors import HTTPRequestError
 from socketcluster_worker.transport.http.forward import EXTENSION
@@ -189,7 +189,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """Parse what was received, until a request waits for its answer, or others are to have their turn."""
         self._going_on = False
         self._unset_keepalive_if_required()
-        end = monotonic() + turns.SLICE
+        end = monotonic() + fairness.SLICE
         while self._pieces.unread and not self._refused and not self.transport.is_closing():
             if self._complete and self._waits:
                 self._block()
@@ -199,7 +199,7 @@ class HTTPProtocol(HttpToolsProtocol):
             if self._pieces.unread and monotonic() >= end:
                 self._block()
                 self._going_on = True
-                turns.later(self._go_on)
+                fairness.later(self._go_on)
                 return
         self.flow.blocked = False
         if self.transport.is_closing() or self._refused:

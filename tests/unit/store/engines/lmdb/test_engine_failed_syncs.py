@@ -13,10 +13,10 @@ from support.store import writer
 from support.store.writer import consistent, get, put
 
 from socketcluster_store.engine import EnginePartition
-from socketcluster_store.engines.folder.partition_lock import PartitionLocks
 from socketcluster_store.engines.lmdb import environments
 from socketcluster_store.engines.lmdb.journal import Segment
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.engines.shared_folder.partition_lock import PartitionLocks
 from socketcluster_store.errors import EngineError, FencedError
 from socketcluster_store.executor import ExecutorOptions
 

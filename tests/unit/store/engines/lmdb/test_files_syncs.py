@@ -16,9 +16,9 @@ from support.store import writer
 from support.store.writer import consistent, put
 
 from socketcluster_store.engine import EnginePartition
-from socketcluster_store.engines.folder import manifests
 from socketcluster_store.engines.lmdb import files
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
+from socketcluster_store.engines.shared_folder import manifests
 from socketcluster_store.executor import ExecutorOptions
 
 FOLDERS = ("partitions", "00", "1", "2")

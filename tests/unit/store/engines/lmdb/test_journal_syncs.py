@@ -10,10 +10,10 @@ import pytest
 from support.store import writer
 from support.store.writer import consistent, put
 
-from socketcluster_store.engines.folder import manifests
 from socketcluster_store.engines.lmdb import environments, files
 from socketcluster_store.engines.lmdb.journal import Journal, Segment
 from socketcluster_store.engines.lmdb.journal import encode as encode_writes
+from socketcluster_store.engines.shared_folder import manifests
 from socketcluster_store.errors import EngineError
 
 SIZE = 256

@@ -20,7 +20,7 @@ from socketcluster_store.data.channel_rules import parse_rule
 from socketcluster_store.engines.valkey import scripts
 from socketcluster_store.errors import FencedError
 from socketcluster_store.executor import ExecutorOptions
-from socketcluster_store_client.routing import PARTITION_COUNT, partition_of
+from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 
 pytestmark = pytest.mark.valkey
 

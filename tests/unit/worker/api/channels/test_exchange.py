@@ -17,7 +17,7 @@ from support.worker.running import RunningWorker, StartWorker, until
 from socketcluster_store_client.channel_feed import Gap
 from socketcluster_store_client.errors import LinkError, TooManyChannelsError
 from socketcluster_store_client.messages import Position
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 from socketcluster_worker.api.channels.channel import Message, Offset
 from socketcluster_worker.api.channels.exchange import Exchange
 from socketcluster_worker.api.sockets.action import Action

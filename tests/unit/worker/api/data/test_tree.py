@@ -22,7 +22,7 @@ from socketcluster_store_client.errors import (
     UpdateConflictError,
     WrongTypeError,
 )
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_worker.api.data.tree import Tree
 from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.errors import NotSerializableError

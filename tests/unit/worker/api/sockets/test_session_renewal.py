@@ -11,7 +11,7 @@ from support.worker.running import Probe, RunningWorker, StartWorker, until
 from websockets.http11 import Response
 
 from socketcluster_store_client.errors import LinkError, SessionOverError, StoreUnavailableError
-from socketcluster_store_client.routing import partition_of
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_worker.api.worker import Worker
 
 Workers = list[RunningWorker]

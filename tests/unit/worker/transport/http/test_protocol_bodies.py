@@ -10,7 +10,7 @@ from starlette.requests import Request
 from support.clients.raw import upgrade
 from support.worker.running import StartWorker, cookie_of, until
 
-from socketcluster_worker import turns
+from socketcluster_worker import fairness
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.transport.http.framing import PIECE
 from socketcluster_worker.transport.http.protocol import HTTPProtocol
@@ -192,16 +192,16 @@ async def test_a_request_that_was_answered_before_its_body_came_is_not_answered_
 async def test_a_body_in_tiny_chunks_is_read_in_turns(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "SLICE", 0.0)
+    monkeypatch.setattr(fairness, "SLICE", 0.0)
     asked = 0
-    later = turns.later
+    later = fairness.later
 
     def ask(go_on: Callable[[], None]) -> None:
         nonlocal asked
         asked += 1
         later(go_on)
 
-    monkeypatch.setattr(turns, "later", ask)
+    monkeypatch.setattr(fairness, "later", ask)
 
     def run(worker: Worker) -> None:
         @worker.http_server.on("req")

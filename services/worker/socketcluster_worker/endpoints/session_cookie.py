@@ -9,7 +9,7 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
 
-from socketcluster_runtime.cookies import SessionCookies
+from socketcluster_runtime.session_cookies import SessionCookies
 from socketcluster_worker.api.sockets.session import Renewals, Session, Sessions
 from socketcluster_worker.connection import Handshake
 from socketcluster_worker.ids import IdGenerator

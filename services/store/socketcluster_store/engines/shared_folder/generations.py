@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, NAME, Manifest, generations, lacking, read
-from socketcluster_store.engines.folder.register import PartitionState, RegisterEntry
+from socketcluster_store.engines.shared_folder.manifests import (
+    DATA,
+    JOURNALS,
+    NAME,
+    Manifest,
+    generations,
+    lacking,
+    read,
+)
+from socketcluster_store.engines.shared_folder.register import PartitionState, RegisterEntry
 from socketcluster_store.errors import EngineError, IncompleteError
 
 

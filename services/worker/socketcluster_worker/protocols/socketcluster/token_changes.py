@@ -14,7 +14,7 @@ SETTLE_TIME = 1.0
 """Seconds after the handshake's answer in which a client may not have taken it in."""
 
 
-class Settling:
+class TokenChanges:
     """That of one client, from its handshake's answer on.
 
     Args:

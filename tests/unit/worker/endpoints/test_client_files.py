@@ -11,7 +11,7 @@ from support.worker.running import RunningWorker, StartWorker
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-from socketcluster_worker.routing.client_files import NAMES
+from socketcluster_worker.endpoints.client_files import NAMES
 from socketcluster_worker.settings import CLIENT_FILES
 
 GZIP = "br, gzip"

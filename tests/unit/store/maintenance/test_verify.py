@@ -13,12 +13,12 @@ import pytest
 from support.machine import disk
 from support.store.writer import consistent, opened, put
 
-from socketcluster_store import accept, verify
-from socketcluster_store.engines.folder import manifests
 from socketcluster_store.engines.lmdb import engine as lmdb_engine
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
+from socketcluster_store.engines.shared_folder import manifests
 from socketcluster_store.errors import EngineError, IncompleteError
 from socketcluster_store.executor import ExecutorOptions
+from socketcluster_store.maintenance import accept, verify
 
 WRITES = 50
 

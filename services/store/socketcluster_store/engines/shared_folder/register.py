@@ -16,11 +16,19 @@ from secrets import token_hex
 
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.secrets.private_files import make_private
-from socketcluster_store.engines.folder import manifests, slots
-from socketcluster_store.engines.folder.files import sync_folder
-from socketcluster_store.engines.folder.manifests import DATA, JOURNALS, NAME, NOBODY, Manifest, generations, lacking
+from socketcluster_store.engines.shared_folder import manifests, slots
+from socketcluster_store.engines.shared_folder.files import sync_folder
+from socketcluster_store.engines.shared_folder.manifests import (
+    DATA,
+    JOURNALS,
+    NAME,
+    NOBODY,
+    Manifest,
+    generations,
+    lacking,
+)
 from socketcluster_store.errors import UnsyncedError
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 log = get_logger(__name__)
 

@@ -11,12 +11,12 @@ from support.store_client.hand_fed import HandFed, sent
 from support.worker.running import until
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store_client import client, untold
+from socketcluster_store_client import client, resync
 from socketcluster_store_client.errors import InvalidOperationError, LinkError, StoreUnavailableError
 from socketcluster_store_client.link import StoreLink
 from socketcluster_store_client.messages import Error, Operation, Result
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_store_client.routes import Route
-from socketcluster_store_client.routing import partition_of
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 DETACH = store_pb2.VERB_SESSION_DETACH
@@ -36,7 +36,7 @@ OVER = Error(store_pb2.Error.CODE_SESSION_OVER, "the session was renewed or ende
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(untold, "RETRY_PAUSE", 0.001)
+    monkeypatch.setattr(resync, "RETRY_PAUSE", 0.001)
 
 
 @pytest.fixture
@@ -304,8 +304,8 @@ async def test_a_detachment_that_is_under_way_when_the_owner_changes(
 async def test_many_are_told_in_portions_and_named_together(
     fed: HandFed, link: StoreLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)
-    monkeypatch.setattr(untold, "TOLD_AT_ONCE", 4)
+    monkeypatch.setattr(resync, "RETRY_PAUSE", 3600)
+    monkeypatch.setattr(resync, "TOLD_AT_ONCE", 4)
     names = [name for name in (f"n{number}" for number in range(2000)) if partition_of(name) == NUMBER][:10]
     with written("json") as log:
         for name in names:
@@ -325,8 +325,8 @@ async def test_many_are_told_in_portions_and_named_together(
 async def test_what_is_told_does_not_pile_up_for_a_store_that_does_not_answer(
     fed: HandFed, link: StoreLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)
-    monkeypatch.setattr(untold, "TOLD_AT_ONCE", 4)
+    monkeypatch.setattr(resync, "RETRY_PAUSE", 3600)
+    monkeypatch.setattr(resync, "TOLD_AT_ONCE", 4)
     said = []
     for _ in range(5):
         for name in ("s", *(name for name in (f"n{number}" for number in range(200)) if partition_of(name) == NUMBER)):
@@ -342,7 +342,7 @@ async def test_what_is_told_does_not_pile_up_for_a_store_that_does_not_answer(
 async def test_what_is_refused_for_a_moment_is_told_soon_and_for_long_at_growing_pauses(
     fed: HandFed, link: StoreLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)
+    monkeypatch.setattr(resync, "RETRY_PAUSE", 3600)
     states = fed.client._untold
     pauses = []
     for _ in range(6):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from socketcluster_store.engines.folder.partition_lock import PartitionLocks
+from socketcluster_store.engines.shared_folder.partition_lock import PartitionLocks
 from socketcluster_store.errors import FencedError, PartitionLockedError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from socketcluster_store.engines.folder.files import sync_folder
+from socketcluster_store.engines.shared_folder.files import sync_folder
 
 
 @pytest.mark.parametrize(("error", "raised"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])

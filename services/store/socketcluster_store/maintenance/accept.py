@@ -1,4 +1,4 @@
-"""``python -m socketcluster_store.accept [--yes] PARTITION...``: gives up what is missing of partitions, deliberately.
+"""``python -m socketcluster_store.maintenance.accept [--yes] PARTITION...``: gives up what is missing, deliberately.
 
 Each ``PARTITION`` is a folder such as ``data/store/socketcluster/partitions/07``, as the store's log names it. Where
 LMDB's data can be read, the partition goes on with that and with what the journals have; else it begins empty. Nothing
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from socketcluster_runtime.secrets.private_files import FILE_MODE
-from socketcluster_store.engines.folder import manifests
-from socketcluster_store.engines.folder.manifests import DATA, JOURNALS
-from socketcluster_store.engines.folder.register import PartitionState, Register, RegisterEntry
 from socketcluster_store.engines.lmdb import inspection, journal
 from socketcluster_store.engines.lmdb.journal import Segment
+from socketcluster_store.engines.shared_folder import manifests
+from socketcluster_store.engines.shared_folder.manifests import DATA, JOURNALS
+from socketcluster_store.engines.shared_folder.register import PartitionState, Register, RegisterEntry
 from socketcluster_store.errors import EngineError
-from socketcluster_store_client.routing import PARTITION_COUNT
+from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 
 class Plan(NamedTuple):

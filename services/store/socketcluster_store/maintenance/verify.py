@@ -1,4 +1,4 @@
-"""``python -m socketcluster_store.verify FOLDER``: says which partitions are whole; nothing is written.
+"""``python -m socketcluster_store.maintenance.verify FOLDER``: says which partitions are whole; nothing is written.
 
 ``FOLDER`` is a data folder, or one in it; it may be a copy that is read-only. What a store has open is not looked into.
 The exit status is 1 if anything is not whole.
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from socketcluster_store.engines.folder import manifests, register
-from socketcluster_store.engines.folder.choice import choose, not_ours
-from socketcluster_store.engines.folder.register import PartitionState, RegisterEntry
 from socketcluster_store.engines.lmdb import inspection
+from socketcluster_store.engines.shared_folder import manifests, register
+from socketcluster_store.engines.shared_folder.generations import choose, not_ours
+from socketcluster_store.engines.shared_folder.register import PartitionState, RegisterEntry
 from socketcluster_store.errors import EngineError
 
 DEPTH = 3

@@ -14,8 +14,8 @@ from fastapi import FastAPI, Request
 from support.clients.raw import HANDSHAKE, RawClient, RawWebSocket, event, frame, upgrade
 from support.worker.running import Probe, RunningWorker, StartWorker, until
 
-from socketcluster_runtime.cookies import MAX_TRIED, SessionCookies
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
+from socketcluster_runtime.session_cookies import MAX_TRIED, SessionCookies
 from socketcluster_wire import handoff, proxy_protocol
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.ids import IdGenerator, worker_id

@@ -67,7 +67,7 @@ class Teller(Protocol):
         """Tell states that are untold; return whether others are left that can be told now."""
 
 
-class Untold:
+class Resync:
     """Has the routes of a worker tell again, after a pause, what they could not."""
 
     def __init__(self, routes: Sequence[Teller]) -> None:

@@ -36,11 +36,11 @@ from pathlib import Path
 
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.secrets.private_files import FILE_MODE, FOLDER_MODE, make_folder, make_private
-from socketcluster_store.engines.folder import manifests
-from socketcluster_store.engines.folder.choice import Choice, choose, not_ours
-from socketcluster_store.engines.folder.files import sync_folder
-from socketcluster_store.engines.folder.manifests import Manifest
-from socketcluster_store.engines.folder.register import PartitionState, Register, RegisterEntry
+from socketcluster_store.engines.shared_folder import manifests
+from socketcluster_store.engines.shared_folder.files import sync_folder
+from socketcluster_store.engines.shared_folder.generations import Choice, choose, not_ours
+from socketcluster_store.engines.shared_folder.manifests import Manifest
+from socketcluster_store.engines.shared_folder.register import PartitionState, Register, RegisterEntry
 from socketcluster_store.errors import FencedError, PartitionLockedError
 
 log = get_logger(__name__)

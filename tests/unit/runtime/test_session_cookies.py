@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from socketcluster_runtime.cookies import MAX_COOKIE_HEADER, MAX_TRIED, MAX_VALUE, SessionCookies
+from socketcluster_runtime.session_cookies import MAX_COOKIE_HEADER, MAX_TRIED, MAX_VALUE, SessionCookies
 
 COOKIES = SessionCookies("shop", "a secret of the tests")
 SIGNED = COOKIES.write("aaaaaaaa1", secure=False).partition(";")[0].partition("=")[2]

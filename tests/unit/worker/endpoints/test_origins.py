@@ -9,7 +9,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from socketcluster_worker.connection import Handshake
-from socketcluster_worker.routing.origins import OriginPolicy
+from socketcluster_worker.endpoints.origins import OriginPolicy
 from socketcluster_worker.settings import WorkerSettings
 
 POLL = "/engine.io/?EIO=4&transport=polling"

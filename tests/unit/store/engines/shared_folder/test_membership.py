@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from socketcluster_store.engines.folder.membership import FolderMembership
+from socketcluster_store.engines.shared_folder.membership import FolderMembership
 from socketcluster_store.errors import EngineError
 from socketcluster_store.ownership.membership import HEARTBEAT
 

@@ -9,8 +9,8 @@ from starlette.types import Receive, Scope, Send
 from socketcluster_store_client.errors import LinkError
 from socketcluster_worker.api.sockets.session import MAX_TOKEN, Sessions
 from socketcluster_worker.connection import Handshake
-from socketcluster_worker.routing.origins import OriginPolicy
-from socketcluster_worker.routing.session_cookie import SessionCookie
+from socketcluster_worker.endpoints.origins import OriginPolicy
+from socketcluster_worker.endpoints.session_cookie import SessionCookie
 
 NAME = "session"
 """The last part of its path, below that of the endpoints."""

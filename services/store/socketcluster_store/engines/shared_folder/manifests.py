@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_bytes
 
-from socketcluster_store.engines.folder import slots
-from socketcluster_store.engines.folder.files import sync_folder
+from socketcluster_store.engines.shared_folder import slots
+from socketcluster_store.engines.shared_folder.files import sync_folder
 from socketcluster_store.errors import EngineError, IncompleteError
 
 NAME = "manifest"

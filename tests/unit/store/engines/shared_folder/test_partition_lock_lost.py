@@ -11,9 +11,9 @@ import pytest
 from support.store import writer
 from support.store.writer import consistent, put
 
-from socketcluster_store.engines.folder import partition_lock
-from socketcluster_store.engines.folder.files import sync_folder
-from socketcluster_store.engines.folder.partition_lock import PartitionLocks
+from socketcluster_store.engines.shared_folder import partition_lock
+from socketcluster_store.engines.shared_folder.files import sync_folder
+from socketcluster_store.engines.shared_folder.partition_lock import PartitionLocks
 from socketcluster_store.errors import FencedError, PartitionLockedError
 
 

@@ -9,10 +9,10 @@ import pytest
 from support.store_client.hand_fed import HandFed, sent
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store_client import client, routes, untold
+from socketcluster_store_client import client, resync, routes
 from socketcluster_store_client.messages import Error, Operation, Result
+from socketcluster_store_client.partitioning import partition_of
 from socketcluster_store_client.routes import Route
-from socketcluster_store_client.routing import partition_of
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 DETACH = store_pb2.VERB_SESSION_DETACH
@@ -25,8 +25,8 @@ NUMBER = 7
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "MAX_OVER", 20)
     monkeypatch.setattr(routes, "TOLD_TO_NEW_OWNER", 4)
-    monkeypatch.setattr(untold, "RETRY_PAUSE", 3600)  # the tests ask for each portion
-    monkeypatch.setattr(untold, "TOLD_AT_ONCE", 6)
+    monkeypatch.setattr(resync, "RETRY_PAUSE", 3600)  # the tests ask for each portion
+    monkeypatch.setattr(resync, "TOLD_AT_ONCE", 6)
 
 
 def names() -> Iterator[str]:

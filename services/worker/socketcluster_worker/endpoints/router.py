@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from socketcluster_runtime.cookies import SessionCookies
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.logs.throttle import Throttle
+from socketcluster_runtime.session_cookies import SessionCookies
 from socketcluster_store_client.errors import StoreUnavailableError
 from socketcluster_wire import http_response
 from socketcluster_wire.close_codes import CloseCode
@@ -24,6 +24,10 @@ from socketcluster_wire.socketcluster import encode_disconnect
 from socketcluster_worker.api.sockets.session import MAX_TOKEN, Renewals, renewals
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.connection import Connection, Handshake, Receiver
+from socketcluster_worker.endpoints import client_files, session_fetch
+from socketcluster_worker.endpoints.hosts import HostPolicy
+from socketcluster_worker.endpoints.origins import OriginPolicy
+from socketcluster_worker.endpoints.session_cookie import SessionCookie, SessionResponse, SessionScope
 from socketcluster_worker.health.readiness import Readiness
 from socketcluster_worker.ids import IdGenerator
 from socketcluster_worker.protocols.context import Context, SocketClusterOptions, Timing
@@ -32,10 +36,6 @@ from socketcluster_worker.protocols.socketcluster.browser import BrowserPeer
 from socketcluster_worker.protocols.socketcluster.peer import SocketClusterPeer
 from socketcluster_worker.protocols.socketcluster.v1 import SocketClusterV1Peer
 from socketcluster_worker.protocols.socketio import SocketIOPeer
-from socketcluster_worker.routing import client_files, session_fetch
-from socketcluster_worker.routing.hosts import HostPolicy
-from socketcluster_worker.routing.origins import OriginPolicy
-from socketcluster_worker.routing.session_cookie import SessionCookie, SessionResponse, SessionScope
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tokens import Tokens
 from socketcluster_worker.transport.engineio.engine import NOOP, EngineOptions

@@ -17,7 +17,7 @@ from support.worker.running import RunningWorker, StartWorker
 
 from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.api.worker import Worker
-from socketcluster_worker.routing.session_cookie import SessionScope, keep_private
+from socketcluster_worker.endpoints.session_cookie import SessionScope, keep_private
 
 PUBLIC = "public, max-age=600"
 

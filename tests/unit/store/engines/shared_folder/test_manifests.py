@@ -14,15 +14,15 @@ from structlog.testing import capture_logs
 from support.store import writer
 from support.store.writer import consistent, put
 
-from socketcluster_store import verify
-from socketcluster_store.accept import accept
 from socketcluster_store.engine import EnginePartition
-from socketcluster_store.engines.folder import manifests
-from socketcluster_store.engines.folder.register import PartitionState, Register, RegisterEntry, registered
 from socketcluster_store.engines.lmdb import journal
 from socketcluster_store.engines.lmdb.engine import LmdbEngine
+from socketcluster_store.engines.shared_folder import manifests
+from socketcluster_store.engines.shared_folder.register import PartitionState, Register, RegisterEntry, registered
 from socketcluster_store.errors import FencedError, IncompleteError
 from socketcluster_store.executor import ExecutorOptions
+from socketcluster_store.maintenance import verify
+from socketcluster_store.maintenance.accept import accept
 
 WRITES = 400  # several checkpoints
 

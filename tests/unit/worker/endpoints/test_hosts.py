@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from support.clients.raw import ENGINE, upgrade
 from support.worker.running import RunningWorker, StartWorker, until
 
-from socketcluster_worker.routing.hosts import HostPolicy
+from socketcluster_worker.endpoints.hosts import HostPolicy
 from socketcluster_worker.settings import WorkerSettings
 
 HEALTH = "/socketcluster/health"
