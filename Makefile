@@ -39,21 +39,22 @@ up: ## Run the cluster in containers, a worker a core (PORT= WORKERS=)
 down: ## Remove the containers; the data stays in its volume
 	docker compose down
 
-# What runs the tests of units and of clusters; `make coverage` measures them.
-MEASURED := $(BIN)/pytest
+# CI measures what the tests of units and of clusters cover, and so does `make coverage`.
+COVERAGE ?= $(CI)
+MEASURED := build/coverage
+MEASURE := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest)
 
 test: install ## Lint, types, and every test that this machine allows; CI=true: a test that it does not allow is a failure
 	@scripts/test-requirements & $(MAKE) lint types; wait $$!
 	@scripts/test-node
-	@failed=0; $(BIN)/pytest $(ALONE) || failed=1; \
+	@rm -rf $(MEASURED); mkdir -p $(MEASURED); failed=0; $(BIN)/pytest $(ALONE) || failed=1; \
 	  $(BIN)/pytest tests --ignore=tests/unit --ignore=tests/cluster --ignore=$(ALONE) -n 2 --dist loadfile || failed=1; \
-	  $(MEASURED) tests/cluster -n 2 --dist loadfile || failed=1; \
-	  $(MEASURED) tests/unit -n $(CORES) --dist worksteal || failed=1; exit $$failed
+	  $(MEASURE) tests/cluster -n 2 --dist loadfile || failed=1; \
+	  $(MEASURE) tests/unit -n $(CORES) --dist worksteal || failed=1; \
+	  $(if $(COVERAGE),scripts/coverage-report $(BIN)/coverage $(MEASURED) || failed=1;) exit $$failed
 
-coverage: install ## As make test; branches that the tests of units and clusters leave out are counted, and too many are a failure
-	@rm -rf build/coverage; mkdir -p build/coverage; failed=0; \
-	  $(MAKE) test MEASURED="$(BIN)/coverage run -m pytest" || failed=1; \
-	  scripts/coverage-report $(BIN)/coverage build/coverage || failed=1; exit $$failed
+coverage: ## The same; too few branches covered by the tests of units and clusters is a failure, as in CI
+	@$(MAKE) test COVERAGE=true
 
 test-networks: install ## The browser client in bad networks at length, in Chromium and in Node (45 minutes; SEED= SEEDS= SITUATIONS="'half-open' cuts")
 	@PYTHONPATH=tests $(BIN)/python -m networks $(or $(SEED),$$RANDOM) $(or $(SEEDS),10) $(SITUATIONS)

@@ -273,7 +273,7 @@ async def test_a_serial_handler_is_forgotten_like_any_other(worker: RunningWorke
     websocket = await worker.socket()
     socket = await probe.sockets.get()
 
-    def plain(one: Any, two: Any) -> Any:
+    def plain(one: Any, two: Any = None) -> Any:
         if one == "fail":
             raise EventError("no")
         return [one, two]
@@ -284,3 +284,27 @@ async def test_a_serial_handler_is_forgotten_like_any_other(worker: RunningWorke
     assert (await websocket.call("plain", 2))["data"] == [2, None]
     socket.off("plain", plain)
     assert (await websocket.call("plain", 1))["error"]["name"] == "NoHandlerError"
+
+
+async def test_an_annotated_argument_that_is_missing_is_told_to_the_caller(worker: RunningWorker, probe: Probe) -> None:
+    websocket = await worker.socket()
+    socket = await probe.sockets.get()
+    heard: list[Any] = []
+
+    @socket.on("join")  # type: ignore[untyped-decorator]
+    def join(room: str, since: int = 0) -> str:
+        return f"{room} {since}"
+
+    @socket.on("loose")
+    def loose(room, since):  # type: ignore[no-untyped-def]
+        return [room, since]
+
+    socket.on("told", heard.append)  # a builtin, which says nothing of its arguments
+    refused = {"name": "ValidationError", "message": "room: it is missing"}
+    await websocket.send_text('{"event":"join","cid":7}')
+    assert await websocket.next_json() == {"rid": 7, "error": refused}
+    assert (await websocket.call("join", "a"))["data"] == "a 0"
+    await websocket.send_text('{"event":"loose","cid":7}')
+    assert (await websocket.next_json())["data"] == [None, None]
+    assert (await websocket.call("told", 1))["rid"] == 7
+    assert heard == [1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any, TypeVar, overload
 
-from socketcluster_worker.errors import ReservedEventError
+from socketcluster_worker.errors import EventError, ReservedEventError
 from socketcluster_worker.reserved_events import RESERVED_EVENTS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,12 +36,28 @@ class Handler:
     most: int | None
 
     def call(self, args: tuple[Any, ...]) -> Any:
-        """Call the function: surplus arguments are left out, missing ones are ``None``."""
+        """Call the function: surplus arguments are left out; missing ones are ``None``, but where they are annotated.
+
+        Raises:
+            EventError: ``ValidationError``: an annotated argument is missing.
+        """
         if self.most is not None and len(args) > self.most:
             args = args[: self.most]
         elif len(args) < self.least:
-            args += (None,) * (self.least - len(args))
+            args += _missing(self.function, len(args), self.least)
         return self.function(*args)
+
+
+def _missing(function: Callable[..., Any], given: int, least: int) -> tuple[None, ...]:
+    """Return what stands for the arguments that did not come."""
+    try:
+        parameters = [*inspect.signature(function).parameters.values()][given:least]
+    except (TypeError, ValueError):  # a builtin
+        parameters = []
+    for parameter in parameters:
+        if parameter.annotation is not parameter.empty:
+            raise EventError(f"{parameter.name}: it is missing", name="ValidationError")
+    return (None,) * (least - given)
 
 
 def make_handler(function: Callable[..., Any], *, once: bool = False) -> Handler:
