@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+from cachetools import FIFOCache
+
 from socketcluster_proto.v1 import store_pb2
 
 MAX_GONE = 4096
@@ -26,7 +28,7 @@ class HeldSessions:
         self.states: dict[str, int] = {}
         # Sessions that ended unheard, as the owner said when it was asked, and its epoch: former ones may be late for
         # long, however many owners there were since
-        self._gone: dict[str, int] = {}
+        self._gone: FIFOCache[str, int] = FIFOCache(MAX_GONE)
         self._renewals: dict[str, int] = {}  # by session, how many renewals have no answer
         self._on_gone = on_gone
 
@@ -96,10 +98,7 @@ class HeldSessions:
         return self.ended(session_id, epoch)
 
     def _went(self, session_id: str, epoch: int) -> None:
-        self._gone.pop(session_id, None)
         self._gone[session_id] = epoch
-        if len(self._gone) > MAX_GONE:
-            del self._gone[next(iter(self._gone))]
         self._on_gone(session_id)
 
     # Other ids

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable
 
+from cachetools import TTLCache
+
 from socketcluster_proto.v1 import store_pb2
 
 KEPT = 10.0
 """Seconds for which a worker is remembered that no store names any more: a store that was restarted names those alone
 that have linked to it again."""
+MAX_LEFT = 10_000
+"""Of such workers, how many at most."""
 
 
 class WorkerDirectory:
@@ -17,7 +21,9 @@ class WorkerDirectory:
 
     def __init__(self) -> None:
         self._told: dict[Hashable, dict[str, tuple[str, int]]] = {}  # by link, the one that spoke last at the end
-        self._left: dict[str, tuple[tuple[str, int], float]] = {}  # by worker, in the order in which their time ends
+        self._left: TTLCache[str, tuple[str, int]] = TTLCache(
+            MAX_LEFT, KEPT, timer=lambda: asyncio.get_running_loop().time()
+        )
 
     def told(self, link: Hashable, directory: store_pb2.Directory) -> None:
         """Take what the store behind a link says."""
@@ -31,7 +37,7 @@ class WorkerDirectory:
 
     def find(self, worker_id: str) -> tuple[str, int] | None:
         """Return the host and port of a worker, who need not be there any more; ``None``: it is not known."""
-        return self._named(worker_id) or self._remembered(worker_id)
+        return self._named(worker_id) or self._left.get(worker_id)
 
     def _named(self, worker_id: str) -> tuple[str, int] | None:
         for workers in reversed(self._told.values()):
@@ -39,18 +45,7 @@ class WorkerDirectory:
                 return address
         return None
 
-    def _remembered(self, worker_id: str) -> tuple[str, int] | None:
-        address, until = self._left.get(worker_id, (None, 0.0))
-        return address if until > asyncio.get_running_loop().time() else None
-
     def _note_left(self, before: dict[str, tuple[str, int]]) -> None:
-        now = asyncio.get_running_loop().time()
         for worker_id, address in before.items():
             if self._named(worker_id) is None:
-                self._left.pop(worker_id, None)
-                self._left[worker_id] = address, now + KEPT
-        while self._left:
-            worker_id, (_address, until) = next(iter(self._left.items()))
-            if until > now:
-                break
-            del self._left[worker_id]
+                self._left[worker_id] = address

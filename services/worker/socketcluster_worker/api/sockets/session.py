@@ -11,6 +11,8 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from cachetools import FIFOCache
+
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.errors import SessionOverError
@@ -223,7 +225,7 @@ class Sessions:
         self.client = client
         self.watches = watches
         self.tasks = tasks
-        self._over: dict[str, None] = {}
+        self._over: FIFOCache[str, None] = FIFOCache(MAX_OVER)
         self._known: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 
     @property
@@ -273,8 +275,6 @@ class Sessions:
     def _note_over(self, session_id: str) -> bool:
         is_news = session_id not in self._over
         self._over[session_id] = None
-        if len(self._over) > MAX_OVER:
-            del self._over[next(iter(self._over))]
         return is_news
 
     async def offer(self, former_ids: list[str], renewed_id: str) -> str:
