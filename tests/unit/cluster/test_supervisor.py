@@ -8,17 +8,14 @@ import select
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from structlog.testing import capture_logs
+from support.cluster.stage import Stage
 
 from socketcluster.errors import ChildFailedError
 from socketcluster.supervisor import FIRST_DELAY, GOOD_AFTER, LAST_DELAY, Backoff
-
-if TYPE_CHECKING:
-    from unit.cluster.conftest import Stage
 
 SERVE = "ready(); signal.pause()"
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); ready(); time.sleep(60)"
