@@ -146,6 +146,13 @@ class EventError(Exception):
         self.close_code = close_code
 
 
+class MissingArgumentError(EventError):
+    """An event came without an argument that its handler is annotated to take."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, name="ValidationError")
+
+
 class AuthTokenError(EventError):
     """An auth token is not accepted; a middleware of the stage ``authenticate`` may raise it too.
 

@@ -14,6 +14,7 @@ from typing import Any
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.logs.throttle import Throttle
 from socketcluster_store_client.errors import StoreUnavailableError
+from socketcluster_worker.errors import MissingArgumentError
 
 log = logging.get_logger(__name__)
 
@@ -72,6 +73,9 @@ class Tasks:
         """Call a plain or async function; what it raises goes to ``on_error``. Return its task unless it has ended."""
         try:
             result = function(*args)
+        except MissingArgumentError as error:  # by the fault of a client that wants no answer
+            self.misfit(what, error)
+            return None
         except Exception as error:
             self._on_error(error, what)
             return None
@@ -85,6 +89,8 @@ class Tasks:
             result = function(*args)
             if inspect.isawaitable(result):
                 await result
+        except MissingArgumentError as error:
+            self.misfit(what, error)
         except Exception as error:
             self._on_error(error, what)
 
@@ -126,9 +132,9 @@ class Tasks:
     def _log_unreachable(self, count: int) -> None:
         log.warning("clients could not be sent an event", count=count, last=self._unreachable.last)
 
-    def misfit(self, event: str, error: BaseException) -> None:
-        """Log that a client sent what no handler takes, and wants no answer."""
-        self._misfits.add(f"{event!r:.100}: {error!s:.200}")
+    def misfit(self, what: str, error: BaseException) -> None:
+        """Log that a client sent what no handler takes, and wants no answer; ``what`` says for what it is."""
+        self._misfits.add(f"{what:.100}: {error!s:.200}")
 
     def _log_misfits(self, count: int) -> None:
         log.warning("events did not have what their handlers want", count=count, last=self._misfits.last)

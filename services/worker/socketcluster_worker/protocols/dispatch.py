@@ -272,8 +272,10 @@ class Dispatch:
         try:
             return handler.check(args)
         except EventError as error:  # by the client's fault, whom nobody can tell
-            self._namespace.tasks.misfit(name, error)
-            return None
+            self._namespace.tasks.misfit(f"a handler of {name!r}", error)
+        except Exception as error:  # a type's own checks are code of the application
+            self._namespace.handler_failed(error, f"a handler of {name!r}")
+        return None
 
     def _call(self, handler: Handler, args: tuple[Any, ...], name: str) -> None:
         """Call a handler whose return value nobody wants."""

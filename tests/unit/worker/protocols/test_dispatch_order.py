@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.clients.raw import HANDSHAKE, RawWebSocket, event, frame
+from support.log import WrittenLog
 from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_worker.api.worker import Worker
@@ -308,3 +309,32 @@ async def test_an_annotated_argument_that_is_missing_is_told_to_the_caller(worke
     assert (await websocket.next_json())["data"] == [None, None]
     assert (await websocket.call("told", 1))["rid"] == 7
     assert heard == [1]
+
+
+@pytest.mark.parametrize("serial", [False, True])
+async def test_events_without_an_annotated_argument_are_left_out_and_counted(
+    start_worker: StartWorker, service_log: WrittenLog, serial: bool
+) -> None:
+    heard: list[Any] = []
+
+    def run(worker: Worker) -> None:
+        @worker.ws_server.on("connection")
+        def connected(socket: Any) -> None:
+            @socket.on("join")  # type: ignore[untyped-decorator]
+            def join(room: str) -> None:
+                heard.append(room)
+
+            @socket.on("*")  # type: ignore[untyped-decorator]
+            def every(name: str, room: str) -> None:
+                heard.append((name, room))
+
+    worker = await start_worker(run, serial=serial)
+    websocket = await worker.socket()
+    for _ in range(20):
+        await websocket.send_text('{"event":"join"}')
+    assert (await websocket.call("join", "a"))["rid"] == 7
+    assert heard == [("join", None)] * 20 + [("join", "a"), "a"]
+    assert worker.errors.empty()
+    lines = [line for line in service_log.lines if "room: it is missing" in line]
+    assert len(lines) == 1
+    assert "events did not have what their handlers want" in lines[0]

@@ -29,7 +29,7 @@ class _Parameter:
         if self.type is Any:
             return value
         try:
-            return msgspec.convert(value, self.type, dec_hook=_read_model)
+            return msgspec.convert(value, self.type, dec_hook=_read_model, str_keys=True)  # as JSON's keys are
         except msgspec.ValidationError as error:
             raise invalid(f"{self.name}: {error}") from None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any, TypeVar, overload
 
-from socketcluster_worker.errors import EventError, ReservedEventError
+from socketcluster_worker.errors import MissingArgumentError, ReservedEventError
 from socketcluster_worker.reserved_events import RESERVED_EVENTS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,35 +34,38 @@ class Handler:
     once: bool
     least: int
     most: int | None
+    takes_any: bool = False
+    """Is it called whatever is missing? Of each event, say."""
 
     def call(self, args: tuple[Any, ...]) -> Any:
         """Call the function: surplus arguments are left out; missing ones are ``None``, but where they are annotated.
 
         Raises:
-            EventError: ``ValidationError``: an annotated argument is missing.
+            MissingArgumentError: an annotated argument is missing.
         """
         if self.most is not None and len(args) > self.most:
             args = args[: self.most]
         elif len(args) < self.least:
-            args += _missing(self.function, len(args), self.least)
+            if not self.takes_any:
+                _check_missing(self.function, len(args), self.least)
+            args += (None,) * (self.least - len(args))
         return self.function(*args)
 
 
-def _missing(function: Callable[..., Any], given: int, least: int) -> tuple[None, ...]:
-    """Return what stands for the arguments that did not come."""
+def _check_missing(function: Callable[..., Any], given: int, least: int) -> None:
+    """Raise ``MissingArgumentError`` if one of the arguments that did not come is annotated."""
     try:
         parameters = [*inspect.signature(function).parameters.values()][given:least]
     except (TypeError, ValueError):  # a builtin
-        parameters = []
+        return
     for parameter in parameters:
         if parameter.annotation is not parameter.empty:
-            raise EventError(f"{parameter.name}: it is missing", name="ValidationError")
-    return (None,) * (least - given)
+            raise MissingArgumentError(f"{parameter.name}: it is missing")
 
 
-def make_handler(function: Callable[..., Any], *, once: bool = False) -> Handler:
+def make_handler(function: Callable[..., Any], *, once: bool = False, takes_any: bool = False) -> Handler:
     """Look at a function's signature once, so that calling it is cheap."""
-    return Handler(function, once, *_arity(function))
+    return Handler(function, once, *_arity(function), takes_any)
 
 
 def _arity(function: Callable[..., Any]) -> tuple[int, int | None]:
@@ -214,6 +217,7 @@ class Emitter:
         return handler
 
     def _add(self, event: str, function: Callable[..., Any], once: bool) -> None:
-        self.by_event[event] = (*self.by_event.get(event, ()), make_handler(function, once=once))
+        handler = make_handler(function, once=once, takes_any=event == CATCH_ALL)
+        self.by_event[event] = (*self.by_event.get(event, ()), handler)
         if once:
             self.once_events.add(event)

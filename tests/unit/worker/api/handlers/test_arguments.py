@@ -93,6 +93,13 @@ def test_models_inside_of_others_are_read_too() -> None:
     assert "at `$.name`" in refused(nested, {"a": [{"name": "b"}]})
 
 
+def test_keys_are_converted_as_json_has_none_but_texts() -> None:
+    def function(socket: Any, scores: dict[int, str]) -> None: ...
+
+    assert check(function, {"1": "a"}) == ({1: "a"},)
+    assert "Expected `int`" in refused(function, {"x": "a"})
+
+
 def test_a_client_is_told_of_few_faults() -> None:
     message = refused(shapes, {"name": "a"}, {"name": "a"}, {"name": "cc", "friends": ["a", "b", "c", "d"]})
     assert message.count(" - at ") == 3

@@ -26,6 +26,13 @@ class Result(msgspec.Struct):
     user: str
 
 
+class Broken(msgspec.Struct):
+    key: str
+
+    def __post_init__(self) -> None:
+        raise KeyError(self.key)
+
+
 class Chat(Handlers, namespace="/chat"):
     def __init__(self) -> None:
         self.gone: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
@@ -137,6 +144,28 @@ async def test_an_event_that_does_not_fit_is_left_out_and_counted(
     assert len(lines) == 1
     assert "events did not have what their handlers want" in lines[0]
     assert worker.errors.empty()
+
+
+@pytest.mark.parametrize("serial", [False, True])
+async def test_what_a_type_of_the_application_raises_ends_no_connection(
+    start_worker: StartWorker, serial: bool
+) -> None:
+    def add(worker: Worker) -> None:
+        @worker.ws_server.handler("broken")
+        def broken(socket: Socket, value: Broken) -> None: ...
+
+        worker.ws_server.handler("fine")(lambda _socket: "fine")
+
+    worker = await start_worker(add, serial=serial)
+    client = await worker.socket()
+    await client.send_json({"event": "broken", "data": {"key": "secret"}})
+    assert (await client.call("broken", {"key": "secret"}))["error"] == {
+        "name": "InternalServerError",
+        "message": "the handler of 'broken' failed",
+    }
+    assert (await client.call("fine"))["data"] == "fine"
+    told = [worker.errors.get_nowait() for _ in range(2)]
+    assert [(type(error), where) for error, where in told] == [(KeyError, "a handler of 'broken'")] * 2
 
 
 async def test_a_class_s_methods_are_handlers(start_worker: StartWorker) -> None:
