@@ -40,10 +40,11 @@ class PendingCalls:
             SocketClosedError: the client went before it answered.
         """
         call_id = self._next_id
-        send(call_id)
-        self._next_id += 1
+        # Who does not read is disconnected while it is sent, perhaps: then it fails at once, and not by the time-out.
         answer = self._answers[call_id] = asyncio.get_running_loop().create_future()
         try:
+            send(call_id)
+            self._next_id += 1
             async with asyncio.timeout(timeout):
                 return await answer
         except TimeoutError:

@@ -58,3 +58,10 @@ async def test_what_cannot_be_sent_uses_no_id() -> None:
     calls.end(1000)
     with pytest.raises(SocketClosedError, match="1000"):
         await asking
+
+
+async def test_a_call_fails_at_once_if_sending_it_ends_the_connection() -> None:
+    calls = PendingCalls(first_id=0)
+    with pytest.raises(SocketClosedError, match="1008"):
+        await calls.call("a", lambda _: calls.end(1008), 10)
+    assert len(calls) == 0
