@@ -31,6 +31,8 @@ class _Parameter:
         try:
             return msgspec.convert(value, self.type, dec_hook=_read_model, str_keys=True)  # as JSON's keys are
         except msgspec.ValidationError as error:
+            if isinstance(error.__cause__, TypeError):  # code of a type failed, and did not refuse by a ValueError
+                raise error.__cause__ from None
             raise invalid(f"{self.name}: {error}") from None
 
     def missing(self) -> Any:
@@ -71,6 +73,7 @@ class Arguments:
 
         Raises:
             EventError: ``ValidationError``, which says of which argument.
+            Exception: whatever code of an argument's type raises, but a ``ValueError``, by which it refuses.
         """
         own = self._own
         given = len(args) - own

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from socketcluster_worker.api.handlers.arguments import Arguments
 from socketcluster_worker.errors import EventError
@@ -98,6 +98,42 @@ def test_keys_are_converted_as_json_has_none_but_texts() -> None:
 
     assert check(function, {"1": "a"}) == ({1: "a"},)
     assert "Expected `int`" in refused(function, {"x": "a"})
+
+
+@dataclass
+class Checked:
+    value: Any
+
+    def __post_init__(self) -> None:
+        if self.value + 1 > 9:
+            raise ValueError("too much")
+
+
+class CheckedModel(BaseModel):
+    value: Any
+
+    @field_validator("value")
+    @classmethod
+    def check(cls, value: Any) -> Any:
+        if value + 1 > 9:
+            raise ValueError("too much")
+        return value
+
+
+def checked_data(socket: Any, value: Checked) -> None: ...
+
+
+def checked_models(socket: Any, value: list[CheckedModel]) -> None: ...
+
+
+def test_what_is_no_refusal_of_a_type_is_not_told_as_one() -> None:
+    assert check(checked_data, {"value": 1}) == (Checked(1),)
+    assert refused(checked_data, {"value": 9}) == "value: too much"
+    assert "too much" in refused(checked_models, [{"value": 9}])
+    with pytest.raises(TypeError, match="can only concatenate"):
+        check(checked_data, {"value": "x"})
+    with pytest.raises(TypeError, match="can only concatenate"):
+        check(checked_models, [{"value": "x"}])
 
 
 def test_a_client_is_told_of_few_faults() -> None:
