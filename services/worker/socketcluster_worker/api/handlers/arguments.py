@@ -50,7 +50,7 @@ class Arguments:
         own: how many of its first parameters the caller gives itself.
 
     Raises:
-        TypeError: the function has fewer parameters, or an annotation cannot be checked.
+        TypeError: the function has fewer parameters, or needs one by keyword, or an annotation cannot be checked.
     """
 
     def __init__(self, function: Callable[..., Any], own: int) -> None:
@@ -62,6 +62,8 @@ class Arguments:
                 self._parameters.append(_look_at(function, parameter, is_own=len(self._parameters) < own))
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 self._rest = _look_at(function, parameter, is_own=False)
+            elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+                raise TypeError(f"{_name(function)}: no client can give {parameter.name!r}, which goes by keyword only")
         if len(self._parameters) < own and self._rest is None:
             raise TypeError(f"{_name(function)} takes {own} arguments and more: the socket is the first")
         del self._parameters[:own]

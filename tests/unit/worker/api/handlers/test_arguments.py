@@ -159,6 +159,16 @@ def test_what_is_not_annotated_is_not_checked_and_may_be_missing() -> None:
     assert check(bare, 1, 2, 4, 5) == (1, 2, 4)
 
 
+def test_what_a_client_cannot_give_is_an_error_when_the_handler_is_added() -> None:
+    def needs(socket: Any, *, by_keyword: int) -> None: ...
+
+    def may(socket: Any, *, by_keyword: int = 1) -> None: ...
+
+    with pytest.raises(TypeError, match="no client can give 'by_keyword'"):
+        check(needs)
+    assert check(may) == ()
+
+
 class Methods:
     def method(self, socket: Any, number: int) -> None: ...
 
