@@ -20,6 +20,10 @@ TRUE = b"\xc3"
 MAX_PACKED_DEPTH = MAX_DEPTH + 4
 """Lists and dicts in each other: what clients may send, and what is put around it on its way."""
 
+MAX_JSON = 256 * 1024
+"""Bytes of JSON that travel as such where there is a choice: of booleans or of escapes it is several times as long as
+MessagePack, and the stores take messages of 1 MiB."""
+
 _PLAIN = frozenset((str, bytes, int, float, bool, type(None)))
 _NO_HEADS = bytes(code for code in range(256) if not (0x80 <= code <= 0x9F or 0xDC <= code <= 0xDF))
 """The bytes that begin no list or map in MessagePack; texts in ASCII have no others."""
@@ -58,14 +62,16 @@ unpack = packing.unpack
 
 
 def json_of_list(values: Sequence[Any]) -> bytes | None:
-    """Return the JSON of a list of values; ``None``: they hold what is no plain JSON, or more of it than many read."""
+    """Return the JSON of a list of values; ``None``: they travel as MessagePack, being large, deep or no JSON."""
     if may_hold_binary(values):
         return None
     try:
         text = _encode_json(values)
     except (TypeError, ValueError, OverflowError, RecursionError):  # who packs them says why
         return None
-    return None if len(text) > SHALLOW and text.count(b"[") + text.count(b"{") > MAX_DEPTH else text
+    if len(text) > SHALLOW and (len(text) > MAX_JSON or text.count(b"[") + text.count(b"{") > MAX_DEPTH):
+        return None
+    return text
 
 
 def pack_message(data: Any) -> bytes:

@@ -240,6 +240,12 @@ async def test_what_is_nested_too_deeply_is_refused_where_it_is_sent(two: Two) -
         two.servers[0].emit("news", deep)
 
 
+async def test_what_is_too_long_for_a_store_as_json_only_reaches_every_worker(two: Two) -> None:
+    two.servers[0].emit("flags", [True] * 400_000)
+    for client in two.clients:
+        assert len(await client.next_text()) == len('42["flags",[]]') + len("true,") * 400_000 - 1
+
+
 async def test_a_socketcluster_client_of_another_worker_gets_one_several_or_no_arguments(
     start_worker: StartWorker, probe: Probe
 ) -> None:
