@@ -77,7 +77,7 @@ _COUNTS = Struct(">QQ")
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Opening(NamedTuple):
+class OpenDetail(NamedTuple):
     """The detail of the command OPEN_CHANNELS."""
 
     life: bytes
@@ -90,7 +90,7 @@ class Opening(NamedTuple):
     """Names the last opening that found something missing: see ``EnginePartition``."""
 
 
-class Closing(NamedTuple):
+class CloseDetail(NamedTuple):
     """The detail of the command CLOSE_CHANNELS."""
 
     epoch: int
@@ -171,7 +171,7 @@ def channel_command(verb: int, channel: str, detail: object = None, value: bytes
 
 def _open(kv: KeyValue, command: Command) -> bytes:
     opening = command.detail
-    assert isinstance(opening, Opening)  # noqa: S101
+    assert isinstance(opening, OpenDetail)  # noqa: S101
     reserved = kv.get(b"ce")
     epoch = opening.epoch if reserved is None else max(opening.epoch, _U64.unpack(reserved)[0])
     kv.put(b"ce", _U64.pack(epoch + opening.epochs))
@@ -198,7 +198,7 @@ def _reserve(kv: KeyValue, command: Command) -> bytes:
 
 def _close(kv: KeyValue, command: Command) -> bytes:
     closing = command.detail
-    assert isinstance(closing, Closing)  # noqa: S101
+    assert isinstance(closing, CloseDetail)  # noqa: S101
     kv.put(b"cb", _CLEAN)
     kv.put(b"ce", _U64.pack(closing.epoch))
     return b""

@@ -27,7 +27,7 @@ from socketcluster_store.errors import EngineError
 from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 
-class Plan(NamedTuple):
+class Acceptance(NamedTuple):
     """What is to become of a partition."""
 
     kept: int | None
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     text: str
 
 
-def plan(path: Path, entry: RegisterEntry) -> Plan:
+def plan(path: Path, entry: RegisterEntry) -> Acceptance:
     """Return what is to become of a partition whose folder is given.
 
     Raises:
@@ -48,7 +48,7 @@ def plan(path: Path, entry: RegisterEntry) -> Plan:
     named = [each for each in readable if each == entry.generation]
     if not readable:
         text = "begins empty: there is no data.mdb that can be read. Everything that it had is given up"
-        return Plan(None, [path / str(each) for each in present], text)
+        return Acceptance(None, [path / str(each) for each in present], text)
     kept = max(named or readable)
     folder = path / str(kept)
     damaged = [name for name in JOURNALS if not _counts(folder / name, inspection.applied_in(folder))]
@@ -57,7 +57,7 @@ def plan(path: Path, entry: RegisterEntry) -> Plan:
         text += f"; what was written after its last checkpoint, and was in {' and '.join(damaged)}, is given up"
     else:
         text += " and with what its journals have that fits; what else was there is given up"
-    return Plan(
+    return Acceptance(
         kept,
         [
             *(path / str(each) for each in present if each != kept),
@@ -86,7 +86,7 @@ def _counts(path: Path, applied: int) -> bool:
     return segment.generation <= applied + 2
 
 
-def carry_out(path: Path, number: int, register: Register, decided: Plan) -> None:
+def carry_out(path: Path, number: int, register: Register, decided: Acceptance) -> None:
     """Do what was planned; the partition is locked.
 
     Raises:

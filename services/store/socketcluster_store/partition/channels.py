@@ -30,9 +30,9 @@ from socketcluster_store.commands import (
 from socketcluster_store.data.channel_log import (
     MAX_IDS,
     MAX_LIMIT,
-    Closing,
+    CloseDetail,
     HistoryQuery,
-    Opening,
+    OpenDetail,
     PublishDetail,
     channel_command,
     hash_of,
@@ -159,7 +159,7 @@ class Channels(Generic[S]):
         life = self._storage.life
         # an ownership's epoch may be milliseconds by a better clock than the partition's
         least = max(int(self._clock() * 1_000_000), self._storage.epoch * 1000)
-        opening = Opening(boot_id(BOOT_ID) if life is None else life, least, EPOCHS, self._storage.losses)
+        opening = OpenDetail(boot_id(BOOT_ID) if life is None else life, least, EPOCHS, self._storage.losses)
         (outcome,) = await self._storage.apply([channel_command(OPEN_CHANNELS, "", opening)])
         if not isinstance(outcome, bytes):
             raise outcome
@@ -180,7 +180,7 @@ class Channels(Generic[S]):
         for trouble in (self._troubles.reserving, self._troubles.expiring):
             trouble.end(self)
         if self._storage.life is None:
-            await self._storage.apply([channel_command(CLOSE_CHANNELS, "", Closing(self._last_epoch + 1))])
+            await self._storage.apply([channel_command(CLOSE_CHANNELS, "", CloseDetail(self._last_epoch + 1))])
 
     def prepare(self, subscriber: S, operation: Operation, now: float) -> Command | None:
         """Begin an operation; return what the engine is to do for it.
