@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import msgspec
+from msgspec import inspect as types
 from pydantic import BaseModel, ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
 
 from socketcluster_worker.errors import EventError
 
@@ -57,13 +61,18 @@ class Arguments:
         self._own = own
         self._parameters: list[_Parameter] = []
         self._rest: _Parameter | None = None  # what *args are
-        for parameter in inspect.signature(function).parameters.values():
+        try:
+            signature, called = inspect.signature(function), inspect.signature(function, follow_wrapped=False)
+        except ValueError as error:  # a builtin may have none
+            raise TypeError(f"{_name(function)} does not say what it takes: {error}") from None
+        for parameter in called.parameters.values():  # what a decorator's own function gives to it is not looked at
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+                raise TypeError(f"{_name(function)}: no client can give {parameter.name!r}, which goes by keyword only")
+        for parameter in signature.parameters.values():
             if parameter.kind in _POSITIONAL:
                 self._parameters.append(_look_at(function, parameter, is_own=len(self._parameters) < own))
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 self._rest = _look_at(function, parameter, is_own=False)
-            elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-                raise TypeError(f"{_name(function)}: no client can give {parameter.name!r}, which goes by keyword only")
         if len(self._parameters) < own and self._rest is None:
             raise TypeError(f"{_name(function)} takes {own} arguments and more: the socket is the first")
         del self._parameters[:own]
@@ -114,29 +123,65 @@ def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     class Annotated:
         __annotations__ = {parameter.name: parameter.annotation}
 
-    inner = inspect.unwrap(function)
-    code, cells = getattr(inner, "__code__", None), getattr(inner, "__closure__", None) or ()
-    enclosing = {name: cell.cell_contents for name, cell in zip(code.co_freevars if code else (), cells, strict=False)}
+    names, enclosing = _names_known_to(function)
     try:
-        wanted = get_type_hints(Annotated, getattr(inner, "__globals__", {}), enclosing, include_extras=True)
+        wanted = get_type_hints(Annotated, names, enclosing, include_extras=True)
         found = wanted[parameter.name]
-        msgspec.convert(_NOTHING, found, dec_hook=_read_model)
+        _check_known(types.type_info(found), set())
     except NameError as error:
         raise TypeError(f"{what} is not known ({error}): define or import it at the module's top") from None
-    except msgspec.ValidationError:  # as it has to be
-        return found
-    except (TypeError, NotImplementedError) as error:
+    except (TypeError, RecursionError) as error:  # an alias that names itself is endless
         raise TypeError(f"{what} cannot be checked: {error}") from None
     return found
 
 
-_NOTHING = object()
+def _names_known_to(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the globals of the code that wrote a function's annotations, and what it uses of the functions around."""
+    inner: Any = inspect.unwrap(function)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
+    if isinstance(inner, type):
+        return vars(sys.modules[inner.__module__]), {}
+    if not hasattr(inner, "__code__"):  # an object that can be called
+        inner = inspect.unwrap(inner.__call__)
+    code = getattr(inner, "__code__", None)
+    enclosing = {}
+    for name, cell in zip(code.co_freevars if code else (), getattr(inner, "__closure__", None) or (), strict=False):
+        try:
+            enclosing[name] = cell.cell_contents
+        except ValueError:  # it gets its value later: the function itself, say
+            continue
+    return getattr(inner, "__globals__", {}), enclosing
+
+
+def _check_known(known: types.Type, seen: set[int]) -> None:
+    """Raise ``TypeError`` if a type is, or holds, one that nothing a client sends can be."""
+    if id(known) in seen:  # it holds itself
+        return
+    seen.add(id(known))
+    match known:
+        case types.CustomType(cls=cls) if not _is_model(cls) and cls is not object:
+            raise TypeError(f"{cls!r} is no plain type, msgspec.Struct, dataclass or pydantic model")
+        case types.DataclassType(cls=cls) if is_pydantic_dataclass(cls):
+            raise TypeError(f"the checks of {cls!r} would be left out: make it a pydantic.BaseModel")
+        case types.RawType() | types.ExtType():
+            raise TypeError(f"a client sends no {type(known).__name__.removesuffix('Type')}")
+    for field in known.__struct_fields__:
+        value = getattr(known, field)
+        for part in value if isinstance(value, tuple) else (value,):
+            inside = part.type if isinstance(part, types.Field) else part
+            if isinstance(inside, types.Type):
+                _check_known(inside, seen)
+
+
+def _is_model(wanted: Any) -> bool:
+    return isinstance(wanted, type) and issubclass(wanted, BaseModel)
 
 
 def _read_model(wanted: Any, value: Any) -> Any:
-    """Read a pydantic model; whatever else ``msgspec`` does not know is none of the types that a client can send."""
-    if not (isinstance(wanted, type) and issubclass(wanted, BaseModel)):
-        raise NotImplementedError(f"{wanted!r} is no plain type, msgspec.Struct, dataclass or pydantic model")
+    """Read a pydantic model, the only type but ``object`` that ``msgspec`` does not know and that is let in."""
+    if not _is_model(wanted):
+        return value
     try:
         return wanted.model_validate(value)
     except ValidationError as error:

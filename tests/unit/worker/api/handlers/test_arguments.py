@@ -6,11 +6,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
 from pydantic import BaseModel, Field, field_validator
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from socketcluster_worker.api.handlers.arguments import Arguments
 from socketcluster_worker.errors import EventError
@@ -168,13 +170,33 @@ def test_what_a_client_cannot_give_is_an_error_when_the_handler_is_added() -> No
         check(needs)
     assert check(may) == ()
 
+    @functools.wraps(needs)
+    def gives(*args: Any) -> None:
+        needs(*args, by_keyword=1)
+
+    assert check(gives) == ()
+    with pytest.raises(TypeError, match="max does not say what it takes"):
+        check(max)
+
 
 class Methods:
     def method(self, socket: Any, number: int) -> None: ...
 
+    async def __call__(self, socket: Any, struct: Struct) -> None: ...
+
+
+def given_more(more: str, socket: Any, struct: Struct) -> None: ...
+
+
+class Made:
+    def __init__(self, socket: Any, struct: Struct) -> None: ...
+
 
 def test_methods_and_wrapped_functions_are_looked_at_too() -> None:
     assert refused(Methods().method, "x") == "number: Expected `int`, got `str`"
+    for callable_ in (Methods(), functools.partial(given_more, "x"), Made, functools.partial(Methods())):
+        assert check(callable_, {"name": "a"}) == (Struct("a"),)
+        assert refused(callable_, 1) == "struct: Expected `object`, got `int`"
 
     @functools.wraps(plain)
     def wrapped(*args: Any) -> None: ...
@@ -194,6 +216,57 @@ def test_types_of_enclosing_functions_are_found_where_the_code_uses_them() -> No
     assert check(used, {"n": 1}) == (Inner(1),)
     with pytest.raises(TypeError, match=r"unused: the type of 'inner' is not known .*at the module's top"):
         Arguments(unused, own=1)
+
+
+def test_what_a_handler_uses_of_the_function_around_it_may_come_later() -> None:
+    def function(_socket: Any, struct: Struct) -> Any:
+        return later(struct), function
+
+    arguments = Arguments(function, own=1)
+
+    def later(struct: Struct) -> str:
+        return struct.name
+
+    assert arguments.check(("socket", {"name": "a"})) == ("socket", Struct("a"))
+    assert function("socket", Struct("a"))[0] == "a"
+
+
+@dataclass
+class Holds:
+    path: Path
+
+
+class Tree(msgspec.Struct):
+    branches: list[Tree]
+    path: dict[str, Path]
+
+
+@pydantic_dataclass
+class Positive:
+    number: int = Field(gt=0)
+
+
+def test_what_cannot_be_checked_inside_of_a_type_is_told_too() -> None:
+    def deep(socket: Any, thing: list[Path]) -> None: ...
+
+    def field(socket: Any, thing: Holds) -> None: ...
+
+    def recursive(socket: Any, thing: tuple[int, Tree]) -> None: ...
+
+    def raw(socket: Any, thing: msgspec.Raw) -> None: ...
+
+    def unchecked(socket: Any, *things: list[Positive] | None) -> None: ...
+
+    for function in (deep, field, recursive, raw, unchecked):
+        with pytest.raises(TypeError, match=r"the type of 'things?' cannot be checked"):
+            Arguments(function, own=1)
+
+
+def test_objects_are_anything() -> None:
+    def function(socket: Any, thing: object, *things: dict[str, object]) -> None: ...
+
+    assert check(function, None, {"a": [1]}) == (None, {"a": [1]})
+    assert refused(function) == "thing: it is missing"
 
 
 def test_what_cannot_be_checked_is_told_when_the_handler_is_added() -> None:
