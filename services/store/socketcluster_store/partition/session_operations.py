@@ -65,8 +65,8 @@ def change(operation: Operation, sessions: Sessions, validation: Validation, now
     if operation.verb != RENEW:
         return [Command(END_SESSION, owner), Command(PUT_RECORD, owner, (), sessions.end(session_id, now))]
     renewed_id = operation.name
-    if not renewed_id or renewed_id in sessions or renewed_id in sessions.over:
-        raise InvalidError("the new id of a session is empty, or another one's")
+    if renewed_id in ("", session_id) or renewed_id in sessions or renewed_id in sessions.over:
+        raise InvalidError("the new id of a session is empty, its own, or another one's")
     validation.session_id(renewed_id.encode(), msgspec.structs.replace(operation, session_id=renewed_id))
     records = sessions.renew(session_id, renewed_id, now)
     moving = Command(RENEW_SESSION, owner, (), renewed_id.encode())

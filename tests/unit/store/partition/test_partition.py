@@ -247,6 +247,18 @@ async def test_a_new_id_that_cannot_be_one_changes_nothing(
     assert await apply(partition, attached, get(4)) == [encode(0)]
 
 
+async def test_a_session_that_is_not_there_is_not_renewed_to_its_own_id(
+    partition: Partition, attached: WorkerLink
+) -> None:
+    renewing = Operation(3, RENEW, session_id=RENEWED, name=RENEWED, partition=NUMBER)
+    detach = Operation(4, store_pb2.VERB_SESSION_DETACH, session_id=RENEWED, partition=NUMBER)
+    refused, detached = await apply(partition, attached, renewing, detach)
+    assert isinstance(refused, InvalidError)
+    assert detached == b""
+    async with asyncio.timeout(10):
+        assert await apply(partition, attached, get_renewed(5)) == [encode(None)]
+
+
 async def test_a_renewal_that_could_not_be_kept_is_none(
     partition: Partition, attached: WorkerLink, engine: SlowEngine
 ) -> None:
