@@ -78,7 +78,7 @@ class Store:
         self._procedures = procedures
 
     @overload
-    def procedure(self, name: P, /) -> P: ...
+    def procedure(self, name: P, /, *, max_writes: int = MAX_WRITES) -> P: ...
 
     @overload
     def procedure(self, name: str | None = None, *, max_writes: int = MAX_WRITES) -> Callable[[P], P]: ...
@@ -101,8 +101,8 @@ class Store:
         """
         if not 1 <= max_writes <= MAX_WRITES:
             raise ValueError(f"max_writes is between 1 and {MAX_WRITES}, not {max_writes}")
-        if name is not None and not isinstance(name, str):  # the decorator was given no arguments
-            return self.procedure()(name)
+        if name is not None and not isinstance(name, str):  # the function itself
+            return self.procedure(max_writes=max_writes)(name)
 
         def register(function: P) -> P:
             if not callable(function) or any(kind(function) for kind in _NOT_PLAIN):

@@ -40,6 +40,15 @@ def test_a_procedure_is_called_as_its_function_or_otherwise() -> None:
         procedures.get("named")
 
 
+def test_a_function_that_is_given_at_once_has_its_bound_too() -> None:
+    procedures = Procedures()
+
+    def few(tree: ProcedureTree) -> None: ...
+
+    assert Store(procedures).procedure(few, max_writes=3) is few
+    assert procedures.get("few").max_writes == 3
+
+
 def test_what_cannot_be_a_procedure() -> None:
     store = Store(Procedures())
 
