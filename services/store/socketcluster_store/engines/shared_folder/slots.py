@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 from zlib import crc32
 
-from socketcluster_runtime.secrets.private_files import FILE_MODE
+from socketcluster_runtime.secrets.private_files import private
 
 SLOT_BYTES = 128
 
@@ -45,9 +45,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written, or the disk failed.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
-    try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with open(path, "wb", opener=private) as file:  # who writes by the system call may write a part, on a full disk
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
