@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, overload
 
 from starlette import requests
 from starlette.exceptions import HTTPException
@@ -47,7 +47,8 @@ class HTTPServer(Emitter):
     apps come first.
     """
 
-    EVENTS = frozenset({"req"})
+    EVENTS: ClassVar = {"req": 1}
+    HAS_OTHERS = False
     on: RequestEvents  # type: ignore[assignment]  # of this event only
     once: RequestEvents  # type: ignore[assignment]
 
@@ -61,7 +62,10 @@ class HTTPServer(Emitter):
 
         Raises:
             ValueError: the path does not begin with a slash, or is taken.
+            TypeError: that is no app.
         """
+        if not callable(app) or not isinstance(path, str):
+            raise TypeError(f"mount(app, path) takes an ASGI app and a path, not {app!r} and {path!r}")
         if not path.startswith("/"):
             raise ValueError(f"a path to mount at begins with a slash: {path!r}")
         prefix = path.rstrip("/")

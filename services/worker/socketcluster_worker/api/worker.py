@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from socketcluster_worker.api.data.tree import AppTree
 from socketcluster_worker.api.http_server import HTTPServer
+from socketcluster_worker.api.sockets.events import make_handler
 from socketcluster_worker.api.sockets.ws_server import WSServer
 from socketcluster_worker.tasks import Tasks
 
@@ -52,11 +53,16 @@ class Worker:
 
         Raises:
             ValueError: the time is not positive.
+            TypeError: it is no number, or what is decorated is no function, or wants an argument.
         """
-        if seconds <= 0:
+        if not isinstance(seconds, int | float):
+            raise TypeError(f"every() wants a number of seconds, not {seconds!r}: @worker.every(1.0)")
+        if not seconds > 0:
             raise ValueError(f"every() wants a positive time, not {seconds!r}")
 
         def decorate(function: F) -> F:
+            if make_handler(function).least:
+                raise TypeError(f"{_name(function)} is called without arguments")
             self._tasks.spawn(self._repeat(function, seconds), f"every({seconds}) {_name(function)}")
             return function
 

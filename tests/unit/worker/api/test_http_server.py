@@ -39,6 +39,8 @@ async def test_pages_and_mounted_apps(start_worker: StartWorker) -> None:
         server.mount(deep, "/app/deep/")
         with pytest.raises(ValueError, match="begins with a slash"):
             server.mount(app, "x")
+        with pytest.raises(TypeError, match=r"mount\(app, path\)"):
+            server.mount("/x", app)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="another app"):
             server.mount(deep, "/app/")
         with pytest.raises(ValueError, match="no event 'request'"):

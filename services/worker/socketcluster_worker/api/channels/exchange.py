@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args, overload
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, get_args, overload
 
 from socketcluster_proto.v1 import store_pb2 as pb
 from socketcluster_runtime.logs import logging
@@ -50,7 +50,8 @@ class Exchange(Emitter):
     offsets (a ``range``), or ``None`` where the channel began a new epoch, so that their number is not known.
     """
 
-    EVENTS = frozenset({"gap"})
+    EVENTS: ClassVar = {"gap": 1}
+    HAS_OTHERS = False
     on: ExchangeEvents  # type: ignore[assignment]  # of this event only
     once: ExchangeEvents  # type: ignore[assignment]
 
@@ -153,10 +154,11 @@ class Exchange(Emitter):
         Raises:
             StoreUnavailableError: the store did not answer in time; nothing is subscribed.
             EventError: the channel's name or ``since`` is malformed.
+            TypeError: the handler is no function, or wants more than that.
         """
         self.check_name(channel)
         position = None if since is None else position_of(since)
-        subscription = Channel(channel, self, make_handler(handler), resumes=position is not None)
+        subscription = Channel(channel, self, make_handler(handler, given=2), resumes=position is not None)
         self._channels.setdefault(channel, []).append(subscription)  # at once, so that no message is missed
         try:
             await self._client.subscribe(channel)

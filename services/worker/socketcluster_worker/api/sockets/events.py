@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FunctionType, MethodType
-from typing import Any, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 from socketcluster_worker.errors import MissingArgumentError, ReservedEventError
 from socketcluster_worker.reserved_events import RESERVED_EVENTS
@@ -54,18 +54,38 @@ class Handler:
 
 def _check_missing(function: Callable[..., Any], given: int, least: int) -> None:
     """Raise ``MissingArgumentError`` if one of the arguments that did not come is annotated."""
+    name = _first_annotated(function, given, least)
+    if name is not None:
+        raise MissingArgumentError(f"{name}: it is missing")
+
+
+def _first_annotated(function: Callable[..., Any], given: int, least: int) -> str | None:
+    """Return the name of the first annotated parameter among those from ``given`` to ``least``."""
     try:
         parameters = [*inspect.signature(function).parameters.values()][given:least]
     except (TypeError, ValueError):  # a builtin
-        return
-    for parameter in parameters:
-        if parameter.annotation is not parameter.empty:
-            raise MissingArgumentError(f"{parameter.name}: it is missing")
+        return None
+    return next((one.name for one in parameters if one.annotation is not one.empty), None)
 
 
-def make_handler(function: Callable[..., Any], *, once: bool = False, takes_any: bool = False) -> Handler:
-    """Look at a function's signature once, so that calling it is cheap."""
-    return Handler(function, once, *_arity(function), takes_any)
+def make_handler(
+    function: Callable[..., Any], *, once: bool = False, takes_any: bool = False, given: int | None = None
+) -> Handler:
+    """Look at a function's signature once, so that calling it is cheap.
+
+    Args:
+        function: plain or async.
+        once: see ``Emitter.once``.
+        takes_any: see ``Handler``.
+        given: how many arguments it will always get; ``None``: what a client sends.
+
+    Raises:
+        TypeError: it is no function, or wants what it will never get.
+    """
+    least, most = _arity(function)
+    if given is not None and least > given and (name := _first_annotated(function, given, least)) is not None:
+        raise TypeError(f"{_name(function)} is called with {given} argument(s), and would get nothing for {name!r}")
+    return Handler(function, once, least, most, takes_any)
 
 
 def _arity(function: Callable[..., Any]) -> tuple[int, int | None]:
@@ -73,7 +93,12 @@ def _arity(function: Callable[..., Any]) -> tuple[int, int | None]:
 
     Handlers are added for each client anew, and ``inspect.signature`` takes longer than all the rest of that: what most
     functions take stands in their code.
+
+    Raises:
+        TypeError: it is no function, yields, or needs an argument by keyword.
     """
+    if type(function) is Serial:
+        function = function.__wrapped__
     inner: Any = function
     bound = 0
     while not hasattr(inner, "__signature__"):
@@ -83,11 +108,14 @@ def _arity(function: Callable[..., Any]) -> tuple[int, int | None]:
             inner = inner.__wrapped__
         elif type(inner) is FunctionType:
             code = inner.__code__
+            if code.co_kwonlyargcount or code.co_flags & _YIELDS:
+                _check_callable(function)
             most = code.co_argcount - bound
             least = max(most - len(inner.__defaults__ or ()), 0)
             return least, None if code.co_flags & inspect.CO_VARARGS else most
         else:
             break
+    _check_callable(function)
     least, most = 0, 0
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -101,6 +129,26 @@ def _arity(function: Callable[..., Any]) -> tuple[int, int | None]:
             if parameter.default is parameter.empty:
                 least += 1
     return least, most
+
+
+_YIELDS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+def _check_callable(function: Callable[..., Any]) -> None:
+    """Raise ``TypeError`` unless a function can be called with what comes, and does something then."""
+    if not callable(function) or inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise TypeError(f"what is called is a function, plain or async, not {function!r}")
+    try:
+        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()  # as it is called
+    except (TypeError, ValueError):
+        return
+    for one in parameters:
+        if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
+            raise TypeError(f"{_name(function)}: nobody gives {one.name!r}, which goes by keyword only")
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))
 
 
 class Serial:
@@ -148,8 +196,10 @@ def _is(function: Callable[..., Any], wanted: Callable[..., Any]) -> bool:
 class Emitter:
     """Keeps the handlers of events, in the order in which they were added."""
 
-    EVENTS: frozenset[str] | None = None
-    """The events there are; ``None``: any name."""
+    EVENTS: ClassVar[Mapping[str, int]] = {}
+    """Its own events, and how many arguments their handlers get."""
+    HAS_OTHERS: ClassVar[bool] = True
+    """Are there events of other names?"""
 
     def __init__(self) -> None:
         self.by_event: dict[str, tuple[Handler, ...]] = {}
@@ -166,6 +216,7 @@ class Emitter:
 
         Raises:
             ValueError: this object has no such event.
+            TypeError: the handler is no function, or wants what it will never get.
         """
         return self._register(event, handler, once=False)
 
@@ -204,7 +255,9 @@ class Emitter:
         self._register(event, handler, once=False)
 
     def _register(self, event: str, handler: F | None, *, once: bool) -> F | Callable[[F], F]:
-        if self.EVENTS is not None and event not in self.EVENTS:
+        if not isinstance(event, str):
+            raise TypeError(f'an event has a name, and {event!r} is none: @{type(self).__name__.lower()}.on("name")')
+        if not self.HAS_OTHERS and event not in self.EVENTS:
             raise ValueError(f"{type(self).__name__} has no event {event!r}, only {', '.join(sorted(self.EVENTS))}")
         if handler is None:
 
@@ -217,7 +270,8 @@ class Emitter:
         return handler
 
     def _add(self, event: str, function: Callable[..., Any], once: bool) -> None:
-        handler = make_handler(function, once=once, takes_any=event == CATCH_ALL)
+        given = self.EVENTS.get(event)
+        handler = make_handler(function, once=once, takes_any=event == CATCH_ALL, given=given)
         self.by_event[event] = (*self.by_event.get(event, ()), handler)
         if once:
             self.once_events.add(event)

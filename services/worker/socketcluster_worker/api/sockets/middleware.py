@@ -52,13 +52,11 @@ class Middleware:
 
         Raises:
             ValueError: there is no such stage.
-            TypeError: what is decorated is no function.
+            TypeError: what is decorated is no function, or wants more than the action.
         """
         _check(stage)
 
         def decorate(function: M) -> M:
-            if not callable(function) or inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-                raise TypeError(f"middleware is a function, plain or async, not {function!r}")
             self._returning_nothing.add(self._add(stage, function))
             return function
 
@@ -75,6 +73,7 @@ class Middleware:
 
         Raises:
             ValueError: there is no such stage.
+            TypeError: what is added is no function, or wants more than the action.
         """
         _check(stage)
         if function is None:
@@ -88,7 +87,7 @@ class Middleware:
         return function
 
     def _add(self, stage: str, function: Callable[..., Any]) -> Handler:
-        handler = make_handler(function)
+        handler = make_handler(function, given=1)
         self.by_stage[stage] = (*self.by_stage.get(stage, ()), handler)
         return handler
 

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from asyncio import Task
 from collections.abc import Callable, Iterable, ValuesView
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from socketcluster_store_client.messages import Position
 from socketcluster_wire.close_codes import CloseCode
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 BUS = "\0namespace\0"
 """Begins the names of the channels on which workers tell each other of broadcasts."""
+_NOT_CLIENTS = frozenset({"connection", "disconnect", CATCH_ALL})
+"""Events that a client's handlers of such names would wait for in vain, or never be meant for."""
 REPLACED = "another connection took this one's place"
 
 
@@ -46,7 +48,8 @@ class Namespace(Emitter):
         serial: does each event of a socket wait until the handlers of the one before have ended?
     """
 
-    EVENTS = frozenset({"connection", "disconnect"})
+    EVENTS: ClassVar = {"connection": 1, "disconnect": 3}
+    HAS_OTHERS = False
     on: NamespaceEvents  # type: ignore[assignment]  # of these events only
     once: NamespaceEvents  # type: ignore[assignment]
 
@@ -108,7 +111,9 @@ class Namespace(Emitter):
             ValueError: the event is not one that clients send.
             TypeError: what is decorated is no function, takes no socket, or has an annotation that cannot be checked.
         """
-        if event in ("disconnect", CATCH_ALL):
+        if not isinstance(event, str):
+            raise TypeError(f'an event has a name, and {event!r} is none: @ws_server.handler("name")')
+        if event in _NOT_CLIENTS:
             raise ValueError(f"{event!r} is no event that clients send: add a handler to the namespace or to a socket")
 
         def decorate(function: F) -> F:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
@@ -61,6 +61,8 @@ class Socket(Emitter):
         recovered: does it go on where an earlier connection ended?
         data: whatever the application wants to keep with the socket, on this worker.
     """
+
+    EVENTS: ClassVar = {"disconnect": 2}
 
     def __init__(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 from socketcluster_worker.api.channels.exchange import Exchange
 from socketcluster_worker.api.channels.publish_out import PublishOut
-from socketcluster_worker.api.handlers.client_handlers import Handlers
+from socketcluster_worker.api.handlers.client_handlers import PREFIX, Handlers
 from socketcluster_worker.api.handlers.signatures import ServerEvents
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.session import Sessions
@@ -38,7 +39,13 @@ class WSServer(Namespace):
         sessions: ``get(id)``: any session.
     """
 
-    EVENTS = Namespace.EVENTS | {"authenticate", "deauthenticate", "session_destroy", "session_renew", "error"}
+    EVENTS: ClassVar = Namespace.EVENTS | {
+        "authenticate": 2,
+        "deauthenticate": 2,
+        "session_destroy": 1,
+        "session_renew": 2,
+        "error": 2,
+    }
     on: ServerEvents  # these, and those of a namespace
     once: ServerEvents
 
@@ -83,10 +90,16 @@ class WSServer(Namespace):
         """Add the methods ``on_<event>`` of an object to its namespace, which is made if there is none.
 
         Raises:
-            ValueError, TypeError: as those of ``of`` and ``handler``.
+            ValueError, TypeError: as those of ``of``, ``on`` and ``handler``.
+            TypeError: that is no object of a class of ``Handlers``, or no method of it is a handler.
         """
+        if not isinstance(handlers, Handlers):
+            raise TypeError(f"register() takes an object of a class that derives from Handlers, not {handlers!r}")
+        methods = list(handlers.by_event())
+        if not methods:
+            raise TypeError(f"{type(handlers).__name__} has no method whose name begins with {PREFIX!r}")
         namespace = self.of(handlers.namespace)
-        for event, method in handlers.by_event():
+        for event, method in methods:
             if event in namespace.EVENTS:
                 namespace.add_handler(event, method)
             else:
@@ -98,7 +111,12 @@ class WSServer(Namespace):
         Without it that is the first one, as a browser fails a connection for which none is chosen. ``None`` chooses
         none. If the function raises, or returns what was not offered, the WebSocket is answered with status 500. A
         decorator.
+
+        Raises:
+            TypeError: that is no plain function.
         """
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise TypeError(f"who chooses is a plain function, not {function!r}")
         self._choose_subprotocol = function
         return function
 

@@ -193,11 +193,37 @@ def test_the_namespace_of_handlers_is_the_root_unless_they_say() -> None:
 
 async def test_wrong_handlers_are_told_when_they_are_added(worker: RunningWorker) -> None:
     server: WSServer = worker.worker.ws_server
-    for event in ("disconnect", "*"):
+    for event in ("connection", "disconnect", "*"):
         with pytest.raises(ValueError, match="no event that clients send"):
             server.handler(event)
+    with pytest.raises(TypeError, match=r'@ws_server\.handler\("name"\)'):
+        server.handler(print)  # type: ignore[arg-type]  # without its brackets it would decorate nothing
     with pytest.raises(TypeError, match="a handler is a function"):
         server.handler("x")("no function")  # type: ignore[type-var]
     with pytest.raises(TypeError, match="the socket is the first"):
         server.handler("x")(lambda: None)
     assert server.client_handlers == {}
+
+
+class Wrong(Handlers):
+    def join(self, socket: Socket) -> None: ...
+
+
+class WrongDisconnect(Handlers):
+    def on_disconnect(self, socket: Socket, code: int, reason: str, more: int) -> None: ...
+
+
+async def test_what_holds_no_handlers_cannot_be_registered(worker: RunningWorker) -> None:
+    server: WSServer = worker.worker.ws_server
+    for wrong in (Chat, object(), print):
+        with pytest.raises(TypeError, match="an object of a class that derives from Handlers"):
+            server.register(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Wrong has no method whose name begins with 'on_'"):
+        server.register(Wrong())
+    with pytest.raises(TypeError, match="is called with 3 argument"):
+        server.register(WrongDisconnect())
+    with pytest.raises(TypeError, match="a plain function"):
+        server.choose_subprotocol(_choose)  # type: ignore[type-var]
+
+
+async def _choose(handshake: Any, offered: Any) -> None: ...

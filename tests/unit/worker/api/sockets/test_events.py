@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, ClassVar
 
 import pytest
 
@@ -81,7 +81,7 @@ with_signature.__signature__ = inspect.signature(lambda a, b: None)  # type: ign
         (lambda: None, 0, 0),
         (lambda a, /, b, *, c=1: None, 2, 2),
         (lambda a, b=1, **more: None, 1, 2),
-        (lambda a, b, *rest, c: None, 2, None),
+        (lambda a, b, *rest, c=1: None, 2, None),
         (Methods().plain, 1, 2),
         (Methods().no_self, 0, None),
         (Methods().of_class, 1, 1),
@@ -104,3 +104,57 @@ def test_a_handler_knows_how_many_arguments_it_takes(
 ) -> None:
     handler = make_handler(function)
     assert (handler.least, handler.most) == (least, most)
+
+
+async def yields(_socket: Any) -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("serial", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("no function", "is a function, plain or async, not 'no function'"),
+        (yields, "is a function, plain or async, not"),
+        (functools.partial(yields), "is a function, plain or async, not"),
+        (lambda *, c: None, "nobody gives 'c', which goes by keyword only"),
+        (functools.partial(lambda a, *, c: None), "nobody gives 'c'"),
+    ],
+)
+def test_what_can_be_no_handler_is_told_when_it_is_added(wrong: Any, told: str, serial: bool) -> None:
+    with pytest.raises(TypeError, match=told):
+        make_handler(Serial(wrong) if serial else wrong)
+
+
+def test_a_decorator_may_give_what_goes_by_keyword_only() -> None:
+    def needs(a: int, *, c: int) -> None: ...
+
+    @functools.wraps(needs)
+    def gives(*args: Any) -> None:
+        needs(*args, c=1)
+
+    assert make_handler(gives).least == 1
+
+
+def test_an_event_has_a_name() -> None:
+    with pytest.raises(TypeError, match=r'@emitter\.on\("name"\)'):
+        Emitter().on(print)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="an event has a name"):
+        Emitter().once(None, print)  # type: ignore[call-overload]
+
+
+class Own(Emitter):
+    EVENTS: ClassVar = {"own": 2}
+    HAS_OTHERS = False
+
+
+def test_a_handler_of_an_own_event_wants_no_more_than_it_gets() -> None:
+    def three(a: int, b: int, c: int) -> None: ...
+
+    own = Own()
+    with pytest.raises(TypeError, match=r"three is called with 2 argument\(s\), and would get nothing for 'c'"):
+        own.on("own", three)
+    own.on("own", lambda a, b, c: None)  # as it says nothing of c, that is None
+    with pytest.raises(ValueError, match="Own has no event 'other', only own"):
+        own.on("other", three)
+    Emitter().on("other", three)  # who knows what a client sends?

@@ -88,6 +88,14 @@ def test_middleware_is_a_function() -> None:
     def generator(_action: Action) -> Iterator[None]:
         yield
 
-    for wrong in (generator, "no function"):
-        with pytest.raises(TypeError, match="middleware is a function"):
-            Middleware()("event")(wrong)  # type: ignore[type-var]
+    def two(_action: Action, _more: int) -> None: ...
+
+    for wrong, told in (
+        (generator, "is a function, plain or async"),
+        ("no function", "is a function, plain or async"),
+        (two, "would get nothing for '_more'"),
+    ):
+        adders: tuple[Callable[[Any], Any], ...] = (Middleware()("event"), Middleware().use("event"))
+        for add in adders:
+            with pytest.raises(TypeError, match=told):
+                add(wrong)
