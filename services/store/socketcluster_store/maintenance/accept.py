@@ -26,6 +26,9 @@ from socketcluster_store.engines.shared_folder.register import PartitionState, R
 from socketcluster_store.errors import EngineError
 from socketcluster_store_client.partitioning import PARTITION_COUNT
 
+_NAMES = frozenset(f"{number:02}" for number in range(PARTITION_COUNT))
+"""What folders of partitions are called: ``7`` is none, and has nothing to do with ``07``."""
+
 
 class Acceptance(NamedTuple):
     """What is to become of a partition."""
@@ -125,7 +128,7 @@ def accept(path: Path, *, really: bool) -> str:
     Raises:
         EngineError, OSError: it cannot be done.
     """
-    if not (path.name.isdecimal() and int(path.name) < PARTITION_COUNT and path.parent.is_dir()):
+    if path.name not in _NAMES or not path.parent.is_dir():
         raise EngineError("is no folder of a partition: give one such as data/store/socketcluster/partitions/07")
     number = int(path.name)
     register = Register(path.parent)

@@ -138,9 +138,14 @@ def generations(path: Path) -> list[int]:
         OSError: it cannot be read.
     """
     try:
-        return sorted(int(entry.name) for entry in path.iterdir() if entry.name.isdecimal() and entry.is_dir())
+        return sorted(int(entry.name) for entry in path.iterdir() if _is_number(entry.name) and entry.is_dir())
     except FileNotFoundError:
         return []
+
+
+def _is_number(name: str) -> bool:
+    """Is a name a number as stores write it? Somebody's copy ``02`` of a generation is none."""
+    return name.isdecimal() and str(int(name)) == name
 
 
 def lacking(path: Path, number: int, what: str) -> IncompleteError:
