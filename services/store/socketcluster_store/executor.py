@@ -104,7 +104,7 @@ class Executor:
                 outcomes.append(InvalidError(f"{name_of(command)}: the value is nested too deeply"))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:  # it was put as a whole, unread
                 outcomes.append(InvalidError(f"{name_of(command)}: the value that stands there is malformed: {error}"))
-        if self._watches.any and batch and batch[-1].verb != CHANGES:
+        if self._watches.changes and batch and batch[-1].verb != CHANGES:
             self._watches.take(kv)  # counted, but not told: watchers will know that they have missed it
         return outcomes
 

@@ -66,13 +66,14 @@ class Watches:
         """Is there any? If not, nothing has to be noted."""
         self._trees: dict[bytes, dict[str | None, dict[Chain, _Watch]]] = {}  # by session id and top-level key
         self._count = 0
-        self._changes: list[tuple[_Watch, KeyChange]] = []
+        self.changes: list[tuple[_Watch, KeyChange]] = []
+        """What was noted since the last ``take``, each with its watch, which may be gone by now."""
         self._begun = 0
 
     def load(self, kv: KeyValue) -> None:
         """Take over what the partition remembers."""
         self._trees.clear()
-        self._changes.clear()
+        self.changes.clear()
         self._count = 0
         for key, value in kv.scan(b"w"):
             session_id = bytes(key[2 : 2 + key[1]])
@@ -164,17 +165,17 @@ class Watches:
 
     def begin(self) -> None:
         """Remember which changes are noted from now on."""
-        self._begun = len(self._changes)
+        self._begun = len(self.changes)
 
     def undo(self) -> None:
         """Forget the changes that were noted since ``begin``."""
-        for watch, _change in self._changes[self._begun :]:
+        for watch, _change in self.changes[self._begun :]:
             watch.count -= 1
-        del self._changes[self._begun :]
+        del self.changes[self._begun :]
 
     def take(self, kv: KeyValue) -> list[KeyChange]:
         """Put the counts of what changed since the last call, and return it in order."""
-        taken, self._changes = self._changes, []
+        taken, self.changes = self.changes, []
         for watch in {id(watch): watch for watch, _change in taken}.values():
             if self._find(watch.session_id, watch.chain) is watch:
                 kv.put(watch.record, _NUMBERS.pack(watch.generation, watch.count) + _encode(watch.chain))
@@ -185,7 +186,7 @@ class Watches:
         change = KeyChange(
             watch.session_id, watch.chain, watch.generation, watch.count, tuple(keys), operation, bytes(value)
         )
-        self._changes.append((watch, change))
+        self.changes.append((watch, change))
 
     def _find(self, session_id: bytes, chain: Chain) -> _Watch | None:
         return self._trees.get(session_id, {}).get(chain[0] if chain else None, {}).get(chain)
