@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
 from support.store.running import LinkWorker, StartStore
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition.watchers import GRACE, Watchers
 from socketcluster_store_client.errors import ChainTooDeepError, InvalidOperationError
 
 ENGINES = pytest.mark.parametrize("engine", ["memory", "lmdb"])
@@ -83,28 +81,6 @@ async def test_what_nobody_watches_for_long_is_not_counted(
         generations.add((await worker.data_changes.get()).generation)
         await worker.client.close()
         await asyncio.sleep(0.03)
-
-
-def test_when_watches_are_forgotten() -> None:
-    links = [cast(WorkerLink, object()) for _ in range(2)]
-    key, other = (b"s", ("a",)), (b"s", ("b",))
-    watchers = Watchers()
-    assert not watchers
-    watchers.load([key, other], now=100.0)
-    watchers.add(links[0], key)
-    assert (watchers.next(), watchers.due(100.0 + GRACE - 1)) == (100.0 + GRACE, [])
-    assert watchers.due(100.0 + GRACE) == [other]
-    watchers.add(links[1], key)
-    assert watchers.others(links[0], key)
-    watchers.remove(links[0], now=200.0)
-    assert not watchers.others(links[1], key)
-    assert watchers.next() is None
-    watchers.remove(links[1], now=300.0)
-    assert (watchers.next(), watchers.due(301.0)) == (300.0 + GRACE, [])
-    watchers.add(links[0], key)
-    assert watchers.due(1000.0) == []
-    watchers.refused(links[0], key)
-    assert not watchers
 
 
 async def test_watches_that_are_refused(start_store: StartStore, link_worker: LinkWorker) -> None:

@@ -24,7 +24,7 @@ class Watchers:
         self.links: dict[Key, dict[WorkerLink, bool]] = {}
         """Who watches; true: its watch has begun."""
         self.alone: OrderedDict[Key, float] = OrderedDict()
-        """What nobody watches any more and is counted nevertheless, since when, in that order."""
+        """What nobody watches any more, or not yet again, and is counted nevertheless, since when, in that order."""
 
     def __bool__(self) -> bool:
         return bool(self.links or self.alone)
@@ -38,7 +38,6 @@ class Watchers:
     def add(self, link: WorkerLink, key: Key) -> None:
         """Note that a link is about to watch."""
         self.links.setdefault(key, {}).setdefault(link, False)
-        self.alone.pop(key, None)
 
     def others(self, link: WorkerLink, key: Key) -> bool:
         """Say whether another link watches."""
@@ -65,7 +64,11 @@ class Watchers:
         """Forget what nobody has watched for a while, and return it."""
         due = []
         while self.alone and next(iter(self.alone.values())) + GRACE <= now:
-            due.append(self.alone.popitem(last=False)[0])
+            key, _since = self.alone.popitem(last=False)
+            if key in self.links:  # the engine is at a watch of it, which may be refused
+                self.alone[key] = now
+            else:
+                due.append(key)
         return due
 
     def tell(self, changes: Sequence[KeyChange], link: WorkerLink | None, now: float) -> None:
@@ -93,6 +96,7 @@ class Watchers:
             if change.operation == BEGIN:
                 if link is not None and link in links:
                     links[link] = True
+                    self.alone.pop(key, None)
                     link.tell(event)
                 continue
             for watcher, begun in links.items():
@@ -107,3 +111,4 @@ class Watchers:
         if links.pop(link, None) is not None and not links:
             del self.links[key]
             self.alone[key] = now
+            self.alone.move_to_end(key)
