@@ -33,8 +33,11 @@ def split_host_port(text: str, *, any_port: bool = False) -> tuple[str, int]:
         SettingsError: ``text`` is not of that form.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not (0 if any_port else 1) <= int(port) < 65536:
+    if not colon or not host or not port.isdecimal():
         raise SettingsError(f"{text!r} is no address of the form host:port")
+    least = 0 if any_port else 1
+    if not least <= int(port) <= 65535:
+        raise SettingsError(f"{text!r} is no address: a port is between {least} and 65535")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -21,13 +21,17 @@ _LABEL = r"[A-Za-z0-9_-]{1,63}"
 _HOST_PORT = re.compile(rf"(?:\[[0-9A-Fa-f:.%]+\]|{_LABEL}(?:\.{_LABEL})*\.?):[0-9]{{1,5}}")
 
 
-def _host_port(value: str) -> str:
-    if not _HOST_PORT.fullmatch(value):
-        raise ValueError(f"{value!r} is not host:port")
+def _check(host_port: str, *, any_port: bool) -> None:
+    if not _HOST_PORT.fullmatch(host_port):
+        raise ValueError(f"{host_port!r} is not host:port")
     try:
-        split_host_port(value, any_port=True)
-    except SettingsError:
-        raise ValueError(f"{value.rpartition(':')[2]} is no port") from None
+        split_host_port(host_port, any_port=any_port)
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+
+
+def _listen_address(value: str) -> str:
+    _check(value, any_port=True)
     return value
 
 
@@ -37,7 +41,7 @@ def _addresses(value: Any) -> Any:
 
 def _worker_address(value: str) -> str:
     if not value.startswith("unix:"):
-        _host_port(value.removeprefix(DNS_SCHEME))
+        _check(value.removeprefix(DNS_SCHEME), any_port=False)
     return value
 
 
@@ -46,7 +50,7 @@ class BalancerSettings(ServiceSettings):
 
     service: ClassVar[str] = "balancer"
 
-    listen: Annotated[str, AfterValidator(_host_port)] = wiring("0.0.0.0:8000")
+    listen: Annotated[str, AfterValidator(_listen_address)] = wiring("0.0.0.0:8000")
     """Where clients connect, as ``host:port``; port 0 means any free one."""
     listen_fd: int | None = wiring(None, ge=0)
     """The number of a listening socket that is inherited, instead of ``listen``."""

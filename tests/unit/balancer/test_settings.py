@@ -17,7 +17,8 @@ from socketcluster_runtime.errors import SettingsError
         ("SOCKETCLUSTER_WORKERS", "dns:///worker", "not host:port"),
         ("SOCKETCLUSTER_LISTEN", "8000", "not host:port"),
         ("SOCKETCLUSTER_LISTEN", "a..b:8000", "not host:port"),
-        ("SOCKETCLUSTER_LISTEN", "0.0.0.0:80000", "80000 is no port"),
+        ("SOCKETCLUSTER_LISTEN", "0.0.0.0:80000", "'0.0.0.0:80000' is no address: a port is between 0 and 65535"),
+        ("SOCKETCLUSTER_WORKERS", "dns:///worker:0", "'worker:0' is no address: a port is between 1 and 65535"),
         ("SOCKETCLUSTER_MAX_HEAD_BYTES", "100000", "SOCKETCLUSTER_MAX_HEAD_BYTES"),
     ],
 )
