@@ -8,19 +8,17 @@ import re
 import select
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from socketcluster import SocketCluster
-from socketcluster.folders import data_dir
-from socketcluster.folders import run_dir as run_dir_of
+from socketcluster import OptionError, SocketCluster
 
 LAUNCHER = """
 import asyncio, os, sys
@@ -385,18 +383,6 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:  # so that nothing is started
-        for _ in range(2):
-            command("run", "--port", str(other.getsockname()[1]), "--data-dir", "kept", cwd=tmp_path)
-            secret = tmp_path / "kept" / "secret"
-            text = secret.read_text()
-            assert len(text) >= 32
-            assert stat.S_IMODE(secret.stat().st_mode) == 0o600
-            secret.write_text("x" * 40)
-    assert secret.read_text() == "x" * 40
-
-
 def test_a_missing_controller_is_named_by_its_whole_path(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         done = command("run", "nowhere.py", "--port", str(other.getsockname()[1]), cwd=tmp_path)
@@ -410,57 +396,21 @@ def test_a_data_folder_that_cannot_be(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("socketcluster: the data folder cannot be used: ")
 
 
-def test_one_cluster_at_a_time_uses_a_data_folder(tmp_path: Path) -> None:
-    settings = SocketCluster(data_dir=tmp_path, app_name="chat").settings
-    with data_dir(settings):
-        done = command("run", "--port", "0", "--data-dir", str(tmp_path), "--app-name", "chat", cwd=tmp_path)
-        with data_dir(SocketCluster(data_dir=tmp_path, app_name="other").settings):
-            pass  # another application may
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
-        f"socketcluster: another cluster of chat uses {tmp_path}: choose another folder with --data-dir"
-    )
-
-
-def test_what_the_launcher_keeps_is_private_in_a_folder_from_before_too(tmp_path: Path) -> None:
-    settings = SocketCluster(data_dir=tmp_path / "data").settings
-    for _ in range(2):
-        with data_dir(settings):
-            found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data").iterdir()}
-            assert found == {"socketcluster.lock": 0o600, "secret": 0o600, "store": 0o700}
-        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
-        for path in (tmp_path / "data").iterdir():
-            path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-def test_a_data_folder_and_a_secret_that_were_chosen_keep_their_mode(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tmp_path.chmod(0o755)
-    (tmp_path / "shared").write_text("x" * 40)
-    (tmp_path / "shared").chmod(0o640)
-    monkeypatch.setenv("SOCKETCLUSTER_SECRET_FILE", str(tmp_path / "shared"))
-    with data_dir(SocketCluster(data_dir=tmp_path).settings):
-        pass
-    assert [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path, tmp_path / "shared")] == [0o755, 0o640]
-
-
-def test_the_sockets_folder_is_private_and_goes(tmp_path: Path) -> None:
-    settings = SocketCluster(data_dir=tmp_path).settings
-    with data_dir(settings) as lock, run_dir_of(lock) as path:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o700
-        assert len(str(path)) < 60
-    assert not path.exists()
-
-
-def test_the_sockets_folder_of_a_killed_launcher_goes_at_the_next_start(tmp_path: Path) -> None:
-    settings = SocketCluster(data_dir=tmp_path).settings
-    with data_dir(settings) as lock, run_dir_of(lock) as path:
-        pass
-    path.mkdir()  # as if it had been killed there
-    with data_dir(settings) as lock, run_dir_of(lock):
-        assert not path.exists()
-
-
 def test_the_version(tmp_path: Path) -> None:
     assert command("--version", cwd=tmp_path).stdout == "socketcluster, version 0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"protocol": "https"}, "protocol: https needs a certificate"),
+        ({"protocol": "gopher"}, "protocol: it is http or https, not 'gopher'"),
+        ({"protocol_options": {"cert": "a"}}, 'they are for protocol="https"'),
+        ({"protocol": "https", "protocol_options": {"pfx": "a"}}, "there is no 'pfx', only cert, key, pass"),
+        ({"tls_key": "a.key"}, "belong to a tls_cert, which is not set"),
+        ({"tls_passphrase_file": "a"}, "belong to a tls_cert, which is not set"),
+    ],
+)
+def test_what_https_must_not_be(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(text)):
+        SocketCluster(**options)

@@ -1,334 +1,72 @@
-"""Options: of the class, of the command, of the environment; and what reaches which process."""
+"""The types of the options: as the settings have them, and of use to whoever writes ``SocketCluster(...)``."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
+import difflib
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import get_type_hints
 
 import pytest
-from click.testing import CliRunner
+from support.sources import ROOT
+from support.types import lines_marked, type_errors
 
-from socketcluster import OptionError, SocketCluster
-from socketcluster.cli import main
-from socketcluster.plan import Plan, plan
+from socketcluster import OptionError, Options, SocketCluster
 from socketcluster.settings import OPTIONS
-from socketcluster_balancer.settings import BalancerSettings
-from socketcluster_store.settings import StoreSettings
-from socketcluster_worker.endpoints.client_files import NAMES
-from socketcluster_worker.settings import WorkerSettings
 
-RUN_DIR = Path("/run-dir")
+COMMITTED = "cluster/socketcluster/options.py"
+RIGHT = """
+from pathlib import Path
+from socketcluster import Options, SocketCluster
 
+SocketCluster()
+SocketCluster(
+    workers=3, stores=[9200, 9201], balancers=1, port=8000, app_name="myapp", worker_controller=Path("controller.py")
+).run()
+SocketCluster(workers=None, session_timeout=60, origins=["https://app.example.com"], trusted_proxies="10.0.0.0/8")
+SocketCluster(protocol="https", protocol_options={"cert": "cert.pem", "key": Path("key.pem")}, serial=True)
+options: Options = {"head_timeout": 2.5, "channel_history": "chat:*: 100, 3600"}
+if options["head_timeout"]:
+    options["slow_consumer"] = "latest_only"
+SocketCluster(**options)
+"""
+WRONG = """
+from socketcluster import Options, SocketCluster
 
-def planned(**options: Any) -> Plan:
-    settings = SocketCluster(**options).settings
-    return plan(settings, RUN_DIR, range(10, 10 + settings.balancers))
-
-
-def failure(*arguments: str, **environ: str) -> str:
-    """Run the command, which must end with status 2 before it starts anything; return what it says."""
-    result = CliRunner().invoke(main, ["run", *arguments], env=environ)
-    assert result.exit_code == 2
-    return result.output
-
-
-def test_the_defaults() -> None:
-    settings = SocketCluster().settings
-    assert len(settings.workers) == len(os.sched_getaffinity(0))
-    assert (settings.stores, settings.balancers, settings.host, settings.port) == ((0,), 1, "127.0.0.1", 8000)
-    assert settings.worker_controller == Path("controller.py")
-
-
-def test_workers_and_stores_as_counts() -> None:
-    made = planned(workers=3, stores=2, balancers=2)
-    assert [spec.name for spec in made.workers] == ["worker-0", "worker-1", "worker-2"]
-    assert {spec.environ["SOCKETCLUSTER_HTTP_LISTEN"] for spec in made.workers} == {"127.0.0.1:0"}
-    assert [spec.environ["SOCKETCLUSTER_LISTEN"] for spec in made.stores] == [
-        "unix:/run-dir/store-0.sock",
-        "unix:/run-dir/store-1.sock",
-    ]
-    assert [(spec.name, spec.pass_fds) for spec in made.balancers] == [("balancer-0", (10,)), ("balancer-1", (11,))]
+SocketCluster(sesion_timeout=60)  # wrong
+SocketCluster(session_timeout="soon")  # wrong
+SocketCluster(slow_consumer="wait")  # wrong
+SocketCluster(handoff_dir="/tmp")  # wrong
+SocketCluster(protocol="gopher")  # wrong
+SocketCluster(protocol="https", protocol_options={"pfx": "a"})  # wrong
+SocketCluster(3)  # wrong
+options: Options = {"port": 80, "prot": 8000}  # wrong
+"""
 
 
-def test_workers_are_told_where_the_browser_client_is() -> None:
-    (told,) = {spec.environ["SOCKETCLUSTER_CLIENT_FILES"] for spec in planned(workers=2).workers}
-    assert all((Path(told) / name).is_file() for name in NAMES)
+def test_the_types_are_those_of_the_settings(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "scripts/write_options.py", tmp_path / "options.py"], check=True, timeout=60)
+    committed, made = (path.read_text() for path in (ROOT / COMMITTED, tmp_path / "options.py"))
+    lines = difflib.unified_diff(committed.splitlines(), made.splitlines(), COMMITTED, "of the settings", lineterm="")
+    assert committed == made, "\n".join([f"{COMMITTED} is stale: run `make options`", *lines])
 
 
-@pytest.mark.parametrize("given", [[9100, 9101], (9100, 9101), "9100,9101", " 9100 , 9101,"])
-def test_workers_and_stores_as_ports(given: object) -> None:
-    made = planned(workers=given, stores=given)
-    assert [spec.environ["SOCKETCLUSTER_HTTP_LISTEN"] for spec in made.workers] == ["127.0.0.1:9100", "127.0.0.1:9101"]
-    assert [spec.environ["SOCKETCLUSTER_LISTEN"] for spec in made.stores] == ["127.0.0.1:9100", "127.0.0.1:9101"]
-    assert made.workers[1].environ["SOCKETCLUSTER_STORES"] == "127.0.0.1:9100,127.0.0.1:9101"
+def test_there_is_a_type_for_every_option() -> None:
+    assert get_type_hints(Options).keys() == {"protocol", "protocol_options", *OPTIONS}
 
 
-def test_the_store_controller_is_the_one_named_or_beside_the_other(tmp_path: Path) -> None:
-    def found(**options: Any) -> str | None:
-        (store,) = planned(worker_controller=tmp_path / "controller.py", **options).stores
-        return store.environ.get("SOCKETCLUSTER_STORE_CONTROLLER")
-
-    assert found() is None
-    (tmp_path / "store_controller.py").touch()
-    assert found() == str(tmp_path / "store_controller.py")
-    assert found(store_controller="other.py") == str(Path("other.py").absolute())
+def test_options_are_typed(tmp_path: Path) -> None:
+    assert type_errors(tmp_path, RIGHT) == {}
 
 
-def test_the_balancer_controller_is_the_one_named_or_beside_the_other(tmp_path: Path) -> None:
-    def found(**options: Any) -> str | None:
-        (balancer,) = planned(worker_controller=tmp_path / "controller.py", **options).balancers
-        return balancer.environ.get("SOCKETCLUSTER_BALANCER_CONTROLLER")
-
-    assert found() is None
-    (tmp_path / "balancer_controller.py").touch()
-    assert found() == str(tmp_path / "balancer_controller.py")
-    assert found(balancer_controller="other.py") == str(Path("other.py").absolute())
+def test_wrong_options_are_found(tmp_path: Path) -> None:
+    found = type_errors(tmp_path, WRONG)
+    assert found.keys() == lines_marked("# wrong", WRONG)
+    assert 'did you mean "session_timeout"' in found[4]
 
 
-def test_the_processes_find_each_other() -> None:
-    made = planned(workers=2, stores=2)
-    assert made.balancers[0].environ["SOCKETCLUSTER_WORKERS"] == ",".join(
-        spec.environ["SOCKETCLUSTER_CONTROL_LISTEN"] for spec in made.workers
-    )
-    for worker in made.workers:
-        assert worker.environ["SOCKETCLUSTER_STORES"] == ",".join(
-            spec.environ["SOCKETCLUSTER_LISTEN"] for spec in made.stores
-        )
-    for spec in (*made.balancers, *made.workers, *made.stores):
-        assert spec.environ["SOCKETCLUSTER_NAME"] == spec.name
-        assert spec.environ["SOCKETCLUSTER_PARENT"] == str(os.getpid())
-        assert spec.environ["NOTIFY_SOCKET"] == "/run-dir/notify.sock"
-
-
-def test_each_process_has_a_port_of_its_own_for_its_metrics() -> None:
-    made = planned(workers=2, stores=1, balancers=2, metrics_port=9300)
-    specs = (*made.balancers, *made.workers, *made.stores)
-    assert [spec.environ["SOCKETCLUSTER_METRICS_LISTEN"] for spec in specs] == [
-        f"127.0.0.1:{port}" for port in range(9300, 9305)
-    ]
-    assert not any("SOCKETCLUSTER_METRICS_LISTEN" in spec.environ for spec in planned(stores=1).stores)
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        (0, "a count is between 1 and 512"),
-        (-1, "a count is between 1 and 512"),
-        (9100, "for a list of one port write 9100,"),
-        ("many", "give a count, or a comma-separated list of ports"),
-        (True, "give a count, or a comma-separated list of ports"),
-        (2.5, "give a count, or a comma-separated list of ports"),
-        ([], "a list has at least one port"),
-        ([9100, 0], "each between 1 and 65535"),
-        ([9100, 65536], "each between 1 and 65535"),
-        ([9100, "x"], "give a count, or a comma-separated list of ports"),
-        ([9100, 9100], "each port of a list may be there once"),
-    ],
-)
-def test_neither_a_count_nor_ports(given: object, says: str) -> None:
-    with pytest.raises(OptionError, match=rf"^workers: .*{says}.* \(got "):
-        planned(workers=given)
-
-
-def test_an_option_goes_to_the_services_that_know_it() -> None:
-    made = planned(session_timeout=60, head_timeout=3.5, max_http_buffer_size=2000, drain_timeout=1, app_name="chat")
-    assert made.stores[0].environ["SOCKETCLUSTER_SESSION_TIMEOUT"] == "60"
-    assert made.balancers[0].environ["SOCKETCLUSTER_HEAD_TIMEOUT"] == "3.5"
-    assert made.workers[0].environ["SOCKETCLUSTER_MAX_HTTP_BUFFER_SIZE"] == "2000"
-    assert "SOCKETCLUSTER_SESSION_TIMEOUT" not in made.workers[0].environ
-    assert "SOCKETCLUSTER_HEAD_TIMEOUT" not in made.stores[0].environ
-    for spec in (made.balancers[0], made.workers[0]):
-        assert spec.environ["SOCKETCLUSTER_DRAIN_TIMEOUT"] == "1"
-    for spec in (made.balancers[0], made.workers[0], made.stores[0]):
-        assert spec.environ["SOCKETCLUSTER_APP_NAME"] == "chat"
-
-
-def test_each_service_accepts_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = planned(workers=1, stores=[9200], session_timeout=60, handoff=False, log_format="json", log_level="error")
-    for service, spec in (
-        (BalancerSettings, made.balancers[0]),
-        (WorkerSettings, made.workers[0]),
-        (StoreSettings, made.stores[0]),
-    ):
-        with monkeypatch.context() as patch:
-            for name, value in spec.environ.items():
-                patch.setenv(name, value)
-            patch.delenv("SOCKETCLUSTER_PARENT")  # taken by the lifecycle, before the settings are read
-            settings = service.load()
-        assert settings.name == spec.name
-        assert (settings.log_format, settings.log_level) == ("json", "error")
-        if isinstance(settings, BalancerSettings):
-            assert settings.handoff is False
-            assert settings.listen_fd == 10
-            assert settings.tls_ticket_dir is not None
-        if isinstance(settings, StoreSettings):
-            assert settings.session_timeout == 60
-            assert settings.listen == "127.0.0.1:9200"
-
-
-def test_argument_then_environment_then_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    def told() -> Mapping[str, str]:
-        return planned().stores[0].environ
-
-    assert "SOCKETCLUSTER_SESSION_TIMEOUT" not in told()
-    assert told()["LOG_LEVEL"] == "info"
-    monkeypatch.setenv("SOCKETCLUSTER_SESSION_TIMEOUT", "70")
-    monkeypatch.setenv("SOCKETCLUSTER_WORKERS", "9100,9101,9102")
-    monkeypatch.setenv("LOG_LEVEL", "error")
-    assert told()["SOCKETCLUSTER_SESSION_TIMEOUT"] == "70"
-    assert told()["LOG_LEVEL"] == "error"
-    assert len(planned().workers) == 3
-    made = planned(session_timeout=80, workers=1, log_level="debug")
-    assert made.stores[0].environ["SOCKETCLUSTER_SESSION_TIMEOUT"] == "80"
-    assert made.stores[0].environ["LOG_LEVEL"] == "debug"
-    assert len(made.workers) == 1
-    # the launcher's own variables mean something else to a balancer, and nothing to a store
-    assert made.balancers[0].environ["SOCKETCLUSTER_WORKERS"] == "unix:/run-dir/worker-0.sock"
-    assert "SOCKETCLUSTER_WORKERS" not in made.stores[0].environ
-
-
-def test_what_systemd_tells_the_launcher_is_not_for_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LISTEN_FDS", "1")
-    monkeypatch.setenv("MY_OWN", "kept")
-    environ = planned().workers[0].environ
-    assert "LISTEN_FDS" not in environ
-    assert environ["MY_OWN"] == "kept"
-
-
-def test_the_secret_is_a_file_unless_it_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    environ = planned(data_dir=tmp_path).workers[0].environ
-    assert environ["SOCKETCLUSTER_SECRET_FILE"] == str(tmp_path / "secret")
-    assert "SOCKETCLUSTER_SECRET" not in environ
-    monkeypatch.setenv("SOCKETCLUSTER_SECRET", "0123456789abcdef")
-    environ = planned(data_dir=tmp_path).workers[0].environ
-    assert environ["SOCKETCLUSTER_SECRET"] == "0123456789abcdef"
-    assert "SOCKETCLUSTER_SECRET_FILE" not in environ
-
-
-@pytest.mark.parametrize(
-    "wired", ["handoff_dir", "listen", "listen_fd", "tls_ticket_dir", "secret", "name", "service_options"]
-)
-def test_wiring_is_no_option(wired: str) -> None:
-    assert wired not in OPTIONS
-    with pytest.raises(OptionError, match=f"^{wired}: there is no such option"):
-        planned(**{wired: "x"})
-
-
-def test_each_option_has_a_line_of_help() -> None:
-    assert [name for name, option in OPTIONS.items() if not option.help] == []
-    result = CliRunner().invoke(main, ["run", "--help"])
-    assert result.exit_code == 0
-    assert "--session-timeout" in result.output
-
-
-def test_an_unknown_option_of_the_class() -> None:
-    with pytest.raises(OptionError, match=r"^sesion_timeout: there is no such option; did you mean session_timeout\?$"):
-        planned(sesion_timeout=60)
-
-
-def test_an_unknown_option_of_the_command() -> None:
-    said = failure("--sesion-timeout", "60")
-    assert "--sesion-timeout" in said
-    assert "--session-timeout" in said
-
-
-def test_an_unknown_option_of_the_environment() -> None:
-    said = failure(SOCKETCLUSTER_SESION_TIMEOUT="60")
-    assert said == (
-        "socketcluster: SOCKETCLUSTER_SESION_TIMEOUT: there is no such option; "
-        "did you mean SOCKETCLUSTER_SESSION_TIMEOUT?\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "environ", "name", "value"),
-    [
-        (["--port", "80000"], {}, "--port", "80000"),
-        (["--port", "http"], {}, "--port", "http"),
-        (["--session-timeout", "soon"], {}, "--session-timeout", "soon"),
-        (["--head-timeout", "-1"], {}, "--head-timeout", "-1"),
-        (["--stores", "65"], {}, "--stores", "65"),
-        (["--app-name", "my app"], {}, "--app-name", "my app"),
-        (["--log-level", "loud"], {}, "--log-level", "loud"),
-        ([], {"LOG_LEVEL": "loud"}, "LOG_LEVEL", "loud"),
-        ([], {"SOCKETCLUSTER_BALANCERS": "0"}, "SOCKETCLUSTER_BALANCERS", "0"),
-        ([], {"SOCKETCLUSTER_HEAD_TIMEOUT": "soon"}, "SOCKETCLUSTER_HEAD_TIMEOUT", "soon"),
-        (["--engine", "oracle"], {"SOCKETCLUSTER_ENGINE": "lmdb"}, "--engine", "oracle"),
-    ],
-)
-def test_a_malformed_value_is_one_line_that_names_it(
-    arguments: list[str], environ: dict[str, str], name: str, value: str
-) -> None:
-    said = failure(*arguments, **environ)
-    assert said.count("\n") == 1
-    assert said.startswith(f"socketcluster: {name}: ")
-    assert said.endswith(f"(got {value!r})\n")
-
-
-def test_a_secret_is_never_shown() -> None:
-    said = failure("--port", "x", SOCKETCLUSTER_SECRET="hunter2-hunter2-hunter2")
-    assert "hunter2" not in said
-
-
-def test_https_is_three_options_of_the_balancers() -> None:
-    options = {"cert": "a.crt", "key": Path("a.key"), "passphrase": "open sesame"}
-    made = planned(protocol="https", protocol_options=options)
-    assert {made.balancers[0].environ[f"SOCKETCLUSTER_TLS_{name.upper()}"] for name in options} == {
-        "a.crt",
-        "a.key",
-        "open sesame",
-    }
-    assert "SOCKETCLUSTER_TLS_CERT" not in made.workers[0].environ
-    assert "SOCKETCLUSTER_TLS_CERT" not in planned(protocol="http").balancers[0].environ
-    assert planned(protocol="https", tls_cert="b.pem").balancers[0].environ["SOCKETCLUSTER_TLS_CERT"] == "b.pem"
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"protocol": "https"}, "protocol: https needs a certificate"),
-        ({"protocol": "gopher"}, "protocol: it is http or https, not 'gopher'"),
-        ({"protocol_options": {"cert": "a"}}, 'they are for protocol="https"'),
-        ({"protocol": "https", "protocol_options": {"pfx": "a"}}, "there is no 'pfx', only cert, key, pass"),
-        ({"tls_key": "a.key"}, "belong to a tls_cert, which is not set"),
-        ({"tls_passphrase_file": "a"}, "belong to a tls_cert, which is not set"),
-    ],
-)
-def test_what_https_must_not_be(options: dict[str, Any], text: str) -> None:
-    with pytest.raises(OptionError, match=re.escape(text)):
-        SocketCluster(**options)
-
-
-def test_a_secret_may_be_in_a_file_instead() -> None:
-    options = {"cert": "a.crt", "passphrase_file": Path("a.pass")}
-    made = planned(protocol="https", protocol_options=options, auth_key_file="a.key")
-    assert made.balancers[0].environ["SOCKETCLUSTER_TLS_PASSPHRASE_FILE"] == "a.pass"
-    assert made.workers[0].environ["SOCKETCLUSTER_AUTH_KEY_FILE"] == "a.key"
-    for said in (
-        failure("--auth-key", "hush", "--auth-key-file", "a.key"),
-        failure("--tls-cert", "a.crt", "--tls-passphrase", "hush", "--tls-passphrase-file", "a.pass"),
-    ):
-        assert re.fullmatch(r"socketcluster: (\w+) and \1_file are both set: give one of them\n", said)
-
-
-def test_every_service_is_told_of_tls_between_them() -> None:
-    files = {"rpc_tls_cert": Path("a.crt"), "rpc_tls_key": "a.key", "rpc_tls_ca": "/ca.crt"}
-    made = planned(**files, rpc_tls_name="chat")
-    for spec in (*made.balancers, *made.workers, *made.stores):
-        told = {name: value for name, value in spec.environ.items() if "_RPC_TLS_" in name}
-        assert told == {
-            "SOCKETCLUSTER_RPC_TLS_CERT": f"{Path.cwd()}/a.crt",
-            "SOCKETCLUSTER_RPC_TLS_KEY": f"{Path.cwd()}/a.key",
-            "SOCKETCLUSTER_RPC_TLS_CA": "/ca.crt",
-            "SOCKETCLUSTER_RPC_TLS_NAME": "chat",
-        }
-    assert not [name for name in planned().workers[0].environ if "_RPC_TLS_" in name]
-    said = failure("--rpc-tls-cert", "a.crt", "--rpc-tls-ca", "ca.crt")
-    assert said == "socketcluster: rpc_tls_cert, rpc_tls_key and rpc_tls_ca belong together: rpc_tls_key is not set\n"
-
-
-def test_a_passphrase_is_not_shown() -> None:
-    assert "open sesame" not in failure("--tls-passphrase", "open sesame")
+def test_what_is_wrong_is_refused_without_types_too() -> None:
+    wrong: dict[str, object] = {"sesion_timeout": 60}
+    with pytest.raises(OptionError, match="did you mean session_timeout"):
+        SocketCluster(**wrong)  # type: ignore[arg-type]
