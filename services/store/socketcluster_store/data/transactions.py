@@ -100,13 +100,8 @@ class Transactions:
             except TookTooLong:
                 text = f"RUN {procedure.name}: it took longer than {limit.seconds:g} s, and was undone"
                 raise ProcedureError(text, TimeoutError.__name__) from None
-            except Refusal as refusal:
-                if isinstance(refusal, ProcedureError):
-                    raise
-                raise type(refusal)(f"RUN {procedure.name}: {refusal}") from None
             except (Exception, SystemExit) as error:
-                log.warning("a procedure raised", procedure=procedure.name, exc_info=error)
-                raise ProcedureError(f"RUN {procedure.name}: {error}", type(error).__name__) from None
+                raise _refusal(procedure.name, error) from None
             finally:
                 tree.close()
                 spent = time.perf_counter() - started
@@ -146,6 +141,23 @@ class Transactions:
                 f"{partition_of(command.keys[0])}, this one is {self._number}; what is changed together has one "
                 "top-level key"
             )
+
+
+def _refusal(procedure: str, error: BaseException) -> Refusal:
+    """Return what the caller of a procedure gets for what that raised: the tree's refusals stay what they are."""
+    text = f"RUN {procedure}: {_text(error)}"
+    if isinstance(error, Refusal) and error.code and type(error).__module__ == Refusal.__module__:
+        return error if isinstance(error, ProcedureError) else type(error)(text)
+    log.warning("a procedure raised", procedure=procedure, exc_info=error)
+    return ProcedureError(text, type(error).__name__)
+
+
+def _text(error: BaseException) -> str:
+    """Return an exception's text as it can be sent, whatever its class makes of that: others are in the batch, too."""
+    try:
+        return str(error).encode(errors="replace").decode()
+    except Exception:
+        return "it has no text"
 
 
 def _bounded(call: CallVerb, procedure: RegisteredProcedure, limit: TimeLimit) -> Callable[[int, list[str], Any], Any]:

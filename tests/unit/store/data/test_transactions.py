@@ -8,9 +8,12 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support.store.data import ELSEWHERE, HERE, MAX_VALUE, Data, watch
+from support.store.data import ELSEWHERE, HERE, MAX_VALUE, Data, encode, number, watch
 
 from socketcluster_runtime.time_limit import TimeLimit, TookTooLong
+from socketcluster_store.commands import Command
+from socketcluster_store.data.applied_log import AppliedLog, read_records
+from socketcluster_store.data.procedures import ProcedureTree
 from socketcluster_store.errors import (
     InvalidError,
     ProcedureError,
@@ -131,6 +134,52 @@ async def test_what_a_procedure_raises_undoes_what_it_did(data: Data) -> None:
         await data.do("run", name="fail", value=[])
     assert await data.do("get_all") == {"k": 1}
     assert data.partition.next_expiry() is None
+
+
+class SoldOutError(Refusal):
+    """A refusal of a controller's own."""
+
+    def __init__(self, sku: str, left: int) -> None:
+        super().__init__(f"{left} {sku} left")
+
+
+class NoTextError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("it has none")
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "text"),
+    [
+        (Refusal("not today"), "Refusal", "RUN fail: not today"),
+        (SoldOutError("tea", 2), "SoldOutError", "RUN fail: 2 tea left"),
+        (NoTextError(), "NoTextError", "RUN fail: it has no text"),
+        (OSError("caf\udce9"), "OSError", "RUN fail: caf?"),
+    ],
+    ids=["a plain refusal", "a refusal of its own", "an error without a text", "a text that is not Unicode"],
+)
+async def test_whatever_a_procedure_raises_is_its_error_and_no_other_commands(
+    data: Data, error: Exception, name: str, text: str
+) -> None:
+    @data.procedure
+    def fail(tree: ProcedureTree) -> None:
+        tree.set("k", 1)
+        raise error
+
+    process = AppliedLog(b"worker01/1")
+    outcomes = await data.partition.apply(
+        [
+            Command(number("set"), b"s", ["l"], encode(2)),
+            Command(number("run"), b"s", (), b"", "fail"),
+            process.command(2, 0, (), lambda: (1, 2), 0),
+        ]
+    )
+    assert outcomes[0] == b""
+    (kept,) = read_records(await data.partition.applied()).values()  # for whoever asks again
+    for refused in (outcomes[1], kept.outcome(2)):
+        assert isinstance(refused, Refusal)
+        assert (refused.code, refused.name, str(refused)) == (ProcedureError.code, name, text)
+    assert await data.do("get_all") == {"l": 2}
 
 
 async def test_a_procedure_may_go_on_after_a_refusal(data: Data) -> None:
