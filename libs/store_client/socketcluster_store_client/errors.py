@@ -14,6 +14,7 @@
         ├── WrongTypeError          a value of another type stands at the key chain
         ├── TooLargeError           a value, key or name exceeds its limit
         │   └── SessionTooLargeError    the session's data would exceed ``max_session_bytes``
+        ├── SessionOverError        the session was renewed or destroyed
         ├── TooManyChannelsError    no more channels may have a history
         ├── ProcedureError          a procedure raised
         ├── UpdateConflictError     others changed the value again and again

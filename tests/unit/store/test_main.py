@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 from pathlib import Path
@@ -165,6 +166,23 @@ async def test_a_controller_that_fails_is_named(processes: StoreProcesses, folde
         _out, error = await process.communicate()
         assert text in error.decode().partition("\n")[0]
         assert process.returncode == 1
+
+
+async def test_it_ends_well_while_its_controller_runs(processes: StoreProcesses, folder: Path) -> None:
+    mine, begun = folder / "mine.py", folder / "begun"
+    os.mkfifo(begun)
+    mine.write_text(
+        "import asyncio\n"
+        "async def run(store):\n"
+        f"    open({str(begun)!r}, 'w').close()\n"
+        "    await asyncio.Event().wait()\n"
+    )
+    process = await processes.start(ready=False, SOCKETCLUSTER_STORE_CONTROLLER=str(mine))
+    await asyncio.to_thread(begun.read_bytes)
+    process.send_signal(signal.SIGTERM)
+    _, log = await process.communicate()
+    assert (process.returncode, log) == (0, b"")
+    assert not (folder / "data").exists()  # it joined no others
 
 
 async def test_wrong_settings_are_named(processes: StoreProcesses) -> None:
