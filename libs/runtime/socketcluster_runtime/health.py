@@ -62,14 +62,11 @@ def check_grpc(address: str, secret: str, tls: RpcTls | None = None) -> str | No
 def _means() -> tuple[str, RpcTls | None]:
     from typing import ClassVar
 
-    from pydantic_settings import SettingsConfigDict
-
     from socketcluster_runtime.settings import ServiceSettings
 
     class HealthSettings(ServiceSettings):
         """Only the secret and TLS are used; the options of the service whose environment this is are not looked at."""
 
-        model_config = SettingsConfigDict(extra="ignore")
         service: ClassVar[str] = "health check"
 
     try:

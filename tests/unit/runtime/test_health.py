@@ -1,0 +1,98 @@
+"""The program of health checks: what it says of services, well and not."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from grpc_health.v1 import health
+
+from socketcluster_runtime import rpc
+from socketcluster_runtime.health import check_grpc, check_http, main
+
+SECRET = "a secret of the tests"
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers with the status that the path names."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path[1:]))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:  # its log is of no use here
+        pass
+
+
+@pytest.fixture
+def http() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[tuple[str, health.aio.HealthServicer]]:
+    server, servicer = rpc.server(SECRET)
+    port = rpc.listen(server, "127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}", servicer
+    await server.stop(None)
+
+
+def test_a_url_is_well_if_it_answers_200(http: str) -> None:
+    assert check_http(f"{http}/200") is None
+    assert check_http(f"{http}/503") == "HTTP Error 503: Service Unavailable"
+
+
+def test_nobody_there_is_not_well(http: str) -> None:
+    assert "refused" in str(check_http("http://127.0.0.1:1/"))
+    assert str(check_grpc("127.0.0.1:1", SECRET)).startswith("UNAVAILABLE: ")
+
+
+async def test_a_grpc_service_says_how_it_is(served: tuple[str, health.aio.HealthServicer]) -> None:
+    address, servicer = served
+
+    async def asked(secret: str = SECRET) -> str | None:
+        return await asyncio.to_thread(check_grpc, address, secret)
+
+    await rpc.set_serving(servicer, serving=True)
+    assert await asked() is None
+    await rpc.set_serving(servicer, serving=False)
+    assert await asked() == "NOT_SERVING"
+    assert await asked("another secret") == "UNAUTHENTICATED: the cluster's secret is missing or wrong"
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    monkeypatch.setattr(sys, "argv", ["health", *arguments])
+    with pytest.raises(SystemExit) as exited:
+        main()
+    return exited.value.code
+
+
+def test_the_program_exits_with_0_or_the_reason(monkeypatch: pytest.MonkeyPatch, http: str) -> None:
+    assert ended(monkeypatch, f"{http}/200") is None
+    assert ended(monkeypatch, f"{http}/500") == f"{http}/500: HTTP Error 500: Internal Server Error"
+    assert "python -m socketcluster_runtime.health ADDRESS" in str(ended(monkeypatch))
+
+
+async def test_the_program_asks_with_the_secret_of_its_environment(
+    monkeypatch: pytest.MonkeyPatch, served: tuple[str, health.aio.HealthServicer]
+) -> None:
+    address, servicer = served
+    await rpc.set_serving(servicer, serving=True)
+    monkeypatch.setenv("SOCKETCLUSTER_SECRET", SECRET)
+    monkeypatch.setenv("SOCKETCLUSTER_SESSION_TIMEOUT", "60")  # a service's own option, which is not looked at
+    assert await asyncio.to_thread(ended, monkeypatch, address) is None
+    monkeypatch.setenv("SOCKETCLUSTER_SECRET", "short")
+    assert "too short" in str(await asyncio.to_thread(ended, monkeypatch, address))
+    monkeypatch.delenv("SOCKETCLUSTER_SECRET")
+    assert "SOCKETCLUSTER_SECRET is not set" in str(await asyncio.to_thread(ended, monkeypatch, address))
