@@ -24,6 +24,10 @@ MAX_JSON = 256 * 1024
 """Bytes of JSON that travel as such where there is a choice: of booleans or of escapes it is several times as long as
 MessagePack, and the stores take messages of 1 MiB."""
 
+MAX_PUBLISHED_JSON = 1_000_000
+"""Bytes of JSON that are published as they are: of booleans or of escapes, longer ones fit into the stores' 1 MiB as
+MessagePack only. No client sends as much unless ``max_http_buffer_size`` is raised."""
+
 _PLAIN = frozenset((str, bytes, int, float, bool, type(None)))
 _NO_HEADS = bytes(code for code in range(256) if not (0x80 <= code <= 0x9F or 0xDC <= code <= 0xDF))
 """The bytes that begin no list or map in MessagePack; texts in ASCII have no others."""
@@ -78,13 +82,15 @@ def pack_message(data: Any) -> bytes:
     """Return what is published to a channel as MessagePack.
 
     Args:
-        data: the value, ``msgspec.Raw`` of its JSON, which travels as it is, or ``msgspec.UNSET``: there is none.
+        data: the value, ``msgspec.Raw`` of its JSON, which travels as it is unless it is very long, or
+            ``msgspec.UNSET``: there is none.
 
     Raises:
         NotSerializableError: it has no such form, or is nested deeper than everybody can read.
     """
     if type(data) is msgspec.Raw:
-        return packing.pack_json(bytes(data))
+        text = bytes(data)
+        return packing.pack_json(text) if len(text) <= MAX_PUBLISHED_JSON else pack(read_json(text))
     return NO_DATA if data is msgspec.UNSET else pack(data)
 
 

@@ -67,6 +67,14 @@ async def test_what_has_to_be_read_is_written_anew(workers: Workers, data: str, 
     assert await far.next_text() == f'{{"event":"#publish","data":{{"channel":"c","data":{got}}}}}'
 
 
+async def test_json_that_is_too_long_for_the_store_travels_as_messagepack(start_worker: StartWorker) -> None:
+    worker = await start_worker(lambda _: None, max_http_buffer_size=4_000_000, max_buffered_bytes=4_000_000)
+    client = await subscriber(worker)
+    data = f"[{','.join(['false'] * 250_000)}]"
+    assert await publish(await client_of(worker), data) == {"rid": 9}
+    assert await client.next_text() == f'{{"event":"#publish","data":{{"channel":"c","data":{data}}}}}'
+
+
 async def test_a_handler_gets_the_value(workers: Workers) -> None:
     heard: asyncio.Queue[Any] = asyncio.Queue()
     await workers[1].worker.ws_server.exchange.subscribe("c", heard.put_nowait)
