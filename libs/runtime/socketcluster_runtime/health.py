@@ -62,7 +62,9 @@ def check_grpc(address: str, secret: str, tls: RpcTls | None = None) -> str | No
 def _means() -> tuple[str, RpcTls | None]:
     from typing import ClassVar
 
-    from socketcluster_runtime.settings import ServiceSettings
+    from pydantic import ValidationError
+
+    from socketcluster_runtime.settings import ServiceSettings, describe
 
     class HealthSettings(ServiceSettings):
         """Only the secret and TLS are used; the options of the service whose environment this is are not looked at."""
@@ -72,7 +74,9 @@ def _means() -> tuple[str, RpcTls | None]:
     try:
         settings = HealthSettings()
         return settings.shared_secret(), settings.rpc_tls()
-    except (SettingsError, ValueError) as error:
+    except ValidationError as error:  # which as it is shows the secret
+        sys.exit(describe(error, HealthSettings))
+    except SettingsError as error:
         sys.exit(str(error))
 
 

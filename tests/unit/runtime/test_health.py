@@ -96,3 +96,21 @@ async def test_the_program_asks_with_the_secret_of_its_environment(
     assert "too short" in str(await asyncio.to_thread(ended, monkeypatch, address))
     monkeypatch.delenv("SOCKETCLUSTER_SECRET")
     assert "SOCKETCLUSTER_SECRET is not set" in str(await asyncio.to_thread(ended, monkeypatch, address))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SOCKETCLUSTER_RPC_TLS_CERT", "rpc_tls_key and rpc_tls_ca is not set"),
+        ("SOCKETCLUSTER_APP_NAME", "SOCKETCLUSTER_APP_NAME: String should match pattern"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_one_line_without_the_secret(
+    monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.setenv("SOCKETCLUSTER_SECRET", "hush")
+    monkeypatch.setenv(name, "a file")
+    told = str(ended(monkeypatch, "127.0.0.1:1"))
+    assert said in told
+    assert "hush" not in told
+    assert "\n" not in told
