@@ -135,7 +135,7 @@ class Balancer:
 
         Raises:
             ValueError: there is no such stage.
-            TypeError: what is decorated is no function.
+            TypeError: what is decorated is no function of a request.
         """
         if stage not in STAGES:
             raise ValueError(f"there is no stage {stage!r}, only {', '.join(STAGES)}{did_you_mean(str(stage), STAGES)}")
@@ -143,6 +143,12 @@ class Balancer:
         def decorate(function: M) -> M:
             if not callable(function) or inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
                 raise TypeError(f"middleware is a function, plain or async, not {function!r}")
+            try:
+                inspect.signature(function, follow_wrapped=False).bind(None)
+            except TypeError as error:
+                raise TypeError(f"middleware is called with the request alone, and {function!r}: {error}") from None
+            except ValueError:  # a builtin may not say what it takes
+                pass
             self.by_stage[stage] = (*self.by_stage[stage], function)
             return function
 

@@ -96,7 +96,8 @@ class Store:
             max_writes: after so many writes a call is refused and undone; 1 to 10,000.
 
         Raises:
-            TypeError: what is decorated is no plain function: a store does one thing at a time, and waits for nobody.
+            TypeError: what is decorated is no plain function (a store does one thing at a time, and waits for nobody),
+                takes no tree, needs an argument by keyword, or has no name.
             ValueError: the name is taken, or ``max_writes`` is out of bounds.
         """
         if not 1 <= max_writes <= MAX_WRITES:
@@ -107,7 +108,11 @@ class Store:
         def register(function: P) -> P:
             if not callable(function) or any(kind(function) for kind in _NOT_PLAIN):
                 raise TypeError(f"a procedure is a plain function, not {function!r}")
-            self._procedures.add(RegisteredProcedure(name or function.__name__, function, max_writes))
+            _check_arguments(function)
+            called = name or getattr(function, "__name__", None)
+            if called is None:
+                raise TypeError(f'{function!r} has no name: @store.procedure("name")')
+            self._procedures.add(RegisteredProcedure(called, function, max_writes))
             return function
 
         return register
@@ -224,6 +229,21 @@ async def load(procedures: Procedures, path: Path | None) -> None:
 
 def _default() -> Path | None:
     return DEFAULT_CONTROLLER if DEFAULT_CONTROLLER.is_file() else None
+
+
+def _check_arguments(function: Callable[..., Any]) -> None:
+    """Raise ``TypeError`` if no call can give a procedure what it takes."""
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)  # as it is called
+    except ValueError:  # a builtin may not say what it takes
+        return
+    try:
+        signature.bind_partial(None)
+    except TypeError:
+        raise TypeError(f"a procedure is given a tree first, and {function!r} takes no argument") from None
+    for one in signature.parameters.values():
+        if one.kind is one.KEYWORD_ONLY and one.default is one.empty:
+            raise TypeError(f"{function!r}: no call gives {one.name!r}, which goes by keyword only")
 
 
 def _chain(keys: Keys) -> list[str]:

@@ -32,6 +32,14 @@ async def test_run_may_be_plain_or_async(tmp_path: Path, kind: str) -> None:
     [
         ("def run(balancer):\n    balancer.middleware('upgrad')", ":2: ValueError: there is no stage 'upgrad'"),
         ("def run(balancer):\n    balancer.middleware('request')(7)", ":2: TypeError: middleware is a function"),
+        (
+            "def run(balancer):\n    balancer.middleware('request')(lambda: None)",
+            ":2: TypeError: middleware is called with the request alone, and <function",
+        ),
+        (
+            "def run(balancer):\n    balancer.middleware('request')(lambda request, more: None)",
+            "missing a required argument",
+        ),
         ("def run(balancer)\n    pass", ":1: SyntaxError: "),
         ("pass", "no function run(balancer)"),
     ],

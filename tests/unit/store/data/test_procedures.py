@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,17 @@ def test_what_cannot_be_a_procedure() -> None:
     for function in wrong:
         with pytest.raises(TypeError, match="a procedure is a plain function, not"):
             store.procedure(function)
+    nameless = functools.partial(ProcedureTree.count)
+    unusable: list[tuple[Any, str]] = [
+        (lambda: None, "a procedure is given a tree first"),
+        (lambda tree, *, more: None, "no call gives 'more'"),
+        (nameless, r'has no name: @store\.procedure\("name"\)'),
+    ]
+    for function, told in unusable:
+        with pytest.raises(TypeError, match=told):
+            store.procedure(function)
+    store.procedure("named")(nameless)
+    store.procedure("builtin")(max)
     store.procedure("taken")(ProcedureTree.count)
     with pytest.raises(ValueError, match="'taken' already"):
         store.procedure("taken")(ProcedureTree.count)
