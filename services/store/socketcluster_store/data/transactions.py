@@ -28,6 +28,8 @@ MAX_STEPS = 1000
 """Operations of a transaction."""
 SLOW = 0.05
 """Seconds after which a procedure is reported: the whole store waits for it."""
+MAX_TEXT = 2000
+"""Characters of what a procedure raised: a client may fill it, and the texts of answers that wait are not counted."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_steps = msgspec.msgpack.Decoder(list[tuple[int, list[str], bytes]]).decode
@@ -155,7 +157,7 @@ def _refusal(procedure: str, error: BaseException) -> Refusal:
 def _text(error: BaseException) -> str:
     """Return an exception's text as it can be sent, whatever its class makes of that: others are in the batch, too."""
     try:
-        return str(error).encode(errors="replace").decode()
+        return str(error)[:MAX_TEXT].encode(errors="replace").decode()
     except Exception:
         return "it has no text"
 

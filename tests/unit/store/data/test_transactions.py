@@ -155,8 +155,15 @@ class NoTextError(Exception):
         (SoldOutError("tea", 2), "SoldOutError", "RUN fail: 2 tea left"),
         (NoTextError(), "NoTextError", "RUN fail: it has no text"),
         (OSError("caf\udce9"), "OSError", "RUN fail: caf?"),
+        (KeyError("x" * 100_000), "KeyError", "RUN fail: '" + "x" * 1999),
     ],
-    ids=["a plain refusal", "a refusal of its own", "an error without a text", "a text that is not Unicode"],
+    ids=[
+        "a plain refusal",
+        "a refusal of its own",
+        "an error without a text",
+        "a text that is not Unicode",
+        "a long text",
+    ],
 )
 async def test_whatever_a_procedure_raises_is_its_error_and_no_other_commands(
     data: Data, error: Exception, name: str, text: str
