@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 import structlog
@@ -115,77 +114,4 @@ async def test_what_clients_cannot_have_is_refused_and_what_is_not_theirs_is_let
         got[0].close()
         for acceptor in acceptors:
             acceptor.close()
-        room.close()
-
-
-class NoDescriptors(socket.socket):
-    """A listening socket of a process that has opened all that it may, but for what the test says."""
-
-    free: Callable[[], bool]
-    tried = 0
-
-    def accept(self) -> Any:
-        self.tried += 1
-        if not self.free():
-            raise OSError(24, "Too many open files")
-        return super().accept()
-
-
-@pytest.mark.usefixtures("_soon")
-async def test_with_the_last_descriptor_clients_are_told_and_then_others_are_served(
-    monkeypatch: pytest.MonkeyPatch, lines: Callable[[str], int]
-) -> None:
-    """The spare descriptor is what lets the kernel accept, so there is one to accept with while it is not held."""
-    with ExitStack() as stack:
-        sock = NoDescriptors(socket.AF_INET, socket.SOCK_STREAM)
-        sock.bind(("127.0.0.1", 0))
-        sock.listen(64)
-        room = Room()
-        got: list[socket.socket] = []
-        refused: list[bool] = []
-
-        def refuse(sock: socket.socket, at_once: bool) -> None:
-            refused.append(at_once)
-            sock.send(b"full")
-            sock.close()
-
-        acceptor = Acceptor(sock, lambda sock, _: got.append(sock), room, refuse=refuse)
-        out = True
-        sock.free = lambda: acceptor._spare is None or not out
-        waiting = [await connect(stack, sock) for _ in range(5)]
-        acceptor.start()
-        assert [await read(client) for client in waiting] == [b"full"] * 5
-        assert refused == [True] * 5
-        assert room.full
-        assert acceptor.paused
-        assert lines(OUT) == 1
-        out = False
-        await connect(stack, sock)
-        await until(lambda: got)
-        got[0].close()
-        acceptor.close()
-        room.close()
-
-
-@pytest.mark.usefixtures("_soon")
-async def test_without_any_descriptor_accepting_pauses_instead_of_spinning(
-    monkeypatch: pytest.MonkeyPatch, lines: Callable[[str], int]
-) -> None:
-    monkeypatch.setattr(accepting, "PAUSE", 3600)
-    with ExitStack() as stack:
-        sock = NoDescriptors(socket.AF_INET, socket.SOCK_STREAM)
-        sock.bind(("127.0.0.1", 0))
-        sock.listen(64)
-        sock.free = lambda: False
-        room = Room()
-        acceptor = Acceptor(sock, lambda sock, _: None, room, of_clients=False)
-        await connect(stack, sock)
-        acceptor.start()
-        await until(lambda: acceptor.paused)
-        tried = sock.tried
-        for _ in range(100):
-            await asyncio.sleep(0)
-        assert sock.tried == tried
-        assert lines(OUT) == 1
-        acceptor.close()
         room.close()
