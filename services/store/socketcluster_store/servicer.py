@@ -166,6 +166,8 @@ class StoreServicer:
                 await self._apply(link, request)
             finally:
                 link.applying = False
+            if not link.open:
+                return  # nobody breaks off any more what would be waited for here
             request = await anext(requests, None)
 
     async def _apply(self, link: WorkerLink, request: store_pb2.LinkRequest) -> None:
@@ -210,7 +212,9 @@ class StoreServicer:
             call = asyncio.create_task(self._apply_alone(number, link, some, link.last_call.get(number)))
             link.last_call[number] = call
             calls.append(call)
-        await asyncio.gather(*calls)
+        for failure in await asyncio.gather(*calls, return_exceptions=True):  # when none of them goes on any more
+            if failure is not None:
+                raise failure
 
     async def _apply_in_turn(self, link: WorkerLink, operations: list[Operation]) -> None:
         results: list[Result] = []
