@@ -6,6 +6,7 @@ import pytest
 
 from socketcluster_proto.v1.store_pb2 import Directory, WorkerAddress
 from socketcluster_runtime import rpc
+from socketcluster_store_client import worker_directory
 from socketcluster_store_client.worker_directory import KEPT, WorkerDirectory
 
 ONE, OTHER = "a link", "another link"
@@ -74,6 +75,30 @@ async def test_those_that_were_forgotten_take_no_room(times: Times) -> None:
         workers.told(ONE, directory(**{f"w{number}": 1}))
         times.now += 1
     assert len(workers._left) <= KEPT + 1
+
+
+async def test_no_more_of_them_are_remembered_than_there_is_room_for(
+    times: Times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_directory, "MAX_LEFT", 2)
+    workers = WorkerDirectory()
+    workers.told(ONE, directory(a=1, b=2, c=3))
+    for left in (directory(b=2, c=3), directory(c=3), directory()):
+        workers.told(ONE, left)
+    assert [workers.find(name) for name in "abc"] == [None, ("host", 2), ("host", 3)]
+    times.now += KEPT
+    assert [workers.find(name) for name in "bc"] == [None, None]
+
+
+async def test_a_worker_that_left_again_is_remembered_for_the_whole_while(times: Times) -> None:
+    workers = WorkerDirectory()
+    for _ in range(3):
+        workers.told(ONE, directory(a=1))
+        workers.told(ONE, directory())
+        times.now += KEPT - 1
+        assert workers.find("a") == ("host", 1)
+    times.now += 1
+    assert workers.find("a") is None
 
 
 async def test_a_link_that_breaks_before_it_said_anything_is_nothing() -> None:
