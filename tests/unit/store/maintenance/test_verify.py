@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
@@ -137,6 +138,70 @@ def test_a_folder_without_partitions_is_named(tmp_path: Path, capsys: pytest.Cap
     assert verify.main([str(tmp_path)]) == 1
     assert "has no partitions" in capsys.readouterr().err
     assert verify.main([]) == 2
+
+
+@pytest.mark.parametrize("given", ["", "app", "app/partitions"])
+async def test_partitions_are_found_in_a_folder_and_below_it(data: Path, given: str) -> None:
+    assert verify.folders_of(data / given) == [data / "app/partitions"]
+    assert verify.folders_of(data / "app/partitions/00") == []
+
+
+async def test_a_folder_of_a_version_before_manifests_is_whole_as_it_is(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in ("manifest", "00/1/manifest", "01/1/manifest"):
+        (data / "app/partitions" / path).unlink()
+    status, said = told(data, capsys)
+    assert status == 0
+    assert said["manifest"].endswith("a folder of a version that knew of no manifests")
+    assert said["00"].startswith("whole")
+    assert said["02"].endswith("it has never been used")
+    (data / "app/partitions/01/1/data.mdb").unlink()
+    status, said = told(data, capsys)
+    assert (status, said["01"].split("  ")[0]) == (1, "NOT WHOLE")
+
+
+@pytest.mark.parametrize("size", [0, 5000])
+async def test_a_register_that_was_cut_short_is_not_whole(
+    data: Path, capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    os.truncate(data / "app/partitions/manifest", size)
+    status, said = told(data, capsys)
+    assert status == 1
+    assert said["manifest"] == "NOT WHOLE  the register of all partitions is missing or was cut short"
+
+
+async def test_folders_that_do_not_belong_to_a_partition_are_named(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "app/partitions/00/1", data / "app/partitions/00/99")
+    status, said = told(data, capsys)
+    assert status == 0
+    assert said["00"].endswith("; folders that do not belong to it: 99")
+
+
+async def test_whoever_has_a_partition_locked_has_it_in_use(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = data / "app/partitions/00/1/owner.lock"
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.ftruncate(descriptor, 1)
+        assert told(data, capsys)[1]["00"].startswith("in use     by another process; ")
+    finally:
+        os.close(descriptor)
+    path.unlink()  # a copy has none
+    assert told(data, capsys)[1]["00"].startswith("whole")
+
+
+async def test_what_was_accepted_and_is_not_there_yet_is_no_loss(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(data / "app/partitions/01")
+    assert told(data, capsys)[0] == 1
+    assert accept.main(["--yes", str(data / "app/partitions/01")]) == 0
+    capsys.readouterr()
+    status, said = told(data, capsys)
+    assert (status, said["01"]) == (0, "not there  accepted")
 
 
 @pytest.mark.parametrize("command", ["verify", "accept"])
