@@ -160,9 +160,7 @@ class BatchBuilder:
         Who holds a session stays as the workers said: what is refused here they say again.
         """
         sessions = self._sessions
-        for place, operation in reversed(batch.messages):
-            if not isinstance(batch.outcomes[place], bytes):
-                continue
+        for _place, operation in reversed(batch.messages):
             if operation.verb == RENEW:
                 sessions.renewal_failed(operation.session_id, operation.name, batch.now)
             elif operation.verb == _END:
