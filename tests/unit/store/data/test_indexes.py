@@ -44,6 +44,7 @@ def test_what_is_committed_stays(indexes: Indexes, kv: SortedMap) -> None:
     indexes.begin(b"s")
     change(indexes)
     indexes.commit()
+    indexes.expiries.undo()  # there is nothing to undo any more
     assert indexes.expiries.next() == 5.0
     assert operations(indexes, kv) == ["set"]
 
@@ -57,6 +58,9 @@ def test_what_is_undone_is_as_if_it_had_not_been(indexes: Indexes, kv: SortedMap
     assert indexes.expiries.next() == 5.0
     (told,) = indexes.watches.take(kv)
     assert (told.operation, told.number) == ("set", 1)
+    change(indexes)
+    (told,) = indexes.watches.take(kv)
+    assert told.number == 2
 
 
 def test_a_session_is_measured_anew_after_what_was_undone(indexes: Indexes, kv: SortedMap) -> None:
@@ -65,6 +69,8 @@ def test_a_session_is_measured_anew_after_what_was_undone(indexes: Indexes, kv: 
     assert not indexes.sizes.fits(kv, b"s", b"e", LIMIT - 1)
     indexes.undo()
     assert indexes.sizes.fits(kv, b"s", b"e", LIMIT - 1)
+    indexes.forget()
+    assert indexes.sizes.fits(kv, b"s", b"d", LIMIT - 1)
 
 
 def test_what_is_forgotten_is_read_again(indexes: Indexes, kv: SortedMap) -> None:

@@ -11,6 +11,7 @@ from socketcluster_store import commands
 from socketcluster_store.commands import CHANNEL_POSITION, PUT_RECORD, WATCHED
 from socketcluster_store.data.applied_log import AppliedLog
 from socketcluster_store.data.channel_rules import ChannelRules
+from socketcluster_store.data.mutations import TRUE
 from socketcluster_store.errors import InvalidError, Refusal, SessionOverError
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.batch import Batch, BatchBuilder
@@ -25,9 +26,10 @@ from socketcluster_store_client.partitioning import partition_of
 
 SESSION = "s"
 NUMBER = partition_of(SESSION)
-RENEWED = next(name for name in map(str, range(10_000)) if partition_of(name) == NUMBER)
+RENEWED, AGAIN = [name for name in map(str, range(10_000)) if partition_of(name) == NUMBER][:2]
 NOW = 1000.0
 GET, SET, ADD, WATCH = store_pb2.VERB_GET, store_pb2.VERB_SET, store_pb2.VERB_ADD, store_pb2.VERB_WATCH
+UNWATCH, REMOVE = store_pb2.VERB_UNWATCH, store_pb2.VERB_REMOVE
 ATTACH, RENEW, END = store_pb2.VERB_SESSION_ATTACH, store_pb2.VERB_SESSION_RENEW, store_pb2.VERB_SESSION_END
 
 
@@ -93,6 +95,19 @@ async def test_a_session_is_touched_once_in_a_batch(bench: Bench) -> None:
     assert batch.begun == [SESSION]
 
 
+async def test_what_is_removed_begins_no_session(bench: Bench) -> None:
+    batch = bench.build(REMOVE, keys=("k",))
+    assert verbs_of(batch) == [REMOVE, commands.REMEMBER]
+    assert SESSION not in bench.sessions
+
+
+async def test_what_another_link_watches_is_counted_on(bench: Bench) -> None:
+    unwatch = bench.build(UNWATCH, keys=("k",)).commands[0]
+    bench.watchers.add(WorkerLink("other", "incarnation", 1 << 20), (SESSION.encode(), ("k",)))
+    kept = bench.build(UNWATCH, keys=("k",)).commands[0]
+    assert (unwatch.value, kept.value) == (b"", TRUE)
+
+
 async def test_reads_change_nothing_and_writes_to_the_attached_no_deadline(bench: Bench) -> None:
     batch = bench.build(GET, GET)
     assert (verbs_of(batch), batch.last, batch.deadlines) == ([GET, GET], None, False)
@@ -118,6 +133,20 @@ async def test_a_batch_that_the_engine_refused_leaves_no_watch_and_no_renewal(be
     assert not bench.watchers
     assert bench.sessions.attached(SESSION)
     assert RENEWED not in bench.sessions
+
+
+async def test_renewals_that_the_engine_refused_are_undone_the_last_one_first(bench: Bench) -> None:
+    bench.build(ATTACH)
+    renewals = [
+        Operation(number, RENEW, session_id=old, name=new, partition=NUMBER)
+        for number, (old, new) in enumerate([(SESSION, RENEWED), (RENEWED, AGAIN)], start=10)
+    ]
+    batch = bench.builder.build(bench.link, renewals, bench.process)
+    assert bench.link.sessions == {AGAIN}
+    bench.builder.undo(batch)
+    assert bench.link.sessions == {SESSION}
+    assert bench.sessions.attached(SESSION)
+    assert not bench.sessions.over
 
 
 async def test_an_end_that_the_engine_refused_may_be_tried_again(bench: Bench) -> None:

@@ -29,7 +29,7 @@ from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
 from socketcluster_store.partition.deduplication import NOT_OWNED
 from socketcluster_store.partition.partition import Partition
-from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.messages import Operation, read_published
 from socketcluster_store_client.partitioning import partition_of
 
 GET, SET, ADD, ATTACH = (
@@ -38,6 +38,7 @@ GET, SET, ADD, ATTACH = (
     store_pb2.VERB_ADD,
     store_pb2.VERB_SESSION_ATTACH,
 )
+PUBLISH, SUBSCRIBE = store_pb2.VERB_CHANNEL_PUBLISH, store_pb2.VERB_CHANNEL_SUBSCRIBE
 SESSION = "s"
 RENEW, END = store_pb2.VERB_SESSION_RENEW, store_pb2.VERB_SESSION_END
 NUMBER = partition_of(SESSION)
@@ -190,6 +191,53 @@ async def test_the_next_owner_knows_of_thousands_without_an_answer(tmp_path: Pat
     await partition.close()
 
 
+async def test_only_what_changes_something_is_remembered(
+    partition: Partition, attached: WorkerLink, engine: SlowEngine
+) -> None:
+    await apply(partition, attached, add(3, 3), get(4), Operation(5, ATTACH, session_id=SESSION, partition=NUMBER))
+    ((_name, record),) = await engine.applied()
+    assert [result[0] for result in msgspec.msgpack.decode(record)[2]] == [3]
+    process = partition._deduplication.idle(attached.process)
+    assert process is not None
+    assert list(process._log._results) == [3]
+
+
+async def test_a_message_that_comes_again_is_not_published_again(partition: Partition, attached: WorkerLink) -> None:
+    def publish(number: int) -> Operation:
+        return Operation(number, PUBLISH, name=RENEWED, value=encode(number), partition=NUMBER, behind=number - 3)
+
+    def offset(outcome: Outcome) -> int:
+        assert isinstance(outcome, bytes)
+        return read_published(outcome).offset
+
+    subscribe = Operation(3, SUBSCRIBE, name=RENEWED, partition=NUMBER)
+    _position, first = await apply(partition, attached, subscribe, publish(4))
+    again, second = await apply(partition, link(), publish(4), publish(5))
+    assert [offset(outcome) for outcome in (first, again, second)] == [1, 1, 2]
+
+
+async def test_a_session_begins_with_its_first_value(
+    partition: Partition, attached: WorkerLink, engine: SlowEngine
+) -> None:
+    first = Operation(3, SET, session_id=RENEWED, keys=("k",), value=encode(1), partition=NUMBER)
+    assert await apply(partition, attached, first) == [b""]
+    assert RENEWED in dict(await engine.records())
+
+
+async def test_what_waited_while_the_partition_was_lost_is_not_carried_out(
+    partition: Partition, attached: WorkerLink, engine: SlowEngine
+) -> None:
+    engine.go.clear()
+    first = asyncio.create_task(apply(partition, attached, put(3, 3)))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(apply(partition, link(), put(4, 4)))
+    await asyncio.sleep(0)
+    partition.lose()
+    engine.go.set()
+    assert await first == [b""]
+    assert await second == [NOT_OWNED]
+
+
 async def test_what_is_meant_for_another_owner_is_not_carried_out(partition: Partition, attached: WorkerLink) -> None:
     assert await apply(partition, attached, put(3, 3, epoch=partition.epoch + 1), put(4, 4)) == [NOT_OWNED, b""]
     assert await apply(partition, attached, put(5, 5, epoch=partition.epoch)) == [b""]
@@ -269,6 +317,22 @@ async def test_a_renewal_that_could_not_be_kept_is_none(
     assert await apply(partition, attached, put(4, 4), get(5), get_renewed(6)) == [b"", encode(4), encode(None)]
     assert attached.sessions == {SESSION}
     assert partition._sessions.over == {}
+
+
+async def test_whoever_waits_for_a_renewal_goes_on_when_that_is_broken_off(
+    partition: Partition, attached: WorkerLink, engine: SlowEngine
+) -> None:
+    engine.go.clear()
+    renewing = asyncio.create_task(apply(partition, attached, renew(3)))
+    await asyncio.sleep(0)
+    other = WorkerLink("other", "incarnation", 1 << 20)
+    waiting = asyncio.create_task(apply(partition, other, get(1)))
+    await asyncio.sleep(0)
+    renewing.cancel()
+    engine.go.set()
+    async with asyncio.timeout(10):
+        (refused,) = await waiting
+    assert isinstance(refused, SessionOverError)
 
 
 @pytest.mark.parametrize("verb", [RENEW, END])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from support.worker.running import until
 
 from socketcluster_store.partition import timer as module
 from socketcluster_store.partition.timer import DeadlineTimer
@@ -20,7 +21,12 @@ class Work:
         self.now = 0.0
         self.began: asyncio.Queue[float] = asyncio.Queue()
         self.may_end = asyncio.Event()
-        self.timer = DeadlineTimer(self._do, lambda: self.now)
+        self.looks = 0
+        self.timer = DeadlineTimer(self._do, self._clock)
+
+    def _clock(self) -> float:
+        self.looks += 1
+        return self.now
 
     async def _do(self) -> None:
         self.began.put_nowait(self.now)
@@ -52,6 +58,25 @@ async def test_the_earliest_deadline_counts(work: Work) -> None:
     work.now = 20
     await work.began.get()
     assert work.timer.deadline is None
+
+
+async def test_it_does_not_fire_before_its_time(work: Work) -> None:
+    work.timer.set(30)
+    work.now = 29
+    await until(lambda: work.looks >= 5 or not work.began.empty())
+    assert work.timer.deadline == 30
+    assert work.began.empty()
+
+
+async def test_the_earliest_of_what_is_set_while_it_is_at_work_comes_after_that(work: Work) -> None:
+    work.timer.set(10)
+    work.now = 10
+    await work.began.get()
+    work.timer.set(12)
+    work.timer.set(15)
+    work.may_end.set()
+    await until(lambda: work.timer.deadline is not None)
+    assert work.timer.deadline == 12
 
 
 async def test_what_is_set_while_it_is_at_work_comes_after_that(work: Work) -> None:
