@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from socketcluster_store_client.messages import Position
 
-MAX_TEXT = 40
+MAX_TEXT = 41
 """Characters of what can be a position."""
+MAX_NUMBER = 2**64 - 2
+"""The greatest epoch or offset: what follows it has 64 bits too, and more do not travel to the stores."""
 
 
 def write_position(position: Position) -> str:
@@ -18,4 +20,7 @@ def read_position(text: object) -> Position | None:
     if not isinstance(text, str) or len(text) > MAX_TEXT:
         return None
     epoch, _, offset = text.partition("-")
-    return Position(int(epoch), int(offset)) if epoch.isdecimal() and offset.isdecimal() else None
+    if not (epoch.isdecimal() and offset.isdecimal()):
+        return None
+    position = Position(int(epoch), int(offset))
+    return position if max(position) <= MAX_NUMBER else None

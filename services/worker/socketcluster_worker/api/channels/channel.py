@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 from socketcluster_store_client.channel_feed import ChannelFeed, Gap
 from socketcluster_store_client.messages import Position, read_published
 from socketcluster_worker.api.data.values import unpack_message
-from socketcluster_worker.api.position import read_position, write_position
+from socketcluster_worker.api.position import MAX_NUMBER, read_position, write_position
 from socketcluster_worker.api.sockets.events import Handler
 from socketcluster_worker.errors import EventError
 from socketcluster_worker.tasks import Tasks
@@ -42,15 +42,15 @@ def position_of(since: Offset | int | str) -> Position:
     """Return the position that an application names; a plain number is one of the present epoch.
 
     Raises:
-        EventError: a text is not what ``Offset.text`` gives, or a number is negative.
+        EventError: a text is not what ``Offset.text`` gives, or a number is negative or too large.
     """
     if isinstance(since, str):
         position = read_position(since)
         if position is None:
             raise EventError("an offset is what came with a message", name="InvalidOffset")
         return position
-    if since < 0:
-        raise EventError("an offset is not negative", name="InvalidOffset")
+    if not 0 <= since <= MAX_NUMBER:
+        raise EventError(f"an offset is 0 to {MAX_NUMBER}", name="InvalidOffset")
     return Position(getattr(since, "epoch", 0), int(since))
 
 

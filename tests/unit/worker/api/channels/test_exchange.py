@@ -20,6 +20,7 @@ from socketcluster_store_client.messages import Position
 from socketcluster_store_client.partitioning import PARTITION_COUNT
 from socketcluster_worker.api.channels.channel import Message, Offset
 from socketcluster_worker.api.channels.exchange import Exchange
+from socketcluster_worker.api.position import MAX_NUMBER
 from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.namespace import BUS
 from socketcluster_worker.errors import EventError
@@ -301,12 +302,23 @@ async def test_a_client_with_many_messages_to_catch_up_with(worker: RunningWorke
     assert await messages(client, 899) == [(number, f"{first.epoch}-{number}") for number in range(2, 901)]
 
 
-@pytest.mark.parametrize("since", [1, "x", "", {}, True, "1"])
+@pytest.mark.parametrize("since", [1, "x", "", {}, True, "1", f"1-{2**64}", f"{2**64}-1"])
 async def test_a_client_whose_offset_is_none(worker: RunningWorker, since: Any) -> None:
     client = await worker.socket()
     answer = await client.call("#subscribe", {"channel": "kept", "since": since})
     assert answer["error"]["name"] == "InvalidOffset"
     assert "kept" not in exchange_of(worker)._subscribers
+
+
+async def test_an_offset_has_64_bits(worker: RunningWorker) -> None:
+    exchange = exchange_of(worker)
+    for since in (2**64, -1):
+        with pytest.raises(EventError, match="an offset is 0 to"):
+            await exchange.history("kept", since=since)
+    assert (await exchange.history("kept", since=MAX_NUMBER)).missing is None
+    client = await worker.socket()
+    answer = await client.call("#subscribe", {"channel": "kept", "since": f"{MAX_NUMBER}-{MAX_NUMBER}"})
+    assert answer["data"]["reset"] is True
 
 
 async def test_a_client_that_leaves_while_it_catches_up(worker: RunningWorker) -> None:
