@@ -188,7 +188,8 @@ class Dispatch:
     async def _start_if_allowed(self, action: Action, call_id: CallId | None, size: int) -> None:
         name = action.event
         try:
-            await self._namespace.middleware.run(action)
+            if self._socket.is_in:  # else it has gone before this began
+                await self._namespace.middleware.run(action)
         except Exception as error:
             self.raised(error, name, call_id)
         else:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from support.clients.raw import ENGINE, HANDSHAKE, Polling, RawWebSocket, event, frame
-from support.worker.running import RunningWorker, StartWorker, until
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 from websockets.frames import Opcode
 
+from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.errors import EventError, SocketClosedError
 from socketcluster_worker.protocols import dispatch
+from socketcluster_worker.tasks import BEGIN_AT_ONCE
 
 SOCKETIO = "/socket.io/?EIO=4&transport="
 PLAIN = "/engine.io/?EIO=4&transport="
@@ -417,3 +419,19 @@ async def test_who_left_a_namespace_may_come_back_before_its_end_is_told(
     assert sorted(map(str, story.lines)) == ["0", "1", "connection", "connection", "disconnect"]
     assert story.lines.index("disconnect") > story.lines.index(0)
     story.may_end.set()
+
+
+async def test_the_middleware_is_not_asked_about_a_client_that_has_gone(worker: RunningWorker, probe: Probe) -> None:
+    asked: list[str] = []
+
+    def note(action: Action) -> None:
+        asked.append(action.event)
+
+    await worker.socket()
+    socket = await probe.sockets.get()
+    worker.worker.ws_server.use("event", note)
+    socket._peer._dispatch.event("late", (), None)
+    socket.disconnect()
+    await probe.ends.get()
+    await until(lambda: not worker.worker.ws_server.running)
+    assert asked == (["late"] if BEGIN_AT_ONCE else [])

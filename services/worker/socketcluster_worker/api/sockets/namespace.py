@@ -24,6 +24,7 @@ from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.events import CATCH_ALL, Emitter, F, check_emitted
 from socketcluster_worker.api.sockets.middleware import M, Middleware
 from socketcluster_worker.api.sockets.recovery_states import RecoveryStates
+from socketcluster_worker.reserved_events import RESERVED_EVENTS
 from socketcluster_worker.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 BUS = "\0namespace\0"
 """Begins the names of the channels on which workers tell each other of broadcasts."""
-_NOT_CLIENTS = frozenset({"connection", "disconnect", CATCH_ALL})
-"""Events that a client's handlers of such names would wait for in vain, or never be meant for."""
+_NOT_CLIENTS = frozenset({"connection", CATCH_ALL})
+"""Events that a handler of all clients is not added to: it would never be meant for what a client sends so."""
 REPLACED = "another connection took this one's place"
 
 
@@ -113,7 +114,7 @@ class Namespace(Emitter):
         """
         if not isinstance(event, str):
             raise TypeError(f'an event has a name, and {event!r} is none: @ws_server.handler("name")')
-        if event in _NOT_CLIENTS:
+        if event in _NOT_CLIENTS or event in RESERVED_EVENTS:
             raise ValueError(f"{event!r} is no event that clients send: add a handler to the namespace or to a socket")
 
         def decorate(function: F) -> F:

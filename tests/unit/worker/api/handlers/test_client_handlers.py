@@ -193,7 +193,7 @@ def test_the_namespace_of_handlers_is_the_root_unless_they_say() -> None:
 
 async def test_wrong_handlers_are_told_when_they_are_added(worker: RunningWorker) -> None:
     server: WSServer = worker.worker.ws_server
-    for event in ("connection", "disconnect", "*"):
+    for event in ("connection", "connect", "disconnect", "#publish", "*"):
         with pytest.raises(ValueError, match="no event that clients send"):
             server.handler(event)
     with pytest.raises(TypeError, match=r'@ws_server\.handler\("name"\)'):
