@@ -28,7 +28,7 @@ def run(store: Store) -> None:
         return left
 
     @store.procedure
-    def visit(tree: ProcedureTree, *, pages: list[str]) -> dict[str, object] | None:
+    def visit(tree: ProcedureTree, pages: list[str]) -> dict[str, object] | None:
         try:
             return {"pages": tree.concat("pages", pages)}
         except Refusal:

@@ -57,10 +57,14 @@ def run(worker: Worker) -> None:
 """
 
 WRONG = """
-from socketcluster_worker import Socket, Worker
+from socketcluster_worker import Action, Socket, Worker
 
 def run(worker: Worker) -> None:
     worker.ws_server.exchange.subscribe_to
+
+    @worker.ws_server.middleware("event")
+    def allows(action: Action) -> bool:
+        return True
 
     @worker.ws_server.on("connection")
     def connected(socket: str) -> None: ...
@@ -103,6 +107,7 @@ def test_controllers_that_say_their_types_are_checked_strictly(tmp_path: Path) -
     errors = {line.partition(": error: ")[2].partition("  [")[0] for line in told if ": error: " in line}
     assert errors == {
         '"Exchange" has no attribute "subscribe_to"; maybe "subscribe"?',
+        'Value of type variable "Judge" of function cannot be "Callable[[Action], bool]"',
         'Value of type variable "Connected" of function cannot be "Callable[[str], None]"',
         'Value of type variable "Gone" of function cannot be "Callable[[Socket, str], None]"',
     }

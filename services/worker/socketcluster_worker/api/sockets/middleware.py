@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args, overload
 
 from socketcluster_runtime.settings import did_you_mean
@@ -12,6 +12,9 @@ from socketcluster_worker.api.sockets.events import Handler, make_handler
 from socketcluster_worker.errors import EventError
 
 M = TypeVar("M", bound=Callable[..., Any])
+Judge = TypeVar(
+    "Judge", bound=Callable[[Any], Awaitable[None] | None] | Callable[[], Awaitable[None] | None]
+)  # of an Action, which knows sockets, which know their namespaces, which know this
 
 Stage: TypeAlias = Literal["handshake", "event", "subscribe", "publish_in", "publish_out", "authenticate"]
 """What an ``Action`` may be."""
@@ -42,7 +45,7 @@ class Middleware:
         """Who is asked, by stage; a stage that is not there is not active."""
         self._returning_nothing: set[Handler] = set()
 
-    def __call__(self, stage: Stage) -> Callable[[M], M]:
+    def __call__(self, stage: Stage) -> Callable[[Judge], Judge]:
         """Decorate a function, plain or async, that is shown an ``Action`` before what its stage names.
 
         It lets the action happen by returning nothing, perhaps after changing it; it refuses it by raising
@@ -56,7 +59,7 @@ class Middleware:
         """
         _check(stage)
 
-        def decorate(function: M) -> M:
+        def decorate(function: Judge) -> Judge:
             self._returning_nothing.add(self._add(stage, function))
             return function
 
