@@ -79,6 +79,16 @@ def answer(applied: AppliedLog, operation_id: int) -> Outcome:
     return b"" if outcome is None else outcome
 
 
+def test_pages_are_gone_when_the_worker_has_what_is_on_them() -> None:
+    partition = Partition()
+    partition.batch(*[b"result"] * (module.PAGE_RESULTS + 1))
+    assert partition.applied.forgetting().detail == [0]
+    partition.answered(module.PAGE_RESULTS + 1)
+    partition.batch(b"")
+    assert partition.applied.forgetting().detail == []
+    assert len(list(partition.kv.scan(PREFIX))) == 1
+
+
 def answers(applied: AppliedLog, operation_ids: Sequence[int]) -> list[Any]:
     found = [answer(applied, operation_id) for operation_id in operation_ids]
     return [str(outcome) if isinstance(outcome, Refusal) else outcome for outcome in found]

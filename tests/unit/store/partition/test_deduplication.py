@@ -10,13 +10,15 @@ import msgspec
 import pytest
 
 from socketcluster_proto.v1 import store_pb2
-from socketcluster_store.commands import Outcome
+from socketcluster_store.commands import Command, Outcome
+from socketcluster_store.data.applied_log import PREFIX, AppliedLog, remember
 from socketcluster_store.data.channel_rules import ChannelRules
 from socketcluster_store.engines.memory import MemoryEngine
+from socketcluster_store.engines.sorted_map import SortedMap
 from socketcluster_store.errors import InvalidError
 from socketcluster_store.executor import ExecutorOptions
 from socketcluster_store.links import WorkerLink
-from socketcluster_store.partition.deduplication import NOT_OWNED
+from socketcluster_store.partition.deduplication import NOT_OWNED, WorkerProcess
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store_client.messages import Operation
 from socketcluster_store_client.partitioning import partition_of
@@ -123,3 +125,18 @@ async def test_reads_may_come_again_in_any_order(partition: Partition, link: Wor
     await apply(partition, link, [Operation(1, store_pb2.VERB_SESSION_ATTACH, session_id="s"), write(5, epoch, SET)])
     outcomes = await apply(partition, link, [write(4, epoch, GET), write(6, epoch, SET), write(3, epoch, GET)])
     assert outcomes == [encode(5), b"", encode(6)]
+
+
+def test_a_refusal_that_the_worker_has_is_not_written_with_what_comes_after_it() -> None:
+    process = WorkerProcess(AppliedLog(b"worker/incarnation"))
+    refused, unknown = Operation(1, SET), Operation(2, SET, behind=1)
+    process.note_refused([refused, unknown], [InvalidError("no"), InvalidError("nor this")])
+    last = Operation(3, SET, behind=1)
+    kv = SortedMap()
+    remember(kv, process.command(last, [last], [b""], [0], 5.0), [Command(SET, b"")], [b""])
+    process.settle([last], [b""])
+    ((_name, record),) = kv.scan(PREFIX)
+    assert [result[0] for result in msgspec.msgpack.decode(record)[2]] == [2]
+    assert not process.refused
+    assert str(process.answer(unknown)) == "nor this"
+    assert process.answer(refused) == b""
