@@ -47,6 +47,7 @@ class FolderMembership(Membership):
         self._hang_timeout = hang_timeout
         self._on_change = on_change
         self._engine = engine
+        self._draft = folder / f".{store_id}"  # locked before anybody sees it under its name
         self._lock: int | None = None
         self._watched: set[str] = set()
         self._beats: dict[
@@ -60,6 +61,8 @@ class FolderMembership(Membership):
         try:
             self._join()
         except OSError as error:
+            with contextlib.suppress(OSError):  # the first error says more
+                self._leave()
             raise EngineError(f"the data folder cannot be used: {error}") from None
         except EngineError:
             self._leave()
@@ -70,9 +73,12 @@ class FolderMembership(Membership):
 
     def _leave(self) -> None:
         if self._lock is not None:
-            self._remove(self._store_id)
-            os.close(self._lock)
-            self._lock = None
+            try:
+                self._draft.unlink(missing_ok=True)
+                self._remove(self._store_id)
+            finally:
+                os.close(self._lock)
+                self._lock = None
 
     async def look(self) -> None:
         try:
@@ -83,12 +89,11 @@ class FolderMembership(Membership):
     def _join(self) -> None:
         make_folder(self._folder.parent)  # the application's, which the partitions are in too
         make_folder(self._folder)
-        draft = self._folder / f".{self._store_id}"  # locked before anybody sees it under its name
-        self._lock = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+        self._lock = os.open(self._draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with contextlib.suppress(OSError):  # a full disk: stores start all the same
             os.write(self._lock, self._engine.encode())
-        draft.rename(self._folder / self._store_id)
+        self._draft.rename(self._folder / self._store_id)
         self._look()
         self._check_engines()
 

@@ -34,6 +34,18 @@ class Seen:
             self.changed.clear()
 
 
+def _held(folder: Path) -> list[str]:
+    """Return the files below a folder that somebody has locked."""
+    held = []
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(path.name)
+    return held
+
+
 async def test_members_find_each_other_and_hear_of_their_ends(tmp_path: Path) -> None:
     one = await Seen.joined(tmp_path, "one-1")
     await one.until("one-1")
@@ -84,6 +96,27 @@ async def test_of_two_engines_that_join_at_a_time_one_does_not(tmp_path: Path, m
     await one.join()
     assert "used by the store one-1 with the engine 'lmdb'" in str(refused[0])
     await one.leave()
+
+
+@pytest.mark.parametrize("step", ["rename", "unlink"])
+async def test_a_store_that_could_not_join_leaves_nothing_and_may_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store = FolderMembership(tmp_path, "store-1", 3600, lambda: None)
+    monkeypatch.setattr(Path, "rename", fail)
+    if step == "unlink":  # nor can what it made be removed
+        monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(EngineError, match=r"cannot be used: .*Input/output error"):
+        await store.join()
+    assert not _held(tmp_path)
+    monkeypatch.undo()
+    if step == "rename":
+        assert not any(os.scandir(tmp_path))
+        await store.join()
+        await store.leave()
 
 
 async def test_a_store_joins_though_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
