@@ -113,7 +113,6 @@ def _locked(path: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: one has it, or is opening it.
     """
-    path.mkdir(0o700, exist_ok=True)
     with contextlib.ExitStack() as stack:
         for name in ("claim.lock", *(f"{each}/owner.lock" for each in manifests.generations(path))):
             descriptor = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
@@ -133,6 +132,9 @@ def accept(path: Path, *, really: bool) -> str:
     number = int(path.name)
     register = Register(path.parent)
     try:
+        if not really and not path.exists():  # nothing to lock, nor to be made
+            return plan(path, register.entry(number)).text
+        path.mkdir(0o700, exist_ok=True)
         with _locked(path):
             decided = plan(path, register.entry(number))
             if really:

@@ -59,6 +59,13 @@ def test_what_is_called_like_no_partition_is_none(path: Path, name: str) -> None
     assert (sorted(path.parent.iterdir()), Register(path.parent).entry(0)) == before
 
 
+async def test_a_folder_that_is_not_there_is_not_made_by_asking(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(path)
+    assert accept.main([str(path)]) == 0
+    assert "begins empty" in capsys.readouterr().out
+    assert not list(path.parent.glob("00"))
+
+
 async def test_it_is_only_said_what_would_be_done(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entry = Register(path.parent).entry(0)
     (path / "1/manifest").unlink()
