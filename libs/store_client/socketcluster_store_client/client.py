@@ -34,10 +34,16 @@ from socketcluster_store_client.messages import (
     Position,
     Result,
     decode_results,
-    read_history_page,
     write_history_request,
 )
-from socketcluster_store_client.operations import described, error_of, operation_name, partition_unavailable, unanswered
+from socketcluster_store_client.operations import (
+    described,
+    error_of,
+    history_page,
+    operation_name,
+    partition_unavailable,
+    unanswered,
+)
 from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 from socketcluster_store_client.reach import StoreReach
 from socketcluster_store_client.resync import Resync
@@ -316,7 +322,7 @@ class StoreClient:
         request = HistoryRequest(limit) if since is None else HistoryRequest(limit, *since)
         async with self._histories:
             answer = await self.call(store_pb2.VERB_CHANNEL_HISTORY, name=channel, value=write_history_request(request))
-        return read_history_page(answer)
+        return history_page(channel, answer)
 
     # What a link tells its owner
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.errors import (
     ChainTooDeepError,
     InvalidOperationError,
+    LinkError,
     OperationError,
     PartitionUnavailableError,
     ProcedureError,
@@ -18,7 +21,7 @@ from socketcluster_store_client.errors import (
     UnknownProcedureError,
     WrongTypeError,
 )
-from socketcluster_store_client.messages import Error, Operation
+from socketcluster_store_client.messages import Error, HistoryPage, Operation, read_history_page
 
 _ERRORS: dict[int, type[OperationError]] = {
     store_pb2.Error.CODE_INVALID: InvalidOperationError,
@@ -67,3 +70,17 @@ def partition_unavailable(operation: Operation, reason: str) -> PartitionUnavail
     error = PartitionUnavailableError(text, operation=operation_name(operation.verb), keys=operation.keys)
     error.partition = operation.partition
     return error
+
+
+def history_page(channel: str, answer: bytes) -> HistoryPage:
+    """Return what a store answered who asked for a channel's history.
+
+    Raises:
+        LinkError: it is none; who waited for it can tell of a gap.
+    """
+    try:
+        return read_history_page(answer)
+    except msgspec.DecodeError as error:
+        text = f"the store's answer is no history: {error}"
+        name = operation_name(store_pb2.VERB_CHANNEL_HISTORY)
+        raise LinkError(text, operation=name, keys=(channel,)) from None

@@ -17,6 +17,7 @@ from socketcluster_store_client.messages import Error, Operation
 from socketcluster_store_client.operations import (
     described,
     error_of,
+    history_page,
     operation_name,
     partition_unavailable,
     unanswered,
@@ -78,3 +79,10 @@ def test_the_tree_of_errors_in_the_docstring_has_all_of_them() -> None:
     assert text is not None
     made = [made for made in vars(errors).values() if isinstance(made, type) and issubclass(made, LinkError)]
     assert {each.__name__ for each in made} - set(text.split()) == set()
+
+
+@pytest.mark.parametrize("answer", [b"", b"\xff", b"\x93\x01\x02\x03"])
+def test_what_is_no_history_is_an_error_that_names_the_channel(answer: bytes) -> None:
+    with pytest.raises(LinkError, match="the store's answer is no history: ") as raised:
+        history_page("news", answer)
+    assert (raised.value.operation, raised.value.keys) == ("channel_history", ("news",))
