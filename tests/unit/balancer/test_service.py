@@ -31,11 +31,15 @@ async def test_behind_the_end_nobody_watches_the_certificate_or_renews_keys(
     )
     certificate = balancer.certificate
     assert certificate is not None
-    assert certificate._tickets is not None
-    assert certificate._expiry._timer is not None
-    assert certificate._tickets._timer is not None
+
+    def timers() -> list[asyncio.TimerHandle | None]:
+        assert certificate is not None
+        assert certificate._tickets is not None
+        return [certificate._expiry._timer, certificate._tickets._timer]
+
+    assert all(timers())
     certificate.reload()
-    timers = [certificate._expiry._timer, certificate._tickets._timer]
+    last = timers()
     await bench.stop(0)
-    assert (certificate._expiry._timer, certificate._tickets._timer) == (None, None)
-    assert all(timer is not None and timer.cancelled() for timer in timers)
+    assert timers() == [None, None]
+    assert all(timer is not None and timer.cancelled() for timer in last)
