@@ -16,6 +16,7 @@ from time import time_ns
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logs.logging import get_logger
 from socketcluster_runtime.tls.rpc_tls import RpcTls
+from socketcluster_store_client import operations
 from socketcluster_store_client.channel_feed import ChannelFeed, Gap
 from socketcluster_store_client.errors import (
     InvalidOperationError,
@@ -35,14 +36,6 @@ from socketcluster_store_client.messages import (
     Result,
     decode_results,
     write_history_request,
-)
-from socketcluster_store_client.operations import (
-    described,
-    error_of,
-    history_page,
-    operation_name,
-    partition_unavailable,
-    unanswered,
 )
 from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 from socketcluster_store_client.reach import StoreReach
@@ -214,7 +207,7 @@ class StoreClient:
             )
             route = self._routes[partition]
         except (AttributeError, TypeError, ValueError) as error:
-            future.set_exception(InvalidOperationError(str(error), operation=operation_name(verb)))
+            future.set_exception(InvalidOperationError(str(error), operation=operations.operation_name(verb)))
             return future
         size = len(value)
         if self._closed:
@@ -228,8 +221,7 @@ class StoreClient:
             why = "too many operations wait for the stores"
         elif route.refusals and (reason := route.unavailable):
             route.failed(operation, reason)
-            unavailable = partition_unavailable(operation, reason)
-            self.reach.failed(partition, unavailable)
+            self.reach.failed(partition, unavailable := operations.partition_unavailable(operation, reason))
             future.set_exception(unavailable)
             return future
         else:
@@ -241,7 +233,9 @@ class StoreClient:
                 self._arm(pending)
             route.dispatch(pending)
             return future
-        refusal = refused(f"{described(operation)}: {why}", operation=operation_name(verb), keys=keys)
+        refusal = refused(
+            f"{operations.described(operation)}: {why}", operation=operations.operation_name(verb), keys=keys
+        )
         if isinstance(refusal, StoreUnavailableError):
             route.failed(operation, why)
             self.reach.failed(partition, refusal)
@@ -322,7 +316,7 @@ class StoreClient:
         request = HistoryRequest(limit) if since is None else HistoryRequest(limit, *since)
         async with self._histories:
             answer = await self.call(store_pb2.VERB_CHANNEL_HISTORY, name=channel, value=write_history_request(request))
-        return history_page(channel, answer)
+        return operations.history_page(channel, answer)
 
     # What a link tells its owner
 
@@ -382,7 +376,7 @@ class StoreClient:
         reason = route.unavailable
         if reason:
             for pending in list(route.parked.values()):
-                self._fail(pending, partition_unavailable(pending.operation, reason))
+                self._fail(pending, operations.partition_unavailable(pending.operation, reason))
         return bool(reason)
 
     # Operations on their way
@@ -409,7 +403,7 @@ class StoreClient:
             route.not_owned(link, pending)
             self._note_lost(route)
         else:
-            self._fail(pending, error_of(pending.operation, result.error))
+            self._fail(pending, operations.error_of(pending.operation, result.error))
 
     def _note_lost(self, route: Route) -> None:
         if route.owner is None and not self._refuse_parked(route):
@@ -490,7 +484,7 @@ class StoreClient:
             operation = pending.operation
             if silent := self._routes[operation.partition].asked_in_vain(pending, self._timeout):
                 self.reach.unanswered(silent)
-            self._fail(pending, unanswered(operation, self._timeout))
+            self._fail(pending, operations.unanswered(operation, self._timeout))
 
     def _route_of(self, identifier: str) -> Route | None:
         """Return where a session or channel belongs, unless it has no proper name: its operation is refused then."""
