@@ -19,7 +19,7 @@ ALONE := tests/conformance/test_autobahn.py
 RUN_OPTIONS = --port $(PORT) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORES),--stores $(STORES)) \
 	$(if $(BALANCERS),--balancers $(BALANCERS)) $(OPTIONS)
 
-.PHONY: help install run up down test coverage test-networks lint types format options proto proto-check hooks dist clean fuzz history conformance bench-store bench-attack bench-balancer
+.PHONY: help install run up down test coverage test-networks lint types format options proto proto-check hooks dist clean fuzz history conformance bench bench-smoke bench-store bench-attack bench-balancer
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,12 @@ proto: install ## Make the gRPC stubs again from proto/
 
 proto-check: install ## Check that the committed gRPC stubs are fresh
 	@scripts/proto-check $(BIN)/python
+
+bench: ## This server beside its peers, to bench/report.md (45 minutes; OPTIONS="--works acknowledge,connect --rounds 3")
+	@scripts/bench $(OPTIONS)
+
+bench-smoke: install ## Every work of `make bench` with tiny numbers, to see that all of it works
+	@GRPC_VERBOSITY=NONE GRPC_ENABLE_FORK_SUPPORT=0 PYTHONPATH=tests $(BIN)/python -m bench --smoke --report build/bench/report.md $(OPTIONS)
 
 bench-store: install ## What the store costs, beside redis-server (5 minutes; OPTIONS="--seconds 2 --sessions 100000")
 	@GRPC_VERBOSITY=NONE GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m bench.store $(OPTIONS)
