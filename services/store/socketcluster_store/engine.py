@@ -17,6 +17,7 @@ What every engine guarantees, and what ``tests/unit/store/test_engine.py`` check
 from __future__ import annotations
 
 import abc
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from socketcluster_store.commands import Command, Outcome
@@ -100,6 +101,8 @@ class Engine(abc.ABC):
     """Opens partitions."""
 
     name: str
+    unsynced: asyncio.Event | None = None
+    """Set when a partition has something to sync, for the policy ``everysec``; ``None``: none ever has."""
     descriptors = 0
     """What an open partition needs."""
     advice = ""

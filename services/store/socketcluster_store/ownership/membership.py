@@ -5,12 +5,14 @@ from __future__ import annotations
 import abc
 
 HEARTBEAT = 0.25
-"""Seconds between two signs of life."""
+"""Seconds between two signs of life, unless an implementation has them come less often."""
 
 
 class Membership(abc.ABC):
     """The live stores, as one of them sees it."""
 
+    interval = HEARTBEAT
+    """Seconds between two signs of life."""
     hung: frozenset[str] = frozenset()
     """Those from which partitions may be taken: they do nothing, and still hold them."""
     live: frozenset[str] = frozenset()
@@ -43,7 +45,7 @@ class Membership(abc.ABC):
 
     @abc.abstractmethod
     async def look(self) -> None:
-        """Give a sign of life, and look for those of the others; call it every ``HEARTBEAT`` seconds.
+        """Give a sign of life, and look for those of the others; call it every ``interval`` seconds.
 
         Raises:
             EngineError: the others cannot be seen.

@@ -38,10 +38,10 @@ MOVED_AT_ONCE = 8
 """Partitions that are given up together: the others go on meanwhile."""
 _OTHERS = (PartitionLockedError, FencedError)
 """What says that another store has a partition, or took it while it was opened here."""
-LOOK_EVERY = 4
+LOOK_EVERY = 8
 """Signs of life of this store between two in which it looks whether what a partition's lock is on is still there."""
 SYNC_INTERVAL = 1.0
-"""Seconds between two syncs, with ``fsync=everysec``."""
+"""Seconds from a write to the sync, with ``fsync=everysec``."""
 
 
 class Partitions:
@@ -148,11 +148,12 @@ class Partitions:
                         self._note_broken(number, None)
                         self._broken_until.pop(number, None)
                 await self._give_up([number for number in self.owned if number not in self._wanted])
+                wait: float | None = pause
                 if await self._open_missing():
                     self.settled.set()
-                    pause = LONGEST_PAUSE if self._broken_until else HEARTBEAT
+                    wait = LONGEST_PAUSE if self._broken_until else None  # nothing is due before something changes
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
+                    async with asyncio.timeout(wait):
                         await self._changed.wait()
                 pause = min(2 * pause, LONGEST_PAUSE)
         finally:
@@ -164,15 +165,19 @@ class Partitions:
             self._ended.set()
 
     async def sync_every_second(self) -> None:
-        """Sync every partition once a second, until cancelled."""
-        while True:
+        """Sync every partition a second after something was written to any, until cancelled."""
+        unsynced = self._engine.unsynced
+        while unsynced is not None:
+            await unsynced.wait()
             await asyncio.sleep(SYNC_INTERVAL)
+            unsynced.clear()
             for partition in list(self.owned.values()):
                 try:
                     await partition.sync()
                 except EngineError as error:
                     if not partition.fenced:  # else it was taken over, and need not be synced any more
                         self._unsynced.add(partition=partition.number, error=str(error))
+                        unsynced.set()
 
     def fenced(self, number: int) -> None:
         """Own a partition no longer: it was taken over while this store hung.
@@ -190,6 +195,7 @@ class Partitions:
             else:
                 self._fenced += 1
             self._announce_soon()
+            self._changed.set()  # it may be this store's to open again
             task = asyncio.create_task(self._close([partition]))
             self._closings.add(task)
             task.add_done_callback(self._closings.discard)
@@ -209,8 +215,14 @@ class Partitions:
             condition.close()
 
     async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        before = loop.time()
         for beat in itertools.cycle(range(LOOK_EVERY)):
-            await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(self._members.interval)
+            now = loop.time()
+            # else no other store took this one for hung; a remote engine may be told of it at any time
+            late = now - before > 2 * self._members.interval or self._engine.remote
+            before = now
             try:
                 await self._members.look()
                 self._standing_aside.look()
@@ -220,7 +232,7 @@ class Partitions:
             else:
                 self._unseen.end()
             for number, partition in list(self.owned.items()):
-                if partition.taken or (number % LOOK_EVERY == beat and partition.fenced):
+                if partition.fenced if number % LOOK_EVERY == beat else late and partition.taken:
                     self.fenced(number)
 
     async def _give_up(self, numbers: list[int]) -> None:

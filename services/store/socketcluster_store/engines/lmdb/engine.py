@@ -65,6 +65,7 @@ class LmdbEngine(Engine):
         self._sync_each_commit = sync_each_commit
         self._segment_bytes = segment_bytes
         self._checkpoints = Checkpoints()
+        self.unsynced: asyncio.Event = asyncio.Event()
 
     async def open(self, number: int) -> EnginePartition:
         return await self._open(number, lambda: self._locks.acquire(number, files.copy))
@@ -106,7 +107,13 @@ class LmdbEngine(Engine):
         except (lmdb.Error, OSError) as error:
             raise EngineError(f"cannot open partition {number} in {self._folder}/{number:02}: {error}") from None
         return LmdbPartition(
-            number, opened, lock, Executor(number, self._options), self._checkpoints, self._sync_each_commit
+            number,
+            opened,
+            lock,
+            Executor(number, self._options),
+            self._checkpoints,
+            self._sync_each_commit,
+            self.unsynced,
         )
 
 
@@ -121,6 +128,7 @@ class LmdbPartition(EnginePartition):
         executor: Executor,
         checkpoints: Checkpoints,
         sync_each_commit: bool,
+        unsynced: asyncio.Event,
     ) -> None:
         self.number = number
         self.epoch = opened.epoch
@@ -146,6 +154,8 @@ class LmdbPartition(EnginePartition):
         self._turn = asyncio.Lock()  # held while a batch waits for room; those that come after it wait behind it
         self._waiting = 0
         self._syncing = asyncio.Lock()
+        self._unsynced = unsynced
+        unsynced.set()
         self._written = 1  # the epoch
         self._synced = 0
         self._checkpointing: asyncio.Task[None] | None = None
@@ -169,6 +179,7 @@ class LmdbPartition(EnginePartition):
                 return self._apply_later(batch, (outcomes, record))
             self._memtable.keep()
             self._written += 1
+            self._unsynced.set()
             if self._timer is None:
                 self._timer = self._arm(CHECKPOINT_AFTER)
         if self._sync_each_commit and self._written != self._synced:  # reads may be of what is not on the disk yet
@@ -210,7 +221,7 @@ class LmdbPartition(EnginePartition):
     async def sync(self) -> None:
         self._lock.check()
         written = self._written
-        if self._synced >= written:  # as each second of an idle store
+        if self._synced >= written:
             return
         async with self._syncing:  # who waited here finds the work done, if it began after its write
             if self._synced >= written:
@@ -292,6 +303,7 @@ class LmdbPartition(EnginePartition):
                     if record:
                         await self._write(record)
                         self._written += 1
+                        self._unsynced.set()
                         if self._timer is None:
                             self._timer = self._arm(CHECKPOINT_AFTER)
                 except BaseException:

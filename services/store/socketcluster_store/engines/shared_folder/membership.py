@@ -2,8 +2,8 @@
 
 Each store holds a lock on a file of its own, named after its id. A file whose lock is free was left by a store that is
 no more: a thread waits for the lock of each other store, so that a death is heard of at once. New stores, and those
-that hang, are found by looking every ``HEARTBEAT`` seconds; a store hangs that has not touched its file for
-``hang_timeout``.
+that hang, are found by looking four times within ``hang_timeout``, and once a second at least; a store hangs that has
+not touched its file for ``hang_timeout``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from socketcluster_store.ownership.membership import HEARTBEAT, Membership
 
 log = get_logger(__name__)
 
-_LATE = 4 * HEARTBEAT
+_BEATS = 4
+"""Signs of life within the time after which a store hangs that gives none."""
+_LONGEST_INTERVAL = 1.0
 _LINKED, _ASIDE = ".linked-", ".aside-"
 """What the names of files begin with that say something of a store; stores of an earlier version pass them over."""
 
@@ -45,6 +47,7 @@ class FolderMembership(Membership):
         self._folder = folder
         self._store_id = store_id
         self._hang_timeout = hang_timeout
+        self.interval = min(max(HEARTBEAT, hang_timeout / _BEATS), _LONGEST_INTERVAL)
         self._on_change = on_change
         self._engine = engine
         self._draft = folder / f".{store_id}"  # locked before anybody sees it under its name
@@ -117,7 +120,9 @@ class FolderMembership(Membership):
             return
         os.utime(self._lock)
         now = self._loop.time()
-        if now - self._looked_at > _LATE:  # this store itself was paused: it cannot judge the others
+        if now - self._looked_at > max(
+            2 * self.interval, 4 * HEARTBEAT
+        ):  # this store itself was paused: it cannot judge the others
             self._beats.clear()
         self._looked_at = now
         self._mark(_LINKED, self.is_linked)
