@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#socketcluster_proto/v1/worker.proto\x12\x10socketcluster.v1\"#\n\x0cWatchRequest\x12\x13\n\x0b\x62\x61lancer_id\x18\x01 \x01(\t\"\x1c\n\x0cOtherWorkers\x12\x0c\n\x04well\x18\x01 \x01(\x08\"\r\n\x0bOthersReply\"6\n\x11\x45ndRelayedRequest\x12\x10\n\x08\x62\x61lancer\x18\x01 \x01(\x0c\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"&\n\x0f\x45ndRelayedReply\x12\x13\n\x0b\x63onnections\x18\x01 \x01(\r\"\x80\x02\n\x0cWorkerStatus\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\x13\n\x0b\x63onnections\x18\x05 \x01(\r\x12\x14\n\x0chandoff_path\x18\x06 \x01(\t\x12\x11\n\thttp_port\x18\x07 \x01(\r\x12\x11\n\thttp_host\x18\x08 \x01(\t\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x11\n\thttp_path\x18\n \x01(\t\x12\x16\n\x0e\x61live_every_ms\x18\x0b \x01(\r\x12\x0c\n\x04\x66ull\x18\x0c \x01(\x08\x12\x16\n\x0ereaches_stores\x18\r \x01(\x08\x32\xf4\x01\n\x06Worker\x12I\n\x05Watch\x12\x1e.socketcluster.v1.WatchRequest\x1a\x1e.socketcluster.v1.WorkerStatus0\x01\x12I\n\x06Others\x12\x1e.socketcluster.v1.OtherWorkers\x1a\x1d.socketcluster.v1.OthersReply(\x01\x12T\n\nEndRelayed\x12#.socketcluster.v1.EndRelayedRequest\x1a!.socketcluster.v1.EndRelayedReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#socketcluster_proto/v1/worker.proto\x12\x10socketcluster.v1\"3\n\x0cWatchRequest\x12\x13\n\x0b\x62\x61lancer_id\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\x0c\"/\n\x0cOtherWorkers\x12\x0c\n\x04well\x18\x01 \x01(\x08\x12\x11\n\tbeats_for\x18\x02 \x01(\x0c\"\r\n\x0bOthersReply\"6\n\x11\x45ndRelayedRequest\x12\x10\n\x08\x62\x61lancer\x18\x01 \x01(\x0c\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"&\n\x0f\x45ndRelayedReply\x12\x13\n\x0b\x63onnections\x18\x01 \x01(\r\"\x94\x02\n\x0cWorkerStatus\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\x13\n\x0b\x63onnections\x18\x05 \x01(\r\x12\x14\n\x0chandoff_path\x18\x06 \x01(\t\x12\x11\n\thttp_port\x18\x07 \x01(\r\x12\x11\n\thttp_host\x18\x08 \x01(\t\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x11\n\thttp_path\x18\n \x01(\t\x12\x16\n\x0e\x61live_every_ms\x18\x0b \x01(\r\x12\x0c\n\x04\x66ull\x18\x0c \x01(\x08\x12\x16\n\x0ereaches_stores\x18\r \x01(\x08\x12\x12\n\nbeats_path\x18\x0e \x01(\t2\xf4\x01\n\x06Worker\x12I\n\x05Watch\x12\x1e.socketcluster.v1.WatchRequest\x1a\x1e.socketcluster.v1.WorkerStatus0\x01\x12I\n\x06Others\x12\x1e.socketcluster.v1.OtherWorkers\x1a\x1d.socketcluster.v1.OthersReply(\x01\x12T\n\nEndRelayed\x12#.socketcluster.v1.EndRelayedRequest\x1a!.socketcluster.v1.EndRelayedReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,17 +32,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'socketcluster_proto.v1.work
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WATCHREQUEST']._serialized_start=57
-  _globals['_WATCHREQUEST']._serialized_end=92
-  _globals['_OTHERWORKERS']._serialized_start=94
-  _globals['_OTHERWORKERS']._serialized_end=122
-  _globals['_OTHERSREPLY']._serialized_start=124
-  _globals['_OTHERSREPLY']._serialized_end=137
-  _globals['_ENDRELAYEDREQUEST']._serialized_start=139
-  _globals['_ENDRELAYEDREQUEST']._serialized_end=193
-  _globals['_ENDRELAYEDREPLY']._serialized_start=195
-  _globals['_ENDRELAYEDREPLY']._serialized_end=233
-  _globals['_WORKERSTATUS']._serialized_start=236
-  _globals['_WORKERSTATUS']._serialized_end=492
-  _globals['_WORKER']._serialized_start=495
-  _globals['_WORKER']._serialized_end=739
+  _globals['_WATCHREQUEST']._serialized_end=108
+  _globals['_OTHERWORKERS']._serialized_start=110
+  _globals['_OTHERWORKERS']._serialized_end=157
+  _globals['_OTHERSREPLY']._serialized_start=159
+  _globals['_OTHERSREPLY']._serialized_end=172
+  _globals['_ENDRELAYEDREQUEST']._serialized_start=174
+  _globals['_ENDRELAYEDREQUEST']._serialized_end=228
+  _globals['_ENDRELAYEDREPLY']._serialized_start=230
+  _globals['_ENDRELAYEDREPLY']._serialized_end=268
+  _globals['_WORKERSTATUS']._serialized_start=271
+  _globals['_WORKERSTATUS']._serialized_end=547
+  _globals['_WORKER']._serialized_start=550
+  _globals['_WORKER']._serialized_end=794
 # @@protoc_insertion_point(module_scope)

@@ -23,15 +23,19 @@ class WatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BALANCER_ID_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     balancer_id: _builtins.str
+    stream: _builtins.bytes
+    """Names the stream, for Others; no two streams have the same."""
     def __init__(
         self,
         *,
         balancer_id: _builtins.str = ...,
+        stream: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balancer_id", b"balancer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balancer_id", b"balancer_id", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -42,16 +46,22 @@ class OtherWorkers(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WELL_FIELD_NUMBER: _builtins.int
+    BEATS_FOR_FIELD_NUMBER: _builtins.int
     well: _builtins.bool
     """Is there one that may be given clients, reaches the stores, and has all the tags that this one has?"""
+    beats_for: _builtins.bytes
+    """The Watch stream on which the worker need not repeat its status as a sign of life, because the balancer sees it beat
+    at beats_path; nothing: there is none. It counts for as long as this stream lasts.
+    """
     def __init__(
         self,
         *,
         well: _builtins.bool = ...,
+        beats_for: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["well", b"well"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beats_for", b"beats_for", "well", b"well"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -133,6 +143,7 @@ class WorkerStatus(_message.Message):
     ALIVE_EVERY_MS_FIELD_NUMBER: _builtins.int
     FULL_FIELD_NUMBER: _builtins.int
     REACHES_STORES_FIELD_NUMBER: _builtins.int
+    BEATS_PATH_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Eight characters; session ids and Engine.IO sids that the worker makes begin with it. The same after a restart."""
     name: _builtins.str
@@ -157,6 +168,10 @@ class WorkerStatus(_message.Message):
     """Has it no descriptor left for a new client? It is not ready then; it will be as soon as clients leave."""
     reaches_stores: _builtins.bool
     """Does it reach the owner of each partition, or know why there is none?"""
+    beats_path: _builtins.str
+    """A file in which the worker's event loop writes the time as often as alive_every_ms says; see
+    socketcluster_runtime.sockets.beats. Of use only to a balancer on the same host.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a balancer's controller may call it and its like by."""
@@ -177,10 +192,11 @@ class WorkerStatus(_message.Message):
         alive_every_ms: _builtins.int = ...,
         full: _builtins.bool = ...,
         reaches_stores: _builtins.bool = ...,
+        beats_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive_every_ms", b"alive_every_ms", "connections", b"connections", "draining", b"draining", "full", b"full", "handoff_path", b"handoff_path", "http_host", b"http_host", "http_path", b"http_path", "http_port", b"http_port", "name", b"name", "reaches_stores", b"reaches_stores", "ready", b"ready", "tags", b"tags", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive_every_ms", b"alive_every_ms", "beats_path", b"beats_path", "connections", b"connections", "draining", b"draining", "full", b"full", "handoff_path", b"handoff_path", "http_host", b"http_host", "http_path", b"http_path", "http_port", b"http_port", "name", b"name", "reaches_stores", b"reaches_stores", "ready", b"ready", "tags", b"tags", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from socketcluster_proto.v1 import worker_pb2 as pb
 from socketcluster_proto.v1 import worker_pb2_grpc as rpc
@@ -16,6 +17,7 @@ from socketcluster_runtime.secrets.keys import Purpose, derive_key
 from socketcluster_runtime.secrets.secret_files import secret_of
 from socketcluster_runtime.session_cookies import SessionCookies
 from socketcluster_runtime.sockets import descriptors
+from socketcluster_runtime.sockets.beats import Beats
 from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_store_client.client import StoreClient
@@ -183,6 +185,7 @@ class Service:
     async def _listen(self, stack: contextlib.AsyncExitStack, http: tuple[str, int]) -> Control:
         settings = self._settings
         self._server.listen()
+        beats = None
         status = pb.WorkerStatus(
             worker_id=self._worker.id, name=settings.name, http_host=http[0], http_port=http[1], tags=settings.tags
         )
@@ -195,13 +198,16 @@ class Service:
             http_path = path.with_suffix(".http")
             self._server.listen_at(http_path)
             status.http_path = str(http_path)
+            beats = self._make_beats(path.with_suffix(".beats"), status)
         control = Control(
             status,
             lambda: self._router.connections,
             lambda: self._client.ready,
             self._server.relayed.end,
             lambda: self._room.full,
+            beats,
         )
+        stack.callback(control.close)
         server, health = grpc_runtime.server(self._secret)
         rpc.add_WorkerServicer_to_server(control, server)
         grpc_runtime.listen(server, settings.control_listen, self._tls)
@@ -217,6 +223,16 @@ class Service:
         stack.callback(self._room.close)
         self._room.changed = self._room_changed
         return control
+
+    def _make_beats(self, path: Path, status: pb.WorkerStatus) -> Beats | None:
+        """Return what shows the balancers of this host that the worker lives."""
+        try:
+            beats = Beats(path)
+        except OSError as error:
+            log.warning("signs of life cannot be written: they go by gRPC", error=str(error))
+            return None
+        status.beats_path = str(path)
+        return beats
 
     async def _drain(self) -> None:
         """Let handlers finish, and have the clients reconnect elsewhere."""

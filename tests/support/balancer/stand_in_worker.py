@@ -38,6 +38,10 @@ class StandInWorker(WorkerServicer):
         """Set while a balancer watches."""
         self.others: list[bool] = []
         """What it was told of the other workers."""
+        self.seen_for: list[bytes] = []
+        """The streams on which, as it was told at those times, it need not repeat its status."""
+        self.stream = b""
+        """What the balancer calls its stream."""
         self.asked_to_end: list[tuple[bytes, float]] = []
         """The balancers that copy bytes, and over how many seconds their connections are to end."""
         self.ended = asyncio.Event()
@@ -188,6 +192,7 @@ class StandInWorker(WorkerServicer):
     async def Others(self, request_iterator: Any, context: Any) -> OthersReply:  # noqa: N802
         async for others in request_iterator:
             self.others.append(others.well)
+            self.seen_for.append(others.beats_for)
         return OthersReply()
 
     async def EndRelayed(self, request: EndRelayedRequest, context: Any) -> EndRelayedReply:  # noqa: N802
@@ -197,6 +202,7 @@ class StandInWorker(WorkerServicer):
 
     async def Watch(self, request: WatchRequest, context: object) -> AsyncIterator[WorkerStatus]:  # noqa: N802
         self.watched.set()
+        self.stream = request.stream
         seen = -1
         while True:
             async with self._changed:

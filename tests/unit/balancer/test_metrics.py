@@ -105,7 +105,7 @@ async def test_workers_that_hang_or_are_full_are_told(
     bench: Bench, read: Callable[..., float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.HANG_AFTER", 0.05)
-    monkeypatch.setattr("socketcluster_balancer.placement.workers.LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.LOOK_INTERVAL", 0.01)
     hung, full = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
     await bench.start(hung, full)
     assert [read(name) for name in ("workers_hung", "workers_full", "worker_hangs_total")] == [0, 0, 0]

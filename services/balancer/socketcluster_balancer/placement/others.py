@@ -1,4 +1,4 @@
-"""Tells each worker whether others could take its clients; one that is cut off from the stores cannot know itself."""
+"""Tells each worker whether others could take its clients, which it may not know, and whether it is seen to beat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from socketcluster_balancer.placement.watched_worker import WatchedWorker
 from socketcluster_proto.v1.worker_pb2 import OtherWorkers
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
 
-_Key = tuple[tuple[str, bool, tuple[str, ...]], ...]
+_Key = tuple[tuple[str, bool, tuple[str, ...], bytes], ...]
 
 
 class Others:
@@ -36,7 +36,7 @@ class Others:
             available: the workers that may be given clients.
         """
         self._available = available
-        key = tuple((worker.worker_id, _is_well(worker), worker.tags) for worker in available)
+        key = tuple((worker.worker_id, _is_well(worker), worker.tags, worker.seen_for) for worker in available)
         if key != self._key:
             self._key = key
             for wake in self._wakes:
@@ -48,15 +48,16 @@ class Others:
         self._wakes.add(wake)
         others: Any = stub.Others  # the stubs do not know that what is sent may be written piece by piece
         call = others(metadata=self._metadata)
-        told: bool | None = None
+        told: OtherWorkers | None = None
         try:
             with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):
                 while True:
                     wake.clear()
                     well = any(_could_take(other, worker) for other in self._available)
-                    if well != told:
-                        await call.write(OtherWorkers(well=well))
-                        told = well
+                    now = OtherWorkers(well=well, beats_for=worker.seen_for)
+                    if now != told:
+                        await call.write(now)
+                        told = now
                     await wake.wait()
         finally:
             self._wakes.discard(wake)

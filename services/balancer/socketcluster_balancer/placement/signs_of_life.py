@@ -5,8 +5,14 @@ One that hung is not well with the first thing that it says: what blocked it may
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 LOOK_INTERVAL = 0.25
-"""Seconds between two looks at the time."""
+"""Seconds between two looks at the time where somebody is silent; all are well: see ``pause``."""
+
+MAX_LOOK_INTERVAL = 2.0
+"""Seconds between two looks at most."""
 
 HANG_AFTER = 2.0
 """Seconds of silence after which a worker hangs, if it promised signs of life at least four times as often."""
@@ -28,18 +34,26 @@ class OwnTime:
     """Seconds for which this process has run.
 
     While it was stopped, or its own loop was busy, it heard nobody, and may not blame others for that: of the time
-    between two looks no more counts than two looks should take.
+    between two looks no more counts than was to pass, and ``LOOK_INTERVAL``.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._looked_at: float | None = None
+        self.seconds_at_look = 0.0
+        """Those at the last look."""
+        self._went_on_at = 0.0
+        self._counts_until = -math.inf
 
-    def look(self, now: float) -> None:
-        """Go on; ``now`` is the time of the event loop."""
-        if self._looked_at is not None:
-            self.seconds += min(now - self._looked_at, 2 * LOOK_INTERVAL)
-        self._looked_at = now
+    def go_on(self, now: float) -> None:
+        """Count what has passed; ``now`` is the time of the event loop."""
+        self.seconds += max(0.0, min(now, self._counts_until) - self._went_on_at)
+        self._went_on_at = now
+
+    def look(self, now: float, pause: float | None = None) -> None:
+        """Go on, and look again in so many seconds; without: in ``LOOK_INTERVAL``."""
+        self.go_on(now)
+        self.seconds_at_look = self.seconds
+        self._counts_until = now + (LOOK_INTERVAL if pause is None else pause) + LOOK_INTERVAL
 
 
 class SignOfLife:
@@ -58,6 +72,7 @@ class SignOfLife:
         self._worker_id = ""
         self._heard_at = 0.0
         self._allowed: float | None = None
+        self._promised_ms = 0
         self._steady_since = 0.0
         """When the signs of life began that had no gap since; of use once it has hung."""
         self._steady_after = 0.0
@@ -77,7 +92,14 @@ class SignOfLife:
             elif now - self._steady_since >= self._steady_after:
                 self.hung = False
         self._heard_at = now
+        self._promised_ms = promised_ms
         self._allowed = max(HANG_AFTER, _MISSED * promised_ms / 1000) if promised_ms else None
+
+    def beat(self, age: float, looked_at: float) -> None:
+        """Note a sign of life that was given ``age`` seconds ago, and after a look at ``looked_at`` of ``OwnTime``."""
+        heard_at = max(self._time.seconds - age, looked_at, self._heard_at)
+        self.heard(self._worker_id, self._promised_ms)
+        self._heard_at = heard_at
 
     def hangs(self) -> None:
         """Take the worker, which is :attr:`missing`, for hung."""
@@ -104,3 +126,22 @@ class SignOfLife:
     def missing(self) -> bool:
         """Has the worker been silent for longer than one that is well?"""
         return self._allowed is not None and self.silent_for >= self._allowed
+
+    @property
+    def left(self) -> float:
+        """Seconds before it is missing if it stays silent."""
+        return math.inf if self._allowed is None else self._allowed - self.silent_for
+
+
+def pause(signs: Iterable[SignOfLife]) -> float:
+    """Return the seconds before the next look.
+
+    As long as nobody can be missing by then, whatever becomes of this process meanwhile: of who wakes up late what came
+    in the meantime is read first, by then.
+    """
+    shortest = MAX_LOOK_INTERVAL
+    for sign in signs:
+        if sign.hung:
+            return LOOK_INTERVAL
+        shortest = min(shortest, sign.left - 2 * LOOK_INTERVAL)
+    return max(shortest, LOOK_INTERVAL)

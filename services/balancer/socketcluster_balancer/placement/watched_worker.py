@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -12,8 +13,12 @@ from socketcluster_balancer.placement.signs_of_life import OwnTime, SignOfLife
 from socketcluster_proto.v1.worker_pb2_grpc import WorkerStub
 from socketcluster_runtime.logs.conditions import Condition
 from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_runtime.sockets.beats import BeatReader
 
 log = get_logger(__name__)
+
+SEEN = 2
+"""New signs of life in its file after which a worker counts as seen: they are this host's, and not a copy's."""
 
 SUSPICION = 1.0
 """Seconds for which a worker that failed to take a client is chosen only if there is no other."""
@@ -49,6 +54,8 @@ class WatchedWorker:
         """Where relayed connections go."""
         self.http_path = ""
         """Where it serves HTTP at a Unix socket, if that is to be found on this host."""
+        self._beats: BeatReader | None = None
+        self._stream = b""
         self.link: HandoffLink | None = None
         """Where sockets go; ``None`` if it takes none over."""
         self._given = 0.0
@@ -81,6 +88,35 @@ class WatchedWorker:
     def silent(self) -> bool:
         """Does it hang now? It gets no clients at all."""
         return self.sign_of_life.silent
+
+    def open_beats(self, path: str, stream: bytes) -> None:
+        """Look at its signs of life, if they are to be found on this host; ``stream`` is its status's."""
+        if path:
+            with contextlib.suppress(OSError):
+                self._beats, self._stream = BeatReader(path), stream
+
+    def close_beats(self) -> None:
+        """Look at them no more: the connection has ended."""
+        if self._beats is not None:
+            self._beats.close()
+            self._beats = None
+
+    def look_at_beats(self, looked_at: float) -> None:
+        """Look at its signs of life; ``looked_at`` is the balancer's own time of the look before."""
+        if self._beats is None:
+            return
+        try:
+            age = self._beats.look()
+        except OSError:
+            self.close_beats()  # its status tells again
+        else:
+            if age is not None:
+                self.sign_of_life.beat(age, looked_at)
+
+    @property
+    def seen_for(self) -> bytes:
+        """The stream of its status that is not needed as a sign of life, as it is seen to beat; empty: it is."""
+        return self._stream if self._beats is not None and self._beats.count >= SEEN else b""
 
     @property
     def load(self) -> float:

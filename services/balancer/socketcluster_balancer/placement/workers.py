@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from secrets import token_bytes
 from typing import Protocol
 
 import grpc
@@ -14,7 +16,7 @@ from grpc import aio
 
 from socketcluster_balancer.placement.handoff import HandoffLink
 from socketcluster_balancer.placement.others import Others
-from socketcluster_balancer.placement.signs_of_life import LOOK_INTERVAL, OwnTime
+from socketcluster_balancer.placement.signs_of_life import OwnTime, pause
 from socketcluster_balancer.placement.watched_worker import WatchedWorker
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_proto.v1.worker_pb2 import WatchRequest, WorkerStatus
@@ -65,6 +67,8 @@ class Workers:
         self.hangs = 0
         """How often a worker was found to hang."""
         self._own_time = OwnTime()
+        self._pause = 0.0
+        self._look_now = asyncio.Event()
         self._full = Condition(
             log, "worker is out of descriptors: it is given no clients", over="no worker is out of descriptors any more"
         )
@@ -125,16 +129,19 @@ class Workers:
             try:
                 async with rpc.connect(worker.address, self.tls) as channel:
                     stub = WorkerStub(channel)
-                    stream = stub.Watch(WatchRequest(balancer_id=self._settings.name), metadata=self.metadata)
-                    async for status in stream:
+                    name = token_bytes(8)
+                    request = WatchRequest(balancer_id=self._settings.name, stream=name)
+                    async for status in stub.Watch(request, metadata=self.metadata):
                         self._learn(worker, status)
                         if not heard:
+                            worker.open_beats(status.beats_path, name)
                             heard, worker.stub = True, stub
                             telling = asyncio.create_task(self._others.tell(worker, stub))
             except aio.AioRpcError as error:
                 problem = error.code(), error.details()
             finally:
                 worker.stub = None
+                worker.close_beats()
                 if telling is not None:
                     telling.cancel()
             if heard:
@@ -172,9 +179,10 @@ class Workers:
         worker.tags = tuple(status.tags)
         worker.called = frozenset((worker.worker_id, worker.name, *worker.tags))
         worker.ready, worker.draining, worker.full = status.ready, status.draining, status.full
+        self._own_time.go_on(asyncio.get_running_loop().time())
         worker.sign_of_life.heard(status.worker_id, status.alive_every_ms)
-        if not worker.hung:
-            worker.hanging.end(worker=worker.name, worker_id=worker.worker_id)
+        if worker.sign_of_life.left < self._pause:
+            self._look_now.set()
         worker.reaches_stores = status.reaches_stores
         worker.connections = status.connections
         worker.http = (status.http_host or host_of(worker.address), status.http_port) if status.http_port else None
@@ -187,6 +195,12 @@ class Workers:
         if (worker.ready, worker.draining) != was:
             event = "worker draining" if worker.draining else "worker ready" if worker.ready else "worker not ready"
             log.info(event, worker=worker.name, worker_id=worker.worker_id, connections=worker.connections)
+        self._lives(worker)
+
+    def _lives(self, worker: WatchedWorker) -> None:
+        """Put to use what was heard of a worker."""
+        if not worker.hung:
+            worker.hanging.end(worker=worker.name, worker_id=worker.worker_id)
         self._refresh()
 
     def _lose(self, worker: WatchedWorker) -> None:
@@ -202,11 +216,21 @@ class Workers:
         """Find the workers that hang."""
         loop = asyncio.get_running_loop()
         while True:
-            self._own_time.look(loop.time())
+            self._look_now.clear()
+            looked_at = self._own_time.seconds_at_look
+            self._own_time.go_on(loop.time())
             for worker in self.known:
+                before = worker.hung, worker.silent, worker.seen_for
+                worker.look_at_beats(looked_at)
                 if worker.sign_of_life.missing and not worker.silent:
                     self._hangs(worker)
-            await asyncio.sleep(LOOK_INTERVAL)
+                elif before != (worker.hung, worker.silent, worker.seen_for):
+                    self._lives(worker)
+            self._pause = pause(worker.sign_of_life for worker in self.known)
+            self._own_time.look(loop.time(), self._pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause):
+                    await self._look_now.wait()
 
     def _hangs(self, worker: WatchedWorker) -> None:
         self.hangs += 1

@@ -5,11 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from pathlib import Path
 
 import pytest
 from support.balancer.bench import Bench, LogLines, link_of
 
-from socketcluster_balancer.placement.signs_of_life import AGAIN_WITHIN, HANG_AFTER, LOOK_INTERVAL, OwnTime, SignOfLife
+from socketcluster_balancer.placement.signs_of_life import (
+    AGAIN_WITHIN,
+    HANG_AFTER,
+    LOOK_INTERVAL,
+    MAX_LOOK_INTERVAL,
+    OwnTime,
+    SignOfLife,
+    pause,
+)
+from socketcluster_runtime.sockets.beats import Beats
 
 PROMISE = {"alive_every_ms": 10}
 
@@ -19,7 +29,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a worker for hung that is silent for a moment."""
     monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.HANG_AFTER", 0.1)
     monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.LOOK_INTERVAL", 0.01)
-    monkeypatch.setattr("socketcluster_balancer.placement.workers.LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.LOOK_INTERVAL", 0.01)
 
 
 def looks(time: OwnTime, begin: float, end: float) -> float:
@@ -69,6 +79,49 @@ def test_the_balancer_s_own_pause_is_no_silence_of_the_workers() -> None:
     assert not sign.missing
     looks(time, now, now + HANG_AFTER)
     assert sign.missing
+
+
+def test_while_all_are_well_looks_are_rare_and_nobody_is_missing_right_after_a_pause_of_the_balancer() -> None:
+    own = OwnTime()
+    sign = SignOfLife(own)
+    assert pause([sign]) == MAX_LOOK_INTERVAL  # nobody promises anything
+    own.look(100.0)
+    sign.heard("a", 500)
+    rare = pause([sign])
+    assert LOOK_INTERVAL < rare <= HANG_AFTER - 2 * LOOK_INTERVAL
+    own.look(100.0, rare)
+    own.go_on(100.0 + 3600)
+    assert not sign.missing
+    assert pause([sign]) == LOOK_INTERVAL
+    own.look(100.0 + 3600)
+    own.go_on(100.0 + 3600 + 2 * LOOK_INTERVAL)
+    assert sign.missing
+    sign.hangs()
+    assert pause([sign]) == LOOK_INTERVAL
+
+
+def test_what_is_heard_between_two_looks_is_heard_then() -> None:
+    own = OwnTime()
+    sign = SignOfLife(own)
+    own.look(100.0, 1.5)
+    own.go_on(101.0)
+    sign.heard("a", 500)
+    own.go_on(101.5)
+    assert sign.silent_for == pytest.approx(0.5)
+    assert sign.left == pytest.approx(HANG_AFTER - 0.5)
+
+
+def test_a_beat_counts_from_when_it_was_given_but_not_from_before_the_look_that_did_not_find_it() -> None:
+    own = OwnTime()
+    sign = SignOfLife(own)
+    own.look(100.0, 1.5)
+    sign.heard("a", 500)
+    own.look(101.5, 1.5)
+    sign.beat(0.25, 0.0)
+    assert sign.silent_for == pytest.approx(0.25)
+    own.look(103.0, 1.5)
+    sign.beat(1e9, 1.5)  # another clock
+    assert sign.silent_for == pytest.approx(1.5)
 
 
 class Watched:
@@ -217,7 +270,7 @@ async def test_a_worker_of_an_older_release_promises_no_signs_and_never_hangs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.HANG_AFTER", 0.0)
-    monkeypatch.setattr("socketcluster_balancer.placement.workers.LOOK_INTERVAL", 0.001)
+    monkeypatch.setattr("socketcluster_balancer.placement.signs_of_life.LOOK_INTERVAL", 0.001)
     old, new = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb", alive_every_ms=1)
     await bench.start(workers=[old.address, new.address])
     await bench.until(lambda: [worker.worker_id for worker in bench.available] == ["aaaaaaaa"])
@@ -300,3 +353,42 @@ async def test_an_acknowledgement_that_came_while_the_balancer_was_stopped_is_re
     assert balancer.counters.handovers_failed == 0
     worker.tell_end(taken.id)
     asking.cancel()
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_worker_of_this_host_that_is_seen_to_beat_need_not_say_so(
+    bench: Bench, log_lines: LogLines, tmp_path: Path
+) -> None:
+    beats = Beats(tmp_path / "aaaaaaaa.beats")
+    worker = await bench.worker("aaaaaaaa", beats_path=str(tmp_path / "aaaaaaaa.beats"))
+    worker.set(**PROMISE)
+    balancer = await bench.start(worker)
+
+    async def beating() -> None:
+        while True:
+            beats.beat()
+            await asyncio.sleep(0.001)
+
+    heart = asyncio.create_task(beating())
+    await bench.until(lambda: worker.seen_for and worker.seen_for[-1] == worker.stream != b"")
+    await bench.until(lambda: not balancer.workers.known[0].hung)
+    hangs = balancer.workers.hangs
+    until = asyncio.get_running_loop().time() + 0.3  # three times as long as it may be silent
+    await bench.until(lambda: asyncio.get_running_loop().time() > until)
+    assert balancer.workers.hangs == hangs
+    heart.cancel()
+    await bench.until(lambda: balancer.workers.hangs > hangs)
+    assert "worker hangs: it is given no clients" in log_lines(logging.WARNING)
+    heart = asyncio.create_task(beating())
+    await bench.until(lambda: len(bench.available) == 1)
+    heart.cancel()
+    beats.close()
+
+
+async def test_a_file_that_is_not_there_or_does_not_beat_is_none(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "still").write_bytes(bytes(8))
+    still = await bench.worker("aaaaaaaa", beats_path=str(tmp_path / "still"))
+    gone = await bench.worker("bbbbbbbb", beats_path=str(tmp_path / "gone"))
+    await bench.start(still, gone)
+    await bench.until(lambda: still.others and gone.others)
+    assert still.seen_for == [b""] == gone.seen_for
