@@ -17,7 +17,8 @@ from uvicorn.server import ServerState
 from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.deflate import DeflateOptions
 from socketcluster_worker.connection import Handshake
-from socketcluster_worker.transport.http.protocol import HTTPProtocol, Origin
+from socketcluster_worker.transport.http.origin import Origin
+from socketcluster_worker.transport.http.protocol import HTTPProtocol
 from socketcluster_worker.transport.http.routes import Routes
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions
 
@@ -62,12 +63,13 @@ class EchoRouter:
         return True
 
     def upgrade(
-        self, transport: asyncio.Transport, handshake: Handshake, raw_headers: list[tuple[bytes, bytes]]
+        self, transport: asyncio.Transport, handshake: Handshake, raw_headers: list[tuple[bytes, bytes]] | None = None
     ) -> WebSocket | None:
         websocket = WebSocket(self._options, opened=self._opened)
         if not websocket.accept(transport, handshake, raw_headers, ()):
             return None
         websocket.receiver = Echo(websocket)
+        websocket.begin()
         return websocket
 
 

@@ -15,6 +15,7 @@ import uvloop
 
 from socketcluster_runtime import metrics
 from socketcluster_runtime.errors import EX_CONFIG, ServiceError, SettingsError
+from socketcluster_runtime.garbage import Collector
 from socketcluster_runtime.logs import logging
 from socketcluster_runtime.settings import PARENT_VARIABLE, ServiceSettings
 from socketcluster_runtime.sockets.capacity import Room
@@ -35,10 +36,15 @@ class Lifecycle:
         """What the service has to tell of itself, in numbers."""
         self.room = Room()
         """The descriptors that it has for clients."""
+        self.owns_process = False
+        """Is there nothing in the process but the service?"""
         self._readable: dict[str, Callable[[], str | None]] = {}
+        self._collector: Collector | None = None
 
     def ready(self) -> None:
         """Say that the service serves: to whoever started it, by systemd's protocol, if it listens for that."""
+        if self.owns_process and self._collector is None:
+            self._collector = Collector()
         path = os.environ.get("NOTIFY_SOCKET")
         if path is None:
             return
@@ -118,6 +124,7 @@ def run(settings_class: type[S], serve: Callable[[S, Lifecycle], Awaitable[None]
 
 async def _serve(settings: S, serve: Callable[[S, Lifecycle], Awaitable[None]]) -> None:
     lifecycle = Lifecycle()
+    lifecycle.owns_process = True
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:

@@ -1,6 +1,6 @@
 """WebSocket frames, the server's side (RFC 6455, sections 5 to 8), without I/O.
 
-The opening handshake is the ``websockets`` library's; frames are read and written here, because they decide what a
+The opening handshake is the worker's; frames are read and written here, because they decide what a
 message costs. A message is a plain ``str`` or ``bytes``: the common case, one whole unfragmented frame in one read,
 allocates nothing else.
 """

@@ -20,8 +20,11 @@ from socketcluster_runtime.trusted_proxies import TrustedProxies
 from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
 from socketcluster_worker.endpoints.router import Router
+from socketcluster_worker.tasks import BEGIN_AT_ONCE
 from socketcluster_worker.transport.http.mounted_websocket import MountedWebSocket
-from socketcluster_worker.transport.http.protocol import HTTPProtocol, Origin
+from socketcluster_worker.transport.http.origin import Origin
+from socketcluster_worker.transport.http.protocol import HTTPProtocol
+from socketcluster_worker.transport.http.websocket_request import find
 from socketcluster_worker.transport.proxy_protocol import Proxies, ProxyProtocol
 from socketcluster_worker.transport.relayed import Relayed
 from socketcluster_worker.transport.turned_away import TurnedAway
@@ -107,7 +110,8 @@ class ClientServer:
             self._socket = socket.socket(family, kind, protocol)
             if port:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits both
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._socket.bind(name)
         except OSError as error:
             self.unbind()
@@ -145,7 +149,14 @@ class ClientServer:
 
     def take_over(self, client: socket.socket, handoff: Handoff) -> None:
         """Serve a client whose socket a balancer handed over."""
-        self._adopt(client, self._make_http(Origin(handoff.client, secure=handoff.tls, placed=True), handoff.head))
+        try:
+            address = handoff.client or client.getpeername()[:2]
+        except OSError as error:
+            _log_gone(error)
+            client.close()
+            return
+        origin = Origin(handoff.client, secure=handoff.tls, placed=True)
+        self._adopt(client, self._protocol_for(origin, handoff.head, address))
 
     def end_idle(self) -> None:
         """Have HTTP connections end with the answer that they wait for, or at once: the next request goes elsewhere."""
@@ -181,12 +192,26 @@ class ClientServer:
         self._acceptors.append(acceptor)
 
     def _accepted(self, client: socket.socket, _address: object) -> None:
-        self._adopt(client, ProxyProtocol(self._make_http, self._proxies, self.relayed))
+        self._adopt(client, ProxyProtocol(self._make, self._proxies, self.relayed))
 
     def _adopt(self, client: socket.socket, protocol: asyncio.Protocol) -> None:
-        task = asyncio.get_running_loop().create_task(_adopt(client, protocol))
+        loop = asyncio.get_running_loop()
+        if BEGIN_AT_ONCE:
+            task = asyncio.Task(_adopt(client, protocol), loop=loop, eager_start=True)  # type: ignore[call-arg]
+        else:
+            task = loop.create_task(_adopt(client, protocol))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
+
+    def _make(self, origin: Origin, received: bytes) -> asyncio.Protocol:
+        if origin.client is None:
+            return self._make_http(origin, received)
+        return self._protocol_for(origin, received, origin.client)
+
+    def _protocol_for(self, origin: Origin, received: bytes, address: tuple[str, int]) -> asyncio.Protocol:
+        """Return what serves a connection: most are to become WebSockets of ours."""
+        request = find(received, origin, address, self._router, self._trusted)
+        return request or self._make_http(origin, received)
 
     def _make_http(self, origin: Origin, received: bytes) -> HTTPProtocol:
         return HTTPProtocol(self._config, self._state, self._router, self._trusted, origin, received)
@@ -201,8 +226,12 @@ async def _adopt(client: socket.socket, protocol: asyncio.Protocol) -> None:
     try:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, client)
     except OSError as error:  # it went away meanwhile
-        log.debug("a client was gone before it was served", error=str(error))
+        _log_gone(error)
         client.close()
+
+
+def _log_gone(error: OSError) -> None:
+    log.debug("a client was gone before it was served", error=str(error))
 
 
 def _unix_socket(path: Path) -> socket.socket:

@@ -39,6 +39,13 @@ async def test_a_port_is_taken_before_anybody_is_let_in(server: ClientServer) ->
         client.connect((host, port))
 
 
+async def test_the_kernel_looks_after_silent_connections_and_sends_at_once(server: ClientServer) -> None:
+    server.bind("127.0.0.1:0")
+    assert server._socket is not None  # what it accepts inherits these
+    assert server._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert server._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
 async def test_a_port_is_given_back_and_taken_again_at_once(server: ClientServer) -> None:
     host, port = server.bind("127.0.0.1:0")
     server.unbind()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 from starlette.requests import ClientDisconnect
@@ -213,9 +212,9 @@ class Router:
         if not await self._forward(scope, receive, noting, handshake):
             cookie = self._cookie(handshake)
             if cookie.brought is not None:
-                handshake = replace(handshake, has_session=True)
+                handshake.has_session = True
                 self._worker.ws_server.sessions.shown(cookie.brought)
-            opens = scope["method"] == "GET" and "sid" not in handshake.query
+            opens = scope["method"] == "GET" and handshake.parameter("sid") is None
             if opens and (reason := self._readiness.refusal):  # by a connection that it has kept, or past the balancer
                 refused = PlainTextResponse(f"{reason}\n", 503, headers=_ELSEWHERE)
                 await refused(scope, receive, noting)
@@ -224,7 +223,7 @@ class Router:
             await engine.serve(scope, receive, answer, handshake, cookie.session_id)
         if started:
             return
-        if engine.numbers and PARAMETER in handshake.query:
+        if engine.numbers and handshake.parameter(PARAMETER) is not None:
             answer_again = Response(status_code=503, headers=NO_STORE | {"connection": "close"})
             await answer_again(scope, receive, send)
         else:
@@ -301,13 +300,13 @@ class Router:
         return True
 
     def upgrade(
-        self, transport: asyncio.Transport, handshake: Handshake, raw_headers: list[tuple[bytes, bytes]]
+        self, transport: asyncio.Transport, handshake: Handshake, raw_headers: list[tuple[bytes, bytes]] | None = None
     ) -> WebSocket | None:
-        """Answer a request to open a WebSocket; return it if it is open."""
+        """Answer a request to open a WebSocket; return it if it is open. The header fields, if they are at hand."""
         websocket = WebSocket(self._websocket_options, opened=self.open_websockets)
         cookie = self._cookie(handshake)
         if cookie.brought is not None:
-            handshake = replace(handshake, has_session=True)
+            handshake.has_session = True
         session_id = cookie.session_id
         to_set = cookie.to_set(session_id)
         extra_headers = [] if to_set is None else [("Set-Cookie", to_set)]
@@ -317,17 +316,19 @@ class Router:
         else:
             reason = self._origins.refusal(handshake)
             refusal = None if reason is None else EngineErrorReply(403, ErrorCode.FORBIDDEN, reason)
-        if refusal is None and self._readiness.refusal and (engine is None or "sid" not in handshake.query):
+        if refusal is None and self._readiness.refusal and (engine is None or handshake.parameter("sid") is None):
             refusal = EngineErrorReply(503, ErrorCode.FORBIDDEN, self._readiness.refusal)
         if refusal is not None:
             _refuse(transport, refusal)
             return None
         if not websocket.accept(transport, handshake, raw_headers, extra_headers):
             return None
+        handshake.pack()
         if engine is not None:
             engine.attach(websocket, handshake, session_id)
         else:
             websocket.receiver = self._raw_peer(websocket, self._context, handshake, session_id, pings=True)
+        websocket.begin()
         return websocket
 
     # Which message protocol goes with which endpoint.

@@ -7,7 +7,6 @@ the acknowledgement is one object, ``{"error": {"name", "message", "data"}}``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -124,7 +123,7 @@ class SocketIOPeer:
             return
         self._timer.cancel()
         auth = packet.data if isinstance(packet.data, dict) else None
-        joined = NamespaceConnection(self, namespace, replace(self._handshake, auth=auth), self._session)
+        joined = NamespaceConnection(self, namespace, self._handshake.with_auth(auth), self._session)
         self._namespaces[namespace.name] = joined
         if namespace.name == wire.ROOT:
             self._root_event = joined.event

@@ -11,7 +11,7 @@ from socketcluster_runtime.logs.throttle import Throttle
 from socketcluster_runtime.networks import AddressSet
 from socketcluster_wire import proxy_protocol
 from socketcluster_wire.errors import ProxyError
-from socketcluster_worker.transport.http.protocol import HTTPProtocol, Origin
+from socketcluster_worker.transport.http.origin import Origin
 from socketcluster_worker.transport.http.time_limits import HEAD_TIMEOUT
 from socketcluster_worker.transport.relayed import Relayed
 
@@ -56,7 +56,9 @@ class ProxyProtocol(asyncio.Protocol):
         relayed: is told of connections whose bytes a balancer copies.
     """
 
-    def __init__(self, make_http: Callable[[Origin, bytes], HTTPProtocol], proxies: Proxies, relayed: Relayed) -> None:
+    def __init__(
+        self, make_http: Callable[[Origin, bytes], asyncio.Protocol], proxies: Proxies, relayed: Relayed
+    ) -> None:
         self._make_http = make_http
         self._proxies = proxies
         self._relayed = relayed

@@ -17,13 +17,6 @@ def end_for_all(transport: asyncio.BaseTransport) -> None:
         own.shutdown(socket.SHUT_RDWR)
 
 
-def keep_alive(transport: asyncio.BaseTransport) -> None:
-    """Have the kernel look after a connection on which nothing happens between two heartbeats."""
-    own = transport.get_extra_info("socket")
-    if own is not None and own.family != socket.AF_UNIX:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
 def look_after_unread(transport: asyncio.BaseTransport) -> None:
     """Have the kernel find out that a client is gone from which nothing is read, no pong either."""
     own = transport.get_extra_info("socket")

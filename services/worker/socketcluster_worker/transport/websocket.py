@@ -108,25 +108,27 @@ class WebSocket(asyncio.Protocol):
         self,
         transport: asyncio.Transport,
         handshake: Handshake,
-        raw_headers: Sequence[tuple[bytes, bytes]],
+        raw_headers: Sequence[tuple[bytes, bytes]] | None,
         extra_headers: Sequence[tuple[str, str]],
     ) -> bool:
         """Answer the opening handshake (RFC 6455, section 4.2); return whether the connection is open.
 
-        If it is, the caller sets ``receiver`` before anything can arrive.
+        If it is, the caller sets ``receiver`` before anything can arrive, and calls ``begin``.
         """
         opening = answer_opening(
             self._options.deflate,
             partial(self._options.subprotocol, handshake),
-            handshake.path,
+            handshake,
             raw_headers,
             extra_headers,
         )
         self._transport = transport
-        transport.write(opening.answer)
         if not opening.is_open:
+            transport.write(opening.answer)
             transport.close()
             return False
+        self._corked.append(opening.answer)
+        self._corked_bytes = len(opening.answer)
         self._accepted = self._writable = True
         self._opened.add(self)
         if self._options.deflate is not None and opening.agreement is not None:
@@ -136,8 +138,11 @@ class WebSocket(asyncio.Protocol):
         transport.set_write_buffer_limits(self._chunk)
         if transport.get_write_buffer_size() > self._chunk:
             self.pause_writing()  # the protocol before this one was told, this one was not
-        tcp.keep_alive(transport)
         return True
+
+    def begin(self) -> None:
+        """Send the answer, and with it what the receiver has sent meanwhile."""
+        self._uncork()
 
     # What asyncio tells.
 

@@ -25,7 +25,7 @@ FORBIDDEN = {"code": 4, "message": "Forbidden: the page's origin is not among th
 
 def request(origin: str | None, host: str = "app.example:8000", *, secure: bool = False) -> Handshake:
     headers = {"host": host} if origin is None else {"host": host, "origin": origin}
-    return Handshake("/", {}, headers, None, secure=secure)
+    return Handshake("/", headers, None, secure=secure)
 
 
 def allows(origin: str | None, *allowed: str) -> bool:

@@ -7,7 +7,6 @@ version 1 is in ``v1``.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -236,7 +235,7 @@ class SocketClusterPeer:
             self._context.ids.new_id(),
             self._session,
             self._server,
-            replace(self._handshake, auth=auth),
+            self._handshake.with_auth(auth),
             self,
             ack_timeout=self._context.timing.ack_timeout,
             tokens=self._context.tokens,

@@ -30,7 +30,7 @@ MAX_DIGITS = 15
 
 def number_of(handshake: Handshake) -> int | None:
     """Return a request's number; ``None`` if it has none, or what it has is no number."""
-    text = handshake.query.get(PARAMETER, "")
+    text = handshake.parameter(PARAMETER) or ""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
 
 

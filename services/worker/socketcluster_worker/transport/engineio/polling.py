@@ -118,8 +118,8 @@ class EngineServer:
         refusal = self._check(handshake)
         if refusal is not None:
             return _refuse(refusal)
-        sid = handshake.query.get("sid")
-        if handshake.query["transport"] != "polling":
+        sid = handshake.parameter("sid")
+        if handshake.parameter("transport") != "polling":
             return _refuse(EngineErrorReply(400, ErrorCode.BAD_REQUEST))  # a WebSocket that does not ask for an upgrade
         if sid is None:
             if method != "GET":
@@ -182,7 +182,8 @@ class EngineServer:
 
     def _open(self, handshake: Handshake, session_id: str) -> EngineSession:
         sid = self._ids.new_id()
-        numbered = self.numbers and handshake.query.get(PARAMETER) == OPENING
+        handshake.pack()
+        numbered = self.numbers and handshake.parameter(PARAMETER) == OPENING
         kind = NumberedSession if numbered else EngineSession
         session = self._sessions[sid] = kind(sid, self._options, self._forget, self._farewell)
         session.receiver = self._make_receiver(session, handshake, session_id)
@@ -193,9 +194,9 @@ class EngineServer:
 
     def _check(self, handshake: Handshake) -> EngineErrorReply | None:
         """Say why a request is not served, whatever it asks for."""
-        if handshake.query.get("transport") not in TRANSPORTS:
+        if handshake.parameter("transport") not in TRANSPORTS:
             return EngineErrorReply(400, ErrorCode.UNKNOWN_TRANSPORT)
-        if handshake.query.get("EIO") != wire.REVISION:
+        if handshake.parameter("EIO") != wire.REVISION:
             return EngineErrorReply(400, ErrorCode.UNSUPPORTED_VERSION)
         if (reason := self._origins.refusal(handshake)) is not None:
             return EngineErrorReply(403, ErrorCode.FORBIDDEN, reason)
@@ -208,16 +209,16 @@ class EngineServer:
         refusal = self._check(handshake)
         if refusal is not None:
             return refusal
-        if handshake.query["transport"] != "websocket":
+        if handshake.parameter("transport") != "websocket":
             return EngineErrorReply(400, ErrorCode.BAD_REQUEST)
-        sid = handshake.query.get("sid")
+        sid = handshake.parameter("sid")
         if sid is None:
             return None
         return None if sid in self._sessions else EngineErrorReply(400, ErrorCode.UNKNOWN_SID)
 
     def attach(self, websocket: WebSocket, handshake: Handshake, session_id: str) -> None:
         """Take an open WebSocket that ``check_upgrade`` had nothing against: to take over, or as a new connection."""
-        sid = handshake.query.get("sid")
+        sid = handshake.parameter("sid")
         if sid is not None:
             session = self._sessions[sid]
             websocket.receiver = EngineWebSocket(websocket, session)

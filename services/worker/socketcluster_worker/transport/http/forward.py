@@ -95,7 +95,7 @@ class Forwarder:
 
     def owner_of(self, handshake: Handshake) -> Address | None:
         """Return where the worker is that a request is for; ``None`` if it is this one, or not known."""
-        sid = handshake.query.get("sid", "")
+        sid = handshake.parameter("sid") or ""
         worker_id = sid[:ID_LENGTH]
         if len(sid) <= ID_LENGTH or worker_id == self._worker_id:
             return None

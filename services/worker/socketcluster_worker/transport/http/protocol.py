@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from urllib.parse import unquote
@@ -29,6 +28,7 @@ from socketcluster_worker.transport.http.framing import (
     check_head,
 )
 from socketcluster_worker.transport.http.mounted_websocket import MountedWebSocket
+from socketcluster_worker.transport.http.origin import Origin
 from socketcluster_worker.transport.http.request_cycle import Cycle, Flow
 from socketcluster_worker.transport.http.routes import Routes
 from socketcluster_worker.transport.http.time_limits import TimeLimits
@@ -36,20 +36,6 @@ from socketcluster_worker.transport.tcp import end_for_all
 
 HEADER_OVERHEAD = 4
 """What a header field has beside its name and value: a colon, a space, and the line's end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a connection comes from, if its socket does not tell."""
-
-    client: tuple[str, int] | None
-    secure: bool
-    forwarded: bool = False
-    """Was it passed on by another worker?"""
-    final: bool = False
-    """Do the header fields of its requests say nothing more of the client, even if it comes from a trusted proxy?"""
-    placed: bool = False
-    """Did a balancer choose this worker by the connection's first request?"""
 
 
 class HTTPProtocol(HttpToolsProtocol):
@@ -362,7 +348,7 @@ class HTTPProtocol(HttpToolsProtocol):
             super().handle_websocket_upgrade()
             return
         self.connections.discard(self)
-        may_be_elsewhere = "sid" in handshake.query and not self._origin.forwarded
+        may_be_elsewhere = handshake.parameter("sid") is not None and not self._origin.forwarded
         if may_be_elsewhere and self._router.forward(self.transport, handshake, self.url, self.headers):
             return
         websocket = self._router.upgrade(self.transport, handshake, self.headers)

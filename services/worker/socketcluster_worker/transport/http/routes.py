@@ -46,5 +46,7 @@ class Routes(Protocol):
     ) -> bool:
         """Give a request to open a WebSocket to the worker whose session it names; return whether that was so."""
 
-    def upgrade(self, transport: asyncio.Transport, handshake: Handshake, raw_headers: RawHeaders) -> WebSocket | None:
-        """Answer a request to open a WebSocket; return it if it is open."""
+    def upgrade(
+        self, transport: asyncio.Transport, handshake: Handshake, raw_headers: RawHeaders | None = None
+    ) -> WebSocket | None:
+        """Answer a request to open a WebSocket; return it if it is open. The header fields, if they are at hand."""
