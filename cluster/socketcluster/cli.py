@@ -27,7 +27,21 @@ def _click_option(option: Option) -> click.Option:
     return click.Option([spell(option.name), option.name], help=text, metavar="VALUE", expose_value=True)
 
 
-@click.group()
+class Commands(click.Group):
+    """The commands; the one that loads servers is imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(["bench", *super().list_commands(ctx)])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "bench":
+            from socketcluster.bench.command import bench
+
+            return bench
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=Commands)
 @click.version_option(version("socketcluster"), prog_name="socketcluster")
 def main() -> None:
     """A realtime server that runs as a cluster: balancers, workers and stores."""
