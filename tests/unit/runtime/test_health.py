@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -51,6 +52,29 @@ async def served() -> AsyncIterator[tuple[str, health.aio.HealthServicer]]:
 def test_a_url_is_well_if_it_answers_200(http: str) -> None:
     assert check_http(f"{http}/200") is None
     assert check_http(f"{http}/503") == "HTTP Error 503: Service Unavailable"
+
+
+def test_a_path_may_be_left_out_and_what_speaks_no_http_is_not_well(http: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        answers = [b"HTTP/1.0 200 OK\r\n\r\n", b"SSH-2.0\r\n", b""]
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = server.accept()
+                with connection:
+                    asked.append(connection.recv(1000))
+                    connection.sendall(answer)
+
+        asked: list[bytes] = []
+        serving = threading.Thread(target=serve)
+        serving.start()
+        assert check_http(f"http://127.0.0.1:{port}") is None
+        assert check_http(f"http://127.0.0.1:{port}/") == "no HTTP: 'SSH-2.0'"
+        assert check_http(f"http://127.0.0.1:{port}/") == "no HTTP: ''"
+        serving.join()
+        assert asked[0].startswith(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode())
+    assert "HTTP Error 404" in str(check_http(http.replace("127.0.0.1", "localhost") + "/404"))
 
 
 def test_nobody_there_is_not_well(http: str) -> None:
