@@ -8,12 +8,13 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health
 
 from socketcluster_runtime import rpc
-from socketcluster_runtime.health import check_grpc, check_http, main
+from socketcluster_runtime.health import check_grpc, check_http, main, serves
 
 SECRET = "a secret of the tests"
 
@@ -93,6 +94,72 @@ async def test_a_grpc_service_says_how_it_is(served: tuple[str, health.aio.Healt
     await rpc.set_serving(servicer, serving=False)
     assert await asked() == "NOT_SERVING"
     assert await asked("another secret") == "UNAUTHENTICATED: the cluster's secret is missing or wrong"
+
+
+async def test_a_call_by_hand_finds_what_the_library_finds_if_that_is_well(
+    served: tuple[str, health.aio.HealthServicer],
+) -> None:
+    address, servicer = served
+    await rpc.set_serving(servicer, serving=True)
+    for _ in range(3):
+        assert await asyncio.to_thread(serves, address, SECRET)
+    assert not await asyncio.to_thread(serves, address, "another secret")
+    await rpc.set_serving(servicer, serving=False)
+    assert not await asyncio.to_thread(serves, address, SECRET)
+
+
+async def test_it_goes_by_a_unix_socket_too(tmp_path: Path) -> None:
+    server, servicer = rpc.server(SECRET)
+    rpc.listen(server, f"unix:{tmp_path}/health")
+    await server.start()
+    await rpc.set_serving(servicer, serving=True)
+    assert await asyncio.to_thread(serves, f"unix:{tmp_path}/health", SECRET)
+    await server.stop(None)
+    assert not serves(f"unix:{tmp_path}/health", SECRET)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\0\0\0\4\0\0\0\0\0" + b"\0\0\x08\7\0\0\0\0\0" + bytes(8),  # SETTINGS and GOAWAY
+        b"\0\0\0\1\5\0\0\0\1",  # HEADERS that end the stream: an error
+        b"\0\0\x08\6\0\0\0\0\0" + bytes(8) + b"\0\0\5\0\0\0\0\0\1" + bytes(5),  # PING, and an empty message
+    ],
+)
+def test_what_says_anything_else_is_not_well(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answered: list[bytes] = []
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                answered.append(connection.recv(10_000))
+                connection.sendall(said)
+                connection.shutdown(socket.SHUT_WR)
+                while more := connection.recv(10_000):
+                    answered.append(more)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        assert not serves(f"127.0.0.1:{server.getsockname()[1]}", SECRET)
+        serving.join()
+        assert answered[0].startswith(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+
+
+def test_a_service_that_is_well_is_found_so_without_the_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("socketcluster_runtime.health.serves", lambda _, secret: secret == SECRET)
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    monkeypatch.setenv("SOCKETCLUSTER_SECRET_FILE", str(tmp_path / "secret"))
+    assert ended(monkeypatch, "127.0.0.1:1") is None
+    monkeypatch.setenv("SOCKETCLUSTER_SECRET", "another one, of sixteen characters")
+    assert "UNAVAILABLE" in str(ended(monkeypatch, "127.0.0.1:1"))  # that of both which counts elsewhere
+    monkeypatch.delenv("SOCKETCLUSTER_SECRET")
+    monkeypatch.setenv("SOCKETCLUSTER_SECRET_FILE", str(tmp_path / "none" / "secret"))
+    assert "cannot be made" in str(ended(monkeypatch, "127.0.0.1:1"))
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
