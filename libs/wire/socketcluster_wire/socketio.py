@@ -96,6 +96,9 @@ _load_array: Callable[[str], tuple[Any, ...]] = msgspec.json.Decoder(tuple).deco
 _dump = msgspec.json.Encoder().encode
 
 
+_NO_SLOTS: _Slots = {}
+
+
 class Decoder:
     """Reads what one client sends. After an error nothing more can be read: the connection is to be closed."""
 
@@ -110,8 +113,8 @@ class Decoder:
         self.awaiting: Packet | None = None
         """The packet whose attachments are still to come; meanwhile every message is for ``receive``."""
         self._expected = 0
-        self._slots: _Slots = {}
-        self._attachments: list[bytes] = []
+        self._slots = _NO_SLOTS
+        self._attachments: list[bytes] | None = None
 
     def receive(self, message: str | bytes) -> Packet | None:
         """Take the data of an Engine.IO message; return the packet that it completes, None if attachments are awaited.
@@ -153,12 +156,13 @@ class Decoder:
         self.size += len(message)
         if self.size > self._max_bytes:
             raise PacketTooLargeError(f"an event with its attachments over {self._max_bytes} bytes")
-        self._attachments.append(message)
-        if len(self._attachments) < self._expected:
+        attachments = self._attachments = self._attachments or []
+        attachments.append(message)
+        if len(attachments) < self._expected:
             return None
         for number, (container, key) in self._slots.items():
-            container[key] = self._attachments[number]
-        self.awaiting, self._slots, self._attachments = None, {}, []
+            container[key] = attachments[number]
+        self.awaiting, self._slots, self._attachments = None, _NO_SLOTS, None
         return packet
 
 

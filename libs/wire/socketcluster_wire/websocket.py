@@ -103,12 +103,12 @@ class FrameReader:
     def __init__(self, max_message_bytes: int, inflater: Inflater | None = None) -> None:
         self._max = max_message_bytes
         self._inflater = inflater
-        self._buffer = bytearray()  # the beginning of a frame whose rest has not arrived
+        self._buffer: bytearray | None = None  # the beginning of a frame whose rest has not arrived
         self._opcode = CONTINUATION  # of the fragmented message under way; CONTINUATION: none
         self._inflating: Inflater | None = None  # if it is compressed
         self._received = 0  # the bytes of its fragments, before inflating
         self._inflated = 0  # what the frames of one call became
-        self._message = bytearray()  # its fragments so far; one buffer, because fragments may be tiny, even empty
+        self._message: bytearray | None = None  # its fragments; one buffer, because they may be tiny, even empty
         self._decoder: codecs.IncrementalDecoder | None = None  # finds broken text before the message is whole
         self._done = False
         self._idle = True  # between two messages, and not done?
@@ -158,7 +158,7 @@ class FrameReader:
         if self._done:
             return events
         buffer: bytes | bytearray = data
-        if self._buffer:
+        if self._buffer is not None:
             self._buffer += data
             buffer = self._buffer
         start = 0
@@ -172,12 +172,12 @@ class FrameReader:
         except _ViolationError as error:
             self._done = True
             events.append(error.violation)
-        if self._done:
-            self._buffer.clear()
-        elif buffer is self._buffer:
-            del self._buffer[:start]
+        if self._done or start == len(buffer):
+            self._buffer = None
+        elif self._buffer is None:
+            self._buffer = bytearray(data[start:])
         else:
-            self._buffer += data[start:]
+            del self._buffer[:start]
         self._idle = not self._buffer and self._opcode == CONTINUATION and not self._done
         return events
 
@@ -255,17 +255,18 @@ class FrameReader:
         self._received += len(payload)
         if self._inflating is not None:
             payload = self._inflate(self._inflating, payload, final)
+        message = self._message = bytearray() if self._message is None else self._message
         if self._decoder is not None:
             _check_fragment(self._decoder, payload, final)
-        self._message += payload
+        message += payload
         if final:
-            whole, self._message = self._message, bytearray()
-            events.append(str(whole, "utf-8") if self._opcode == TEXT else bytes(whole))
+            self._message = None
+            events.append(str(message, "utf-8") if self._opcode == TEXT else bytes(message))
             self._opcode, self._decoder, self._inflating, self._received = CONTINUATION, None, None, 0
 
     def _inflate(self, inflater: Inflater, payload: bytes, final: bool) -> bytes:
         try:
-            inflated = inflater.inflate(payload, final, self._max - len(self._message))
+            inflated = inflater.inflate(payload, final, self._max - len(self._message or b""))
         except InflatedTooBigError:
             raise _ViolationError(CloseCode.TOO_BIG, f"message over {self._max} bytes") from None
         except InflateError:

@@ -28,8 +28,8 @@ MAX_RUNNING = 1000
 """Async handlers of one socket that may be under way; its events wait until one of them has ended."""
 OWN_EVENTS = frozenset({"disconnect", CATCH_ALL})
 """What a socket's handlers hear from the server itself; a client that sends it has nobody to hear it."""
-TOKEN_EVENTS = frozenset({"authenticate", "deauthenticate"})
-"""The same for sockets whose protocol has auth tokens; what other clients send by these names are events like any."""
+ALL_OWN_EVENTS = OWN_EVENTS | {"authenticate", "deauthenticate"}
+"""The same of sockets whose protocol has auth tokens; what other clients send by these names are events like any."""
 
 
 class Answerer(Protocol):
@@ -67,6 +67,20 @@ class Dispatch:
         queue: where what the client sends waits for its turn.
     """
 
+    __slots__ = (
+        "_answerer",
+        "_backpressure",
+        "_client_handlers",
+        "_handlers",
+        "_middleware",
+        "_namespace",
+        "_own_events",
+        "_queue",
+        "_running",
+        "_socket",
+        "_tasks",
+    )
+
     def __init__(
         self, namespace: Namespace, socket: Socket, answerer: Answerer, backpressure: Backpressure, queue: EventQueue
     ) -> None:
@@ -75,13 +89,11 @@ class Dispatch:
         self._answerer = answerer
         self._backpressure = backpressure
         self._queue = queue
-        self._start_task = namespace.tasks.start
-        self._run = namespace.tasks.run
+        self._tasks = namespace.tasks
         self._middleware = namespace.middleware.by_stage
         self._handlers = socket.by_event
         self._client_handlers = namespace.client_handlers
-        self._own_events = OWN_EVENTS | TOKEN_EVENTS if socket.has_tokens else OWN_EVENTS
-        self._once_events = socket.once_events
+        self._own_events = ALL_OWN_EVENTS if socket.has_tokens else OWN_EVENTS
         self._running = 0
 
     def begin(self) -> None:
@@ -221,7 +233,7 @@ class Dispatch:
                 self._answerer.unhandled(call_id, name)
                 return
             result = _result(first[0], for_client) if first else _result(handlers[0], args)
-            task = self._start_task(result, name)
+            task = self._tasks.start(result, name)
             await asyncio.wait((task,))
             self._finished(name, call_id, task)
             first, handlers = (first[1:], handlers) if first else ((), handlers[1:])
@@ -236,7 +248,7 @@ class Dispatch:
         if name in self._own_events:
             handlers: tuple[Handler, ...] = ()
         else:
-            handlers = self._socket.handlers(name) if self._once_events else self._handlers.get(name, ())
+            handlers = self._socket.handlers(name) if self._socket.once_events else self._handlers.get(name, ())
         for handler in self._socket.handlers(CATCH_ALL) if CATCH_ALL in self._handlers else ():
             self._call(handler, (name, *args), CATCH_ALL)
         if name in self._client_handlers and name not in self._own_events:
@@ -244,7 +256,7 @@ class Dispatch:
             call_id = None  # it has its answer
         if call_id is None:
             for handler in handlers:  # as in _call, and a call less
-                task = self._run(handler.call, (args,), f"a handler of {name!r}")
+                task = self._tasks.run(handler.call, (args,), f"a handler of {name!r}")
                 if task is not None:
                     self._is_under_way(task)
         elif handlers:
@@ -264,7 +276,7 @@ class Dispatch:
         for handler in handlers:
             checked = self._check(handler, args, name)
             if checked is not None:
-                task = self._run(handler.function, checked, f"a handler of {name!r}")
+                task = self._tasks.run(handler.function, checked, f"a handler of {name!r}")
                 if task is not None:
                     self._is_under_way(task)
 
@@ -280,7 +292,7 @@ class Dispatch:
 
     def _call(self, handler: Handler, args: tuple[Any, ...], name: str) -> None:
         """Call a handler whose return value nobody wants."""
-        task = self._run(handler.call, (args,), f"a handler of {name!r}")
+        task = self._tasks.run(handler.call, (args,), f"a handler of {name!r}")
         if task is not None:
             self._is_under_way(task)
 
@@ -292,14 +304,14 @@ class Dispatch:
             self.raised(error, name, call_id)
             return
         if type(result) is CoroutineType:
-            task = self._start_task(result, name)
+            task = self._tasks.start(result, name)
             if not task.done():
                 task.add_done_callback(partial(self._finished, name, call_id))
                 self._is_under_way(task)
                 return
             self._finished(name, call_id, task)
         elif inspect.isawaitable(result):
-            task = self._start_task(_wait(result), f"a handler of {name!r}")
+            task = self._tasks.start(_wait(result), f"a handler of {name!r}")
             task.add_done_callback(partial(self._finished, name, call_id))
             self._is_under_way(task)
         else:

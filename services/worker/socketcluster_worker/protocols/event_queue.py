@@ -40,7 +40,7 @@ class EventQueue:
     def __init__(self, backpressure: Backpressure) -> None:
         self.held = True
         self._backpressure = backpressure
-        self._holders: list[object] = [_BEGINNING]  # never more than a few
+        self._holders: tuple[object, ...] = (_BEGINNING,)  # never more than a few
         self._waiting: deque[tuple[Callable[..., None], tuple[Any, ...], int]] | None = None  # nearly always nothing
         self._releasing = False
         self._at_end: Callable[[], None] | None = None
@@ -62,12 +62,13 @@ class EventQueue:
         """Have everything wait that comes from now on."""
         self.held = True
         if holder not in self._holders:
-            self._holders.append(holder)
+            self._holders = (*self._holders, holder)
 
     def release(self, holder: object) -> None:
         """Take what has waited, and what comes, unless somebody else has it wait."""
         if holder in self._holders:
-            self._holders.remove(holder)
+            others = self._holders
+            self._holders = () if len(others) == 1 else tuple(other for other in others if other is not holder)
         if self._releasing:  # called by the loop below, which goes on: a middleware may answer at once
             return
         if not self._holders:

@@ -1,13 +1,11 @@
-"""From a connection to a socket, whatever the protocol: the time limit, the middleware's judgement, the refusal."""
+"""From a connection to a socket, whatever the protocol: the middleware's judgement, the refusal."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.sockets.action import Action
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.socket import Socket
@@ -15,17 +13,6 @@ from socketcluster_worker.errors import AuthTokenError, EventError
 from socketcluster_worker.protocols import authentication
 
 JUDGEMENT = "middleware of the stage 'handshake'"
-
-
-def time_limit(seconds: float, close: Callable[[int, str], None], reason: str) -> asyncio.TimerHandle:
-    """Have a connection closed (4005) if no handshake comes; whoever sees it come cancels that.
-
-    Args:
-        seconds: that the client has.
-        close: ends the connection with a code and a reason.
-        reason: what the client is told.
-    """
-    return asyncio.get_running_loop().call_later(seconds, close, CloseCode.HANDSHAKE_TIMEOUT, reason)
 
 
 @dataclass(frozen=True, slots=True)

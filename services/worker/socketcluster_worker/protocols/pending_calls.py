@@ -21,10 +21,10 @@ class PendingCalls:
 
     def __init__(self, first_id: int) -> None:
         self._next_id = first_id
-        self._answers: dict[CallId, asyncio.Future[Any]] = {}
+        self._answers: dict[CallId, asyncio.Future[Any]] | None = None  # made with the first call
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self._answers or ())
 
     async def call(self, what: str, send: Callable[[int], None], timeout: float) -> Any:
         """Send a call, and return its answer.
@@ -41,7 +41,10 @@ class PendingCalls:
         """
         call_id = self._next_id
         # Who does not read is disconnected while it is sent, perhaps: then it fails at once, and not by the time-out.
-        answer = self._answers[call_id] = asyncio.get_running_loop().create_future()
+        if self._answers is None:
+            self._answers = {}
+        answers = self._answers
+        answer = answers[call_id] = asyncio.get_running_loop().create_future()
         try:
             send(call_id)
             self._next_id += 1
@@ -50,16 +53,16 @@ class PendingCalls:
         except TimeoutError:
             raise CallTimeoutError(f"no answer to {what!r} within {timeout} s") from None
         finally:
-            self._answers.pop(call_id, None)
+            answers.pop(call_id, None)
 
     def take(self, call_id: CallId | None) -> asyncio.Future[Any] | None:
         """Return what waits for a call's answer, which has come; ``None`` if nobody does any more."""
-        answer = self._answers.pop(call_id, None) if call_id is not None else None
+        answer = self._answers.pop(call_id, None) if self._answers and call_id is not None else None
         return None if answer is None or answer.done() else answer
 
     def end(self, code: int) -> None:
         """Have no call answered any more: the client is gone."""
-        answers, self._answers = self._answers, {}
+        answers, self._answers = self._answers or {}, None
         for answer in answers.values():
             if not answer.done():
                 answer.set_exception(SocketClosedError(f"the client is gone ({code})"))

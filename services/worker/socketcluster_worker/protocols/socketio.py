@@ -6,7 +6,6 @@ the acknowledgement is one object, ``{"error": {"name", "message", "data"}}``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,18 +14,20 @@ from socketcluster_wire import socketio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import PacketTooLargeError, WireError
 from socketcluster_wire.socketcluster import CallId
+from socketcluster_worker import deadlines
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.session import Session
 from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
+from socketcluster_worker.deadlines import Timed
 from socketcluster_worker.errors import EventError, NotSerializableError, UnsupportedError
 from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
 from socketcluster_worker.protocols.event_queue import EventQueue
-from socketcluster_worker.protocols.handshake import Credentials, Judgement, time_limit
+from socketcluster_worker.protocols.handshake import Credentials, Judgement
 from socketcluster_worker.protocols.pending_calls import PendingCalls
 from socketcluster_worker.protocols.recovery import Recovery
 
@@ -51,19 +52,26 @@ class SocketIOPeer:
         self._decoder = wire.Decoder(max_bytes=context.max_message_bytes)
         self.backpressure = Backpressure(connection)
         self._namespaces: dict[str, NamespaceConnection] = {}
-        self._root_event: Callable[[str, tuple[Any, ...], int | None], None] | None = None  # the straight way there
+        self._root: Dispatch | None = None  # the straight way there
         self._greeted = False  # has the client asked for a namespace?
         limit = context.timing.handshake_limit(connection.transport_name)
-        self._timer = time_limit(limit, connection.close, NOBODY_CONNECTED)
+        self.deadline: set[Timed] | None = None
+        """Those with whom its time to connect to a namespace ends; kept by them."""
+        self._deadlines = deadlines.of_loop()
+        self._deadlines.set(self, limit)
+
+    def time_over(self) -> None:
+        """Close a connection whose client has connected to no namespace."""
+        self.connection.close(CloseCode.HANDSHAKE_TIMEOUT, NOBODY_CONNECTED)
 
     def on_message(self, message: str | bytes) -> None:
         """Take a message from the client."""
         self.backpressure.size = len(message)
-        if self._root_event is not None and type(message) is str and self._decoder.awaiting is None:
+        if self._root is not None and type(message) is str and self._decoder.awaiting is None:
             event = wire.short_event(message)
             if event is not None:
                 name, args, ack_id = event
-                self._root_event(name, args, ack_id)
+                self._root.event(name, args, ack_id)
                 return
         try:
             packet = self._decoder.receive(message)
@@ -88,7 +96,7 @@ class SocketIOPeer:
 
     def on_close(self, code: int, reason: str) -> None:
         """Learn that the connection has ended."""
-        self._timer.cancel()
+        self._deadlines.discard(self)
         for joined in tuple(self._namespaces.values()):
             joined.gone(code, reason, in_good_order=self.connection.ended_by_client)
 
@@ -111,9 +119,9 @@ class SocketIOPeer:
             return
         del self._namespaces[joined.namespace.name]
         if joined.namespace.name == wire.ROOT:
-            self._root_event = None
+            self._root = None
         if not self._namespaces:
-            self._timer = time_limit(self.context.timing.handshake_timeout, self.connection.close, NOBODY_CONNECTED)
+            self._deadlines.set(self, self.context.timing.handshake_timeout)
 
     def _connect(self, packet: wire.Packet) -> None:
         self._greeted = True
@@ -121,12 +129,12 @@ class SocketIOPeer:
         if namespace is None:
             self.send(wire.connect_error(packet.namespace, "Invalid namespace"))
             return
-        self._timer.cancel()
+        self._deadlines.discard(self)
         auth = packet.data if isinstance(packet.data, dict) else None
         joined = NamespaceConnection(self, namespace, self._handshake.with_auth(auth), self._session)
         self._namespaces[namespace.name] = joined
         if namespace.name == wire.ROOT:
-            self._root_event = joined.event
+            self._root = joined.dispatch
         joined.connect(packet.data if isinstance(packet.data, dict) else {})
 
 
@@ -148,11 +156,10 @@ class NamespaceConnection:
         )
         if handshake.has_session:
             namespace.sessions.shown(session.id)
-        self._socket.begun = peer.backpressure.count
+        self._socket.counted_by = peer.backpressure
         self._queue = EventQueue(peer.backpressure)
-        self._dispatch = Dispatch(namespace, self._socket, self, peer.backpressure, self._queue)
-        self.event = self._dispatch.event
-        """Takes an event for this namespace: its name, its arguments, and its ack id if it has one."""
+        self.dispatch = Dispatch(namespace, self._socket, self, peer.backpressure, self._queue)
+        """Takes the events for this namespace."""
         states = namespace.recovery_states
         self._recovery = None if states is None else Recovery(self._socket, states)  # where clients can recover
         self._ack_prefix = wire.ack_prefix(namespace.name)
@@ -191,7 +198,7 @@ class NamespaceConnection:
         if recovery is not None:
             recovery.took_place()
             recovery.save()
-        self._dispatch.begin()
+        self.dispatch.begin()
 
     def _send_again(self, emission: Emission) -> None:
         try:
@@ -207,7 +214,7 @@ class NamespaceConnection:
             if packet.data is None:  # without a name there is nobody whom it could be for
                 return
             name, *args = packet.data
-            self.event(name if type(name) is str else str(name), tuple(args), packet.ack_id)
+            self.dispatch.event(name if type(name) is str else str(name), tuple(args), packet.ack_id)
         elif packet.type is _ACK:
             self._answered(packet)
         elif packet.type is _DISCONNECT:
@@ -223,7 +230,7 @@ class NamespaceConnection:
         self._calls.end(code)
         tell = partial(self._tell_gone, code, reason)
         if in_good_order:
-            self._dispatch.end(tell)
+            self.dispatch.end(tell)
         else:
             tell()
 

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from time import monotonic
 
@@ -50,6 +50,11 @@ class WebSocketOptions:
     """Compression, for clients that offer it."""
     subprotocol: Callable[[Handshake, Sequence[str]], str | None] = lambda _, offered: offered[0]
     """Chooses one of the subprotocols that a client offers, if it offers any (RFC 6455, section 1.9)."""
+    chunk: int = field(init=False)
+    """Bytes that are written at once, at most."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chunk", min(TRANSPORT_BUFFER, self.max_buffered_bytes // 4))
 
 
 @cache
@@ -73,34 +78,34 @@ class WebSocket(asyncio.Protocol):
 
     transport_name = "websocket"
     receiver: Receiver
+    # What few connections ever have takes no memory in the others.
+    _deflate_from = sys.maxsize  # length from which on messages are compressed
+    _window_bits = 0
+    _accepted = False
+    _writable = False  # between the handshake and the close frame
+    _corked_bytes = 0
+    _reading = False  # is the receiver at work? What it sends is written when it is done
+    _events: deque[wire.Event] | None = None  # what was read and waits for the client's next turn
+    _turn_asked = False
+    _holds = 0  # how many want nothing more from the client for now
+    _paused = False  # is the transport's buffer full?
+    _waiting: SendQueue[bytes] | None = None  # what came since it was
+    _drops_reported = 0
+    _drops_report_due = 0.0
+    _ended = False  # has the receiver been told?
+    _close: tuple[int, str] = (CloseCode.ABNORMAL, "")
+    _close_timer: asyncio.TimerHandle | None = None
+    ended_by_client = False
+    """Has the client ended it in good order, by a close frame?"""
+    dropped = 0
+    """Messages that were dropped because the client read too slowly."""
 
     def __init__(self, options: WebSocketOptions, *, opened: set[WebSocket]) -> None:
         self._options = options
         self._reader = wire.FrameReader(options.max_message_bytes)
-        self._deflate_from = sys.maxsize  # length from which on messages are compressed
-        self._window_bits = 0
         self._opened = opened
         self._transport: asyncio.Transport
-        self._accepted = False
-        self._writable = False  # between the handshake and the close frame
         self._corked: list[bytes] = []  # what was sent in this loop turn
-        self._corked_bytes = 0
-        self._chunk = min(TRANSPORT_BUFFER, options.max_buffered_bytes // 4)  # what is written at once, at most
-        self._reading = False  # is the receiver at work? What it sends is written when it is done
-        self._events: deque[wire.Event] | None = None  # what was read and waits for the client's next turn
-        self._turn_asked = False
-        self._holds = 0  # how many want nothing more from the client for now
-        self._paused = False  # is the transport's buffer full?
-        self._waiting: SendQueue[bytes] | None = None  # what came since it was
-        self._drops_reported = 0
-        self._drops_report_due = 0.0
-        self._ended = False  # has the receiver been told?
-        self._close: tuple[int, str] = (CloseCode.ABNORMAL, "")
-        self._close_timer: asyncio.TimerHandle | None = None
-        self.ended_by_client = False
-        """Has the client ended it in good order, by a close frame?"""
-        self.dropped = 0
-        """Messages that were dropped because the client read too slowly."""
 
     # The opening handshake.
 
@@ -135,8 +140,8 @@ class WebSocket(asyncio.Protocol):
             self._reader = wire.FrameReader(self._options.max_message_bytes, Inflater(opening.agreement))
             self._deflate_from = self._options.deflate.threshold
             self._window_bits = opening.agreement.server_window_bits
-        transport.set_write_buffer_limits(self._chunk)
-        if transport.get_write_buffer_size() > self._chunk:
+        transport.set_write_buffer_limits(self._options.chunk)
+        if transport.get_write_buffer_size() > self._options.chunk:
             self.pause_writing()  # the protocol before this one was told, this one was not
         return True
 
@@ -238,7 +243,7 @@ class WebSocket(asyncio.Protocol):
         if waiting is None:
             return
         while waiting and not self._paused:
-            self._transport.write(b"".join(waiting.take(self._chunk)))
+            self._transport.write(b"".join(waiting.take(self._options.chunk)))
         if not self._paused:
             self._waiting = None
 
@@ -350,7 +355,7 @@ class WebSocket(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._uncork)
         self._corked.append(frame)
         self._corked_bytes += len(frame)
-        if self._corked_bytes >= self._chunk:
+        if self._corked_bytes >= self._options.chunk:
             self._uncork()  # may find that the client does not read, and have the rest wait
 
     def _uncork(self) -> None:

@@ -200,12 +200,12 @@ class Emitter:
     """Its own events, and how many arguments their handlers get."""
     HAS_OTHERS: ClassVar[bool] = True
     """Are there events of other names?"""
+    once_events: frozenset[str] = frozenset()
+    """The events with handlers that are called once; nearly always none."""
 
     def __init__(self) -> None:
         self.by_event: dict[str, tuple[Handler, ...]] = {}
         """Who is there for each event; ``handlers`` tells who is to be called."""
-        self.once_events: set[str] = set()
-        """The events with handlers that are called once; nearly always none."""
 
     @overload
     def on(self, event: str) -> Callable[[F], F]: ...
@@ -242,7 +242,7 @@ class Emitter:
         if found is None:
             return ()
         if event in self.once_events:
-            self.once_events.discard(event)
+            self.once_events -= {event}
             kept = tuple(handler for handler in found if not handler.once)
             if kept:
                 self.by_event[event] = kept
@@ -274,4 +274,4 @@ class Emitter:
         handler = make_handler(function, once=once, takes_any=event == CATCH_ALL, given=given)
         self.by_event[event] = (*self.by_event.get(event, ()), handler)
         if once:
-            self.once_events.add(event)
+            self.once_events |= {event}

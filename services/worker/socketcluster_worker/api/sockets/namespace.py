@@ -289,9 +289,7 @@ class Namespace(Emitter):
         socket.is_in = False
         if self._sockets.get(socket.id) is socket:  # else another one took its place
             del self._sockets[socket.id]
-        for room in socket.joined:
-            self.leave(socket, room)
-        self.exchange.discard_all(socket)
+        socket.leave_all()
         self.sessions.discard(socket)
         for handler in socket.handlers("disconnect"):
             self.run_for(socket, handler.call, ((code, reason),), "a handler of a socket's 'disconnect'")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import weakref
-from collections import deque
 from contextvars import ContextVar
 from functools import partial
 from hashlib import blake2b
@@ -86,8 +85,8 @@ class Session(SessionTree):
         """How many renewals wait for the store here?"""
         self.has_cookie = False
         """Has its browser shown this worker the session's cookie?"""
-        self._former_ids: deque[str] = deque(maxlen=MAX_FORMER)
-        self._same: weakref.WeakSet[Session] = weakref.WeakSet()  # other objects that this one took the place of
+        self._former_ids: tuple[str, ...] = ()
+        self._same: weakref.WeakSet[Session] | None = None  # other objects that this one took the place of
         self._successor: Session | None = None  # what took the place of this one, and lives as long
         self._sockets: dict[Socket, None] = {}
 
@@ -195,15 +194,17 @@ class Session(SessionTree):
 
     def _called(self, session_id: str) -> None:
         """Have another id."""
-        self._former_ids.append(self.id)
+        self._former_ids = (*self._former_ids, self.id)[-MAX_FORMER:]
         self.id = self._session_id = session_id
-        for each in self._same:
+        for each in self._same or ():
             each._called(session_id)
 
     def _give_way(self, successor: Session) -> None:
         """Be another object's session from now on, for whoever holds this one."""
         successor._sockets.update(self._sockets)
         successor.has_cookie = successor.has_cookie or self.has_cookie
+        if successor._same is None:
+            successor._same = weakref.WeakSet()
         successor._same.add(self)
         self._sockets = successor._sockets
         self._successor = successor
@@ -211,7 +212,7 @@ class Session(SessionTree):
     def _over(self) -> None:
         """Note that it was destroyed."""
         self.is_over = True
-        for each in self._same:
+        for each in self._same or ():
             each._over()
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, overload
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
@@ -35,6 +35,13 @@ WithClaims = TypeVar("WithClaims", bound=Callable[[dict[str, Any]], Any] | Calla
 """``authenticate(claims)``, ``deauthenticate(claims)``."""
 
 
+class Counts(Protocol):
+    """Who counts what is under way for a client."""
+
+    def count(self, doing: asyncio.Future[Any]) -> None:
+        """Count something until it is done."""
+
+
 @dataclass(slots=True)
 class Entering:
     """What middleware decides on a client's auth token while the handshake is judged."""
@@ -59,10 +66,40 @@ class Socket(Emitter):
         namespace: the namespace it connected to.
         handshake: the HTTP request with which it came.
         recovered: does it go on where an earlier connection ended?
-        data: whatever the application wants to keep with the socket, on this worker.
     """
 
     EVENTS: ClassVar = {"disconnect": 2}
+    # What few sockets ever have takes no memory in the others.
+    recovered = False
+    connected = True
+    end_now: Callable[[], None] | None = None
+    """Has the application told of the end at once that waits for what its client had sent before. Set by its
+    protocol meanwhile."""
+    is_in = False
+    """Was it let in, and its end not told? Only then do events reach it. Kept by the namespace."""
+    is_recoverable = False
+    """Is what the client misses while it is away kept for it? Set by its protocol."""
+    state_changed: Callable[[], None] | None = None
+    """Who is told that what a client recovers has changed; set by its protocol."""
+    recoveries = 0
+    """How often the client has recovered."""
+    turn = 0
+    """Number of the last broadcast to it that is on its way through the store; 0: none is."""
+    counted_by: Counts | None = None
+    """Counts what the client's coming, going and tokens have begun and is not done yet. Set by its protocol."""
+    token_expires: float | None = None
+    """When the auth token stops to be good, in seconds since 1970; the protocol looks before each event."""
+    entering: Entering | None = None
+    """Set by its protocol while middleware judges the handshake, before the answer that the client waits for."""
+    settles: Callable[[], asyncio.Future[None] | None] | None = None
+    """Gives what is done once the client has taken in the handshake's answer, which says if it is authenticated;
+    ``None`` once it has. Set by its protocol."""
+    _auth_token: dict[str, Any] | None = None
+    _behind: deque[tuple[int, Callable[[], None]]] | None = None  # what waits for the turn
+    _early: list[tuple[str, tuple[Any, ...]]] | None = None  # emitted before it was let in
+    _data: dict[str, Any] | None = None  # these three are made when they are first asked for
+    _joined: set[str] | None = None
+    _channels: set[str] | None = None
 
     def __init__(
         self,
@@ -80,41 +117,38 @@ class Socket(Emitter):
         self.session = session
         self.namespace = namespace
         self.handshake = handshake
-        self.recovered = False
-        self.connected = True
-        self.end_now: Callable[[], None] | None = None
-        """Has the application told of the end at once that waits for what its client had sent before. Set by its
-        protocol meanwhile."""
-        self.is_in = False
-        """Was it let in, and its end not told? Only then do events reach it. Kept by the namespace."""
-        self.data: dict[str, Any] = {}
-        self.joined: set[str] = set()
-        """The rooms that were joined; kept by the namespace."""
-        self.channels: set[str] = set()
-        """The channels that the client is subscribed to; kept by the exchange."""
-        self.is_recoverable = False
-        """Is what the client misses while it is away kept for it? Set by its protocol."""
-        self.state_changed: Callable[[], None] | None = None
-        """Who is told that what a client recovers has changed; set by its protocol."""
-        self.recoveries = 0
-        """How often the client has recovered."""
-        self.turn = 0
-        """Number of the last broadcast to it that is on its way through the store; 0: none is."""
-        self._behind: deque[tuple[int, Callable[[], None]]] | None = None  # what waits for that
-        self.begun: Callable[[asyncio.Future[Any]], None] = _nobody_counts
-        """Is told of what the client's coming, going and tokens have begun and is not done yet. Set by its protocol."""
-        self._early: list[tuple[str, tuple[Any, ...]]] | None = None  # emitted before it was let in
         self._peer = peer
         self._ack_timeout = ack_timeout
         self._tokens = tokens
-        self._auth_token: dict[str, Any] | None = None
-        self.token_expires: float | None = None
-        """When the auth token stops to be good, in seconds since 1970; the protocol looks before each event."""
-        self.entering: Entering | None = None
-        """Set by its protocol while middleware judges the handshake, before the answer that the client waits for."""
-        self.settle: Callable[[], asyncio.Future[None] | None] = _nothing_to_wait_for
-        """Gives what is done once the client has taken in the handshake's answer, which says if it is authenticated;
-        ``None`` once it has. Set by its protocol."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Whatever the application wants to keep with the socket, on this worker."""
+        if self._data is None:
+            self._data = {}
+        return self._data
+
+    @data.setter
+    def data(self, data: dict[str, Any]) -> None:
+        self._data = data
+
+    @property
+    def joined(self) -> set[str]:
+        """The rooms that were joined; kept by the namespace."""
+        if self._joined is None:
+            self._joined = set()
+        return self._joined
+
+    @property
+    def channels(self) -> set[str]:
+        """The channels that the client is subscribed to; kept by the exchange."""
+        if self._channels is None:
+            self._channels = set()
+        return self._channels
+
+    @channels.setter
+    def channels(self, channels: set[str]) -> None:
+        self._channels = channels
 
     @property
     def protocol(self) -> str:
@@ -318,7 +352,7 @@ class Socket(Emitter):
     @property
     def rooms(self) -> frozenset[str]:
         """The rooms that the socket is in; its own id is always one."""
-        return frozenset(self.joined | {self.id})
+        return frozenset((self.id, *(self._joined or ())))
 
     def join(self, *rooms: str) -> None:
         """Become a member of rooms."""
@@ -331,8 +365,8 @@ class Socket(Emitter):
 
     def leave(self, room: str) -> None:
         """Be a member of a room no longer."""
-        if room in self.joined:
-            self.joined.discard(room)
+        if self._joined is not None and room in self._joined:
+            self._joined.discard(room)
             self.namespace.leave(self, room)
             if self.state_changed is not None:
                 self.state_changed()
@@ -342,7 +376,7 @@ class Socket(Emitter):
     def let_in(self) -> None:
         """Become a member of what was joined before, and send what was emitted; for the namespace."""
         self.is_in = True
-        for room in self.joined:
+        for room in self._joined or ():
             self.namespace.join(self, room)
         early, self._early = self._early, None
         for event, args in early or ():
@@ -350,6 +384,22 @@ class Socket(Emitter):
                 self.emit(event, *args)
             except NotSerializableError as error:
                 self.namespace.handler_failed(error, f"an emit of {event!r} in middleware of the stage 'handshake'")
+
+    def leave_all(self) -> None:
+        """Be a member of no room, and subscribed to no channel; for the namespace."""
+        for room in self._joined or ():
+            self.namespace.leave(self, room)
+        if self._channels:
+            self.namespace.exchange.discard_all(self)
+
+    def begun(self, doing: asyncio.Future[Any]) -> None:
+        """Have something counted that was begun for the client, until it is done; for the namespace and the session."""
+        if self.counted_by is not None:
+            self.counted_by.count(doing)
+
+    def settle(self) -> asyncio.Future[None] | None:
+        """Return what is done once the client has taken in the handshake's answer; ``None`` once it has."""
+        return None if self.settles is None else self.settles()
 
     def in_turn(self, send: Callable[[], None]) -> None:
         """Call ``send`` once the broadcasts to the client are delivered that were made before: at once, mostly."""
@@ -418,14 +468,6 @@ class Socket(Emitter):
 
     def __repr__(self) -> str:
         return f"<Socket {self.id} {self.protocol}{'' if self.connected else ' closed'}>"
-
-
-def _nothing_to_wait_for() -> None:
-    return None
-
-
-def _nobody_counts(_begun: asyncio.Future[Any]) -> None:
-    return None
 
 
 class Volatile:

@@ -16,17 +16,18 @@ import msgspec
 from socketcluster_wire import socketcluster as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import MalformedMessageError
-from socketcluster_worker import fairness
+from socketcluster_worker import deadlines, fairness
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.socket import Entering, Socket
 from socketcluster_worker.connection import Connection, Handshake, SlowConsumer
+from socketcluster_worker.deadlines import Timed
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError
 from socketcluster_worker.protocols.backpressure import MAX_WAITING, Backpressure
 from socketcluster_worker.protocols.context import Context
 from socketcluster_worker.protocols.dispatch import Dispatch
 from socketcluster_worker.protocols.event_queue import EventQueue
-from socketcluster_worker.protocols.handshake import Credentials, Judgement, time_limit
+from socketcluster_worker.protocols.handshake import Credentials, Judgement
 from socketcluster_worker.protocols.pending_calls import PendingCalls
 from socketcluster_worker.protocols.socketcluster.batching import Batching
 from socketcluster_worker.protocols.socketcluster.encoding import (
@@ -40,6 +41,8 @@ from socketcluster_worker.protocols.socketcluster.encoding import (
 )
 from socketcluster_worker.protocols.socketcluster.requests import Requests
 from socketcluster_worker.protocols.socketcluster.token_changes import TokenChanges
+
+_HANDSHAKE, _PING, _PONG = "handshake", "ping", "pong"  # what a deadline is for
 
 
 class SocketClusterPeer:
@@ -82,9 +85,24 @@ class SocketClusterPeer:
         self._calls = PendingCalls(first_id=1)
         self._heard = False  # anything since the last ping, or the handshake's answer?
         self._token_changes: TokenChanges | None = None  # once the handshake was answered
-        self._loop = asyncio.get_running_loop()
-        limit = context.timing.handshake_limit(connection.transport_name)
-        self._timer = time_limit(limit, self.close, "no handshake in time")
+        self.deadline: set[Timed] | None = None
+        """Those with whom it has what is due next; kept by them."""
+        self._due = _HANDSHAKE
+        self._deadlines = deadlines.of_loop()
+        self._deadlines.set(self, context.timing.handshake_limit(connection.transport_name))
+
+    def time_over(self) -> None:
+        """Do what is due: the next step of the heartbeat, or the end of the time for a handshake."""
+        if self._due is _PING:
+            self._ping()
+        elif self._due is _PONG:
+            self._pong_due()
+        else:
+            self.close(CloseCode.HANDSHAKE_TIMEOUT, "no handshake in time")
+
+    def _be_due(self, what: str, seconds: float) -> None:
+        self._due = what
+        self._deadlines.set(self, seconds)
 
     # What the transport tells.
 
@@ -143,7 +161,7 @@ class SocketClusterPeer:
 
     def on_close(self, code: int, reason: str) -> None:
         """Learn that the connection has ended."""
-        self._timer.cancel()
+        self._deadlines.discard(self)
         if self._token_changes is not None:
             self._token_changes.end()
         if isinstance(self._connection, Batching):
@@ -209,7 +227,7 @@ class SocketClusterPeer:
         if self._judgement is not None and self._judgement.pending:
             if self._sentence is None:
                 self._sentence = code, reason
-                self._loop.call_soon(self._carry_out, self._judgement)
+                asyncio.get_running_loop().call_soon(self._carry_out, self._judgement)
             return
         self._end(code, reason)
 
@@ -226,7 +244,7 @@ class SocketClusterPeer:
     # The handshake.
 
     def _open(self, event: wire.Event) -> bool:
-        self._timer.cancel()
+        self._deadlines.discard(self)
         if event.data is not msgspec.UNSET and event.data is not None and not isinstance(event.data, dict):
             self.close(CloseCode.HANDSHAKE_REFUSED, "the handshake was malformed")
             return False
@@ -240,7 +258,7 @@ class SocketClusterPeer:
             ack_timeout=self._context.timing.ack_timeout,
             tokens=self._context.tokens,
         )
-        socket.begun = self._backpressure.count
+        socket.counted_by = self._backpressure
         socket.entering = Entering()
         dispatch = self._dispatch = Dispatch(self._server, socket, self, self._backpressure, self._queue)
         self._requests = Requests(
@@ -285,17 +303,19 @@ class SocketClusterPeer:
             self.answer(self._handshake_reply(socket, event, error, authenticated=accepted))
         self._heard = False
         self._token_changes = TokenChanges(self._send_ping)
-        socket.settle = self._settle
+        socket.settles = self._settle
         if entering.token is not None:
             self._give_token(socket, entering.token)
         if self._context.socketcluster.batch_interval:
             self._connection = Batching(self._transport, self._context.socketcluster.batch_interval)
         if self._pings and socket.connected:
-            self._timer = self._loop.call_later(self._context.timing.heartbeat_interval, self._ping)
+            self._be_due(_PING, self._context.timing.heartbeat_interval)
         self._server.connected(socket)
         dispatch.begin()
         if socket.auth_token is not None:
-            self._loop.call_soon(socket.tell_authenticated)  # by then the handlers of "connection" have begun
+            asyncio.get_running_loop().call_soon(
+                socket.tell_authenticated
+            )  # by then the handlers of "connection" have begun
 
     def _handshake_reply(
         self, socket: Socket, event: wire.Event, refusal: AuthTokenError | None, *, authenticated: bool
@@ -328,7 +348,7 @@ class SocketClusterPeer:
     def _ping(self) -> None:
         self._heard = False
         self._send_ping()
-        self._timer = self._loop.call_later(self._context.timing.heartbeat_timeout, self._pong_due)
+        self._be_due(_PONG, self._context.timing.heartbeat_timeout)
 
     def _send_ping(self) -> None:
         self._transport.send_text(self.PING.encode())  # in no batch: it is not JSON
@@ -338,7 +358,7 @@ class SocketClusterPeer:
             self.close(CloseCode.PING_TIMEOUT, "the client did not answer in time")
             return
         rest = self._context.timing.heartbeat_interval - self._context.timing.heartbeat_timeout
-        self._timer = self._loop.call_later(max(rest, 0), self._ping)
+        self._be_due(_PING, rest)
 
     # Events and calls.
 

@@ -15,11 +15,13 @@ from socketcluster_wire import engineio as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import Packet, PacketType
 from socketcluster_wire.errors import MalformedPacketError
-from socketcluster_worker import fairness
+from socketcluster_worker import deadlines, fairness
 from socketcluster_worker.connection import Outgoing, Receiver, SlowConsumer
+from socketcluster_worker.deadlines import Timed
 from socketcluster_worker.transport.send_queue import SendQueue
 from socketcluster_worker.transport.websocket import WebSocket
 
+ABNORMAL = (int(CloseCode.ABNORMAL), "")
 PROBE = "probe"
 PROBE_TIMEOUT = 25.0
 """Seconds that a WebSocket has from its opening to taking the connection over."""
@@ -73,6 +75,34 @@ class EngineSession:
     """
 
     receiver: Receiver
+    # What few sessions ever have takes no memory in the others.
+    websocket: WebSocket | None = None
+    """Carries the connection, once it does not go by polling any more."""
+    _probing: WebSocket | None = None
+    _probed = False  # has it asked, so that its client waits for the last poll to return?
+    _probe_timer: asyncio.TimerHandle | None = None
+    _queue: SendQueue[Packet] | None = None  # what waits for the next poll
+    _poll: asyncio.Future[list[Packet]] | None = None
+    _last: tuple[Packet, ...] = ()  # what a poll gets behind all else; a WebSocket has its close frame for it
+    _end_with = ABNORMAL
+    ended_by_client = False
+    """Has the client ended it in good order, by a close packet or its WebSocket's close frame?"""
+    closed = False
+    """Has it ended? Then it is only kept for the next poll to learn of it."""
+    is_telling = False
+    """Is its client told why it has ended, or was it told a moment ago?"""
+    numbered = False
+    """Does the client number its polling requests?"""
+    _return_timer: asyncio.TimerHandle | None = None
+    _posting = False
+    _posted: Iterator[Packet] | None = None  # what a request brought and waits for the client's next turn
+    _post_taken: asyncio.Future[bool] | None = None
+    _holds = 0  # how many want nothing more from the client for now
+    _heard_at = 0.0  # when a pong came since the last ping; 0: none did
+    cut_off: Callable[[], object] | None = None
+    """Stops the reading of a request with packets; called when the connection ends."""
+    deadline: set[Timed] | None = None
+    """Those with whom it has what is due next; kept by them."""
 
     def __init__(
         self, sid: str, options: EngineOptions, forget: Callable[[str], None], farewell: Farewell | None = None
@@ -82,32 +112,13 @@ class EngineSession:
         self._forget = forget
         self._farewell = farewell
         self._loop = asyncio.get_running_loop()
-        self.websocket: WebSocket | None = None
-        """Carries the connection, once it does not go by polling any more."""
-        self._probing: WebSocket | None = None
-        self._probed = False  # has it asked, so that its client waits for the last poll to return?
-        self._probe_timer: asyncio.TimerHandle | None = None
-        self._queue: SendQueue[Packet] = SendQueue(_size)  # what waits for the next poll
-        self._poll: asyncio.Future[list[Packet]] | None = None
-        self._last: list[Packet] = []  # what a poll gets behind all else; a WebSocket has its close frame for that
-        self._end_with = (int(CloseCode.ABNORMAL), "")
-        self.ended_by_client = False
-        """Has the client ended it in good order, by a close packet or its WebSocket's close frame?"""
-        self.closed = False
-        """Has it ended? Then it is only kept for the next poll to learn of it."""
-        self.is_telling = False
-        """Is its client told why it has ended, or was it told a moment ago?"""
-        self.numbered = False
-        """Does the client number its polling requests?"""
-        self._return_timer: asyncio.TimerHandle | None = None
-        self._posting = False
-        self._posted: Iterator[Packet] | None = None  # what a request brought and waits for the client's next turn
-        self._post_taken: asyncio.Future[bool] | None = None
-        self._holds = 0  # how many want nothing more from the client for now
-        self._heard_at = 0.0  # when a pong came since the last ping; 0: none did
-        self.cut_off: Callable[[], object] | None = None
-        """Stops the reading of a request with packets; called when the connection ends."""
-        self._heartbeat = self._loop.call_later(options.heartbeat_interval, self._ping)
+        self._due: Callable[[EngineSession], None] = EngineSession._ping
+        self._deadlines = deadlines.of_loop()
+        self._deadlines.set(self, options.heartbeat_interval)
+
+    def time_over(self) -> None:
+        """Do what is due: the next step of the heartbeat, or of the end."""
+        self._due(self)
 
     @property
     def transport_name(self) -> str:
@@ -169,7 +180,7 @@ class EngineSession:
         A client that waits for an answer, or may be about to go over to its WebSocket, is told.
         """
         if self.websocket is None and self._poll is None and not self._probed:
-            self._queue = SendQueue(_size)
+            self._queue = None
             self._end(code, reason)
         else:
             self.close(code, reason)
@@ -362,13 +373,14 @@ class EngineSession:
         if self._holds and not self.closed:
             websocket.pause_reading()
         self.release_poll()
-        for waiting in self._queue.take(sys.maxsize):
+        for waiting in () if self._queue is None else self._queue.take(sys.maxsize):
             if isinstance(waiting.data, bytes):
                 websocket.send_binary(waiting.data, "disconnect")
             else:
                 websocket.send_text(wire.encode_packet(waiting).encode(), "disconnect")
+        self._queue = None
         if self.closed:  # meanwhile
-            self._last = []
+            self._last = ()
             websocket.close(*self._end_with)
             self._over()
 
@@ -399,7 +411,8 @@ class EngineSession:
 
     def _ping(self) -> None:
         self._heard_at = 0.0
-        self._heartbeat = self._loop.call_later(self._options.heartbeat_timeout, self._pong_due)
+        self._due = EngineSession._pong_due
+        self._deadlines.set(self, self._options.heartbeat_timeout)
         if self.websocket is not None:
             self.websocket.send_text(b"2", "disconnect")
         else:
@@ -408,7 +421,8 @@ class EngineSession:
     def _pong_due(self) -> None:
         if self._heard_at:  # from then on the interval counts, as in the reference
             rest = self._heard_at + self._options.heartbeat_interval - self._loop.time()
-            self._heartbeat = self._loop.call_later(max(rest, 0), self._ping)
+            self._due = EngineSession._ping
+            self._deadlines.set(self, rest)
         elif self.held and (self.websocket is not None or self._poll is not None):  # it is there, but not read from
             self._ping()
         else:
@@ -417,9 +431,11 @@ class EngineSession:
     def _enqueue(self, packet: Packet, policy: SlowConsumer | None, key: Hashable = None) -> None:
         if self.closed:
             return
+        if self._queue is None:
+            self._queue = SendQueue(_size)
         self._queue.add(packet, policy or self._options.slow_consumer, key)
         if not self._queue.trim(self._options.max_buffered_bytes):
-            self._queue = SendQueue(_size)
+            self._queue = None
             self._end(CloseCode.TOO_SLOW, "too much is waiting for a client that does not read", tell=True)
         if self._poll is not None:
             self._flush()
@@ -429,23 +445,27 @@ class EngineSession:
         poll, self._poll = self._poll, None
         if poll is None or poll.done():
             return
-        packets = self._queue.take(POLL_BYTES)
+        packets = [] if self._queue is None else self._queue.take(POLL_BYTES)
         if not self._queue:
             packets += self._last
-            self._last = []
+            self._last = ()
         poll.set_result(packets or [NOOP])
         if self.told:
             self._over()
 
     def _over(self) -> None:
         """Forget the connection, of which nothing is left to tell; if its client may come again, in a while."""
-        self._heartbeat.cancel()
+        self._deadlines.discard(self)
         if self._probing is not None:
             self._probing.close(CloseCode.GOING_AWAY, "the connection has ended")
         if self.numbered:
-            self._heartbeat = self._loop.call_later(LAST_POLL, self._forget, self.sid)
+            self._due = EngineSession._be_forgotten
+            self._deadlines.set(self, LAST_POLL)
         else:
-            self._forget(self.sid)
+            self._be_forgotten()
+
+    def _be_forgotten(self) -> None:
+        self._forget(self.sid)
 
     def _end(self, code: int, reason: str, *, tell: bool = False) -> None:
         """End; ``tell`` the client why, by what it comes by next: a poll, or the WebSocket that was to take over."""
@@ -454,25 +474,26 @@ class EngineSession:
         self.closed = True
         if self.cut_off is not None:
             self.cut_off()
-        self._heartbeat.cancel()
+        self._deadlines.discard(self)
         self.come_back()
         self._all_taken(well=True)
         if tell:
             self.is_telling = True
             self._end_with = code, reason
-            self._last = [Packet(PacketType.CLOSE)]
+            self._last = (Packet(PacketType.CLOSE),)
             if self._farewell is not None:
-                self._last.insert(0, Packet(PacketType.MESSAGE, self._farewell(code, reason).decode()))
+                self._last = (Packet(PacketType.MESSAGE, self._farewell(code, reason).decode()), *self._last)
         if self._probing is not None and not (tell and self._probed):
             self._probing.close(CloseCode.GOING_AWAY, "the connection has ended")  # its client polls on
         self.release_poll()
         if self.told:
             self._over()
         else:  # the client has yet to fetch why
-            self._heartbeat = self._loop.call_later(LAST_POLL, self._give_up)
+            self._due = EngineSession._give_up
+            self._deadlines.set(self, LAST_POLL)
         self.receiver.on_close(code, reason)
 
     def _give_up(self) -> None:
         """Forget the connection, though its client did not come for what was left to tell."""
-        self._queue, self._last = SendQueue(_size), []
+        self._queue, self._last = None, ()
         self._over()

@@ -87,6 +87,7 @@ class EngineServer:
         self.numbers = numbers
         self._farewell = farewell
         self._sessions: dict[str, EngineSession] = {}
+        self._forget = self._forget_session  # one method object for all of them
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -189,7 +190,7 @@ class EngineServer:
         session.receiver = self._make_receiver(session, handshake, session_id)
         return session
 
-    def _forget(self, sid: str) -> None:
+    def _forget_session(self, sid: str) -> None:
         self._sessions.pop(sid, None)
 
     def _check(self, handshake: Handshake) -> EngineErrorReply | None:

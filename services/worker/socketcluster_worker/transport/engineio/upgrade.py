@@ -11,6 +11,8 @@ _MESSAGE_TYPE = MESSAGE.decode()
 class EngineWebSocket:
     """The receiver of a WebSocket that belongs to an Engine.IO session."""
 
+    __slots__ = ("_session", "_websocket")
+
     def __init__(self, websocket: WebSocket, session: EngineSession) -> None:
         self._websocket = websocket
         self._session = session
