@@ -108,6 +108,8 @@ class RequestHead:
     @property
     def sid(self) -> str | None:
         """The last ``sid`` of the target's query, as workers read it."""
+        if "sid=" not in self.target:
+            return None
         found = _SID.match(Target.parse(self.target).query)
         return None if found is None else unquote(found[1])
 

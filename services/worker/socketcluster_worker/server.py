@@ -21,6 +21,7 @@ from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
 from socketcluster_worker.endpoints.router import Router
 from socketcluster_worker.tasks import BEGIN_AT_ONCE
+from socketcluster_worker.transport.handoff import ClientSocket
 from socketcluster_worker.transport.http.mounted_websocket import MountedWebSocket
 from socketcluster_worker.transport.http.origin import Origin
 from socketcluster_worker.transport.http.protocol import HTTPProtocol
@@ -147,12 +148,11 @@ class ClientServer:
             raise ServiceError(f"cannot listen for balancers at {path}: {error}") from None
         self._unix_path = path
 
-    def take_over(self, client: socket.socket, handoff: Handoff) -> None:
+    def take_over(self, client: ClientSocket, handoff: Handoff) -> None:
         """Serve a client whose socket a balancer handed over."""
-        try:
-            address = handoff.client or client.getpeername()[:2]
-        except OSError as error:
-            _log_gone(error)
+        address = handoff.client or client.peer
+        if address is None:
+            log.debug("a client was gone before it was served")
             client.close()
             return
         origin = Origin(handoff.client, secure=handoff.tls, placed=True)
@@ -226,12 +226,8 @@ async def _adopt(client: socket.socket, protocol: asyncio.Protocol) -> None:
     try:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, client)
     except OSError as error:  # it went away meanwhile
-        _log_gone(error)
+        log.debug("a client was gone before it was served", error=str(error))
         client.close()
-
-
-def _log_gone(error: OSError) -> None:
-    log.debug("a client was gone before it was served", error=str(error))
 
 
 def _unix_socket(path: Path) -> socket.socket:

@@ -19,6 +19,7 @@ from socketcluster_wire.handoff import Handoff
 from socketcluster_worker.api.http_server import HTTPServer
 from socketcluster_worker.endpoints.router import Router
 from socketcluster_worker.server import ClientServer
+from socketcluster_worker.transport.handoff import ClientSocket
 
 
 @pytest.fixture
@@ -104,7 +105,8 @@ async def test_a_client_that_went_before_it_was_served_is_closed(
 
     monkeypatch.setattr(server, "_make_http", lambda *_: asyncio.Protocol())
     monkeypatch.setattr(asyncio.get_running_loop().__class__, "connect_accepted_socket", gone, raising=True)
-    own, given = socket.socketpair()
+    own, other = socket.socketpair()
+    given = ClientSocket(other.detach())
     with own, capture_logs() as lines:
         server.take_over(given, Handoff(1, b"", tls=False, client=None))
         await until(lambda: given.fileno() == -1)

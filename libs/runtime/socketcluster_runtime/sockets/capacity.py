@@ -45,6 +45,7 @@ class Room:
         self.changed: Callable[[], object] = _nobody
         """Called when ``full`` has changed."""
         self._limit = limit
+        self._below = 0  # what is below that fits, as far as is known; the kernel is asked when it does not
         self._timer: asyncio.TimerHandle | None = None
         self._out = Condition(
             log,
@@ -61,8 +62,12 @@ class Room:
 
     def admits(self, descriptor: int) -> bool:
         """May a client keep this descriptor, which is new? If not, it is refused."""
-        if descriptor < self._most():
+        if descriptor < self._below:
             return True
+        self._below = self._most()
+        if descriptor < self._below:
+            return True
+        self._below = 0
         self.refuse()
         return False
 

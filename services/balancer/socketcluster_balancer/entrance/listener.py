@@ -13,7 +13,7 @@ from socketcluster_balancer.entrance import responses
 from socketcluster_balancer.settings import BalancerSettings
 from socketcluster_runtime.addresses import split_host_port
 from socketcluster_runtime.errors import AddressInUseError, SettingsError
-from socketcluster_runtime.sockets.accepting import Acceptor
+from socketcluster_runtime.sockets.accepting import Acceptor, ListeningSocket
 from socketcluster_runtime.sockets.capacity import Room
 
 BACKLOG = 4096
@@ -50,7 +50,7 @@ def _bind(address: str) -> socket.socket:
         )[0]
     except socket.gaierror as error:
         raise SettingsError(f"SOCKETCLUSTER_LISTEN: {host}: {error.strerror}") from None
-    sock = socket.socket(family, kind, protocol)
+    sock = ListeningSocket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -69,7 +69,7 @@ def _bind(address: str) -> socket.socket:
 
 def _inherit(descriptor: int) -> socket.socket:
     try:
-        sock = socket.socket(fileno=descriptor)
+        sock = ListeningSocket(fileno=descriptor)
     except OSError as error:
         raise SettingsError(f"SOCKETCLUSTER_LISTEN_FD: {descriptor}: {error.strerror}") from None
     listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

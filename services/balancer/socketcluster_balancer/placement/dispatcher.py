@@ -194,7 +194,9 @@ class Dispatcher:
         head = client.head
         if head is None:
             return choose(workers, None, None, self._draw)
-        cookie = head.cookie(self._cookies[0]) or head.cookie(self._cookies[1])
+        cookie = None
+        if head.header("cookie") is not None:
+            cookie = head.cookie(self._cookies[0]) or head.cookie(self._cookies[1])
         return choose(workers, head.sid, cookie, self._draw)
 
     def _suspect(self, worker: WatchedWorker, reason: str, clients: int) -> None:

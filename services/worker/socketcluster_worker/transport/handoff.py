@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import socket
@@ -27,7 +28,7 @@ PACKETS_A_TURN = 64
 ENDED_INTERVAL = 0.02
 """Seconds for which the ids of ended connections are collected, for one packet."""
 
-TakeOver = Callable[[socket.socket, wire.Handoff], None]
+TakeOver = Callable[["ClientSocket", wire.Handoff], None]
 
 
 class ClientSocket(socket.socket):
@@ -36,10 +37,18 @@ class ClientSocket(socket.socket):
     Whatever serves the client, its event loop closes the socket or detaches its descriptor at the end.
     """
 
-    __slots__ = ("balancer", "number")
+    __slots__ = ("balancer", "number", "peer")
 
     def __init__(self, descriptor: int) -> None:
-        super().__init__(fileno=descriptor)
+        super().__init__(socket.AF_INET6, socket.SOCK_STREAM, 0, descriptor)  # the kernel knows it if that is IPv4
+        self.peer: tuple[str, int] | None = None
+        """Its host and port; ``None`` if it is gone."""
+        try:
+            self.peer = self.getpeername()[:2]
+        except OSError as error:
+            if error.errno == errno.ENOTSOCK:
+                super().detach()
+                raise
         self.balancer: BalancerLink | None = None
         """Who is told; nobody before the client was taken."""
         self.number = 0
