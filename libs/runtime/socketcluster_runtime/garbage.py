@@ -17,9 +17,9 @@ ROUNDS = 4
 """Times after which what survived that is looked at once more, and then no more before all is."""
 NEVER = 1 << 30
 """So many rounds of these there are not before all is looked at: Python does not decide that here."""
-LEAST = 10
-"""Rounds of these before it pays to look at all: objects by the hundred thousand."""
-URGENT = 4
+LEAST = 4
+"""Rounds of these before it pays to look at all: a hundred thousand objects, or 2,500 connections."""
+URGENT = 8
 """Times as much as what pays; then a busy process does not put it off."""
 INTERVAL = 10.0
 """Seconds between two looks at whether it pays."""
