@@ -1,7 +1,7 @@
 """A process that makes load: ``python -m socketcluster.bench.generator``, started by :mod:`generators`.
 
 It reads a line of JSON, its plan and its number, connects, says ``ready``, and waits for a line with the time at which
-to begin. It says how it goes a few times a second, and ends with its standard input.
+to begin. It says how it goes a few times a second; it stops early at one more line, and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Generator:
         if not line or self._fatal:
             return
         begin = msgspec.json.decode(line, type=Begin)
-        ending = asyncio.create_task(self._stop_at_end(commands))
+        ending = asyncio.create_task(self._stop_when_told(commands))
         gc.collect()
         gc.freeze()
         await asyncio.sleep(max(0.0, (begin.at - time.monotonic_ns()) / 1e9))
@@ -85,8 +85,8 @@ class Generator:
         self._enter("done")
         await ending
 
-    async def _stop_at_end(self, commands: asyncio.StreamReader) -> None:
-        await commands.read()
+    async def _stop_when_told(self, commands: asyncio.StreamReader) -> None:
+        await commands.readline()
         self._crowd.stop()
 
     async def _tick(self) -> None:

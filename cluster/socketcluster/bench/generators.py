@@ -39,7 +39,7 @@ class Generators:
         self._listening: list[asyncio.Task[None]] = []
         self._heard = asyncio.Event()
         self.stopped = asyncio.Event()
-        """Set by who wants what there is, and no more."""
+        """Set by who wants nothing more to be sent; and again, not to wait for what was."""
 
     @property
     def tally(self) -> Tally:
@@ -99,6 +99,11 @@ class Generators:
         for process in self._processes:
             self._write(process, begin)
         await self._all("done")
+        if self.stopped.is_set():  # what is under way still counts; who asks a second time does without
+            self.stopped.clear()
+            for process in self._processes:
+                self._write(process, b"")
+            await self._all("done")
         if self.plan.mode is Mode.BROADCAST and not self.stopped.is_set():
             await self._deliveries()
         self.phase = "done"

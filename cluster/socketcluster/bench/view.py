@@ -125,10 +125,11 @@ class View:
         head.add_row(self._phase, ProgressBar(total=total, completed=done, width=40), counted)
         lost = Text(f"{tally.lost:,} lost", style="red") if tally.lost else Text("")
         head.add_row("connections", f"{tally.open:,} open", lost)
-        if self._phase != "connecting":
+        if self._phase != "connecting" and plan.mode is not Mode.IDLE:
             name = _WHAT[plan.mode][0]
             rate = self._rates[-1] if self._rates else 0.0
             head.add_row(f"{name}/s", Text(sparkline(self._rates, 40), style="cyan"), f"{rate:,.0f}")
+        if self._phase != "connecting":
             busy = "red" if tally.busiest > 0.85 else ""
             lag = f"late by {milliseconds(tally.lag.percentile(99))}"
             head.add_row("generator", Text(f"{tally.busiest:.0%} of a core", style=busy), lag)

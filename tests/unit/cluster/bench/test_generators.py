@@ -41,6 +41,18 @@ async def test_what_the_first_publishes_is_expected_of_the_members_of_all() -> N
             assert generators.phase == "done"
 
 
+async def test_what_is_under_way_when_it_is_stopped_still_counts() -> None:
+    async with bench_server() as server:
+        server.to_all = True
+        async with Generators(plan(server.url, Mode.BROADCAST, rate=500.0)) as generators:
+            running = asyncio.create_task(generators.run())
+            await until(lambda: generators.tally.delivered > 100)
+            generators.stopped.set()
+            await running
+            assert generators.phase == "done"
+            assert generators.tally.delivered == generators.expected > 100
+
+
 async def test_where_it_makes_no_sense_to_go_on_it_ends() -> None:
     async with bench_server() as server:
         server.status = 404
