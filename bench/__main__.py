@@ -17,8 +17,10 @@ from bench.peers.side import SIDES, Side
 from bench.reporting import page
 from bench.reporting.machine import machine, versions
 from bench.reporting.sections import Section
+from bench.works.bench import Bench
 from bench.works.registry import WORKS
-from bench.works.stand import Bench, Options
+from bench.works.servers import Servers
+from bench.works.stand import Options
 from socketcluster_runtime.sockets import descriptors
 
 REPORT = Path(__file__).with_name("report.md")
@@ -64,12 +66,12 @@ async def run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         print(f"NOT MEASURED: {name}: {lack}", file=sys.stderr, flush=True)  # noqa: T201
     sides: list[Side] = [side for side in wanted if side.name not in lacks]
     sized = SMOKE if options.smoke else Options(options.rounds, options.seconds, options.most, options.leaves)
-    bench = Bench(sized, peers, sides)
     sections: list[Section] = []
-    for key, work in WORKS.items():
-        if key in options.works.split(","):
+    async with Servers(peers, keep=sized.tiny) as servers:
+        bench = Bench(sized, servers, sides)
+        for key in (key for key in WORKS if key in options.works.split(",")):
             bench.say(f"{(time.monotonic() - began) / 60:5.1f} min  {key}")
-            sections.append(await work(bench))
+            sections.append(await WORKS[key](bench))
             about = page.Run(
                 f"{date:%Y-%m-%d %H:%M} UTC",
                 (time.monotonic() - began) / 60,
@@ -81,12 +83,10 @@ async def run(options: argparse.Namespace, arguments: Sequence[str]) -> None:
                 bench.busy,
                 bench.late,
             )
-            page.write(
-                options.report, about, sections, bench.measurements
-            )  # after each, lest a broken run leave nothing
+            page.write(options.report, about, sections, bench.measurements)  # each time: a run may break
             if options.json:
                 options.json.write_text(json.dumps(bench.measurements.values, indent=1))
-    bench.say(f"{(time.monotonic() - began) / 60:5.1f} min  {options.report}")
+    print(options.report)  # noqa: T201
 
 
 def main() -> None:

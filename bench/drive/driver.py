@@ -18,6 +18,8 @@ from bench.reporting.statistics import quantiles
 
 PATIENCE = 60.0
 """Seconds without any answer after which a command fails."""
+SPARE = 200
+"""Clients that are tried, beside twenty times as many as are wanted, until enough are on each process of a server."""
 PER_SOURCE = 2000
 """Connections from one address, before the next one of 127.0.0.0/8 has its turn."""
 
@@ -202,19 +204,23 @@ class Driver:
         return {"members": len(members)}
 
     async def join_spread(self, room: str, count: int, places: int) -> dict[str, Any]:
-        """The same, with as many members on each of so many processes of the server."""
-        found: dict[bytes, list[Client]] = {}
-        for client, answer in zip(self._clients, await self._call_all(self._clients, "where", "1"), strict=True):
-            place = answer.replace(str(client.number).encode(), b"", 1)
-            found.setdefault(place, []).append(client)
+        """The same, with as many members on each of so many processes of the server; opens clients as needed."""
         share = -(-count // places)
-        if sum(len(clients) >= share for clients in found.values()) < places:
-            raise RuntimeError(f"clients are on {[len(clients) for clients in found.values()]}: not {share} on each")
-        chosen = sorted(found.values(), key=len, reverse=True)[:places]
+        while True:
+            found: dict[bytes, list[Client]] = {}
+            for client, answer in zip(self._clients, await self._call_all(self._clients, "where", "1"), strict=True):
+                place = answer.replace(str(client.number).encode(), b"", 1)
+                found.setdefault(place, []).append(client)
+            chosen = sorted(found.values(), key=len, reverse=True)[:places]
+            if len(chosen) == places and len(chosen[-1]) >= share:
+                break
+            if len(self._clients) > 20 * count + SPARE:
+                raise RuntimeError(f"clients are on {[len(clients) for clients in chosen]}: not {share} on each")
+            await self.open(count)
         members = [client for clients in chosen for client in clients[:share]]
         await self._ask_all(members, lambda client: self._dialect.joining(client.number, room))
         self._members[room] = members
-        return {"members": len(members)}
+        return {"members": len(members), "clients": len(self._clients)}
 
     async def join_many(self, rooms: int) -> dict[str, Any]:
         """Make each client a member of its share of so many rooms, named by their numbers."""

@@ -15,6 +15,10 @@ Health = Callable[[float, float], None]
 """Is told the share of a core that a command took of the generator, and how late its timers were, in seconds."""
 
 
+def _nobody(_busy: float, _late: float) -> None:
+    """Nobody wants to know."""
+
+
 class GeneratorError(RuntimeError):
     """A command of the generator failed: the server did not do what it is measured at."""
 
@@ -26,13 +30,15 @@ class Remote:
         dialect: name of what its clients speak.
         port: of the server.
         number: of the process; its addresses come from it.
-        health: is told how each command was for the generator.
         authority: file of the server's certificate; without, there is no TLS.
+
+    Attributes:
+        health: is told how each command was for the generator.
     """
 
-    def __init__(self, dialect: str, port: int, number: int, health: Health, authority: Path | None = None) -> None:
+    def __init__(self, dialect: str, port: int, number: int, authority: Path | None = None) -> None:
         self._argv = [dialect, str(port), str(number), *([] if authority is None else [str(authority)])]
-        self._health = health
+        self.health: Health = _nobody
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -62,7 +68,7 @@ class Remote:
         if "error" in said:
             raise GeneratorError(f"{name}: {said['error']}")
         if said["took"] > 0.05:  # a shorter one says nothing
-            self._health(said["busy"], said["late"])
+            self.health(said["busy"], said["late"])
         result: dict[str, Any] = said["result"]
         return result
 

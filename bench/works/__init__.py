@@ -1,4 +1,4 @@
 """The works that servers are measured at, a module each; `registry` lists them.
 
-Each imports `stand`, what runs servers and clients for it, and nothing of the other works.
+Each imports `bench` and `stand`, what runs servers and clients for it, and nothing of the other works.
 """

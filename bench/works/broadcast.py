@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bench.peers.side import FAN_OUT, SPANNING
 from bench.reporting.sections import Bars, Figure, Lines, Section
-from bench.works.stand import Bench, Stand
+from bench.works.bench import Bench
+from bench.works.stand import Stand
 
 SIZES = (10, 200, 1000, 2000, 10_000)
 SPANNED = (10, 200, 2000)
@@ -32,7 +33,8 @@ def _figures(key: str, sizes: tuple[int, ...], bench: Bench) -> tuple[Figure, ..
 
 
 async def _broadcast(bench: Bench, stand: Stand, key: str, size: int) -> None:
-    seconds, rate = bench.options.seconds, PACED.get(size, 0.0)
+    rate = PACED.get(size, 0.0)
+    seconds = bench.options.seconds * (2 if rate else 1)
     found, cpu = await stand.measured("broadcast", seconds=seconds, rooms=[f"room{size}"], rate=rate)
     bench.measurements.add(f"{key}/{size}", stand.name, cpu / found["delivered"] * 1e6)
     bench.measurements.add(f"{key}/{size}/reached", stand.name, found["reached"]["p50"] * 1e3)
@@ -65,7 +67,7 @@ async def run(bench: Bench) -> Section:
                 if more:
                     await stand.open(more)
                 await stand.call("join", room=f"room{size}", count=members)
-                await stand.call("broadcast", seconds=0.2, rooms=[f"room{size}"])  # warm
+                await stand.call("broadcast", seconds=min(1.0, bench.options.seconds), rooms=[f"room{size}"])  # warm
                 await stand.settle()
 
             async def measure(stand: Stand, size: int = size) -> None:
@@ -90,7 +92,7 @@ async def run_room(bench: Bench) -> Section:
     async def prepare(stand: Stand) -> None:
         await stand.open(among + 1)
         await stand.call("join", room=f"room{ROOM}", count=members)
-        await stand.call("broadcast", seconds=0.2, rooms=[f"room{ROOM}"])
+        await stand.call("broadcast", seconds=min(1.0, bench.options.seconds), rooms=[f"room{ROOM}"])
         await stand.settle()
 
     async with bench.stands(section, bench.able(FAN_OUT)) as stands:
@@ -107,24 +109,21 @@ async def run_spanning(bench: Bench) -> Section:
         "spanning",
         "Broadcast between two workers",
         HOW + " Half of the members are on each of two workers (Node: processes with the cluster adapter). Django "
-        "Channels' "
-        "broadcasts all go by Redis, so its figures above hold for any number of processes. SocketCluster on Node "
-        "needs "
-        "brokers of its own for that, and is left out.",
+        "Channels' broadcasts all go by Redis, so its figures above hold for any number of processes. SocketCluster "
+        "on Node needs brokers of its own for that, and is left out.",
         _figures("spanning", SPANNED, bench),
         (Bars("spanning-10", "Broadcast to 10 on two workers, 40 a second: CPU, µs a delivery", "spanning/10"),),
     )
     async with bench.stands(section, bench.able(FAN_OUT, SPANNING), processes=2) as stands:
         there = 0
         for size, members in bench.options.sizes(SPANNED):
-            wanted = max(members * 2, members + 40)  # clients come to the workers by chance
-            more, there = wanted - there, wanted
+            more, there = members + 1 - there, members + 1
 
             async def prepare(stand: Stand, size: int = size, members: int = members, more: int = more) -> None:
                 if more:
                     await stand.open(more)
                 await stand.call("join_spread", room=f"room{size}", count=members, places=2)
-                await stand.call("broadcast", seconds=0.2, rooms=[f"room{size}"])
+                await stand.call("broadcast", seconds=min(1.0, bench.options.seconds), rooms=[f"room{size}"])
                 await stand.settle()
 
             async def measure(stand: Stand, size: int = size) -> None:

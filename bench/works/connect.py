@@ -5,7 +5,8 @@ from __future__ import annotations
 from bench.drive.remote import GeneratorError
 from bench.peers.side import EVENTS
 from bench.reporting.sections import Bars, Figure, Section
-from bench.works.stand import Bench, Stand
+from bench.works.bench import Bench
+from bench.works.stand import Stand
 
 CLIENTS = 10_000
 AT_ONCE = 100

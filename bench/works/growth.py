@@ -6,7 +6,8 @@ import random
 
 from bench.peers.side import CHANNELS, EVENTS, FAN_OUT, FLOOR, MANY, PYTHON_SOCKETIO, UVICORN, Side
 from bench.reporting.sections import Figure, Lines, Section
-from bench.works.stand import Bench, Stand
+from bench.works.bench import Bench
+from bench.works.stand import Stand
 
 WINDOW = 200
 """Events under way at a time."""

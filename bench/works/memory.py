@@ -7,7 +7,8 @@ import time
 from bench.drive.remote import GeneratorError
 from bench.peers.side import EVENTS, MANY, SOCKETIO, SOCKETIO_NODE
 from bench.reporting.sections import Bars, Figure, Lines, Section
-from bench.works.stand import Bench, Stand
+from bench.works.bench import Bench
+from bench.works.stand import Stand
 
 IDLE = 10_000
 MUCH, PROCESSES = 50_000, 4

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from bench.reporting.sections import Section
-from bench.works.stand import Bench
+from bench.works.bench import Bench
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,15 +16,24 @@ ROOT = Path(__file__).parents[2]
 async def run_balancer(bench: Bench) -> Section:
     """Have the balancer measured."""
     options = bench.options
-    arguments = ("--clients", options.many(8000), "--seconds", options.seconds, "--rounds", options.few)
+    arguments: tuple[object, ...] = (
+        "--clients",
+        options.many(8000),
+        "--seconds",
+        max(0.5, options.seconds),
+        "--rounds",
+        options.few,
+    )
+    arguments += ("--only", "relay") if options.tiny else ()
     return await _print(bench, Section("balancer", "Balancer beside HAProxy", "`make bench-balancer`."), *arguments)
 
 
 async def run_store(bench: Bench) -> Section:
     """Have the store measured."""
     options = bench.options
-    sessions = options.many(100_000) if options.most >= 5000 else 0
-    arguments = ("--seconds", options.seconds, "--rounds", options.few, "--sessions", sessions)
+    sessions = 0 if options.tiny else options.many(100_000)
+    arguments: tuple[object, ...] = ("--seconds", options.seconds, "--rounds", options.few, "--sessions", sessions)
+    arguments += ("--only", "lmdb/everysec") if options.tiny else ()
     return await _print(bench, Section("store", "Store beside redis-server", "`make bench-store`."), *arguments)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from bench.reporting.sections import Section
 from bench.works import acknowledge, broadcast, connect, growth, memory, others, resting, sessions
-from bench.works.stand import Bench
+from bench.works.bench import Bench
 
 WORKS: dict[str, Callable[[Bench], Awaitable[Section]]] = {
     "acknowledge": acknowledge.run,

@@ -6,7 +6,8 @@ import asyncio
 
 from bench.peers.side import MANY, SOCKETIO, SOCKETIO_NODE, WS
 from bench.reporting.sections import Bars, Figure, Section
-from bench.works.stand import Bench, Stand
+from bench.works.bench import Bench
+from bench.works.stand import Stand
 
 PARTS = ("balancer", "worker", "store", "launcher")
 

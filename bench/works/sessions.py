@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bench.peers.side import SESSIONS
 from bench.reporting.sections import Bars, Figure, Section
-from bench.works.stand import Bench, Stand
+from bench.works.bench import Bench
+from bench.works.stand import Stand
 
 CLIENTS = 200
 WORKS = {"set": "put", "get": "fetch"}
