@@ -13,7 +13,10 @@ UNREAD_TIMEOUT = 60_000
 
 def end_for_all(transport: asyncio.BaseTransport) -> None:
     """Shut a connection down, so that it ends for its client though another process may hold its descriptor too."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as own:
+    descriptor = transport.get_extra_info("socket").fileno()
+    # Its kind is named, whatever it is: the kernel is asked for it otherwise, in three calls.
+    kind = socket.AF_INET6, socket.SOCK_STREAM, 0
+    with contextlib.suppress(OSError), socket.socket(*kind, os.dup(descriptor)) as own:
         own.shutdown(socket.SHUT_RDWR)
 
 

@@ -97,6 +97,11 @@ def _arity(function: Callable[..., Any]) -> tuple[int, int | None]:
     Raises:
         TypeError: it is no function, yields, or needs an argument by keyword.
     """
+    if type(function) is FunctionType and not function.__dict__:
+        code = function.__code__  # nothing wraps it, and what it takes is all there
+        if not code.co_kwonlyargcount and not code.co_flags & _YIELDS:
+            most = code.co_argcount
+            return max(most - len(function.__defaults__ or ()), 0), None if code.co_flags & inspect.CO_VARARGS else most
     if type(function) is Serial:
         function = function.__wrapped__
     inner: Any = function
