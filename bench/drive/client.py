@@ -70,7 +70,7 @@ class Client(asyncio.Protocol):
                 return
             position = end + 4
             if b" 101 " not in data[:end]:
-                self._fail(ConnectionError(data[:200].decode("latin-1")))
+                self._fail(ConnectionError(data.partition(b"\r\n")[0][:200].decode("latin-1")))
                 return
             self._state = "greeting"
             for text in self._dialect.greetings:

@@ -18,6 +18,8 @@ from bench.reporting.statistics import quantiles
 
 PATIENCE = 60.0
 """Seconds without any answer after which a command fails."""
+LONG = 180.0
+"""Seconds within which very many clients must have been served."""
 SPARE = 200
 """Clients that are tried, beside twenty times as many as are wanted, until enough are on each process of a server."""
 PER_SOURCE = 2000
@@ -51,55 +53,45 @@ class Driver:
 
         return following
 
-    async def open(self, count: int, at_once: int = 100, patience: float = PATIENCE) -> dict[str, Any]:
-        """Add clients, so many of them under way at a time; return the seconds until each was served."""
-        began = time.perf_counter()
-        times: list[float] = []
-        errors: dict[str, int] = {}
-        left = iter(range(count))
+    async def open(self, count: int) -> dict[str, Any]:
+        """Add clients, 100 of them under way at a time."""
+        return await self.come(count, 100)
 
-        async def some() -> None:
-            for _ in left:
-                asked = time.perf_counter()
-                try:
-                    client = await connect(self._dialect, self._port, self._sources(), self._tls, patience=patience)
-                except OSError as error:  # TimeoutError is one
-                    text = f"{type(error).__name__}: {error}"[:200]
-                    errors[text] = errors.get(text, 0) + 1
-                else:
-                    times.append(time.perf_counter() - asked)
-                    self._clients.append(client)
+    async def come(self, count: int, at_once: int = 0) -> dict[str, Any]:
+        """Add clients, so many of them under way at a time, or all; who is refused tries again, as clients do.
 
-        await asyncio.gather(*(some() for _ in range(min(at_once, count))))
-        took = time.perf_counter() - began
-        return {"opened": len(times), "seconds": took, "errors": errors, "served": quantiles(times)}
-
-    async def storm(self, count: int) -> dict[str, Any]:
-        """Add clients, all of them at once; who is refused tries again after half a second to a second.
-
-        Returns the seconds until all, and until each, were served, and how many tries were in vain, by why.
+        Returns the seconds until all, and until each, were served, and how many tries were in vain, by why. A client
+        waits half a second to a second before it tries again.
         """
         began = time.perf_counter()
         times: list[float] = []
         vain: dict[str, int] = {}
+        left = iter(range(count))
 
-        async def one() -> None:
-            while True:
-                try:
-                    client = await connect(self._dialect, self._port, self._sources(), self._tls)
-                except OSError as error:
-                    text = f"{type(error).__name__}: {error}"[:200]
-                    vain[text] = vain.get(text, 0) + 1
-                    if time.perf_counter() - began > PATIENCE:
-                        raise RuntimeError(f"{len(times)} of {count} were served; in vain: {vain}") from error
-                    await asyncio.sleep(random.uniform(0.5, 1.0))  # noqa: S311  # it spreads, and keeps no secret
-                else:
-                    times.append(time.perf_counter() - began)
-                    self._clients.append(client)
-                    return
+        async def some() -> None:
+            for _ in left:
+                asked = time.perf_counter() if at_once else began
+                times.append(await self._come(asked, vain))
 
-        await asyncio.gather(*(one() for _ in range(count)))
-        return {"opened": count, "seconds": max(times), "served": quantiles(times), "vain": vain}
+        try:
+            async with asyncio.timeout(LONG):
+                await asyncio.gather(*(some() for _ in range(min(at_once or count, count))))
+        except TimeoutError:
+            raise RuntimeError(f"{len(times)} of {count} were served in {LONG:g} s; in vain: {vain}") from None
+        return {"opened": count, "seconds": time.perf_counter() - began, "served": quantiles(times), "vain": vain}
+
+    async def _come(self, asked: float, vain: dict[str, int]) -> float:
+        """Add a client; return the seconds since it was ``asked`` for."""
+        while True:
+            try:
+                client = await connect(self._dialect, self._port, self._sources(), self._tls, patience=LONG)
+            except OSError as error:  # TimeoutError is one
+                text = f"{type(error).__name__}: {error}"
+                vain[text] = vain.get(text, 0) + 1
+                await asyncio.sleep(random.uniform(0.5, 1.0))  # noqa: S311  # it spreads, and keeps no secret
+            else:
+                self._clients.append(client)
+                return time.perf_counter() - asked
 
     async def close(self) -> dict[str, Any]:
         """End all connections; return how many had been lost before."""
