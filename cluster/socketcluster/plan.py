@@ -103,11 +103,13 @@ def plan(settings: ClusterSettings, run_dir: Path, listen_fds: Sequence[int]) ->
                 index,
                 {
                     "listen": address,
+                    # with fixed ports side by side the next one may be another store's
+                    **({"stream_listen": "127.0.0.1:0"} if port else {}),
                     "data_dir": str(store_path(settings)),
                     **_controller(settings, "store_controller"),
                 },
             )
-            for index, address in enumerate(stores)
+            for index, (address, port) in enumerate(zip(stores, settings.stores, strict=True))
         ),
     )
 

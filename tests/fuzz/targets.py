@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
+from socketcluster_runtime.sockets.framed import FramedStream
 from socketcluster_wire import engineio, forwarded, handoff, proxy_protocol, socketcluster, socketio
 from socketcluster_wire.close_codes import may_be_sent
 from socketcluster_wire.errors import WireError
@@ -125,6 +126,21 @@ def forwarded_fields(data: bytes) -> None:
             assert (told.secure, told.host, told.fault) == (True, "h", "")
 
 
+def framed_stream(data: bytes) -> None:
+    """What comes on a stream between services, in two reads: the same messages and end as in one."""
+    told = []
+    for cut in (data[0] if data else 0, len(data)):
+        messages: list[bytes] = []
+        ends: list[bytes | None] = []
+        stream = FramedStream(messages.append, ends.append, max_bytes=64)
+        for part in (data[1 : cut + 1], data[cut + 1 :]):
+            stream.data_received(part)
+        assert len(ends) <= 1
+        assert all(len(message) <= 64 for message in messages)
+        told.append((messages, ends, stream.error is not None))
+    assert told[0] == told[1]
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
@@ -138,6 +154,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         trusted_proxy_header,
         handoff_packet,
         forwarded_fields,
+        framed_stream,
     )
 }
 
@@ -176,4 +193,5 @@ SEEDS: dict[str, list[bytes]] = {
         b'for="[2001:db8::7]:4711";proto=https;host="app.example:443", for=_hidden;by=unknown',
         b"203.0.113.7:80, [2001:db8::7], unknown",
     ],
+    "framed_stream": [b"\x07\x01\0\0\0\x02hi\x01\0\0\0\0\x02\0\0\0\x03OK ", b"\x03\x01\0\0\0\x41"],
 }

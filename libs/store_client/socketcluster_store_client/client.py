@@ -10,8 +10,6 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from secrets import token_hex
-from time import time_ns
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logs.logging import get_logger
@@ -27,7 +25,7 @@ from socketcluster_store_client.errors import (
 )
 from socketcluster_store_client.held_sessions import HeardEmits
 from socketcluster_store_client.link import StoreLink
-from socketcluster_store_client.links import StoreLinks
+from socketcluster_store_client.links import StoreLinks, opening
 from socketcluster_store_client.messages import (
     HistoryPage,
     HistoryRequest,
@@ -41,6 +39,8 @@ from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_o
 from socketcluster_store_client.reach import StoreReach
 from socketcluster_store_client.resync import Resync
 from socketcluster_store_client.routes import ANSWERS_TELL, RENEW, Pending, Route, clock, partition_for
+from socketcluster_store_client.streams.dialing import GrpcDialer
+from socketcluster_store_client.streams.framed_dialing import FramedDialer
 from socketcluster_store_client.worker_directory import WorkerDirectory
 
 log = get_logger(__name__)
@@ -70,11 +70,13 @@ class StoreClient:
         secret: str,
         tls: RpcTls | None = None,
         timeout: float = 10.0,
-        on_session_message: Callable[[str, str, bytes], None],
-        on_session_destroyed: Callable[[str], None],
+        framed: bool = False,
+        beside: StoreReach | None = None,
+        on_session_message: Callable[[str, str, bytes], None] = lambda _session_id, _event, _args: None,
+        on_session_destroyed: Callable[[str], None] = lambda _session_id: None,
         on_session_over: Callable[[str], None] = lambda _session_id: None,
         on_session_renewed: Callable[[str, str], None] = lambda _session_id, _renewed_id: None,
-        on_channel_message: Callable[[str, bytes, int, int], None],
+        on_channel_message: Callable[[str, bytes, int, int], None] = lambda _channel, _message, _offset, _epoch: None,
         on_data_change: Callable[[store_pb2.DataChange], None] = lambda _change: None,
         on_channel_gap: Callable[[Gap], None] = lambda _gap: None,
     ) -> None:
@@ -87,6 +89,8 @@ class StoreClient:
             secret: the cluster's.
             tls: what the links to stores on other machines are secured with.
             timeout: seconds that an operation waits for its answer.
+            framed: are its links framed streams, which cost less a message than those of gRPC?
+            beside: the ``reach`` of the worker's other client, which is to tell of this one's, too.
             on_session_message: called with session id, event name and MessagePack of the list of arguments.
             on_session_destroyed: called with the session id.
             on_session_over: called with the id of a session that was ended on purpose, before ``on_session_destroyed``,
@@ -99,10 +103,11 @@ class StoreClient:
         Raises:
             SettingsError: an address is malformed.
         """
-        self._opening = store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=_new_incarnation())
+        self._opening = opening(worker_id, app_name)
         self.workers = WorkerDirectory()
         """Where the workers are that the stores know."""
-        self._links = StoreLinks(addresses, self._opening, secret, self, tls)
+        dialer = FramedDialer(app_name, secret, tls) if framed else GrpcDialer(secret, tls)
+        self._links = StoreLinks(addresses, self._opening, self, dialer)
         self._timeout = timeout
         self._on_session_message = on_session_message
         self._on_session_destroyed = on_session_destroyed
@@ -115,7 +120,7 @@ class StoreClient:
         self._ids = itertools.count(1)
         self._renewing: dict[int, Route] = {}
         self._routes: list[Route] = []
-        self.reach = StoreReach(timeout, self._routes)
+        self.reach = StoreReach(timeout, self._routes, beside)
         """Which partitions' owners have not been reached for so long that operations fail."""
         self._untold = Resync(self._routes)
         gone, over = partial(self._gone, on_session_destroyed), partial(self._gone, on_session_over)
@@ -492,8 +497,3 @@ class StoreClient:
             return self._routes[partition_of(identifier)] if identifier else None
         except (AttributeError, ValueError):
             return None
-
-
-def _new_incarnation() -> str:
-    """Return what no other start of a process has; that of a later start is greater."""
-    return f"{time_ns():016x}{token_hex(4)}"

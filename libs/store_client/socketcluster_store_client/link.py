@@ -7,16 +7,14 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import grpc
-from grpc import aio
 
-from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
-from socketcluster_runtime import rpc
+from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.logs.logging import get_logger
-from socketcluster_runtime.tls.rpc_tls import RpcTls
 from socketcluster_store_client.messages import Operation, encode_operations
+from socketcluster_store_client.streams.dialing import Dialer, LinkCall, StreamEndedError
 
 log = get_logger(__name__)
 
@@ -25,8 +23,6 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 REJECTED_PAUSE = 2.0
 """Seconds between two attempts while the store refuses this caller."""
-CONNECT_TIMEOUT = 5.0
-"""Seconds until an attempt to connect begins anew, with the host's name resolved again."""
 REQUEST_BYTES = 4 * 1024 * 1024
 """What is gathered in one LinkRequest, unless a single operation is larger."""
 _OPERATION_BYTES = 64
@@ -55,9 +51,7 @@ class LinkOwner(Protocol):
 class StoreLink:
     """Links to the store at ``address``, again and again until closed."""
 
-    def __init__(
-        self, address: str, opening: store_pb2.LinkOpen, secret: str, owner: LinkOwner, tls: RpcTls | None = None
-    ) -> None:
+    def __init__(self, address: str, opening: store_pb2.LinkOpen, owner: LinkOwner, dialer: Dialer) -> None:
         self.address = address
         self.linked = False
         """Has the present stream brought a reply?"""
@@ -66,15 +60,14 @@ class StoreLink:
         self.stale: dict[int, int] = {}
         """By the id of an operation that was taken back after it was sent, how many answers to it are still to come."""
         self._opening = opening
-        self._credentials = rpc.credentials(secret)
         self._owner = owner
-        self._tls = tls
+        self._dialer = dialer
         self._outbox: OrderedDict[int, Operation] = OrderedDict()  # by their ids
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._call: Any = None  # the present stream
+        self._call: LinkCall | None = None  # the present stream
+        self._at_once: LinkCall | None = None  # the same, if its requests are sent at the end of a turn, without a task
         self._linked_at = math.inf
-        self._explained = False
         self._complained: grpc.StatusCode | None = None
 
     def start(self) -> None:
@@ -90,7 +83,10 @@ class StoreLink:
     def send(self, operation: Operation) -> None:
         """Send an operation, with whatever else is sent in this event-loop turn."""
         if not self._outbox:
-            self._wake.set()
+            if self._at_once is None:
+                self._wake.set()
+            else:
+                asyncio.get_running_loop().call_soon(self._send_outbox)
         self._outbox[operation.id] = operation
 
     def forget(self, ids: Iterable[int]) -> None:
@@ -145,14 +141,14 @@ class StoreLink:
             was_linked, self.linked = self.linked, False
             self._outbox.clear()
             if was_linked:
-                log.warning("store link broke", store=self.address, status=status.name)
+                self._say("warning", "store link broke", status=status.name)
                 self._owner.on_broken(self)
             if clock() - self._linked_at > LONGEST_PAUSE:  # it was well: link again at once
                 pause = FIRST_PAUSE
                 continue
             if status in _ADVICE:
                 if status is not self._complained:
-                    log.error("the store refuses this worker", store=self.address, what_to_do=_ADVICE[status])
+                    self._say("error", "the store refuses this worker", what_to_do=_ADVICE[status])
                 await asyncio.sleep(REJECTED_PAUSE)
             else:
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # spreads attempts, keeps no secret
@@ -161,72 +157,68 @@ class StoreLink:
 
     async def _stream(self) -> grpc.StatusCode:
         """Serve one stream until it ends; return its status."""
-        channel = rpc.connect(self.address, self._tls)
-        writer = None
-        try:
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await channel.channel_ready()
-            except TimeoutError:
-                await self._explain(channel)
-                return grpc.StatusCode.UNAVAILABLE
-            stub = store_pb2_grpc.StoreStub(channel)
-            call: Any = stub.Link(metadata=self._credentials)
+        async with self._dialer.dial(self.address) as call:
+            if isinstance(call, grpc.StatusCode):
+                return call
             self._call = call
             writer = asyncio.create_task(self._write(call))
             try:
-                while (reply := await call.read()) is not aio.EOF:
-                    if not self.linked:
-                        self.linked = True
-                        self._linked_at = asyncio.get_running_loop().time()
-                        self._complained, self._explained = None, False
-                        log.info("linked to a store", store=self.address)
-                    self._owner.on_reply(self, reply)
-            except aio.AioRpcError as error:
-                return error.code()
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                return grpc.StatusCode.INTERNAL  # the writer has ended the call
-            return cast(grpc.StatusCode, await call.code())
-        finally:
-            self._call = None
-            if writer is not None:
+                return await call.serve(self._take)
+            finally:
+                self._call = self._at_once = None
                 writer.cancel()
                 await asyncio.wait({writer})
-            await channel.close()
 
-    async def _explain(self, channel: aio.Channel) -> None:
-        """Say once why there is no connection, if TLS is why; a call fails with the reason, a channel only waits."""
-        try:
-            await store_pb2_grpc.StoreStub(channel).Hello(
-                store_pb2.HelloRequest(), metadata=self._credentials, timeout=1.0
-            )
-        except aio.AioRpcError as error:
-            if rpc.is_about_tls(error.details()) and not self._explained:
-                self._explained = True
-                log.error(
-                    "the store and this worker do not accept each other's TLS",
-                    store=self.address,
-                    error=error.details(),
-                    what_to_do=rpc.TLS_ADVICE,
-                )
+    def _take(self, reply: store_pb2.LinkReply) -> None:
+        if not self.linked:
+            self.linked = True
+            self._linked_at = asyncio.get_running_loop().time()
+            self._complained = None
+            self._say("info", "linked to a store")
+        self._owner.on_reply(self, reply)
 
-    async def _write(self, call: Any) -> None:
+    async def _write(self, call: LinkCall) -> None:
         """Send what there is to send; when the stream breaks, its reader learns why."""
         try:
-            await call.write(store_pb2.LinkRequest(open=self._opening))
+            if (opening := call.write(store_pb2.LinkRequest(open=self._opening))) is not None:
+                await opening
+            if call.at_once:
+                self._at_once = call
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._outbox:
-                    await call.write(store_pb2.LinkRequest(operations=encode_operations(self._gather())))
-        except (aio.AioRpcError, asyncio.InvalidStateError):
+                    if (writable := call.writable) is not None:
+                        await writable  # and gather then: what is sent without this task is not to overtake that
+                    elif (writing := call.write(self._request())) is not None:
+                        await writing
+        except StreamEndedError:
             pass
         except Exception:  # else the link would be one that hears and does not speak
             log.exception("operations could not be sent", store=self.address)
             call.cancel()
+
+    def _send_outbox(self) -> None:
+        """Send what was gathered in a turn, or leave it to ``_write`` if that has to wait."""
+        call = self._at_once
+        while self._outbox:
+            if call is None or call.writable is not None:
+                self._wake.set()
+                return
+            try:
+                call.write(self._request())
+            except StreamEndedError:
+                return
+            except Exception:
+                log.exception("operations could not be sent", store=self.address)
+                call.cancel()
+
+    def _request(self) -> store_pb2.LinkRequest:
+        return store_pb2.LinkRequest(operations=encode_operations(self._gather()))
+
+    def _say(self, level: str, event: str, **context: object) -> None:
+        """Log what happens to the link, for debugging alone if another link's lines say the same."""
+        getattr(log, "debug" if self._dialer.is_second else level)(event, store=self.address, **context)
 
     def _gather(self) -> list[Operation]:
         """Take what fits one request, in order."""

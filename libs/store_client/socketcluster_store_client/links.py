@@ -5,11 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from functools import partial
+from secrets import token_hex
+from time import time_ns
 
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime.addresses import DNS_SCHEME, follow, is_name, split_host_port
-from socketcluster_runtime.tls.rpc_tls import RpcTls
 from socketcluster_store_client.link import LinkOwner, StoreLink
+from socketcluster_store_client.streams.dialing import Dialer
+
+
+def opening(worker_id: str, app_name: str) -> store_pb2.LinkOpen:
+    """Return what the links of a process begin with.
+
+    No other start of a process has its incarnation; that of a later start is greater.
+    """
+    incarnation = f"{time_ns():016x}{token_hex(4)}"
+    return store_pb2.LinkOpen(worker_id=worker_id, app_name=app_name, incarnation=incarnation)
 
 
 class StoreLinks:
@@ -19,9 +30,8 @@ class StoreLinks:
         self,
         addresses: Sequence[str],
         opening: store_pb2.LinkOpen,
-        secret: str,
         owner: LinkOwner,
-        tls: RpcTls | None = None,
+        dialer: Dialer,
     ) -> None:
         """Prepare the links; ``start`` opens them.
 
@@ -33,9 +43,8 @@ class StoreLinks:
                 split_host_port(address.removeprefix(DNS_SCHEME))
         self._addresses = list(dict.fromkeys(addresses))
         self._opening = opening
-        self._secret = secret
         self._owner = owner
-        self._tls = tls
+        self._dialer = dialer
         self._links: dict[str, StoreLink] = {}
         self._hosts: dict[str, set[str]] = {}  # by name, at its last look-up
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,7 +69,7 @@ class StoreLinks:
         return iter(self._links.values())
 
     def _add(self, address: str) -> None:
-        link = self._links[address] = StoreLink(address, self._opening, self._secret, self._owner, self._tls)
+        link = self._links[address] = StoreLink(address, self._opening, self._owner, self._dialer)
         link.start()
 
     def _found(self, name: str, hosts: list[str]) -> None:

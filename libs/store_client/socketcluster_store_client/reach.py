@@ -37,10 +37,15 @@ class StoreReach:
     Args:
         timeout: seconds that operations wait.
         routes: of all partitions.
+        beside: that of other links of the same worker, which tells of these, too: a partition is unreached that either
+            of them does not reach, and the log says so once.
     """
 
-    def __init__(self, timeout: float, routes: Sequence[Owned]) -> None:
+    def __init__(self, timeout: float, routes: Sequence[Owned], beside: StoreReach | None = None) -> None:
         self._routes = routes
+        self._teller = beside or self
+        self._told_of: list[StoreReach] = []
+        self._teller._told_of.append(self)
         self.silent: set[object] = set()
         """The links to stores that said nothing for that long, though they were asked."""
         self.on_change: Callable[[], None] = lambda: None
@@ -64,10 +69,15 @@ class StoreReach:
 
     @property
     def unreached(self) -> int:
-        """How many partitions are unreached."""
+        """How many partitions are unreached, by these links or by those that are told of with them."""
+        return len(set[int]().union(*(reach.unreached_here for reach in self._told_of)))
+
+    @property
+    def unreached_here(self) -> set[int]:
+        """Which ones these links do not reach."""
         if not self.silent:
-            return len(self._lost)
-        return len(self._lost.union(route.number for route in self._routes if route.owner in self.silent))
+            return self._lost
+        return self._lost.union(route.number for route in self._routes if route.owner in self.silent)
 
     def note_missing(self, numbers: Collection[int]) -> None:
         """Note which partitions have no owner, and no reason why, among all that there are."""
@@ -91,10 +101,11 @@ class StoreReach:
             return
         if (since := self._missing.get(number)) is not None:
             self._lose(since)
-        if self.unreached:
-            self._cut_off.add(partitions=self.unreached)
+        teller = self._teller
+        if unreached := teller.unreached:
+            teller._cut_off.add(partitions=unreached)
         else:
-            self._failing.add(last=str(error))
+            teller._failing.add(last=str(error))
 
     def unanswered(self, link: object) -> None:
         """Note that a store did not answer an operation, nor said anything since."""
@@ -139,6 +150,9 @@ class StoreReach:
         self._tell()
 
     def _tell(self) -> None:
+        if self._teller is not self:
+            self._teller._tell()
+            return
         unreached = self.unreached
         if unreached == self._told:
             return

@@ -167,11 +167,17 @@ class HelloReply(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     PARTITION_COUNT_FIELD_NUMBER: _builtins.int
+    STREAM_PORT_FIELD_NUMBER: _builtins.int
+    STREAM_TICKET_FIELD_NUMBER: _builtins.int
     store_id: _builtins.str
     engine: _builtins.str
     version: _builtins.str
     partition_count: _builtins.int
     """How many partitions the data of the application is cut into, over all stores."""
+    stream_port: _builtins.int
+    """Where the store serves links over a framed stream, on the host that was asked; 0: beside its Unix socket."""
+    stream_ticket: _builtins.bytes
+    """Lets one stream in, once and soon: it is the first thing that is sent there."""
     def __init__(
         self,
         *,
@@ -179,10 +185,12 @@ class HelloReply(_message.Message):
         engine: _builtins.str = ...,
         version: _builtins.str = ...,
         partition_count: _builtins.int = ...,
+        stream_port: _builtins.int = ...,
+        stream_ticket: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "partition_count", b"partition_count", "store_id", b"store_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "partition_count", b"partition_count", "store_id", b"store_id", "stream_port", b"stream_port", "stream_ticket", b"stream_ticket", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

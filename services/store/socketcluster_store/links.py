@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Protocol
 
 import grpc
 
@@ -40,6 +41,17 @@ class SessionEndEvent(bytes):
     """
 
 
+class Outlet(Protocol):
+    """A stream that takes replies at once, as long as it is writable."""
+
+    @property
+    def writable(self) -> asyncio.Future[None] | None:
+        """Done when it takes more; ``None``: it does."""
+
+    def send(self, message: bytes) -> None:
+        """Send a reply."""
+
+
 class WorkerLink:
     """A worker's stream: gathers what is to be sent in one event-loop turn, and bounds what waits.
 
@@ -70,6 +82,7 @@ class WorkerLink:
         self._items: deque[_Item] = deque()
         self._only_events = True  # is there nothing else among the items?
         self._session_ends = False  # may there be ends of sessions among them?
+        self._stream: Outlet | None = None  # what takes replies in the turn in which they are made
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._farewell: tuple[grpc.StatusCode, str] | None = None
@@ -84,7 +97,7 @@ class WorkerLink:
         if self.closing.done():
             return
         if not self._items:
-            self._wake.set()
+            self._rouse()
         if type(event) is SessionEndEvent:
             self._session_ends = True
         self._items.append(event)
@@ -96,7 +109,7 @@ class WorkerLink:
         if self.closing.done() or not results:
             return
         if not self._items:
-            self._wake.set()
+            self._rouse()
         size = _size(results)
         if size > REPLY_BYTES and len(results) > 1:
             half = len(results) // 2
@@ -117,7 +130,7 @@ class WorkerLink:
         if self.closing.done():
             return
         if not self._items:
-            self._wake.set()
+            self._rouse()
         self._items.append(state)
         self._only_events = False
         self._bytes += _size(state)
@@ -166,11 +179,53 @@ class WorkerLink:
             while self._items:
                 reply, size, answer_size = self._gather()
                 await write(reply)
-                self._bytes -= size
-                self._answer_bytes -= answer_size
-                self._drained.set()
-            if self._farewell is not None:
-                self.close(*self._farewell)
+                self._sent(size, answer_size)
+            self._say_farewell()
+
+    async def write_at_once(self, stream: Outlet) -> None:
+        """Do the same, but send what a turn brings at its end, without waking this task as long as the stream takes it.
+
+        Every link wakes up a process at its other end; what is saved here is as much again in this one.
+        """
+        self._stream = stream
+        try:
+            while True:
+                self._send_items()
+                await self._wake.wait()
+                self._wake.clear()
+                while (writable := stream.writable) is not None:
+                    await writable
+        finally:
+            self._stream = None
+
+    def _rouse(self) -> None:
+        """Have what is about to wait sent with whatever else this turn brings."""
+        if self._stream is None:
+            self._wake.set()
+        else:
+            asyncio.get_running_loop().call_soon(self._send_items)
+
+    def _send_items(self) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        while self._items:
+            if stream.writable is not None:
+                self._wake.set()
+                return
+            reply, size, answer_size = self._gather()
+            stream.send(reply)
+            self._sent(size, answer_size)
+        self._say_farewell()
+
+    def _sent(self, size: int, answer_size: int) -> None:
+        self._bytes -= size
+        self._answer_bytes -= answer_size
+        self._drained.set()
+
+    def _say_farewell(self) -> None:
+        if self._farewell is not None:
+            self.close(*self._farewell)
 
     def _gather(self) -> tuple[bytes, int, int]:
         """Take what fits one reply, in order; return its bytes, how much counts for it, and for its answers."""

@@ -28,6 +28,7 @@ from socketcluster_store.partition.deadlines import condition_of_refusals
 from socketcluster_store.partition.partition import Partition
 from socketcluster_store.servicer import StoreServicer, add_to_server
 from socketcluster_store.settings import StoreSettings
+from socketcluster_store.streams import StreamServer, stream_address
 from socketcluster_store_client.partitioning import PARTITION_COUNT
 
 log = get_logger(__name__)
@@ -55,14 +56,21 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
     for numbers in store.metrics:
         lifecycle.metrics.register(numbers)
     await health.set("", HealthCheckResponse.NOT_SERVING)
-    port = rpc.listen(server, settings.listen, tls)
+    streams = store.servicer.streams = StreamServer(store.servicer.Link, tls, lifecycle.room)
+    # before gRPC, which would take a Unix socket from another store
+    await streams.listen(settings.stream_listen or stream_address(settings.listen))
+    try:
+        port = rpc.listen(server, settings.listen, tls)
+    except BaseException:
+        await streams.close()
+        raise
     await server.start()
 
     async def say_ready() -> None:
         await store.partitions.settled.wait()
         await rpc.set_serving(health, serving=not store.partitions.aside)
         lifecycle.ready()
-        place = {} if settings.listen.startswith("unix:") else {"port": port}
+        place = {} if rpc.is_local(settings.listen) else {"port": port, "stream_port": streams.port}
         log.info("ready", listen=settings.listen, **place, engine=settings.engine, store=store_id)
         if settings.fsync == "everysec":
             await store.partitions.sync_every_second()
@@ -91,6 +99,7 @@ async def serve(settings: StoreSettings, lifecycle: Lifecycle) -> None:
         await store.servicer.close()
         await asyncio.gather(owning, serving, stopping, aside, return_exceptions=True)
         await engine.disconnect()
+        await streams.close()
         await server.stop(STOP_GRACE)
         log.info("stopped")
 

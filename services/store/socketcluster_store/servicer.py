@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +23,7 @@ from socketcluster_store.links import Links, WorkerLink
 from socketcluster_store.ownership.partitions import Partitions
 from socketcluster_store.partition.deduplication import NOT_OWNED
 from socketcluster_store.settings import StoreSettings
+from socketcluster_store.streams import Request, StreamCall, StreamServer
 from socketcluster_store_client.messages import Error, Operation, Result, decode_operations
 from socketcluster_store_client.partitioning import PARTITION_COUNT, partition_of
 
@@ -49,6 +51,9 @@ DRAIN_TIMEOUT = 1.0
 """Seconds that a stopping store gives its workers to take what waits for them."""
 
 
+_Steps = Generator[Awaitable[list[Outcome]], list[Outcome], None]
+
+
 class StoreServicer:
     """What workers talk to; ``add_to_server`` serves it.
 
@@ -72,6 +77,8 @@ class StoreServicer:
         self._graces: dict[WorkerLink, asyncio.TimerHandle] = {}
         self._releases: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self.streams: StreamServer | None = None
+        """Where workers may link to as well; set before anything is served."""
 
     async def Hello(self, request: store_pb2.HelloRequest, context: Any) -> store_pb2.HelloReply:  # noqa: N802
         """Say who the store is."""
@@ -81,11 +88,13 @@ class StoreServicer:
             engine=self._engine.name,
             version=version("socketcluster-store"),
             partition_count=PARTITION_COUNT,
+            stream_port=0 if self.streams is None else self.streams.port,
+            stream_ticket=b"" if self.streams is None else self.streams.tickets.give(),
         )
 
     async def Link(self, request_iterator: Any, context: Any) -> None:  # noqa: N802
         """Serve a worker's stream until one of both ends it."""
-        requests: AsyncIterator[store_pb2.LinkRequest] = aiter(request_iterator)
+        requests: AsyncIterator[Any] = aiter(request_iterator)
         first = await anext(requests, store_pb2.LinkRequest())
         opening = first.open
         if not 1 <= len(opening.worker_id) <= MAX_ID or not 1 <= len(opening.incarnation) <= MAX_ID:
@@ -108,7 +117,11 @@ class StoreServicer:
         self._links.add(link)
         log.info("worker linked", worker=link.worker_id)
         reader = asyncio.create_task(self._read(link, first, requests))
-        writer = asyncio.create_task(link.write(context.write))
+        if isinstance(context, StreamCall):
+            context.begin = partial(self._begin, link)
+            writer = asyncio.create_task(link.write_at_once(context.stream))
+        else:
+            writer = asyncio.create_task(link.write(context.write))
         try:
             ends: set[asyncio.Future[Any]] = {reader, writer, link.closing}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -153,30 +166,54 @@ class StoreServicer:
                 f"this store belongs to the application {self._settings.app_name!r}, not to {app_name!r}",
             )
 
-    async def _read(
-        self, link: WorkerLink, first: store_pb2.LinkRequest, requests: AsyncIterator[store_pb2.LinkRequest]
-    ) -> None:
-        request: store_pb2.LinkRequest | None = first
+    async def _read(self, link: WorkerLink, first: store_pb2.LinkRequest, requests: AsyncIterator[Request]) -> None:
+        request: Request | None = first
         while request is not None:
-            await link.drained()
-            if not link.open:
-                return  # no answer could be sent: the worker asks again
-            link.applying = True
+            if isinstance(request, store_pb2.LinkRequest):
+                await link.drained()
+                if not link.open:
+                    return  # no answer could be sent: the worker asks again
+                link.applying = True
+                request = self._apply(link, request)
             try:
-                await self._apply(link, request)
+                await request
             finally:
                 link.applying = False
             if not link.open:
                 return  # nobody breaks off any more what would be waited for here
             request = await anext(requests, None)
 
-    async def _apply(self, link: WorkerLink, request: store_pb2.LinkRequest) -> None:
-        """Apply a request: in order, except that operations on different partitions do not wait for each other."""
+    def _begin(self, link: WorkerLink, request: store_pb2.LinkRequest) -> Request | None:
+        """Apply a request in the turn in which it comes, if nothing has to be waited for: else return what waits."""
+        if link.full or not link.open:
+            return request
+        link.applying = True  # what is not done here is to be done by whoever reads the link
+        if self._side_by_side or (operations := self._decode(link, request)) is None:
+            return self._apply(link, request)
+        if len(operations) > APPLIED_AT_ONCE:
+            return self._apply_portions(link, operations)
         try:
-            operations = decode_operations(request.operations) if request.operations else []
+            steps = self._in_turn(link, operations)
+            if (pending := next(steps, None)) is not None:
+                return _finish(steps, pending)
+        except Exception as error:
+            return _failed(error)
+        link.applying = False
+        return None
+
+    async def _apply(self, link: WorkerLink, request: store_pb2.LinkRequest) -> None:
+        if (operations := self._decode(link, request)) is not None:
+            await self._apply_portions(link, operations)
+
+    def _decode(self, link: WorkerLink, request: store_pb2.LinkRequest) -> list[Operation] | None:
+        try:
+            return decode_operations(request.operations) if request.operations else []
         except msgspec.DecodeError as error:
             link.close(grpc.StatusCode.INVALID_ARGUMENT, f"the operations are no MessagePack of operations: {error}")
-            return
+            return None
+
+    async def _apply_portions(self, link: WorkerLink, operations: list[Operation]) -> None:
+        """Apply operations: in order, except that those on different partitions do not wait for each other."""
         apply = self._apply_side_by_side if self._side_by_side else self._apply_in_turn
         portions = _portions(operations, SIDE_BY_SIDE_AT_ONCE if self._side_by_side else APPLIED_AT_ONCE)
         for number, some in enumerate(portions):
@@ -217,6 +254,12 @@ class StoreServicer:
                 raise failure
 
     async def _apply_in_turn(self, link: WorkerLink, operations: list[Operation]) -> None:
+        steps = self._in_turn(link, operations)
+        if (pending := next(steps, None)) is not None:
+            await _finish(steps, pending)
+
+    def _in_turn(self, link: WorkerLink, operations: list[Operation]) -> _Steps:
+        """Apply operations, and answer; what has to be waited for is yielded, and what it returns to be sent here."""
         results: list[Result] = []
         owned = self._partitions.owned
         for number, some in _groups(operations).items():
@@ -227,7 +270,7 @@ class StoreServicer:
             if not isinstance(outcomes, list):
                 link.answer(results)  # they do not wait with it
                 results = []
-                outcomes = await outcomes
+                outcomes = yield outcomes
             for operation, outcome in zip(some, outcomes, strict=True):
                 results.append(Result(operation.id, outcome) if type(outcome) is bytes else _result(operation, outcome))
         link.answer(results)
@@ -295,6 +338,19 @@ def add_to_server(servicer: StoreServicer, server: aio.Server) -> None:
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("socketcluster.v1.Store", handlers),))
+
+
+async def _finish(steps: _Steps, pending: Awaitable[list[Outcome]]) -> None:
+    """Wait for what operations have to wait for, and go on with them."""
+    with contextlib.suppress(StopIteration):
+        while True:
+            outcomes = await pending
+            pending = steps.send(outcomes)
+
+
+async def _failed(error: Exception) -> None:
+    """Fail where the failure of a request is told."""
+    raise error
 
 
 def _portions(operations: list[Operation], size: int) -> Iterator[list[Operation]]:

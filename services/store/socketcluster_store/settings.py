@@ -23,6 +23,8 @@ class StoreSettings(ServiceSettings):
 
     listen: str = wiring("0.0.0.0:7000")
     """gRPC address that workers link to: ``host:port`` or ``unix:/path``."""
+    stream_listen: str = wiring("")
+    """``host:port`` of workers' links for channels; default: the port after that of ``listen``, or a path beside it."""
     data_dir: Path = wiring(Path("data"))
     """Folder of the partitions, shared by all stores; one below it for each application."""
     engine: Literal["lmdb", "memory", "valkey"] = "lmdb"
@@ -73,6 +75,14 @@ class StoreSettings(ServiceSettings):
     @classmethod
     def _parse_rules(cls, value: object) -> object:
         return tuple(parse_rule(part) for part in value.split(";") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _streams_are_found(self) -> Self:
+        if self.stream_listen and "unix:" in (self.listen[:5], self.stream_listen[:5]):
+            raise ValueError(
+                "stream_listen is host:port, beside a listen of that form; a Unix socket has that of streams beside it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _hangs_no_longer_than_allowed(self) -> Self:

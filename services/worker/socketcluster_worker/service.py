@@ -74,10 +74,20 @@ class Service:
             on_session_destroyed=lambda session_id: self._ws_server.session_destroyed(session_id),
             on_session_over=lambda session_id: self._sessions.ended(session_id),
             on_session_renewed=lambda session_id, renewed_id: self._ws_server.session_renewed(session_id, renewed_id),
+            on_data_change=lambda change: self._watches.deliver(change),
+        )
+        self._channel_client = StoreClient(
+            settings.stores,
+            worker_id=f"{ids.worker_id}.channels",
+            app_name=settings.app_name,
+            secret=self._secret,
+            tls=self._tls,
+            timeout=settings.store_timeout,
+            framed=True,
+            beside=self._client.reach,
             on_channel_message=lambda channel, packed, offset, epoch: self._exchange.deliver(
                 channel, packed, Position(epoch, offset)
             ),
-            on_data_change=lambda change: self._watches.deliver(change),
             on_channel_gap=lambda gap: self._exchange.missed(gap),
         )
 
@@ -85,7 +95,7 @@ class Service:
         self._watches = Watches(self._client, self._tasks)
         self._sessions = Sessions(self._client, self._tasks, self._watches)
         self._exchange = Exchange(
-            self._client,
+            self._channel_client,
             self._tasks,
             max_channels_per_socket=settings.max_channels_per_socket,
             slow_consumer=settings.slow_consumer,
@@ -151,12 +161,15 @@ class Service:
                 host = ""
             http = (settings.http_host or host, port)
             stack.callback(self._failures.close)
-            stack.push_async_callback(self._client.close)
+            for client in (self._client, self._channel_client):
+                stack.push_async_callback(client.close)
             await self._client.start(http)
+            await self._channel_client.start()
             if not await lifecycle.unless_stopping(run_controller(settings.controller, self._worker)):
                 return
-            if not await lifecycle.unless_stopping(self._client.wait_ready()):
-                return
+            for client in (self._client, self._channel_client):
+                if not await lifecycle.unless_stopping(client.wait_ready()):
+                    return
             for namespace in self._ws_server.everybody():
                 listening = namespace.listen()
                 if listening is not None:
@@ -202,7 +215,7 @@ class Service:
         control = Control(
             status,
             lambda: self._router.connections,
-            lambda: self._client.ready,
+            lambda: self._client.ready and self._channel_client.ready,
             self._server.relayed.end,
             lambda: self._room.full,
             beats,

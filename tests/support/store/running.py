@@ -37,6 +37,7 @@ class LinkedWorker:
         secret: str = SECRET,
         app_name: str = "socketcluster",
         timeout: float = 60,
+        framed: bool = False,
     ) -> None:
         self.session_messages: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue()
         self.destroyed: asyncio.Queue[str] = asyncio.Queue()
@@ -49,6 +50,7 @@ class LinkedWorker:
             app_name=app_name,
             secret=secret,
             timeout=timeout,
+            framed=framed,
             on_session_message=lambda *message: self.session_messages.put_nowait(message),
             on_session_destroyed=self.destroyed.put_nowait,
             on_channel_message=lambda *message: self.channel_messages.put_nowait(message),

@@ -13,6 +13,7 @@ from socketcluster_store_client.channel_feed import Gap
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.link import StoreLink
 from socketcluster_store_client.messages import Error, Operation, Result, encode_results
+from socketcluster_store_client.streams.dialing import GrpcDialer
 
 SECRET = "a secret of the tests"
 encode = msgspec.msgpack.encode
@@ -54,7 +55,7 @@ class HandFed:
 
     def link(self) -> FedLink:
         """Return a link of the client's, which is told of nothing yet."""
-        return FedLink("somewhere:1", store_pb2.LinkOpen(), SECRET, self.client)
+        return FedLink("somewhere:1", store_pb2.LinkOpen(), self.client, GrpcDialer(SECRET, None))
 
     def announce(self, link: StoreLink, partition: int, epoch: int) -> None:
         """Have the store behind a link own one partition, or none (0)."""

@@ -9,6 +9,8 @@ from socketcluster_proto.v1 import store_pb2
 from socketcluster_store_client.client import StoreClient
 from socketcluster_store_client.link import StoreLink
 from socketcluster_store_client.messages import Operation, Result, decode_operations, encode_operations, encode_results
+from socketcluster_store_client.reach import StoreReach
+from socketcluster_store_client.streams.dialing import GrpcDialer
 
 SECRET = "a secret of the tests"
 
@@ -17,6 +19,7 @@ def make_client(
     timeout: float = 10.0,
     on_session_destroyed: Callable[[str], None] = lambda _id: None,
     on_session_over: Callable[[str], None] = lambda _id: None,
+    beside: StoreReach | None = None,
 ) -> StoreClient:
     """Return a client that links to no store by itself."""
     return StoreClient(
@@ -25,6 +28,7 @@ def make_client(
         app_name="socketcluster",
         secret=SECRET,
         timeout=timeout,
+        beside=beside,
         on_session_message=lambda *_: None,
         on_session_destroyed=on_session_destroyed,
         on_session_over=on_session_over,
@@ -36,7 +40,7 @@ class HandLink(StoreLink):
     """A link whose stream is the test's."""
 
     def __init__(self, client: StoreClient, name: str = "a:1") -> None:
-        super().__init__(name, client._opening, SECRET, client)
+        super().__init__(name, client._opening, client, GrpcDialer(SECRET, None))
         self._client = client
 
     def write(self, count: int = 1_000_000) -> list[Operation]:

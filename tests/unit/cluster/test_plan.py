@@ -39,6 +39,10 @@ def test_workers_and_stores_as_ports(given: object) -> None:
     assert [spec.environ["SOCKETCLUSTER_HTTP_LISTEN"] for spec in made.workers] == ["127.0.0.1:9100", "127.0.0.1:9101"]
     assert [spec.environ["SOCKETCLUSTER_LISTEN"] for spec in made.stores] == ["127.0.0.1:9100", "127.0.0.1:9101"]
     assert made.workers[1].environ["SOCKETCLUSTER_STORES"] == "127.0.0.1:9100,127.0.0.1:9101"
+    assert {spec.environ["SOCKETCLUSTER_STREAM_LISTEN"] for spec in made.stores} == {
+        "127.0.0.1:0"
+    }  # no port of another
+    assert all("SOCKETCLUSTER_STREAM_LISTEN" not in spec.environ for spec in planned(stores=2).stores)
 
 
 def test_the_store_controller_is_the_one_named_or_beside_the_other(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from support.worker.running import until
 from socketcluster_proto.v1 import store_pb2
 from socketcluster_runtime import rpc
 from socketcluster_runtime.tls.rpc_tls import load_rpc_tls
-from socketcluster_store_client import link as link_module
 from socketcluster_store_client.link import StoreLink
+from socketcluster_store_client.streams import dialing
+from socketcluster_store_client.streams.dialing import GrpcDialer
 
 
 class Channel:
@@ -52,7 +53,7 @@ async def test_a_link_ends_that_is_closed_in_the_turn_in_which_it_connects(monke
         return channel
 
     monkeypatch.setattr(rpc, "connect", connect)
-    link = StoreLink("somewhere:1", store_pb2.LinkOpen(), "a secret of the tests", Nobody())
+    link = StoreLink("somewhere:1", store_pb2.LinkOpen(), Nobody(), GrpcDialer("a secret of the tests", None))
     link.start()
     await channel.asked.wait()
     channel.connected.set()
@@ -62,24 +63,25 @@ async def test_a_link_ends_that_is_closed_in_the_turn_in_which_it_connects(monke
 
 
 async def test_why_there_is_no_link_is_told_once_if_tls_is_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(link_module, "CONNECT_TIMEOUT", 0.01)
+    monkeypatch.setattr(dialing, "CONNECT_TIMEOUT", 0.01)
     own, stranger = Authority(tmp_path, "own"), Authority(tmp_path, "stranger")
     here, there = (load_rpc_tls(*each.issue("x"), each.cert, "socketcluster") for each in (own, stranger))
     server, _health = rpc.server("a secret of the tests")
     port = rpc.listen(server, "127.0.0.1:0", there)
     await server.start()
     with capture_logs() as lines:
-        link = StoreLink(f"127.0.0.1:{port}", store_pb2.LinkOpen(), "a secret of the tests", Nobody(), here)
+        dialer = GrpcDialer("a secret of the tests", here)
+        link = StoreLink(f"127.0.0.1:{port}", store_pb2.LinkOpen(), Nobody(), dialer)
         link.start()
         tried = 0
-        explain = link._explain
+        explain = dialer._explain
 
-        async def count(channel: Any) -> None:
+        async def count(channel: Any, address: str) -> None:
             nonlocal tried
-            await explain(channel)
+            await explain(channel, address)
             tried += 1
 
-        monkeypatch.setattr(link, "_explain", count)
+        monkeypatch.setattr(dialer, "_explain", count)
         await until(lambda: tried >= 3 and lines)
         await link.close()
     await server.stop(None)

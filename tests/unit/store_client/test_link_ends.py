@@ -14,6 +14,7 @@ from socketcluster_runtime import rpc
 from socketcluster_store_client.link import StoreLink
 from socketcluster_store_client.links import StoreLinks
 from socketcluster_store_client.messages import Operation
+from socketcluster_store_client.streams.dialing import GrpcDialer
 
 SECRET = "a secret of the tests"
 
@@ -58,7 +59,7 @@ async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str
 async def test_a_link_that_cannot_send_an_operation_begins_anew(address: str) -> None:
     """It would hear its store and never speak, and all that is sent on it would be overdue."""
     owner = Owner()
-    link = StoreLink(address, store_pb2.LinkOpen(), SECRET, owner)
+    link = StoreLink(address, store_pb2.LinkOpen(), owner, GrpcDialer(SECRET, None))
     link.start()
     await until(lambda: owner.replies == 1)
     link.send(Operation(1, keys=("\udc00",)))
@@ -72,7 +73,7 @@ async def test_a_link_that_cannot_send_an_operation_begins_anew(address: str) ->
 
 async def test_a_link_that_is_to_begin_anew_breaks_once_and_links_again(address: str) -> None:
     owner = Owner()
-    link = StoreLink(address, store_pb2.LinkOpen(), SECRET, owner)
+    link = StoreLink(address, store_pb2.LinkOpen(), owner, GrpcDialer(SECRET, None))
     link.restart()
     link.start()
     await until(lambda: owner.replies == 1)
@@ -98,7 +99,7 @@ async def test_a_link_that_comes_up_while_its_host_goes_is_told_as_broken(monkey
 
     monkeypatch.setattr(rpc, "connect", lambda *_: Channel())
     owner = Owner()
-    links = StoreLinks(["dns:///stores:1"], store_pb2.LinkOpen(), SECRET, owner)
+    links = StoreLinks(["dns:///stores:1"], store_pb2.LinkOpen(), owner, GrpcDialer(SECRET, None))
     links._found("dns:///stores:1", ["10.0.0.1:1", "10.0.0.2:1"])
     first, second = links
     links._found("dns:///stores:1", [])

@@ -156,3 +156,27 @@ async def test_a_partition_that_its_store_cannot_open_is_reached() -> None:
     assert not client.reach._missing
     assert client.ready
     await client.close()
+
+
+async def test_what_either_of_two_clients_does_not_reach_is_told_by_the_first() -> None:
+    client = make_client(timeout=SOON)
+    other = make_client(timeout=SOON, beside=client.reach)
+    link, others_link = HandLink(client), HandLink(other)
+    announce(client, link)
+    announce(other, others_link)
+    told: list[int] = []
+    client.reach.on_change = lambda: told.append(client.reach.unreached)
+    with structlog.testing.capture_logs() as log:
+        others_link.break_()
+        await until(lambda: client.reach.unreached == PARTITION_COUNT)
+        await unavailable(other)
+        link.break_()
+        await unavailable(client)
+        announce(other, HandLink(other, "b:1"), epoch=2)
+        assert client.reach.unreached == PARTITION_COUNT
+        announce(client, HandLink(client, "b:1"), epoch=2)
+    assert told == [PARTITION_COUNT, 0]
+    assert lines(log) == [CUT_OFF, OVER]
+    assert next(line["times"] for line in log if line["event"] == OVER) == 2
+    await other.close()
+    await client.close()

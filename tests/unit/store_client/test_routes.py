@@ -13,6 +13,7 @@ from socketcluster_store_client.link import StoreLink
 from socketcluster_store_client.messages import Error, Operation, Result
 from socketcluster_store_client.partitioning import partition_of
 from socketcluster_store_client.routes import Pending, Route
+from socketcluster_store_client.streams.dialing import GrpcDialer
 
 ATTACH = store_pb2.VERB_SESSION_ATTACH
 
@@ -28,7 +29,7 @@ class Nobody:
 
 
 def make_link() -> StoreLink:
-    return StoreLink("somewhere:1", store_pb2.LinkOpen(), "a secret of the tests", Nobody())
+    return StoreLink("somewhere:1", store_pb2.LinkOpen(), Nobody(), GrpcDialer("a secret of the tests", None))
 
 
 def sent(link: StoreLink) -> list[int]:

@@ -18,6 +18,7 @@ from socketcluster_runtime import rpc
 from socketcluster_runtime.secrets.keys import Purpose, derive_key
 from socketcluster_runtime.session_cookies import SessionCookies
 from socketcluster_store_client.link import StoreLink
+from socketcluster_store_client.streams.dialing import GrpcDialer
 
 SECRET = "a secret of the tests"
 
@@ -54,7 +55,7 @@ async def test_a_call_carries_the_key_of_calls_and_not_the_secret() -> None:
     server = aio.server(interceptors=[Looking()])
     port = rpc.listen(server, "127.0.0.1:0")
     await server.start()
-    link = StoreLink(f"127.0.0.1:{port}", LinkOpen(), SECRET, None)  # type: ignore[arg-type]  # it is told nothing
+    link = StoreLink(f"127.0.0.1:{port}", LinkOpen(), None, GrpcDialer(SECRET, None))  # type: ignore[arg-type]  # it is told nothing
     link.start()
     metadata = await seen.get()
     await link.close()

@@ -220,7 +220,7 @@ async def test_an_exact_gap_is_told_or_logged(worker: RunningWorker) -> None:
     await exchange.publish("other", 1)
     gaps: asyncio.Queue[Gap] = asyncio.Queue()
     exchange.on("gap", gaps.put_nowait)
-    feed = next(r.channels["other"] for r in worker.service._client._routes if "other" in r.channels)
+    feed = next(r.channels["other"] for r in worker.service._channel_client._routes if "other" in r.channels)
     feed.take(b"\x01", 5, feed.position.epoch, feed._link)  # 2 to 4 never came
     assert (await gaps.get()).missing == range(2, 5)
     with pytest.raises(ValueError, match="gap"):

@@ -206,7 +206,7 @@ async def test_a_store_that_fails_for_the_moment_is_told_by_names_for_that(
 
     client = await worker.socket()
     with monkeypatch.context() as patched:
-        patched.setattr(worker.service._client, "subscribe", failing)
+        patched.setattr(worker.service._channel_client, "subscribe", failing)
         assert (await client.call("#subscribe", data))["error"]["name"] == name
     assert (name in AGAIN) is not isinstance(error, InvalidOperationError)
     assert "error" not in await client.call("#subscribe", data)  # and another time it may go well
