@@ -25,6 +25,12 @@ def _fast(bench: Bench, *abilities: str) -> list[Side]:
     return [side for side in bench.able(*abilities) if side.name not in (PYTHON_SOCKETIO, UVICORN, CHANNELS)]
 
 
+async def _warm(bench: Bench, stand: Stand) -> None:
+    """Have events acknowledged that are not measured, so that what compiles as it runs has done so."""
+    await stand.call_each("acknowledge", seconds=min(1.0, bench.options.seconds), window=WINDOW)
+    await stand.settle()
+
+
 async def run_connections(bench: Bench) -> Section:
     """Measure an acknowledged event among ever more connections."""
     sizes = bench.options.sizes(CONNECTIONS)
@@ -67,7 +73,7 @@ async def _connections(
         async def prepare(stand: Stand, more: int = more) -> None:
             if more:
                 await stand.open(more)
-            await stand.settle()
+            await _warm(bench, stand)
 
         async def measure(stand: Stand, size: int = size) -> None:
             window = max(1, bench.options.many(WINDOW) // len(stand.remotes))
@@ -102,6 +108,7 @@ async def run_payload(bench: Bench) -> Section:
     async def prepare(stand: Stand) -> None:
         await stand.open(clients)
         await stand.call("check", size=PAYLOADS[-1])
+        await _warm(bench, stand)
 
     async def measure(stand: Stand) -> None:
         for size in PAYLOADS:
@@ -186,6 +193,10 @@ async def run_workers(bench: Bench) -> Section:
     )
     for count in WORKERS:
 
+        async def prepare(stand: Stand) -> None:
+            await stand.open(clients)
+            await _warm(bench, stand)
+
         async def measure(stand: Stand, count: int = count) -> None:
             used = stand.running.cpu()
             found = await stand.call_each("acknowledge", seconds=bench.options.seconds)
@@ -195,6 +206,6 @@ async def run_workers(bench: Bench) -> Section:
             bench.measurements.add(f"growth-workers/{count}/rate", stand.name, rate)
 
         async with bench.stands(section, _fast(bench, EVENTS, MANY), generators=2, processes=count) as stands:
-            await bench.each(section, stands, lambda stand: stand.open(clients), f"{clients} connections")
+            await bench.each(section, stands, prepare, f"{clients} connections")
             await bench.rounds(section, stands, measure, f"{count} workers", bench.options.rounds)
     return section
