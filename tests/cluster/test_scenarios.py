@@ -280,3 +280,29 @@ async def _published(socket: Messages) -> list[Any]:
 
 async def _connect(browser: Browser) -> WebSocketMessages:
     return await browser.raw().open()
+
+
+async def test_who_was_told_of_a_join_is_reached_from_every_worker_and_from_one_that_starts_anew(
+    cluster: Cluster,
+) -> None:
+    await cluster.serving_workers(at_least=2)
+    first, second = sorted(await cluster.worker_names())[:2]
+    async with cluster.browser() as browser, browser.raw(await cluster.worker_url(first)) as member:
+        for again in range(2):
+            async with browser.raw(await cluster.worker_url(second)) as speaker:
+                assert (await member.call("who"))["worker"] != (await speaker.call("who"))["worker"]
+                for number in range(100):
+                    room = f"{again} room {number}"
+                    await member.call("join", room)
+                    heard = len(member.events)
+                    await speaker.emit("name to room", room)
+                    assert await member.next("room", after=heard) == room
+                    await member.call("leave", room)
+                    await speaker.call("name to room", room)
+                assert await speaker.call("echo", 1) == 1
+            if not again:
+                await cluster.kill("worker", second)
+                await cluster.serving_workers(at_least=2)
+        assert [data for event, data in member.events if event == "room"] == [
+            f"{again} room {number}" for again in range(2) for number in range(100)
+        ]

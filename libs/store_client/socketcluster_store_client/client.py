@@ -136,14 +136,15 @@ class StoreClient:
         self._ready = asyncio.Event()
         self._closed = False
 
-    async def start(self, http: tuple[str, int] | None = None) -> None:
+    async def start(self, http: tuple[str, int] | None = None, mesh_port: int = 0) -> None:
         """Begin to link, in the background.
 
         Args:
             http: host and port where other workers reach this one; an empty host is the one that stores see.
+            mesh_port: where they link to it, on that host.
         """
         if http is not None:
-            self._opening.http_host, self._opening.http_port = http
+            self._opening.http_host, self._opening.http_port, self._opening.mesh_port = *http, mesh_port
         self.reach.note_missing(range(PARTITION_COUNT))
         self._links.start()
 

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"socketcluster_proto/v1/store.proto\x12\x10socketcluster.v1\" \n\x0cHelloRequest\x12\x10\n\x08\x61pp_name\x18\x01 \x01(\t\"\x84\x01\n\nHelloReply\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x17\n\x0fpartition_count\x18\x04 \x01(\r\x12\x13\n\x0bstream_port\x18\x05 \x01(\r\x12\x15\n\rstream_ticket\x18\x06 \x01(\x0c\"Q\n\x0bLinkRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x1a.socketcluster.v1.LinkOpen\x12\x12\n\noperations\x18\x03 \x01(\x0cJ\x04\x08\x02\x10\x03\"j\n\x08LinkOpen\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08\x61pp_name\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x11\n\thttp_host\x18\x04 \x01(\t\x12\x11\n\thttp_port\x18\x05 \x01(\r\"\xb1\x01\n\tLinkReply\x12\x34\n\x0c\x61nnouncement\x18\x01 \x01(\x0b\x32\x1e.socketcluster.v1.Announcement\x12\x0f\n\x07results\x18\x04 \x01(\x0c\x12\'\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x17.socketcluster.v1.Event\x12.\n\tdirectory\x18\x05 \x01(\x0b\x32\x1b.socketcluster.v1.DirectoryJ\x04\x08\x02\x10\x03\"=\n\tDirectory\x12\x30\n\x07workers\x18\x01 \x03(\x0b\x32\x1f.socketcluster.v1.WorkerAddress\"H\n\rWorkerAddress\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\thttp_host\x18\x02 \x01(\t\x12\x11\n\thttp_port\x18\x03 \x01(\r\"{\n\x0c\x41nnouncement\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12/\n\npartitions\x18\x02 \x03(\x0b\x32\x1b.socketcluster.v1.Ownership\x12(\n\x06\x62roken\x18\x03 \x03(\x0b\x32\x18.socketcluster.v1.Broken\"-\n\tOwnership\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"+\n\x06\x42roken\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xbd\x02\n\x05\x45rror\"\xb3\x02\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43ODE_NOT_OWNER\x10\x01\x12\x10\n\x0c\x43ODE_INVALID\x10\x02\x12\x13\n\x0f\x43ODE_WRONG_TYPE\x10\x03\x12\x12\n\x0e\x43ODE_TOO_LARGE\x10\x04\x12\x11\n\rCODE_INTERNAL\x10\x05\x12\x17\n\x13\x43ODE_CHAIN_TOO_DEEP\x10\x06\x12\x1a\n\x16\x43ODE_SESSION_TOO_LARGE\x10\x07\x12\x1a\n\x16\x43ODE_UNKNOWN_PROCEDURE\x10\x08\x12\x19\n\x15\x43ODE_PROCEDURE_FAILED\x10\t\x12\x14\n\x10\x43ODE_RESULT_LOST\x10\x10\x12\x1a\n\x16\x43ODE_TOO_MANY_CHANNELS\x10\x11\x12\x15\n\x11\x43ODE_SESSION_OVER\x10\x12\"\xbc\x02\n\x05\x45vent\x12;\n\x0fsession_message\x18\x01 \x01(\x0b\x32 .socketcluster.v1.SessionMessageH\x00\x12?\n\x11session_destroyed\x18\x02 \x01(\x0b\x32\".socketcluster.v1.SessionDestroyedH\x00\x12;\n\x0f\x63hannel_message\x18\x03 \x01(\x0b\x32 .socketcluster.v1.ChannelMessageH\x00\x12\x33\n\x0b\x64\x61ta_change\x18\n \x01(\x0b\x32\x1c.socketcluster.v1.DataChangeH\x00\x12;\n\x0fsession_renewed\x18\x10 \x01(\x0b\x32 .socketcluster.v1.SessionRenewedH\x00\x42\x06\n\x04kind\"]\n\x0eSessionMessage\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\x12\x0e\n\x06origin\x18\x0e \x01(\t\x12\n\n\x02id\x18\x0f \x01(\x04\":\n\x10SessionDestroyed\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\non_purpose\x18\x02 \x01(\x08\"8\n\x0eSessionRenewed\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrenewed_id\x18\x02 \x01(\t\"O\n\x0e\x43hannelMessage\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\x84\x01\n\nDataChange\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07watched\x18\x02 \x03(\t\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x11\n\toperation\x18\x04 \x01(\t\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05\x63ount\x18\x06 \x01(\x04\x12\x12\n\ngeneration\x18\x07 \x01(\x04*\xf6\x04\n\x04Verb\x12\x14\n\x10VERB_UNSPECIFIED\x10\x00\x12\x0c\n\x08VERB_GET\x10\x01\x12\x0c\n\x08VERB_SET\x10\x02\x12\x0f\n\x0bVERB_REMOVE\x10\x03\x12\x0f\n\x0bVERB_EXISTS\x10\x04\x12\x10\n\x0cVERB_GET_ALL\x10\x05\x12\x13\n\x0fVERB_REMOVE_ALL\x10\x06\x12\x0c\n\x08VERB_ADD\x10\x07\x12\x0f\n\x0bVERB_CONCAT\x10\x08\x12\x15\n\x11VERB_REMOVE_RANGE\x10\t\x12\x0c\n\x08VERB_POP\x10\n\x12\x12\n\x0eVERB_GET_RANGE\x10\x0b\x12\x0e\n\nVERB_COUNT\x10\x0c\x12\x0f\n\x0bVERB_EXPIRE\x10\r\x12\x11\n\rVERB_UNEXPIRE\x10\x0e\x12\x13\n\x0fVERB_GET_EXPIRY\x10\x0f\x12\x0f\n\x0bVERB_UPDATE\x10\x10\x12\x14\n\x10VERB_TRANSACTION\x10\x11\x12\x0c\n\x08VERB_RUN\x10\x12\x12\x17\n\x13VERB_SESSION_ATTACH\x10 \x12\x17\n\x13VERB_SESSION_DETACH\x10!\x12\x15\n\x11VERB_SESSION_EMIT\x10\"\x12\x16\n\x12VERB_SESSION_CHECK\x10#\x12\x16\n\x12VERB_SESSION_RENEW\x10$\x12\x14\n\x10VERB_SESSION_END\x10%\x12\x0e\n\nVERB_WATCH\x10\x30\x12\x10\n\x0cVERB_UNWATCH\x10\x31\x12\x1a\n\x16VERB_CHANNEL_SUBSCRIBE\x10@\x12\x1c\n\x18VERB_CHANNEL_UNSUBSCRIBE\x10\x41\x12\x18\n\x14VERB_CHANNEL_PUBLISH\x10\x42\x12\x18\n\x14VERB_CHANNEL_HISTORY\x10\x43\x32\x96\x01\n\x05Store\x12\x45\n\x05Hello\x12\x1e.socketcluster.v1.HelloRequest\x1a\x1c.socketcluster.v1.HelloReply\x12\x46\n\x04Link\x12\x1d.socketcluster.v1.LinkRequest\x1a\x1b.socketcluster.v1.LinkReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"socketcluster_proto/v1/store.proto\x12\x10socketcluster.v1\" \n\x0cHelloRequest\x12\x10\n\x08\x61pp_name\x18\x01 \x01(\t\"\x84\x01\n\nHelloReply\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x17\n\x0fpartition_count\x18\x04 \x01(\r\x12\x13\n\x0bstream_port\x18\x05 \x01(\r\x12\x15\n\rstream_ticket\x18\x06 \x01(\x0c\"Q\n\x0bLinkRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x1a.socketcluster.v1.LinkOpen\x12\x12\n\noperations\x18\x03 \x01(\x0cJ\x04\x08\x02\x10\x03\"}\n\x08LinkOpen\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08\x61pp_name\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x11\n\thttp_host\x18\x04 \x01(\t\x12\x11\n\thttp_port\x18\x05 \x01(\r\x12\x11\n\tmesh_port\x18\x06 \x01(\r\"\xb1\x01\n\tLinkReply\x12\x34\n\x0c\x61nnouncement\x18\x01 \x01(\x0b\x32\x1e.socketcluster.v1.Announcement\x12\x0f\n\x07results\x18\x04 \x01(\x0c\x12\'\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x17.socketcluster.v1.Event\x12.\n\tdirectory\x18\x05 \x01(\x0b\x32\x1b.socketcluster.v1.DirectoryJ\x04\x08\x02\x10\x03\"=\n\tDirectory\x12\x30\n\x07workers\x18\x01 \x03(\x0b\x32\x1f.socketcluster.v1.WorkerAddress\"[\n\rWorkerAddress\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\thttp_host\x18\x02 \x01(\t\x12\x11\n\thttp_port\x18\x03 \x01(\r\x12\x11\n\tmesh_port\x18\x04 \x01(\r\"{\n\x0c\x41nnouncement\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12/\n\npartitions\x18\x02 \x03(\x0b\x32\x1b.socketcluster.v1.Ownership\x12(\n\x06\x62roken\x18\x03 \x03(\x0b\x32\x18.socketcluster.v1.Broken\"-\n\tOwnership\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"+\n\x06\x42roken\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xbd\x02\n\x05\x45rror\"\xb3\x02\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43ODE_NOT_OWNER\x10\x01\x12\x10\n\x0c\x43ODE_INVALID\x10\x02\x12\x13\n\x0f\x43ODE_WRONG_TYPE\x10\x03\x12\x12\n\x0e\x43ODE_TOO_LARGE\x10\x04\x12\x11\n\rCODE_INTERNAL\x10\x05\x12\x17\n\x13\x43ODE_CHAIN_TOO_DEEP\x10\x06\x12\x1a\n\x16\x43ODE_SESSION_TOO_LARGE\x10\x07\x12\x1a\n\x16\x43ODE_UNKNOWN_PROCEDURE\x10\x08\x12\x19\n\x15\x43ODE_PROCEDURE_FAILED\x10\t\x12\x14\n\x10\x43ODE_RESULT_LOST\x10\x10\x12\x1a\n\x16\x43ODE_TOO_MANY_CHANNELS\x10\x11\x12\x15\n\x11\x43ODE_SESSION_OVER\x10\x12\"\xbc\x02\n\x05\x45vent\x12;\n\x0fsession_message\x18\x01 \x01(\x0b\x32 .socketcluster.v1.SessionMessageH\x00\x12?\n\x11session_destroyed\x18\x02 \x01(\x0b\x32\".socketcluster.v1.SessionDestroyedH\x00\x12;\n\x0f\x63hannel_message\x18\x03 \x01(\x0b\x32 .socketcluster.v1.ChannelMessageH\x00\x12\x33\n\x0b\x64\x61ta_change\x18\n \x01(\x0b\x32\x1c.socketcluster.v1.DataChangeH\x00\x12;\n\x0fsession_renewed\x18\x10 \x01(\x0b\x32 .socketcluster.v1.SessionRenewedH\x00\x42\x06\n\x04kind\"]\n\x0eSessionMessage\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\x12\x0e\n\x06origin\x18\x0e \x01(\t\x12\n\n\x02id\x18\x0f \x01(\x04\":\n\x10SessionDestroyed\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\non_purpose\x18\x02 \x01(\x08\"8\n\x0eSessionRenewed\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrenewed_id\x18\x02 \x01(\t\"O\n\x0e\x43hannelMessage\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\x84\x01\n\nDataChange\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07watched\x18\x02 \x03(\t\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x11\n\toperation\x18\x04 \x01(\t\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05\x63ount\x18\x06 \x01(\x04\x12\x12\n\ngeneration\x18\x07 \x01(\x04*\xf6\x04\n\x04Verb\x12\x14\n\x10VERB_UNSPECIFIED\x10\x00\x12\x0c\n\x08VERB_GET\x10\x01\x12\x0c\n\x08VERB_SET\x10\x02\x12\x0f\n\x0bVERB_REMOVE\x10\x03\x12\x0f\n\x0bVERB_EXISTS\x10\x04\x12\x10\n\x0cVERB_GET_ALL\x10\x05\x12\x13\n\x0fVERB_REMOVE_ALL\x10\x06\x12\x0c\n\x08VERB_ADD\x10\x07\x12\x0f\n\x0bVERB_CONCAT\x10\x08\x12\x15\n\x11VERB_REMOVE_RANGE\x10\t\x12\x0c\n\x08VERB_POP\x10\n\x12\x12\n\x0eVERB_GET_RANGE\x10\x0b\x12\x0e\n\nVERB_COUNT\x10\x0c\x12\x0f\n\x0bVERB_EXPIRE\x10\r\x12\x11\n\rVERB_UNEXPIRE\x10\x0e\x12\x13\n\x0fVERB_GET_EXPIRY\x10\x0f\x12\x0f\n\x0bVERB_UPDATE\x10\x10\x12\x14\n\x10VERB_TRANSACTION\x10\x11\x12\x0c\n\x08VERB_RUN\x10\x12\x12\x17\n\x13VERB_SESSION_ATTACH\x10 \x12\x17\n\x13VERB_SESSION_DETACH\x10!\x12\x15\n\x11VERB_SESSION_EMIT\x10\"\x12\x16\n\x12VERB_SESSION_CHECK\x10#\x12\x16\n\x12VERB_SESSION_RENEW\x10$\x12\x14\n\x10VERB_SESSION_END\x10%\x12\x0e\n\nVERB_WATCH\x10\x30\x12\x10\n\x0cVERB_UNWATCH\x10\x31\x12\x1a\n\x16VERB_CHANNEL_SUBSCRIBE\x10@\x12\x1c\n\x18VERB_CHANNEL_UNSUBSCRIBE\x10\x41\x12\x18\n\x14VERB_CHANNEL_PUBLISH\x10\x42\x12\x18\n\x14VERB_CHANNEL_HISTORY\x10\x43\x32\x96\x01\n\x05Store\x12\x45\n\x05Hello\x12\x1e.socketcluster.v1.HelloRequest\x1a\x1c.socketcluster.v1.HelloReply\x12\x46\n\x04Link\x12\x1d.socketcluster.v1.LinkRequest\x1a\x1b.socketcluster.v1.LinkReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'socketcluster_proto.v1.store_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERB']._serialized_start=2019
-  _globals['_VERB']._serialized_end=2649
+  _globals['_VERB']._serialized_start=2057
+  _globals['_VERB']._serialized_end=2687
   _globals['_HELLOREQUEST']._serialized_start=56
   _globals['_HELLOREQUEST']._serialized_end=88
   _globals['_HELLOREPLY']._serialized_start=91
@@ -40,35 +40,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINKREQUEST']._serialized_start=225
   _globals['_LINKREQUEST']._serialized_end=306
   _globals['_LINKOPEN']._serialized_start=308
-  _globals['_LINKOPEN']._serialized_end=414
-  _globals['_LINKREPLY']._serialized_start=417
-  _globals['_LINKREPLY']._serialized_end=594
-  _globals['_DIRECTORY']._serialized_start=596
-  _globals['_DIRECTORY']._serialized_end=657
-  _globals['_WORKERADDRESS']._serialized_start=659
-  _globals['_WORKERADDRESS']._serialized_end=731
-  _globals['_ANNOUNCEMENT']._serialized_start=733
-  _globals['_ANNOUNCEMENT']._serialized_end=856
-  _globals['_OWNERSHIP']._serialized_start=858
-  _globals['_OWNERSHIP']._serialized_end=903
-  _globals['_BROKEN']._serialized_start=905
-  _globals['_BROKEN']._serialized_end=948
-  _globals['_ERROR']._serialized_start=951
-  _globals['_ERROR']._serialized_end=1268
-  _globals['_ERROR_CODE']._serialized_start=961
-  _globals['_ERROR_CODE']._serialized_end=1268
-  _globals['_EVENT']._serialized_start=1271
-  _globals['_EVENT']._serialized_end=1587
-  _globals['_SESSIONMESSAGE']._serialized_start=1589
-  _globals['_SESSIONMESSAGE']._serialized_end=1682
-  _globals['_SESSIONDESTROYED']._serialized_start=1684
-  _globals['_SESSIONDESTROYED']._serialized_end=1742
-  _globals['_SESSIONRENEWED']._serialized_start=1744
-  _globals['_SESSIONRENEWED']._serialized_end=1800
-  _globals['_CHANNELMESSAGE']._serialized_start=1802
-  _globals['_CHANNELMESSAGE']._serialized_end=1881
-  _globals['_DATACHANGE']._serialized_start=1884
-  _globals['_DATACHANGE']._serialized_end=2016
-  _globals['_STORE']._serialized_start=2652
-  _globals['_STORE']._serialized_end=2802
+  _globals['_LINKOPEN']._serialized_end=433
+  _globals['_LINKREPLY']._serialized_start=436
+  _globals['_LINKREPLY']._serialized_end=613
+  _globals['_DIRECTORY']._serialized_start=615
+  _globals['_DIRECTORY']._serialized_end=676
+  _globals['_WORKERADDRESS']._serialized_start=678
+  _globals['_WORKERADDRESS']._serialized_end=769
+  _globals['_ANNOUNCEMENT']._serialized_start=771
+  _globals['_ANNOUNCEMENT']._serialized_end=894
+  _globals['_OWNERSHIP']._serialized_start=896
+  _globals['_OWNERSHIP']._serialized_end=941
+  _globals['_BROKEN']._serialized_start=943
+  _globals['_BROKEN']._serialized_end=986
+  _globals['_ERROR']._serialized_start=989
+  _globals['_ERROR']._serialized_end=1306
+  _globals['_ERROR_CODE']._serialized_start=999
+  _globals['_ERROR_CODE']._serialized_end=1306
+  _globals['_EVENT']._serialized_start=1309
+  _globals['_EVENT']._serialized_end=1625
+  _globals['_SESSIONMESSAGE']._serialized_start=1627
+  _globals['_SESSIONMESSAGE']._serialized_end=1720
+  _globals['_SESSIONDESTROYED']._serialized_start=1722
+  _globals['_SESSIONDESTROYED']._serialized_end=1780
+  _globals['_SESSIONRENEWED']._serialized_start=1782
+  _globals['_SESSIONRENEWED']._serialized_end=1838
+  _globals['_CHANNELMESSAGE']._serialized_start=1840
+  _globals['_CHANNELMESSAGE']._serialized_end=1919
+  _globals['_DATACHANGE']._serialized_start=1922
+  _globals['_DATACHANGE']._serialized_end=2054
+  _globals['_STORE']._serialized_start=2690
+  _globals['_STORE']._serialized_end=2840
 # @@protoc_insertion_point(module_scope)

@@ -231,6 +231,7 @@ class LinkOpen(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     HTTP_HOST_FIELD_NUMBER: _builtins.int
     HTTP_PORT_FIELD_NUMBER: _builtins.int
+    MESH_PORT_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     app_name: _builtins.str
     incarnation: _builtins.str
@@ -240,6 +241,8 @@ class LinkOpen(_message.Message):
     comes from, unless http_host says otherwise. Port 0: nowhere.
     """
     http_port: _builtins.int
+    mesh_port: _builtins.int
+    """Where other workers link to this one, on that host; 0: nowhere."""
     def __init__(
         self,
         *,
@@ -248,10 +251,11 @@ class LinkOpen(_message.Message):
         incarnation: _builtins.str = ...,
         http_host: _builtins.str = ...,
         http_port: _builtins.int = ...,
+        mesh_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_name", b"app_name", "http_host", b"http_host", "http_port", b"http_port", "incarnation", b"incarnation", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_name", b"app_name", "http_host", b"http_host", "http_port", b"http_port", "incarnation", b"incarnation", "mesh_port", b"mesh_port", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,19 +326,22 @@ class WorkerAddress(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     HTTP_HOST_FIELD_NUMBER: _builtins.int
     HTTP_PORT_FIELD_NUMBER: _builtins.int
+    MESH_PORT_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     http_host: _builtins.str
     http_port: _builtins.int
+    mesh_port: _builtins.int
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
         http_host: _builtins.str = ...,
         http_port: _builtins.int = ...,
+        mesh_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_host", b"http_host", "http_port", b"http_port", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_host", b"http_host", "http_port", b"http_port", "mesh_port", b"mesh_port", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

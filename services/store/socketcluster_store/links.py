@@ -58,10 +58,19 @@ class WorkerLink:
     No more answers are made while many wait (``drained``); events come unasked, and too many end the stream.
     """
 
-    def __init__(self, worker_id: str, incarnation: str, max_bytes: int, http: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        incarnation: str,
+        max_bytes: int,
+        http: tuple[str, int] | None = None,
+        mesh_port: int = 0,
+    ) -> None:
         self.worker_id = worker_id
         self.http = http
         """Where other workers reach this one."""
+        self.mesh_port = mesh_port
+        """Where they link to it, on that host."""
         self.process = f"{worker_id}/{incarnation}"
         """Which process of the worker it is."""
         self.stream = next(_streams)
@@ -328,7 +337,9 @@ class Links:
                 if len(replaced) > MAX_REPLACED:
                     del replaced[next(iter(replaced))]
         self._links[link.worker_id] = link
-        if link.http is None or (earlier is not None and earlier.http == link.http):
+        if link.http is None or (
+            earlier is not None and (earlier.http, earlier.mesh_port) == (link.http, link.mesh_port)
+        ):
             link.announce(self._directory())  # which is what the others have
         else:
             self.announce(self._directory())
@@ -356,7 +367,12 @@ class Links:
     def _directory(self) -> store_pb2.Directory:
         return store_pb2.Directory(
             workers=[
-                store_pb2.WorkerAddress(worker_id=link.worker_id, http_host=link.http[0], http_port=link.http[1])
+                store_pb2.WorkerAddress(
+                    worker_id=link.worker_id,
+                    http_host=link.http[0],
+                    http_port=link.http[1],
+                    mesh_port=link.mesh_port,
+                )
                 for link in self._links.values()
                 if link.http is not None
             ]

@@ -102,13 +102,14 @@ class StoreServicer:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"a link begins with LinkOpen, which names the worker and its process in 1 to {MAX_ID} characters each",
             )
-        if len(opening.http_host) > MAX_HOST or opening.http_port > MAX_PORT:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "LinkOpen names no host and port of a worker's HTTP")
+        if len(opening.http_host) > MAX_HOST or max(opening.http_port, opening.mesh_port) > MAX_PORT:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "LinkOpen names no host and ports of a worker")
         await self._check_app_name(opening.app_name, context)
         if self._stopping:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the store stops")
         http = (opening.http_host or rpc.peer_host(context.peer()), opening.http_port) if opening.http_port else None
-        link = WorkerLink(opening.worker_id, opening.incarnation, self._settings.max_link_bytes, http)
+        most, mesh_port = self._settings.max_link_bytes, opening.mesh_port
+        link = WorkerLink(opening.worker_id, opening.incarnation, most, http, mesh_port)
         if self._links.refuses(link):
             await context.abort(
                 grpc.StatusCode.ALREADY_EXISTS, "another process with this worker's id is linked, and was started later"

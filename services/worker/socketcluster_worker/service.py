@@ -37,6 +37,7 @@ from socketcluster_worker.health.cut_off import CutOff
 from socketcluster_worker.health.failures import Failures
 from socketcluster_worker.health.readiness import Readiness
 from socketcluster_worker.ids import IdGenerator
+from socketcluster_worker.mesh.mesh import Mesh
 from socketcluster_worker.server import ClientServer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tasks import Tasks
@@ -102,10 +103,14 @@ class Service:
             max_channel_name_length=settings.max_channel_name_length,
             client_publish=settings.publishable,
         )
+        mesh_key = derive_key(self._secret, Purpose.MESH)
+        self._mesh = Mesh(ids.worker_id, settings.app_name, mesh_key, self._tls)
+        self._client.workers.on_change = lambda: self._mesh.know(self._client.workers.mesh)
         self._ws_server = WSServer(
             ids.worker_id,
             self._sessions,
             self._exchange,
+            self._mesh,
             self._tasks,
             recovery_window=settings.recovery_window,
             serial=settings.serial,
@@ -157,13 +162,16 @@ class Service:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._server.unbind)
             host, port = self._server.bind(settings.http_listen)
+            bound = f"[{host}]" if ":" in host else host
             if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
                 host = ""
             http = (settings.http_host or host, port)
             stack.callback(self._failures.close)
             for client in (self._client, self._channel_client):
                 stack.push_async_callback(client.close)
-            await self._client.start(http)
+            stack.push_async_callback(self._mesh.close)
+            mesh_port = await self._mesh.listen(settings.mesh_listen or f"{bound}:0")
+            await self._client.start(http, mesh_port)
             await self._channel_client.start()
             if not await lifecycle.unless_stopping(run_controller(settings.controller, self._worker)):
                 return
@@ -174,6 +182,7 @@ class Service:
                 listening = namespace.listen()
                 if listening is not None:
                     await lifecycle.unless_stopping(_ended(listening))  # nobody who is let in misses what others send
+            await lifecycle.unless_stopping(self._mesh.meet())
             stack.push_async_callback(self._server.close, settings.drain_timeout)
             await self._server.start()
             control = await self._listen(stack, http)

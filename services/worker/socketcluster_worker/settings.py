@@ -37,6 +37,8 @@ class WorkerSettings(ServiceSettings):
     """``host:port`` for relayed connections; port 0 means any."""
     http_host: str = wiring("", max_length=255)
     """Host at which other workers reach ``http_listen``; else the one it names, or the one that stores see."""
+    mesh_listen: str = wiring("")
+    """``host:port`` at which other workers link to this one; default: any free port where ``http_listen`` is."""
     handoff_dir: Path | None = wiring(None)
     """Folder of the handoff socket, shared with the balancers of this host; without it there is no handover."""
     tags: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], ...], NoDecode] = Field(

@@ -215,6 +215,10 @@ def add_rooms(socket):
     def rooms():
         return sorted(room for room in socket.rooms if room != socket.id)
 
+    @socket.on("name to room")
+    def name_to_room(room):
+        namespace.to(room).emit("room", room)
+
     @socket.on("to room")
     def to_room(room, data):
         namespace.to(room).emit("room", data)

@@ -81,9 +81,10 @@ class LocalCluster(Cluster):
     async def worker_url(self, name: str) -> str:
         async def ports() -> list[int]:
             connections = self.find("worker", name).net_connections("tcp")
-            return [each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN]
+            listening = sorted((each.fd, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN)
+            return [port for _, port in listening]
 
-        (port,) = await until(ports, lambda found: len(found) == 1)
+        port, _of_other_workers = await until(ports, lambda found: len(found) == 2)
         return f"http://127.0.0.1:{port}"
 
     async def kill(self, service: str, name: str | None = None) -> None:

@@ -21,6 +21,7 @@ class Purpose(Enum):
     """Shows that a caller belongs to the cluster."""
     PROXY_HEADERS = "PROXY headers"
     """Signs what a balancer or worker says of a client to a worker."""
+    MESH = "links between workers"
     SESSION_COOKIES = "session cookies"
     AUTH_TOKENS = "auth tokens"
 

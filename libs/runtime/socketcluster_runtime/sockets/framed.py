@@ -8,9 +8,10 @@ frame ``END`` with the reason. While a receiver does not read, what is sent pile
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -20,6 +21,9 @@ WRITE_AHEAD = 1024 * 1024
 """Bytes that may wait to be sent before ``writable`` takes its time."""
 END_TIMEOUT = 5.0
 """Seconds that the other side has to take what was sent before the end."""
+
+READ_BYTES = 256 * 1024
+"""What is read at a time by ``take_now``."""
 
 _KEPT_ALIVE = (
     (socket.TCP_NODELAY, 1),
@@ -64,6 +68,10 @@ class FramedStream(asyncio.Protocol):
     ) -> None:
         self.received = received
         self.max_bytes = max_bytes
+        self.begun: Callable[[], None] | None = None
+        """Called once it is connected."""
+        self.descriptor = -1
+        """Of its connection, while that is open and without TLS."""
         self.error: FrameError | None = None
         """What was wrong with what came, if that ended the stream."""
         self._ended = ended
@@ -73,6 +81,7 @@ class FramedStream(asyncio.Protocol):
         self._needed = _HEAD_BYTES
         self._reason: bytes | None = None
         self._over = False
+        self._taking = False  # are messages being handed on?
         self._writable: asyncio.Future[None] | None = None  # while too much waits to be sent
         self._patience: asyncio.TimerHandle | None = None  # while the end is sent
 
@@ -89,13 +98,36 @@ class FramedStream(asyncio.Protocol):
             return
         transport.set_write_buffer_limits(WRITE_AHEAD)
         connection = transport.get_extra_info("socket")
+        if connection is not None and transport.get_extra_info("sslcontext") is None:
+            self.descriptor = connection.fileno()
         if connection is not None and connection.family != socket.AF_UNIX:
             for option, value in _KEPT_ALIVE:
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self.begun is not None:
+            self.begun()
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and hand the messages on that are whole."""
+        self._taking = True
+        try:
+            self._take(data)
+        finally:
+            self._taking = False
+
+    def take_now(self) -> None:
+        """Hand on what has come and the loop has not been told of yet; not while a message is being handed on."""
+        while not self._taking and self.descriptor >= 0:
+            try:
+                data = os.read(self.descriptor, READ_BYTES)
+            except OSError:  # nothing is there, or the loop learns what is wrong
+                return
+            if data:
+                self.data_received(data)
+            if len(data) < READ_BYTES:
+                return
+
+    def _take(self, data: bytes) -> None:
         if self._over:
             return
         if self._buffer:
@@ -157,6 +189,28 @@ class FramedStream(asyncio.Protocol):
         if not self._over and self._transport is not None:
             self._transport.write(_HEAD.pack(Kind.MESSAGE, len(message)) + message)
 
+    def send_now(self, messages: Sequence[bytes]) -> None:
+        """Send messages before this returns, if the kernel takes them: so ahead of what other connections are sent."""
+        if self._over or self._transport is None:
+            return
+        data = b"".join([part for message in messages for part in (_HEAD.pack(Kind.MESSAGE, len(message)), message)])
+        if self.descriptor >= 0 and not self._transport.get_write_buffer_size():
+            try:
+                sent = os.write(self.descriptor, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:  # the transport is told by its next event
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._transport.write(data)
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait to be sent."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     @property
     def peer(self) -> str:
         """Where the other side is, as gRPC says it: ``ipv4:host:port``, ``ipv6:[host]:port``, ``unix:``."""
@@ -198,6 +252,7 @@ class FramedStream(asyncio.Protocol):
 
     def _stop(self) -> None:
         self._over = True
+        self.descriptor = -1
         self._buffer.clear()
         self.resume_writing()
         self._ended(self._reason)

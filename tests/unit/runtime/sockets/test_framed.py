@@ -160,3 +160,74 @@ async def test_the_other_side_is_named_and_missed_when_its_machine_is_gone() -> 
     one.stream.abort()
     await until(lambda: two.lost)
     server.close()
+
+
+async def test_what_is_sent_now_is_taken_now_without_a_turn_of_the_loop() -> None:
+    one, other = await connected()
+    one.stream.send_now([b"a", b"", b"b" * 1000])
+    other.stream.take_now()
+    assert other.received == [b"a", b"", b"b" * 1000]
+    other.stream.take_now()  # nothing is there
+    one.stream.abort()
+    other.stream.take_now()  # the end is the loop's to tell
+    assert other.ended == []
+    await until(lambda: other.ended)
+    one.stream.send_now([b"nobody"])
+    other.stream.take_now()
+    assert len(other.received) == 3
+
+
+async def test_a_message_cut_in_two_is_taken_whole() -> None:
+    one, other = await connected()
+    message = b"x" * (2 * framed.READ_BYTES)
+    one.stream.send_now([message])  # more than the kernel takes at a time
+    while not other.received:
+        other.stream.take_now()
+        await asyncio.sleep(0)
+    assert other.received == [message]
+    one.stream.abort()
+    other.stream.abort()
+
+
+async def test_nothing_is_taken_while_a_message_is_handed_on() -> None:
+    one, other = await connected()
+    order: list[bytes] = []
+
+    def receive(message: bytes) -> None:
+        order.append(message)
+        one.stream.send_now([b"later"])
+        other.stream.take_now()
+        order.append(message)
+
+    other.stream.received = receive
+    other.stream.data_received(frame(b"first"))
+    assert order == [b"first", b"first"]
+    other.stream.received = order.append
+    other.stream.take_now()
+    assert order[2:] == [b"later"]
+    one.stream.abort()
+    other.stream.abort()
+
+
+async def test_what_waits_is_counted_and_goes_before_what_is_sent_now() -> None:
+    one, other = await connected()
+    large = b"x" * 4_000_000
+    one.stream.send(large)
+    one.stream.send_now([b"behind it"])
+    assert one.stream.waiting > 0
+    await until(lambda: len(other.received) == 2)
+    assert other.received == [large, b"behind it"]
+    await until(lambda: not one.stream.waiting)
+    one.stream.abort()
+    other.stream.abort()
+    assert one.stream.descriptor == -1
+
+
+async def test_a_stream_says_when_it_is_connected() -> None:
+    end, begun = End(), asyncio.Event()
+    end.stream.begun = begun.set
+    here, there = socket.socketpair()
+    await asyncio.get_running_loop().create_connection(lambda: end.stream, sock=here)
+    assert begun.is_set()
+    end.stream.abort()
+    there.close()

@@ -27,6 +27,8 @@ class BroadcastMessage(msgspec.Struct, array_like=True, frozen=True):
     """MessagePack; JSON in it, where the arguments have such a form."""
     number: int
     """Of its process's broadcasts in the namespace."""
+    numbers: dict[str, int] | None = None
+    """Of a broadcast that goes by the store as some workers are not linked: which number it has for each of these."""
 
 
 def write(told: BroadcastMessage) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from asyncio import Task
 from collections.abc import Callable, Iterable, ValuesView
 from typing import TYPE_CHECKING, Any, ClassVar, overload
+
+import msgspec
 
 from socketcluster_store_client.messages import Position
 from socketcluster_wire.close_codes import CloseCode
@@ -24,6 +25,7 @@ from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.api.sockets.events import CATCH_ALL, Emitter, F, check_emitted
 from socketcluster_worker.api.sockets.middleware import M, Middleware
 from socketcluster_worker.api.sockets.recovery_states import RecoveryStates
+from socketcluster_worker.mesh.mesh import Mesh
 from socketcluster_worker.reserved_events import RESERVED_EVENTS
 from socketcluster_worker.tasks import Tasks
 
@@ -60,6 +62,7 @@ class Namespace(Emitter):
         worker_id: str,
         sessions: Sessions,
         exchange: Exchange,
+        mesh: Mesh,
         tasks: Tasks,
         *,
         recovery_window: float = 0,
@@ -72,6 +75,7 @@ class Namespace(Emitter):
         self.sessions = sessions
         self.exchange = exchange
         self._worker_id = worker_id
+        self._mesh = mesh
         self.tasks = tasks
         self.client_handlers: dict[str, tuple[ClientHandler, ...]] = {}
         """Handlers of events that any client sends; what its socket has by ``on`` comes behind them."""
@@ -85,7 +89,7 @@ class Namespace(Emitter):
         """What clients recover with; ``None`` where they cannot."""
         self.delivery_order: DeliveryOrder[Socket] = DeliveryOrder()
         self._late: dict[Socket, int] = {}  # those that recovered, and the last broadcast that was on its way then
-        self._origin = worker_id + secrets.token_urlsafe(9)  # another one after a restart
+        mesh.serve(name, self._received, self._publish_to)
 
     @property
     def sockets(self) -> ValuesView[Socket]:
@@ -143,33 +147,61 @@ class Namespace(Emitter):
         return Broadcast(self).volatile
 
     def broadcast(self, choice: Broadcast, event: str, args: tuple[Any, ...]) -> None:
-        """Send an event to those of ``choice``: here at once, to the other workers through the store.
+        """Send an event to those of ``choice``: here at once, and to the workers that have others of them.
 
-        To clients that can recover it goes through the store here too, which gives all workers one order.
+        Where clients can recover it goes through the store to all workers, which gives it one place in their order; to
+        clients here that can, too.
         """
         check_emitted(event)
-        rooms = list(choice.rooms or ())  # on its way, none stands for everybody
-        number = self.delivery_order.sent + 1
         json = json_of_list(args)
-        packed = bus.write(
-            BroadcastMessage(
-                self._origin, rooms, list(choice.excepted), choice.is_volatile, event, bus.pack_args(args, json), number
-            )
-        )
-        if choice.rooms is not None and not rooms:
+        if choice.rooms is not None and not choice.rooms:
+            self._written(choice, event, args, json)  # what cannot be sent is told wherever it would go
             return
+        if self.broadcast_log is None:
+            workers = self._mesh.find(self.name, choice.rooms)
+            packed = self._written(choice, event, args, json) if workers or json is None or not event.isascii() else b""
+            self._deliver(self._chosen(choice), Emission(event, args, json=json), volatile=choice.is_volatile)
+            if workers:
+                self._mesh.send(workers, self.name, packed)
+            return
+        packed = self._written(choice, event, args, json)
         chosen = self._chosen(choice)
-        now = chosen if self.broadcast_log is None else [socket for socket in chosen if not socket.is_recoverable]
+        now = [socket for socket in chosen if not socket.is_recoverable]
         self._deliver(now, Emission(event, args, json=json), volatile=choice.is_volatile)
         sent = self.exchange.publish_inside(BUS + self.name, packed)
-        if self.broadcast_log is not None:
-            self.delivery_order.begin([socket for socket in chosen if socket.is_recoverable], sent)
+        self.delivery_order.begin([socket for socket in chosen if socket.is_recoverable], sent)
+
+    def _written(self, choice: Broadcast, event: str, args: tuple[Any, ...], json: bytes | None) -> bytes:
+        """Return a broadcast as other workers are told of it.
+
+        Raises:
+            NotSerializableError: it cannot be sent.
+        """
+        rooms, excepted = list(choice.rooms or ()), list(choice.excepted)  # none stands for everybody
+        number = self.delivery_order.sent + 1
+        packed_args = bus.pack_args(args, json)
+        return bus.write(
+            BroadcastMessage(self._mesh.origin, rooms, excepted, choice.is_volatile, event, packed_args, number)
+        )
+
+    def _publish_to(self, packed: bytes, numbers: dict[str, int]) -> None:
+        """Send a broadcast by the store to workers that this one is not linked to."""
+        told = msgspec.structs.replace(bus.read(packed), numbers=numbers)
+        self.exchange.publish_inside(BUS + self.name, bus.write(told))
+
+    def _received(self, packed: bytes) -> None:
+        """Take a broadcast from another worker."""
+        told = bus.read(packed)
+        if told.event is None:
+            return
+        choice = Broadcast(self, frozenset(told.rooms) or None, frozenset(told.excepted), told.is_volatile)
+        self._deliver(self._chosen(choice), bus.emission_of(told.event, bytes(told.args)), volatile=told.is_volatile)
 
     def take_place(self, socket: Socket) -> None:
         """End the connection that a socket recovered from, if it is open on another worker still."""
         args = bus.pack_args((socket.recoveries,), None)
         self.exchange.publish_inside(
-            BUS + self.name, bus.write(BroadcastMessage(self._origin, [socket.id], [], True, None, args, 0))
+            BUS + self.name, bus.write(BroadcastMessage(self._mesh.origin, [socket.id], [], True, None, args, 0))
         )
 
     def _deliver(self, sockets: Iterable[Socket], emission: Emission, *, volatile: bool) -> None:
@@ -199,7 +231,14 @@ class Namespace(Emitter):
     def _heard(self, packed: bytes, position: Position) -> None:
         """Take a broadcast from the store."""
         told = bus.read(packed)
-        own = told.origin == self._origin
+        if told.numbers is not None:
+            if self._mesh.takes(told.origin, told.numbers):
+                self._received(packed)
+            if self.broadcast_log is not None:  # it is one of a worker that does not know of recovery
+                self.broadcast_log.skip(position)
+                self.delivery_order.reached(position)
+            return
+        own = told.origin == self._mesh.origin
         if told.event is None:
             (recoveries,) = unpack(told.args)
             self._place_taken(told.rooms[0], recoveries)
@@ -247,14 +286,20 @@ class Namespace(Emitter):
     def join(self, socket: Socket, room: str) -> None:
         """Make a socket a member of a room, once it is let in."""
         if socket.is_in:
-            self._rooms.setdefault(room, {})[socket] = None
+            members = self._rooms.get(room)
+            if members is None:
+                members = self._rooms[room] = {}
+                self._mesh.joined(self.name, room)
+            members[socket] = None
 
     def leave(self, socket: Socket, room: str) -> None:
         """End a socket's membership of a room."""
-        members = self._rooms.get(room, {})
-        members.pop(socket, None)
-        if not members:
-            self._rooms.pop(room, None)
+        members = self._rooms.get(room)
+        if members is not None:
+            members.pop(socket, None)
+            if not members:
+                del self._rooms[room]
+                self._mesh.left(self.name, room)
 
     # Coming and going; for the protocols.
 
@@ -263,6 +308,7 @@ class Namespace(Emitter):
         if self._listening:
             return None
         self._listening = True
+        self._mesh.listens(self.name)
         return self.exchange.listen_inside(BUS + self.name, self._heard, self._missed, self._begun)
 
     def _begun(self, position: Position) -> None:

@@ -13,6 +13,7 @@ from socketcluster_worker.api.handlers.signatures import ServerEvents
 from socketcluster_worker.api.sockets.namespace import Namespace
 from socketcluster_worker.api.sockets.session import Sessions
 from socketcluster_worker.connection import Handshake
+from socketcluster_worker.mesh.mesh import Mesh
 from socketcluster_worker.tasks import Tasks
 
 Choose: TypeAlias = Callable[[Handshake, Sequence[str]], str | None]
@@ -54,12 +55,15 @@ class WSServer(Namespace):
         worker_id: str,
         sessions: Sessions,
         exchange: Exchange,
+        mesh: Mesh,
         tasks: Tasks,
         *,
         recovery_window: float = 0,
         serial: bool = False,
     ) -> None:
-        super().__init__("/", worker_id, sessions, exchange, tasks, recovery_window=recovery_window, serial=serial)
+        super().__init__(
+            "/", worker_id, sessions, exchange, mesh, tasks, recovery_window=recovery_window, serial=serial
+        )
         self._namespaces: dict[str, Namespace] = {"/": self}
         self._choose_subprotocol: Choose | None = None
         exchange.filter_by(PublishOut(self.middleware, tasks, exchange.policy_of))
@@ -79,6 +83,7 @@ class WSServer(Namespace):
                 self._worker_id,
                 self.sessions,
                 self.exchange,
+                self._mesh,
                 self.tasks,
                 recovery_window=self._recovery_window,
                 serial=self.serial,

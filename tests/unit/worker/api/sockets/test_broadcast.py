@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from support.clients.raw import RawWebSocket
-from support.worker.running import Probe, RunningWorker, StartWorker
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.errors import NotSerializableError
@@ -32,6 +32,12 @@ class Two:
         self.workers = workers
         self.clients = [client for client, _ in pairs]
         self.sockets = [socket for _, socket in pairs]
+
+    async def join(self, client: int, *rooms: str) -> None:
+        """Have a client's socket join rooms, and wait until the other worker knows."""
+        self.sockets[client].join(*rooms)
+        other = self.servers[1 - client]
+        await until(lambda: all(other._mesh.find("/", [room]) for room in rooms))
 
     async def heard(self, worker: int = 0) -> list[list[str]]:
         """Return the events that each client got of those that a worker has sent."""
@@ -58,9 +64,9 @@ async def test_an_emit_of_the_server_reaches_every_socket_on_every_worker(two: T
 
 
 async def test_an_emit_to_a_room_reaches_its_members_on_every_worker_once(two: Two) -> None:
-    one, other = two.sockets
-    one.join("a", "b")
-    other.join("b")
+    one, _other = two.sockets
+    await two.join(0, "a", "b")
+    await two.join(1, "b")
     server = two.servers[0]
     server.to("a").emit("to a")
     server.to("a", "b").emit("to a or b")
@@ -74,9 +80,9 @@ async def test_an_emit_to_a_room_reaches_its_members_on_every_worker_once(two: T
 
 
 async def test_a_socket_s_broadcast_leaves_the_socket_out(two: Two) -> None:
-    one, other = two.sockets
-    one.join("a")
-    other.join("a")
+    one, _other = two.sockets
+    await two.join(0, "a")
+    await two.join(1, "a")
     one.broadcast.emit("else")
     one.to("a").emit("else in a")
     one.broadcast.except_("a").emit("else without a")
@@ -127,8 +133,8 @@ async def test_an_emit_reaches_clients_of_every_protocol(start_worker: StartWork
 
 
 async def test_a_choice_of_no_rooms_reaches_nobody(two: Two) -> None:
-    one, other = two.sockets
-    other.join("a")
+    one, _other = two.sockets
+    await two.join(1, "a")
     server = two.servers[0]
     server.to([]).emit("to no room")
     server.to().emit("to nothing")
