@@ -302,6 +302,7 @@ async def test_who_was_told_of_a_join_is_reached_from_every_worker_and_from_one_
                 assert await speaker.call("echo", 1) == 1
             if not again:
                 await cluster.kill("worker", second)
+                await cluster.start_killed_worker(second)
                 await cluster.serving_workers(at_least=2)
         assert [data for event, data in member.events if event == "room"] == [
             f"{again} room {number}" for again in range(2) for number in range(100)

@@ -39,6 +39,10 @@ class Cluster(ABC):
         """Kill a process, or container, of a service with SIGKILL: the one of that name, or any."""
 
     @abstractmethod
+    async def start_killed_worker(self, name: str) -> None:
+        """Have a worker that was killed start anew, where nobody else sees to that."""
+
+    @abstractmethod
     async def stop_worker(self, name: str) -> None:
         """Ask a worker to stop with SIGTERM, and wait until it has."""
 

@@ -89,9 +89,9 @@ class ComposeCluster(Cluster):
             raise AssertionError(f"docker compose {' '.join(arguments)}: {done.stdout}\n{done.stderr}")
         return done.stdout
 
-    def containers(self, service: str) -> list[dict[str, Any]]:
-        """Return what ``docker inspect`` says of a service's running containers."""
-        ids = self.compose("ps", "--quiet", "--status", "running", service).split()
+    def containers(self, service: str, status: str = "running") -> list[dict[str, Any]]:
+        """Return what ``docker inspect`` says of a service's containers of that status."""
+        ids = self.compose("ps", "--all", "--quiet", "--status", status, service).split()
         if not ids:
             return []
         answer = subprocess.run(["docker", "inspect", *ids], check=True, capture_output=True, text=True)
@@ -111,6 +111,10 @@ class ComposeCluster(Cluster):
         await docker("kill", "--signal", "KILL", container["Id"])
         if service != "worker":  # of which there is only one: Docker does not start again what was killed by hand
             await docker("start", container["Id"])
+
+    async def start_killed_worker(self, name: str) -> None:
+        killed = await asyncio.to_thread(self.containers, "worker", "exited")
+        await docker("start", next(each["Id"] for each in killed if _name(each) == name))
 
     async def hang_up(self, service: str) -> int:
         await asyncio.to_thread(self.compose, "kill", "--signal", "HUP", service)

@@ -92,6 +92,9 @@ class LocalCluster(Cluster):
         process.kill()
         await asyncio.to_thread(_gone, process)
 
+    async def start_killed_worker(self, name: str) -> None:
+        """Nothing is to be done: the launcher starts it."""
+
     async def signal(self, service: str, number: int) -> None:
         """Send a signal to each process of a service."""
         for process in self.children(service):
