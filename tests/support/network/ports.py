@@ -1,4 +1,4 @@
-"""Ports for servers that cannot say which one they got."""
+"""Ports for servers that cannot say which one they got, and connections without a server."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ def free_port() -> int:
             _reserved.append(mine)
             return port
         mine.close()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a TCP connection: what balancers hand over is never a Unix socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        return client, listener.accept()[0]

@@ -43,6 +43,7 @@ async def test_children_count_and_have_their_part() -> None:
     assert process.returncode is not None
     assert running.pids() == {}
     os.kill(child, 9)
+    assert await process.stdout.read() == b""  # it had the pipe too
 
 
 def test_a_process_that_has_ended_uses_nothing() -> None:

@@ -76,7 +76,7 @@ async def test_what_a_controller_caught_is_not_logged(start_worker: StartWorker,
 
 
 async def test_what_nobody_waits_for_is_one_condition(start_worker: StartWorker, passing: PassingStore) -> None:
-    worker = await start_worker(store_timeout=SOON)
+    worker = await start_worker(store_timeout=SOON, recovery_window=60)  # with one, broadcasts go by the stores
     server = worker.worker.ws_server
     with structlog.testing.capture_logs() as log:
         await cut(worker, passing)

@@ -6,6 +6,7 @@ import socket
 from functools import partial
 
 from structlog.testing import capture_logs
+from support.network.ports import tcp_pair
 from support.worker.running import StartWorker, until
 
 from socketcluster_wire import handoff
@@ -20,7 +21,7 @@ async def test_clients_whose_links_were_shut_meanwhile_are_left_to_others_and_on
     packet = handoff.encode(handoff.Handoff(1, b"GET / HTTP/1.1\r\n\r\n", tls=False, client=None))
     with capture_logs() as lines:
         for _ in range(5):
-            client, own = socket.socketpair()
+            client, own = tcp_pair()
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link, client:
                 link.connect(worker.handoff_path)
                 with own:

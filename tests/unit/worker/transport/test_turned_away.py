@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from support.clients.raw import ENGINE
+from support.network.ports import tcp_pair
 from support.worker.running import RunningWorker, StartWorker, until
 
 from socketcluster_runtime.sockets import capacity
@@ -44,6 +45,7 @@ def full(worker: RunningWorker) -> Iterator[None]:
     """Have the worker find that its limit is reached by clients; there is the reserve left."""
     limit = worker.service._room._limit
     worker.service._room._limit = lambda: 1
+    worker.service._room._below = 0  # it asked for the limit before
     try:
         yield
     finally:
@@ -84,7 +86,7 @@ async def answer(sock: socket.socket) -> bytes:
 async def test_a_handed_over_client_is_declined_and_the_next_one_served(worker: RunningWorker) -> None:
     balancer = Balancer(worker)
     with balancer.link, capture_logs() as lines:
-        client, own = socket.socketpair()
+        client, own = tcp_pair()
         with client, own:
             with full(worker):
                 for _ in range(100):
@@ -105,7 +107,7 @@ async def test_a_packet_that_lost_its_descriptor_on_the_way_costs_that_client_an
     balancer = Balancer(worker)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with balancer.link:
-        first, own = socket.socketpair()
+        first, own = tcp_pair()
         with first, own:
             balancer.send(own)
             await balancer.reply()  # the link was accepted
@@ -118,7 +120,7 @@ async def test_a_packet_that_lost_its_descriptor_on_the_way_costs_that_client_an
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         await until(lambda: not worker.service._room.full)
-        client, own = socket.socketpair()
+        client, own = tcp_pair()
         with client:
             number = balancer.send(own)
             assert await balancer.reply() == handoff.Reply((number,), ended=False)
