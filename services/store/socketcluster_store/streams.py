@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-import ssl
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -19,8 +18,8 @@ from socketcluster_runtime import rpc
 from socketcluster_runtime.addresses import split_host_port
 from socketcluster_runtime.errors import AddressInUseError
 from socketcluster_runtime.logs.logging import get_logger
-from socketcluster_runtime.sockets.accepting import Acceptor
 from socketcluster_runtime.sockets.capacity import Room
+from socketcluster_runtime.sockets.entrance import BACKLOG, Entrance, listening_socket
 from socketcluster_runtime.sockets.framed import FramedStream
 from socketcluster_runtime.tls.rpc_tls import RpcTls
 from socketcluster_runtime.tls.stream_tls import server_context
@@ -33,12 +32,8 @@ TICKET_TIME = 15.0
 """Seconds for which a ticket is good, and in which a connection has to show one."""
 MAX_TICKETS = 10_000
 """Tickets that were given and not shown."""
-MAX_STRANGERS = 256
-"""Connections that have shown none yet; whoever comes then takes the place of the first."""
 READ_AHEAD = 4 * 1024 * 1024
 """Bytes of requests that may wait to be applied before no more is read."""
-BACKLOG = 1024
-"""Connections that may wait to be accepted: all workers come at once when a store starts."""
 
 Serve = Callable[[Any, Any], Coroutine[Any, Any, None]]
 """``StoreServicer.Link``."""
@@ -87,12 +82,9 @@ class StreamServer:
         self._serve = serve
         self._tls = tls
         self._room = room
-        self._ssl: ssl.SSLContext | None = None
-        self._acceptor: Acceptor | None = None
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._entrance: Entrance | None = None
         self._socket_file: tuple[Path, int | None] | None = None  # and its inode
         self._calls: set[StreamCall] = set()
-        self._strangers: dict[StreamCall, None] = {}  # of them, those that have shown no ticket
 
     async def listen(self, address: str) -> None:
         """Listen on ``host:port``, or ``unix:/path``, whose socket file is replaced if nobody listens there any more.
@@ -100,26 +92,27 @@ class StreamServer:
         Raises:
             AddressInUseError: somebody else listens there, or this process may not.
         """
+        context = None
         try:
             if rpc.is_local(address):
                 path = Path(address.removeprefix("unix:"))
                 bound = _bind_path(path)
                 self._socket_file = path, _inode(path)
             else:
-                bound = _bind(*split_host_port(address, any_port=True))
+                host, port = split_host_port(address, any_port=True)
+                if host == "0.0.0.0" and socket.has_dualstack_ipv6():  # noqa: S104  # compared: it is what was asked for
+                    host = "::"  # gRPC takes it so
+                bound = listening_socket(host, port)
                 self.port = bound.getsockname()[1]
-                self._ssl = None if self._tls is None else server_context(self._tls)
+                context = None if self._tls is None else server_context(self._tls)
         except OSError as error:
             raise AddressInUseError(f"cannot listen on {address}: {error.strerror or error}") from None
-        self._acceptor = Acceptor(bound, self._accepted, self._room, of_clients=False)
-        self._acceptor.start()
+        self._entrance = Entrance(bound, self._accepted, self._room, context=context, patience=TICKET_TIME)
 
     async def close(self) -> None:
         """Listen no more, and end what is left of streams."""
-        if self._acceptor is not None:
-            self._acceptor.close()
-        for adopting in self._adopting:
-            adopting.cancel()
+        if self._entrance is not None:
+            self._entrance.close()
         while self._calls:
             for call in tuple(self._calls):
                 call.stream.abort()
@@ -129,39 +122,22 @@ class StreamServer:
             if _inode(path) == inode:  # else it is another store's by now
                 path.unlink(missing_ok=True)
 
-    def _accepted(self, sock: socket.socket, _address: object) -> None:
-        if len(self._strangers) >= MAX_STRANGERS:
-            next(iter(self._strangers)).stream.abort()
-        call = StreamCall(self._serve, self._let_in)
+    def _accepted(self) -> FramedStream:
+        call = StreamCall(self._serve, self._let_in, self._left)
         self._calls.add(call)
-        self._strangers[call] = None
-        call.gone.add_done_callback(lambda _: self._gone(call))
-        adopting = asyncio.create_task(self._adopt(call, sock))
-        self._adopting.add(adopting)
-        adopting.add_done_callback(self._adopting.discard)
-
-    async def _adopt(self, call: StreamCall, sock: socket.socket) -> None:
-        loop, timeout = asyncio.get_running_loop(), None if self._ssl is None else TICKET_TIME
-        is_adopted = False
-        try:
-            await loop.connect_accepted_socket(lambda: call.stream, sock, ssl=self._ssl, ssl_handshake_timeout=timeout)
-            is_adopted = True
-        except OSError as error:  # it has gone, or has no certificate
-            log.debug("a stream was not accepted", error=str(error))
-        finally:
-            if not is_adopted:
-                sock.close()
-                call.give_up()
+        call.gone.add_done_callback(lambda _: self._calls.discard(call))
+        return call.stream
 
     def _let_in(self, call: StreamCall, ticket: bytes) -> bool:
         if not self.tickets.take(ticket):
             return False
-        del self._strangers[call]
+        if self._entrance is not None:
+            self._entrance.known(call.stream)
         return True
 
-    def _gone(self, call: StreamCall) -> None:
-        self._calls.discard(call)
-        self._strangers.pop(call, None)
+    def _left(self, call: StreamCall) -> None:
+        if self._entrance is not None:
+            self._entrance.left(call.stream)
 
 
 class StreamCall:
@@ -170,9 +146,12 @@ class StreamCall:
     Args:
         serve: serves it.
         let_in: is given what is shown as a ticket; is it one?
+        left: is told when nothing comes any more.
     """
 
-    def __init__(self, serve: Serve, let_in: Callable[[StreamCall, bytes], bool]) -> None:
+    def __init__(
+        self, serve: Serve, let_in: Callable[[StreamCall, bytes], bool], left: Callable[[StreamCall], None]
+    ) -> None:
         self.stream = FramedStream(self._first, self._ended, self._lost, max_bytes=TICKET_BYTES)
         self.begin: Callable[[store_pb2.LinkRequest], Request | None] | None = None
         """Begins a request that comes while the one before is done; returns what is to wait for its turn, if anything.
@@ -182,6 +161,7 @@ class StreamCall:
         """Done when the connection is closed, and nobody serves it any more."""
         self._serve = serve
         self._let_in = let_in
+        self._left = left
         self._task: asyncio.Task[None] | None = None
         self._is_lost = False
         self._requests: deque[tuple[Request, int]] = deque()  # with the bytes of each
@@ -222,11 +202,6 @@ class StreamCall:
         self.stream.end(reason_of(status, details))
         raise AbortedError(details)
 
-    def give_up(self) -> None:
-        """Have it be gone: it was never connected."""
-        self.stream.abort()
-        self._lost()
-
     def _first(self, message: bytes) -> None:
         """Let the worker in that shows a ticket."""
         if not self._let_in(self, message):
@@ -258,6 +233,7 @@ class StreamCall:
 
     def _ended(self, _reason: bytes | None) -> None:
         self._patience.cancel()
+        self._left(self)
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
@@ -283,14 +259,6 @@ def stream_address(listen: str) -> str:
         return listen + STREAM_SUFFIX
     host, port = listen.rpartition(":")[0], split_host_port(listen, any_port=True)[1]
     return f"{host}:{port + 1 if 0 < port < 65_535 else 0}"
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at a host; on all addresses of both kinds where gRPC takes it so."""
-    if host in ("0.0.0.0", "::") and socket.has_dualstack_ipv6():  # noqa: S104  # compared: it is what was asked for
-        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-    family, _, _, _, name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return socket.create_server(name, family=family, backlog=BACKLOG)
 
 
 def _bind_path(path: Path) -> socket.socket:

@@ -19,6 +19,7 @@ from support.worker.running import until
 from socketcluster_proto.v1 import store_pb2, store_pb2_grpc
 from socketcluster_runtime import rpc
 from socketcluster_runtime.errors import AddressInUseError
+from socketcluster_runtime.sockets import entrance
 from socketcluster_runtime.sockets.capacity import Room
 from socketcluster_runtime.sockets.framed import FramedStream
 from socketcluster_store import streams as module
@@ -129,7 +130,7 @@ async def test_who_shows_nothing_is_shown_out(monkeypatch: pytest.MonkeyPatch, s
     silent = await Caller().connect(store.address)
     assert await silent.ended is None
     monkeypatch.setattr(module, "TICKET_TIME", 60.0)
-    monkeypatch.setattr(module, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(entrance, "MAX_STRANGERS", 2)
     known = await let_in(store)
     many = [await Caller().connect(store.address) for _ in range(3)]
     assert await many[0].ended is None

@@ -86,8 +86,13 @@ class FramedStream(asyncio.Protocol):
         self._patience: asyncio.TimerHandle | None = None  # while the end is sent
 
     @property
+    def connected(self) -> bool:
+        """Has it a connection, be it one that ends?"""
+        return self._transport is not None
+
+    @property
     def open(self) -> bool:
-        """Is it connected?"""
+        """Is it connected, and goes on?"""
         return self._transport is not None and not self._over
 
     def connection_made(self, transport: Any) -> None:
