@@ -29,6 +29,10 @@ STREAM_SUFFIX = ".stream"
 """Behind the path of a store's Unix socket it is that of its framed streams."""
 
 
+ANSWER_TIMEOUT = 15.0
+"""Seconds until a stream ends on which nothing was said: something else may listen there, and pass nothing on."""
+
+
 class FramedDialer:
     """Opens framed streams, at stores that have none streams of gRPC.
 
@@ -67,23 +71,30 @@ class FramedDialer:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await self._connect(call.stream, address, hello.stream_port)
             except (OSError, TimeoutError) as error:
-                self._say_unreached(address, hello.stream_port, error)
+                self._say_unreached(address, hello.stream_port, str(error))
                 yield grpc.StatusCode.UNAVAILABLE
                 return
-            self._unreached.discard(address)
             call.stream.send(hello.stream_ticket)
-            yield call
+            silence = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, call.end_if_silent)
+            try:
+                yield call
+            finally:
+                silence.cancel()
+            if call.answered:
+                self._unreached.discard(address)
+            else:
+                self._say_unreached(address, hello.stream_port, "the connection ends without a word")
         finally:
             call.cancel()
 
-    def _say_unreached(self, address: str, port: int, error: Exception) -> None:
+    def _say_unreached(self, address: str, port: int, error: str) -> None:
         if address not in self._unreached:
             self._unreached.add(address)
             log.warning(
                 "the store's port for channels is not reached",
                 store=address,
                 port=port,
-                error=str(error) or "no answer",
+                error=error or "no answer",
                 what_to_do="let workers through to it, as to the port for gRPC; the store's stream_listen says which",
             )
 
@@ -110,6 +121,8 @@ class FramedCall:
 
     def __init__(self) -> None:
         self.stream = FramedStream(self._received, self._over)
+        self.answered = False
+        """Has the store said anything, be it why it does not serve?"""
         self._take: Callable[[store_pb2.LinkReply], None] | None = None
         self._ended: asyncio.Future[grpc.StatusCode] = asyncio.get_running_loop().create_future()
 
@@ -133,7 +146,13 @@ class FramedCall:
         """End the stream."""
         self.stream.abort()
 
+    def end_if_silent(self) -> None:
+        """End the stream if nothing has come on it."""
+        if not self.answered:
+            self.stream.abort()
+
     def _received(self, message: bytes) -> None:
+        self.answered = True
         try:
             reply = store_pb2.LinkReply.FromString(message)
             if self._take is not None:
@@ -144,6 +163,7 @@ class FramedCall:
             self.stream.abort()
 
     def _over(self, reason: bytes | None) -> None:
+        self.answered |= reason is not None
         if self._ended.done():
             return
         if self.stream.error is not None:

@@ -18,6 +18,7 @@ from socketcluster_runtime.sockets import framed
 from socketcluster_runtime.sockets.framed import FramedStream, FrameError
 from socketcluster_store_client.link import StoreLink
 from socketcluster_store_client.messages import Operation, decode_operations
+from socketcluster_store_client.streams import framed_dialing
 from socketcluster_store_client.streams.dialing import StreamEndedError
 from socketcluster_store_client.streams.framed_dialing import (
     STREAM_SUFFIX,
@@ -185,6 +186,27 @@ async def test_a_port_that_is_not_reached_is_told_once(address: str) -> None:
     async with FramedDialer("app", "another secret", None).dial(address) as call:
         assert call is grpc.StatusCode.UNAUTHENTICATED
     await server.stop(None)
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_a_port_at_which_something_else_listens_is_told_once_and_not_waited_at_for_ever(
+    address: str, store: Store, monkeypatch: pytest.MonkeyPatch, is_closed: bool
+) -> None:
+    monkeypatch.setattr(framed_dialing, "ANSWER_TIMEOUT", 60.0 if is_closed else 0.01)
+    dialer = FramedDialer("app", SECRET, None)
+    with capture_logs() as log:
+        for _ in range(2):
+            async with dialer.dial(address) as call:
+                assert isinstance(call, FramedCall)
+                await until(lambda: store.received)
+                if is_closed:
+                    store.stream.abort()
+                assert await call.serve(lambda _reply: None) is grpc.StatusCode.UNAVAILABLE
+            store.received.clear()
+    (line,) = log
+    assert line["event"] == "the store's port for channels is not reached"
+    assert line["error"] == "the connection ends without a word"
+    assert "what_to_do" in line
 
 
 async def test_what_is_no_frame_ends_a_call(address: str, store: Store) -> None:
