@@ -104,7 +104,7 @@ class Service:
             client_publish=settings.publishable,
         )
         mesh_key = derive_key(self._secret, Purpose.MESH)
-        self._mesh = Mesh(ids.worker_id, settings.app_name, mesh_key, self._tls)
+        self._mesh = Mesh(ids.worker_id, settings.app_name, mesh_key, self._tls, self._room)
         self._client.workers.on_change = lambda: self._mesh.know(self._client.workers.mesh)
         self._ws_server = WSServer(
             ids.worker_id,
@@ -170,7 +170,7 @@ class Service:
             for client in (self._client, self._channel_client):
                 stack.push_async_callback(client.close)
             stack.push_async_callback(self._mesh.close)
-            mesh_port = await self._mesh.listen(settings.mesh_listen or f"{bound}:0")
+            mesh_port = self._mesh.listen(settings.mesh_listen or f"{bound}:0")
             await self._client.start(http, mesh_port)
             await self._channel_client.start()
             if not await lifecycle.unless_stopping(run_controller(settings.controller, self._worker)):

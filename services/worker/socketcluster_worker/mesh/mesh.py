@@ -15,6 +15,7 @@ import asyncio
 import random
 import secrets
 import select
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -25,6 +26,8 @@ from socketcluster_runtime.addresses import split_host_port
 from socketcluster_runtime.errors import AddressInUseError
 from socketcluster_runtime.logs.conditions import Condition
 from socketcluster_runtime.logs.logging import get_logger
+from socketcluster_runtime.sockets.capacity import Room
+from socketcluster_runtime.sockets.entrance import Entrance, listening_socket
 from socketcluster_runtime.sockets.framed import FramedStream
 from socketcluster_runtime.tls.rpc_tls import RpcTls
 from socketcluster_runtime.tls.stream_tls import client_context, server_context
@@ -33,7 +36,7 @@ from socketcluster_worker.mesh import frames
 from socketcluster_worker.mesh.frames import Hello
 from socketcluster_worker.mesh.greeting import Greeting
 from socketcluster_worker.mesh.interest import OthersRooms, OwnRooms, bits
-from socketcluster_worker.mesh.neighbour import Neighbour
+from socketcluster_worker.mesh.neighbour import NOTHING, Counts, Neighbour
 
 log = get_logger(__name__)
 
@@ -44,6 +47,10 @@ FIRST_PAUSE = 0.05
 """Seconds between the first two attempts to connect; it doubles, with jitter, up to ``LONGEST_PAUSE``."""
 LONGEST_PAUSE = 1.0
 ADVICE = "let workers through to each other; mesh_listen (SOCKETCLUSTER_MESH_LISTEN) says at which port"
+MAX_EARLY = 10_000
+"""Broadcasts that wait until a store has told of the other workers."""
+MAX_FORGOTTEN = 10_000
+"""Of workers that are gone, how many at most are known by their counts."""
 KEPT = 10.0
 """Seconds for which a worker is remembered that is not connected and that no store knows any more."""
 
@@ -61,9 +68,10 @@ class Mesh:
         app_name: the application.
         key: what the workers of the cluster have in common.
         tls: what links between machines are secured with.
+        room: told when there is no descriptor for a link.
     """
 
-    def __init__(self, worker_id: str, app_name: str, key: bytes, tls: RpcTls | None) -> None:
+    def __init__(self, worker_id: str, app_name: str, key: bytes, tls: RpcTls | None, room: Room | None = None) -> None:
         self.worker_id = worker_id
         self.origin = worker_id + secrets.token_urlsafe(9)
         """Which process of the worker this is."""
@@ -71,11 +79,15 @@ class Mesh:
         self._app_name = app_name
         self._key = key
         self._tls = tls
+        self._room = room or Room()
         self._own = OwnRooms()
         self._others = OthersRooms()
         self._by_bit: dict[int, Neighbour] = {}
         self._receivers: dict[str, tuple[Receive, Publish]] = {}
-        self._server: asyncio.Server | None = None
+        self._early: list[tuple[str, bytes]] | None = []  # what was broadcast before anybody was known
+        self._too_early = 0
+        self._forgotten: OrderedDict[str, Counts] = OrderedDict()
+        self._entrance: Entrance | None = None
         self._greetings: set[FramedStream] = set()
         self._dialing: dict[str, asyncio.Task[None]] = {}
         self._forgetting: dict[str, asyncio.TimerHandle] = {}
@@ -92,7 +104,7 @@ class Mesh:
 
     # From its beginning to its end.
 
-    async def listen(self, address: str) -> int:
+    def listen(self, address: str) -> int:
         """Listen for other workers at ``host:port``; return the port.
 
         Raises:
@@ -101,10 +113,11 @@ class Mesh:
         host, port = split_host_port(address, any_port=True)
         context = None if self._tls is None else server_context(self._tls)
         try:
-            self._server = await asyncio.get_running_loop().create_server(self._accepted, host, port, ssl=context)
+            bound = listening_socket(host, port)
         except OSError as error:
             raise AddressInUseError(f"cannot listen on {address} for other workers: {error.strerror}") from None
-        found: int = self._server.sockets[0].getsockname()[1]
+        self._entrance = Entrance(bound, self._accepted, self._room, context=context, patience=CONNECT_TIMEOUT)
+        found: int = bound.getsockname()[1]
         return found
 
     def know(self, workers: Mapping[str, Address]) -> None:
@@ -123,6 +136,12 @@ class Mesh:
             if worker_id not in workers:
                 neighbour.address = None
                 self._forget_later(neighbour)
+        early, self._early = self._early, None
+        for namespace, packed in early or ():
+            self.send(sum(self._by_bit), namespace, packed)
+        if self._too_early:
+            log.warning("too much was broadcast before a store told of the other workers", lost=self._too_early)
+            self._too_early = 0
 
     async def meet(self) -> None:
         """Wait until this worker is connected to all that are known, or ``MEETING_TIME`` is over."""
@@ -141,8 +160,8 @@ class Mesh:
         self._apart.close()
         for timer in self._forgetting.values():
             timer.cancel()
-        if self._server is not None:
-            self._server.close()
+        if self._entrance is not None:
+            self._entrance.close()
         tasks = list(self._dialing.values())
         for task in tasks:
             task.cancel()
@@ -187,6 +206,8 @@ class Mesh:
 
     def find(self, namespace: str, rooms: Iterable[str] | None) -> int:
         """Return which workers are to get a broadcast, as a set to be given to ``send``; 0: none is."""
+        if self._early is not None:
+            return 1
         if not self.neighbours:
             return 0
         for descriptor, _events in self._readable.poll(0):
@@ -200,6 +221,12 @@ class Mesh:
 
     def send(self, workers: int, namespace: str, packed: bytes) -> None:
         """Send a broadcast to workers that ``find`` has found."""
+        if self._early is not None:
+            if len(self._early) < MAX_EARLY:
+                self._early.append((namespace, packed))
+            else:
+                self._too_early += 1
+            return
         encoded = namespace.encode()
         numbers: dict[str, int] = {}
         for bit in bits(workers):
@@ -216,6 +243,11 @@ class Mesh:
         if number is None or worker_id == self.worker_id:
             return False
         return self._neighbour(worker_id).takes(origin, number)
+
+    def deliver(self, namespace: str, packed: bytes) -> None:
+        """Hand a broadcast of another worker on, if there is such a namespace here."""
+        if namespace in self._receivers:
+            self._receivers[namespace][0](packed)
 
     # For the neighbours.
 
@@ -235,21 +267,26 @@ class Mesh:
             bit = 1
             while bit in self._by_bit:
                 bit <<= 1
-            neighbour = self.neighbours[worker_id] = self._by_bit[bit] = Neighbour(worker_id, bit, self)
+            neighbour = self.neighbours[worker_id] = self._by_bit[bit] = Neighbour(
+                worker_id, bit, self, self._forgotten.pop(worker_id, NOTHING)
+            )
             self._others.unknown |= bit
             self._forget_later(neighbour)
         return neighbour
 
     def _forget_later(self, neighbour: Neighbour) -> None:
-        if neighbour.stream is None and neighbour.address is None and neighbour.id not in self._forgetting:
+        if neighbour.is_away and neighbour.id not in self._forgetting:
             loop = asyncio.get_running_loop()
             self._forgetting[neighbour.id] = loop.call_later(KEPT, self._forget, neighbour)
 
     def _forget(self, neighbour: Neighbour) -> None:
         del self._forgetting[neighbour.id]
-        if neighbour.stream is None and neighbour.address is None:
+        if neighbour.is_away:
             neighbour.close()
             del self.neighbours[neighbour.id], self._by_bit[neighbour.bit]
+            self._forgotten[neighbour.id] = neighbour.counts  # so that what it repeats, should it come, is not new
+            if len(self._forgotten) > MAX_FORGOTTEN:
+                self._forgotten.popitem(last=False)
             self._others.drop(neighbour.bit)
             self._look_if_apart()
 
@@ -288,8 +325,9 @@ class Mesh:
         del self._dialing[neighbour.id]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("linking to a worker failed", worker=neighbour.id, exc_info=error)
-        if not self._closed and neighbour.address is not None:
-            self._dial(neighbour)  # it broke in the meantime
+        present = self.neighbours.get(neighbour.id)  # which need not be the one that was dialed
+        if not self._closed and present is not None and present.address is not None:
+            self._dial(present)  # it broke in the meantime
 
     async def _keep_dialing(self, neighbour: Neighbour) -> None:
         pause = FIRST_PAUSE
@@ -306,26 +344,25 @@ class Mesh:
                         ssl=None if tls is None else client_context(tls),
                         server_hostname=None if tls is None else tls.name,
                     )
-                    while stream in self._greetings:
+                    while stream in self._greetings or neighbour.coming is stream:
                         self._news.clear()
                         await self._news.wait()
-            except (OSError, TimeoutError):
+            except (OSError, TimeoutError, UnicodeError):  # the last one of a host that has no name for DNS
                 stream.abort()
-                self._greetings.discard(stream)
             if neighbour.stream is None:
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # spreads attempts, keeps no secret
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     def _met(self, stream: FramedStream, hello: Hello) -> None:
         self._greetings.discard(stream)
+        if self._entrance is not None:
+            self._entrance.known(stream)
         if self._closed or hello.worker_id == self.worker_id:
             stream.abort()
             self._news.set()
             return
         neighbour = self._neighbour(hello.worker_id)
-        former, neighbour.stream = neighbour.stream, None
-        if former is not None:
-            former.abort()
+        neighbour.comes(stream)
         self._others.forget(neighbour.bit)
         received = neighbour.received if neighbour.origin == hello.origin else 0
         stream.send_now((frames.write_received(received),))
@@ -344,6 +381,8 @@ class Mesh:
 
     def _ended(self, stream: FramedStream) -> None:
         self._greetings.discard(stream)
+        if self._entrance is not None:
+            self._entrance.left(stream)
         for descriptor, linked in self._linked.items():
             if linked is stream:
                 del self._linked[descriptor]
@@ -351,8 +390,9 @@ class Mesh:
                     self._readable.unregister(descriptor)
                 break
         for neighbour in self.neighbours.values():
-            if neighbour.stream is stream:
+            if stream in (neighbour.stream, neighbour.coming):
                 self._others.forget(neighbour.bit)
+                neighbour.coming = None
                 neighbour.broken()
                 if not self._closed:
                     log.info("the link to a worker has ended", worker=neighbour.id)
@@ -371,9 +411,9 @@ class Mesh:
         kind = frame[:1]
         if kind == frames.BROADCAST:
             number, namespace, packed = frames.read_broadcast(frame)
-            if neighbour.takes(neighbour.origin, number, len(packed)) and namespace in self._receivers:
+            if neighbour.takes(neighbour.origin, number, len(packed)):
                 try:
-                    self._receivers[namespace][0](packed)
+                    self.deliver(namespace, packed)
                 except Exception:  # what comes behind it is delivered
                     log.exception("a broadcast of another worker could not be delivered", worker=neighbour.id)
         elif kind == frames.RECEIVED:

@@ -3,90 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 from support.network.certificates import Authority
+from support.worker.meshed import Cluster, Worker
 from support.worker.running import until
 
 from socketcluster_runtime.errors import AddressInUseError
-from socketcluster_runtime.tls.rpc_tls import RpcTls, load_rpc_tls
+from socketcluster_runtime.tls.rpc_tls import load_rpc_tls
 from socketcluster_worker.mesh import frames, neighbour
 from socketcluster_worker.mesh import mesh as mesh_module
-from socketcluster_worker.mesh.mesh import Mesh
-
-KEY = b"k" * 32
-
-
-class Worker:
-    """A worker that only broadcasts."""
-
-    def __init__(self, worker_id: str, tls: RpcTls | None = None) -> None:
-        self.mesh = Mesh(worker_id, "app", KEY, tls)
-        self.heard: list[bytes] = []
-        self.published: list[tuple[bytes, dict[str, int]]] = []
-        self.mesh.serve("/", self.heard.append, lambda packed, numbers: self.published.append((packed, numbers)))
-        self.address = "127.0.0.1", 0
-
-    async def listen(self) -> None:
-        """Listen."""
-        self.address = "127.0.0.1", await self.mesh.listen("127.0.0.1:0")
-        self.mesh.listens("/")
-
-    def broadcast(self, packed: bytes, *rooms: str) -> None:
-        """Broadcast to rooms, or to everybody."""
-        if workers := self.mesh.find("/", rooms or None):
-            self.mesh.send(workers, "/", packed)
-
-    def is_linked(self, other: Worker) -> bool:
-        """Is it connected to another one, whose rooms it knows?"""
-        found = self.mesh.neighbours.get(other.mesh.worker_id)
-        return found is not None and found.stream is not None and not self.mesh._others.unknown & found.bit
-
-
-class Cluster:
-    """Workers, and what the stores know of them."""
-
-    def __init__(self) -> None:
-        self.workers: list[Worker] = []
-
-    async def add(self, worker_id: str, tls: RpcTls | None = None) -> Worker:
-        """Start a worker."""
-        worker = Worker(worker_id, tls)
-        await worker.listen()
-        self.workers.append(worker)
-        return worker
-
-    def tell(self, *workers: Worker) -> None:
-        """Have these, or all, know of all."""
-        for worker in workers or self.workers:
-            worker.mesh.know({each.mesh.worker_id: each.address for each in self.workers})
-
-    async def linked(self) -> None:
-        """Wait until each is linked to all others."""
-        await until(lambda: all(one.is_linked(each) for one in self.workers for each in self.workers if one != each))
-
-    async def close(self) -> None:
-        """End all."""
-        for worker in self.workers:
-            await worker.mesh.close()
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
-    made = Cluster()
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def two(cluster: Cluster) -> tuple[Worker, Worker]:
-    one, other = await cluster.add("aaaaaaaa"), await cluster.add("bbbbbbbb")
-    cluster.tell()
-    await cluster.linked()
-    return one, other
 
 
 async def test_a_broadcast_goes_to_the_workers_that_have_members_and_to_no_other(cluster: Cluster) -> None:
@@ -329,5 +257,5 @@ async def test_a_port_that_is_taken_is_told(cluster: Cluster) -> None:
     one = await cluster.add("aaaaaaaa")
     other = Worker("bbbbbbbb")
     with pytest.raises(AddressInUseError, match="for other workers"):
-        await other.mesh.listen(f"127.0.0.1:{one.address[1]}")
+        other.mesh.listen(f"127.0.0.1:{one.address[1]}")
     await other.mesh.close()

@@ -122,6 +122,20 @@ async def test_without_a_connection_it_goes_by_the_store_after_a_while(
     pair.worker.close()
 
 
+async def test_much_that_was_kept_goes_by_the_store_some_at_a_time_and_in_order(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbour, "PUBLISHED_AT_ONCE", 2)
+    pair.worker.address = "127.0.0.1", 1
+    pair.send(b"1", b"2", b"3")
+    pair.worker._go_by_store()
+    assert [packed for packed, _ in pair.store.published] == [b"1", b"2"]
+    assert pair.send(b"4", b"5") == [0, 0]  # they are behind those that wait
+    await until(lambda: pair.worker.by_store)
+    assert pair.store.published == [(b"%d" % number, {"other": number}) for number in range(1, 6)]
+    pair.worker.close()
+
+
 async def test_nothing_goes_by_the_store_to_a_worker_that_no_store_knows(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +186,38 @@ async def test_while_the_connection_is_full_the_rest_waits_here_in_order(pair: P
     assert stream.broadcasts == [(1, b"1"), (2, b"2"), (3, b"3")]
 
 
+class NarrowStream(Stream):
+    """A connection that is full as soon as broadcasts are sent."""
+
+    def send_now(self, messages: Sequence[bytes]) -> None:
+        super().send_now(messages)
+        if self.broadcasts:
+            self.writable = asyncio.get_running_loop().create_future()
+
+    def drain(self) -> None:
+        """Take what was sent."""
+        full, self.writable = self.writable, None
+        assert full is not None
+        full.set_result(None)
+
+
+async def test_what_was_kept_goes_as_far_as_the_connection_takes_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbour, "PORTION_BYTES", 1.5 * len(frames.write_broadcast(1, b"/", b"1")))
+    pair.send(b"1", b"2", b"3", b"4", b"5")
+    stream = NarrowStream()
+    pair.worker.connected(cast(FramedStream, stream), "a process", 1, b"rooms")
+    assert [number for number, _ in stream.broadcasts] == [2, 3]
+    pair.send(b"6")
+    stream.drain()
+    await until(lambda: stream.writable)
+    assert [number for number, _ in stream.broadcasts] == [2, 3, 4, 5]
+    stream.drain()
+    await until(lambda: stream.writable)
+    assert stream.broadcasts == [(number, b"%d" % number) for number in range(2, 7)]
+
+
 async def test_a_connection_that_was_full_and_is_no_more_sends_nothing(pair: Pair) -> None:
     stream = pair.connect()
     stream.writable = full = asyncio.get_running_loop().create_future()
@@ -195,10 +241,14 @@ async def test_a_worker_that_does_not_read_is_cut_off_and_what_it_misses_is_coun
     pair.send(b"4")
     assert stream.aborted
     assert pair.worker.lost == 1
-    pair.worker.by_store = True
     pair.worker.broken()
     pair.send(b"5")
-    assert pair.worker.lost == 1  # that went by the store
+    assert pair.worker.lost == 2
+    pair.worker.by_store = True
+    monkeypatch.setattr(neighbour, "MAX_PUBLISHED_BYTES", neighbour.ENTRY_BYTES + 1)
+    pair.send(b"6")
+    assert pair.worker.lost == 2  # those went by the store
+    assert pair.connect().broadcasts == [(6, b"6")]
     pair.worker.close()
 
 

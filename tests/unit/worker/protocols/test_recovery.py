@@ -203,6 +203,24 @@ async def test_without_the_option_there_is_nothing_to_recover_with(worker: Runni
 Case = tuple[bool, str]
 
 
+async def test_a_worker_without_recovery_reaches_by_their_ids_those_who_recovered_elsewhere(
+    workers: Workers, start_worker: StartWorker, probe: Probe
+) -> None:
+    without = (await start_worker(probe.run)).worker.ws_server
+    client = await Client.connect(workers[0])
+    await probe.sockets.get()
+    await client.lose(probe)
+    again = await Client.connect(workers[1], pid=client.pid)
+    assert again.sid == client.sid
+    await probe.sockets.get()
+    there = without._mesh.neighbours[workers[1].worker.id].bit
+    await until(lambda: without._mesh.find("/", [again.sid]) & there)
+    without.to(again.sid).emit("news", "by id")
+    assert await again.websocket.next_text() == '42["news","by id"]'
+    await again.lose(probe)
+    await until(lambda: not without._mesh.find("/", [again.sid]) & there)
+
+
 @pytest.mark.parametrize("shown", ["none", "its own", "another"])
 @pytest.mark.parametrize("had", [True, False])
 async def test_a_ticket_belongs_to_the_cookie_if_there_is_one(

@@ -29,6 +29,8 @@ class BroadcastMessage(msgspec.Struct, array_like=True, frozen=True):
     """Of its process's broadcasts in the namespace."""
     numbers: dict[str, int] | None = None
     """Of a broadcast that goes by the store as some workers are not linked: which number it has for each of these."""
+    namespace: str | None = None
+    """Of such a one: all go by one channel, since their numbers are in one order."""
 
 
 def write(told: BroadcastMessage) -> bytes:

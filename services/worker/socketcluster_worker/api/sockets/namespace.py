@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from socketcluster_worker.api.sockets.session import Sessions
     from socketcluster_worker.api.sockets.socket import Socket
 
+FIRST = "/"
+"""The namespace that every worker has, and hears."""
 BUS = "\0namespace\0"
 """Begins the names of the channels on which workers tell each other of broadcasts."""
 _NOT_CLIENTS = frozenset({"connection", CATCH_ALL})
@@ -186,8 +188,8 @@ class Namespace(Emitter):
 
     def _publish_to(self, packed: bytes, numbers: dict[str, int]) -> None:
         """Send a broadcast by the store to workers that this one is not linked to."""
-        told = msgspec.structs.replace(bus.read(packed), numbers=numbers)
-        self.exchange.publish_inside(BUS + self.name, bus.write(told))
+        told = msgspec.structs.replace(bus.read(packed), numbers=numbers, namespace=self.name)
+        self.exchange.publish_inside(BUS + FIRST, bus.write(told))
 
     def _received(self, packed: bytes) -> None:
         """Take a broadcast from another worker."""
@@ -232,8 +234,8 @@ class Namespace(Emitter):
         """Take a broadcast from the store."""
         told = bus.read(packed)
         if told.numbers is not None:
-            if self._mesh.takes(told.origin, told.numbers):
-                self._received(packed)
+            if told.namespace is not None and self._mesh.takes(told.origin, told.numbers):
+                self._mesh.deliver(told.namespace, packed)
             if self.broadcast_log is not None:  # it is one of a worker that does not know of recovery
                 self.broadcast_log.skip(position)
                 self.delivery_order.reached(position)
@@ -322,6 +324,8 @@ class Namespace(Emitter):
         if former is not None:
             former.disconnect(CloseCode.REPLACED, REPLACED)
         self._sockets[socket.id] = socket
+        if not socket.id.startswith(self._worker_id):  # it was another one's, where others would look for it
+            self._mesh.joined(self.name, socket.id)
         socket.let_in()
         if socket.recovered and self.delivery_order.sent > self.delivery_order.heard:
             self._late[socket] = self.delivery_order.sent
@@ -335,6 +339,8 @@ class Namespace(Emitter):
         socket.is_in = False
         if self._sockets.get(socket.id) is socket:  # else another one took its place
             del self._sockets[socket.id]
+        if not socket.id.startswith(self._worker_id):
+            self._mesh.left(self.name, socket.id)
         socket.leave_all()
         self.sessions.discard(socket)
         for handler in socket.handlers("disconnect"):

@@ -120,6 +120,38 @@ async def test_namespaces_do_not_hear_each_other(start_worker: StartWorker, prob
     assert await client.next_text() == '42["main"]'
 
 
+async def test_what_goes_by_the_store_is_in_one_order_for_all_namespaces(
+    start_worker: StartWorker, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker numbers what it sends to another one; what came in another order would be taken for old."""
+
+    def run(worker: Worker) -> None:
+        probe.run(worker)
+        worker.ws_server.of("/custom")
+
+    workers = [await start_worker(run) for _ in range(2)]
+    client, _ = await socketio(workers[1], probe)
+    await client.send_text("40/custom,")
+    assert (await client.next_text()).startswith("40/custom,")
+    server = workers[0].worker.ws_server
+    publish, channels = server.exchange.publish_inside, []
+
+    def noted(channel: str, packed: bytes) -> Any:
+        channels.append(channel)
+        return publish(channel, packed)
+
+    monkeypatch.setattr(server.exchange, "publish_inside", noted)
+    there = server._mesh.neighbours[workers[1].worker.id]
+    monkeypatch.setattr(there, "stream", None)
+    monkeypatch.setattr(there, "by_store", True)
+    for _ in range(3):
+        server.of("/custom").emit("custom")
+        server.emit("main")
+        assert await client.next_text() == '42/custom,["custom"]'
+        assert await client.next_text() == '42["main"]'
+    assert channels == 6 * ["\0namespace\0/"]
+
+
 async def test_an_emit_reaches_clients_of_every_protocol(start_worker: StartWorker, probe: Probe) -> None:
     worker = await start_worker(probe.run)
     plain = await worker.websocket("/engine.io/?EIO=4&transport=websocket")
