@@ -18,6 +18,7 @@ from socketcluster_store_client.partitioning import partition_of
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
 CONTROLLER = Path(__file__).parents[1] / "controllers" / "scenario" / "controller.py"
+APART = "workers do not reach each other: broadcasts between them go by the stores"
 CUT_OFF = "this worker does not reach the stores: operations fail"
 
 
@@ -52,7 +53,7 @@ async def worker(
         "HTTP_LISTEN": f"{host}:0",
     }
     prefix = () if place is None else place.prefix
-    await services.start("worker", name, prefix, **wiring, **options)
+    await services.start("worker", name, prefix, **(wiring | options))
     return address
 
 
@@ -163,3 +164,52 @@ async def test_a_store_that_is_cut_off_from_the_workers_stands_aside(
             await until(well, lambda problem: not problem)
             for key in keys:
                 assert await client.call("app get", key) == "after"
+
+
+async def test_workers_that_are_cut_off_from_each_other_lose_and_double_no_broadcast(
+    services: SeparateServices, tmp_path: Path
+) -> None:
+    """Nobody tells either that the connection is dead; they notice, and the store is the way until it is mended."""
+    async with AsyncExitStack() as stack:
+        place = stack.enter_context(elsewhere(2))
+        to_store, to_workers = place.cables
+        port = await store(services, tmp_path, "store")
+        clients = []
+        for name, mesh, host, where in (
+            ("here", to_workers.outside, to_store.outside, None),
+            ("there", to_workers.inside, to_store.inside, place),
+        ):
+            listen = f"0.0.0.0:{free_port()}"
+            options = {"HTTP_LISTEN": listen, "HTTP_HOST": mesh}
+            address = await worker(services, name, [f"{to_store.outside}:{port}"], host, options, where)
+
+            async def well(address: str = address) -> str:
+                return await services.unwell(address)
+
+            await until(well, lambda problem: not problem)
+            browser = await stack.enter_async_context(Browser(f"http://{host}:{listen.rpartition(':')[2]}"))
+            clients.append(await stack.enter_async_context(browser.raw()))
+        speaker, member = clients
+        rooms = [f"room {number}" for number in range(50)]
+        for room in rooms:
+            await member.call("join", room)
+
+        async def broadcast(some: list[str]) -> None:
+            for room in some:
+                await speaker.call("name to room", room)
+            await until(heard, lambda found: some[-1] in found)
+
+        async def heard() -> list[str]:
+            return [data for event, data in member.events if event == "room"]
+
+        await broadcast(rooms[:10])
+        assert APART not in await services.log()
+        to_workers.cut()
+        await broadcast(rooms[10:20])
+        assert APART in await services.log()
+        await broadcast(rooms[20:30])
+        to_workers.mend()
+        await broadcast(rooms[30:40])
+        await services.logged("workers reach each other again")
+        await broadcast(rooms[40:])
+        assert await heard() == rooms

@@ -1,11 +1,12 @@
-"""A worker hangs: its process is stopped, its sockets stay open."""
+"""A worker or a store hangs: its process is stopped, its sockets stay open."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
-from support.clients.browser import Browser
+from support.clients.browser import Browser, WebSocketMessages
 from support.cluster.cluster import until
 from support.cluster.local import LocalCluster
 
@@ -50,3 +51,38 @@ async def who(browser: Browser) -> str:
 async def served_by(cluster: LocalCluster) -> str:
     async with cluster.browser() as browser:
         return await who(browser)
+
+
+async def test_what_is_sent_while_a_process_hangs_comes_once_and_in_order(tmp_path: Path) -> None:
+    async with LocalCluster(CONTROLLER, tmp_path / "data") as cluster:
+        await cluster.serving_workers(at_least=2)
+        first, second = sorted(await cluster.worker_names())[:2]
+        async with (
+            cluster.browser() as browser,
+            browser.raw(await cluster.worker_url(first)) as member,
+            browser.raw(await cluster.worker_url(second)) as speaker,
+        ):
+            rooms = [f"room {number}" for number in range(60)]
+            for room in rooms:
+                await member.call("join", room)
+            await member.call("#subscribe", {"channel": "news"})
+            with cluster.paused("worker", first):
+                for number, room in enumerate(rooms[:30]):
+                    await speaker.call("name to room", room)
+                    await speaker.call("#publish", {"channel": "news", "data": number})
+            assert await member.next("room") == rooms[0]
+            with cluster.paused("store", None):
+                publications = []
+                for number, room in enumerate(rooms[30:], 30):
+                    await speaker.call("name to room", room)  # needs no store
+                    publish = speaker.call("#publish", {"channel": "news", "data": number})
+                    publications.append(asyncio.ensure_future(publish))
+                await until(lambda: got(member, "room"), lambda found: len(found) == 60)
+            await asyncio.gather(*publications)
+            published = await until(lambda: got(member, "#publish"), lambda found: len(found) == 60)
+            assert [each["data"] for each in published] == [*range(60)]
+            assert await got(member, "room") == rooms
+
+
+async def got(socket: WebSocketMessages, name: str) -> list[Any]:
+    return [data for event, data in socket.events if event == name]

@@ -108,7 +108,7 @@ class LocalCluster(Cluster):
         return self.log_path.read_text()
 
     @contextmanager
-    def paused(self, service: str, name: str) -> Iterator[None]:
+    def paused(self, service: str, name: str | None) -> Iterator[None]:
         """Have a process do nothing, while its sockets stay open: it hangs."""
         process = self.find(service, name)
         process.suspend()
