@@ -209,8 +209,25 @@ class Connection(Protocol):
     def send_outgoing(self, outgoing: Outgoing, policy: SlowConsumer | None = None, key: Hashable = None) -> None:
         """Send a text message that goes to other clients too; see ``send_text``."""
 
+    def share(self, outgoing: Outgoing) -> tuple[Line, bytes] | None:
+        """Return the straight way to the client, and what goes there for a message that goes to other clients too.
+
+        ``None`` where there is none: by polling, or where messages are compressed.
+        """
+
     def close(self, code: int, reason: str = "") -> None:
         """End the connection; ``on_close`` of the receiver follows."""
+
+
+class Line(Protocol):
+    """Takes finished frames for one client; those of its kind take the very same bytes."""
+
+    @property
+    def writable(self) -> bool:
+        """Is nothing waiting to be sent?"""
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Send a frame if nothing waits and the connection is open; return whether that is done."""
 
 
 class Outgoing:

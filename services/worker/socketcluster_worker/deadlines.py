@@ -10,9 +10,9 @@ import asyncio
 from math import ceil, frexp
 from time import monotonic
 from typing import Protocol
-from weakref import WeakKeyDictionary
 
 from socketcluster_worker import fairness
+from socketcluster_worker.of_loop import OfLoop
 
 SHORTEST = 0.001
 """Seconds; a shorter time is as this."""
@@ -77,13 +77,5 @@ class Deadlines:
                 self._sets.pop(time, None)
 
 
-_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Deadlines] = WeakKeyDictionary()
-
-
-def of_loop() -> Deadlines:
-    """Return those of the running loop."""
-    loop = asyncio.get_running_loop()
-    found = _of_loops.get(loop)
-    if found is None:
-        found = _of_loops[loop] = Deadlines(loop)
-    return found
+of_loop = OfLoop(Deadlines)
+"""Returns those of the running loop."""

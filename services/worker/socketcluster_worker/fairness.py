@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from weakref import WeakKeyDictionary
+
+from socketcluster_worker.of_loop import OfLoop
 
 SLICE = 0.0005
 """Seconds for which one connection is served at a time while others may be waiting."""
@@ -41,16 +42,12 @@ class _Turns:
             self._schedule()
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+_turns = OfLoop(_Turns)
 
 
 def later(go_on: Callable[[], None]) -> None:
     """Call ``go_on`` once the other connections had their turn; it is to return after about a ``SLICE``."""
-    loop = asyncio.get_running_loop()
-    turns = _turns.get(loop)
-    if turns is None:
-        turns = _turns[loop] = _Turns(loop)
-    turns.add(go_on)
+    _turns().add(go_on)
 
 
 async def next_turn() -> None:

@@ -37,8 +37,9 @@ from socketcluster_worker.protocols.socketcluster.v1 import SocketClusterV1Peer
 from socketcluster_worker.protocols.socketio import SocketIOPeer
 from socketcluster_worker.settings import WorkerSettings
 from socketcluster_worker.tokens import Tokens
-from socketcluster_worker.transport.engineio.engine import NOOP, EngineOptions
+from socketcluster_worker.transport.engineio.engine import NOOP
 from socketcluster_worker.transport.engineio.numbering import PARAMETER
+from socketcluster_worker.transport.engineio.options import EngineOptions
 from socketcluster_worker.transport.engineio.polling import NO_STORE, PLAIN, EngineErrorReply, EngineServer
 from socketcluster_worker.transport.http.forward import EXTENSION, Forwarder
 from socketcluster_worker.transport.websocket import WebSocket, WebSocketOptions

@@ -266,6 +266,8 @@ class NamespaceConnection:
             self._socket.in_turn(partial(self._send_shared, text, attachments))
         else:
             self._send_shared(text, attachments)
+            if not attachments:
+                self._socket.shares(emission, self.protocol, self._peer.connection.share(text))
 
     def _send_shared(self, text: Outgoing, attachments: list[bytes]) -> None:
         connection = self._peer.connection

@@ -15,8 +15,8 @@ from socketcluster_wire import websocket as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions, Inflater
 from socketcluster_worker import fairness
-from socketcluster_worker.connection import Handshake, Outgoing, Receiver, SlowConsumer
-from socketcluster_worker.transport import tcp
+from socketcluster_worker.connection import Handshake, Line, Outgoing, Receiver, SlowConsumer
+from socketcluster_worker.transport import corks, tcp
 from socketcluster_worker.transport.send_queue import SendQueue
 from socketcluster_worker.transport.websocket_opening import answer_opening
 
@@ -106,6 +106,7 @@ class WebSocket(asyncio.Protocol):
         self._opened = opened
         self._transport: asyncio.Transport
         self._corked: list[bytes] = []  # what was sent in this loop turn
+        self._corks = corks.of_loop()
 
     # The opening handshake.
 
@@ -147,7 +148,7 @@ class WebSocket(asyncio.Protocol):
 
     def begin(self) -> None:
         """Send the answer, and with it what the receiver has sent meanwhile."""
-        self._uncork()
+        self.uncork()
 
     # What asyncio tells.
 
@@ -167,7 +168,7 @@ class WebSocket(asyncio.Protocol):
                 self._corked_bytes = 0
                 self._transport.write(self._corked.pop())
             else:
-                self._uncork()
+                self.uncork()
 
     def _take(self, events: deque[wire.Event]) -> None:
         """Take events and read more, until it is the others' turn or the receiver has enough."""
@@ -218,7 +219,7 @@ class WebSocket(asyncio.Protocol):
             self._take(events)
         finally:
             self._reading = False
-            self._uncork()
+            self.uncork()
         self._read_on()
 
     def _read_on(self) -> None:
@@ -249,7 +250,7 @@ class WebSocket(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Close: a WebSocket has no use for a half-open connection."""
-        self._uncork()
+        self.uncork()
         self._finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -326,6 +327,24 @@ class WebSocket(asyncio.Protocol):
             compressed = len(outgoing.text) + len(prefix) >= self._deflate_from
             self._send(outgoing.form(_maker(prefix, self._window_bits if compressed else 0)), policy, key)
 
+    def share(self, outgoing: Outgoing, prefix: bytes = b"") -> tuple[Line, bytes] | None:
+        """Return itself and the frame of a text message behind a ``prefix``, for ``send_frame``."""
+        if self._window_bits or len(outgoing.text) >= self._options.chunk:
+            return None
+        return self, outgoing.form(_maker(prefix, 0))
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Send a frame, which other clients get too, if nothing waits; return whether that is done."""
+        if not self._writable or self._waiting is not None:
+            return False
+        if not self._corked and not self._reading:
+            self._corks.add(self)
+        self._corked.append(frame)
+        self._corked_bytes += len(frame)
+        if self._corked_bytes >= self._options.chunk:
+            self.uncork()  # may find that the client does not read, and have the rest wait
+        return True
+
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame and end; the receiver is told at once, with this code."""
         if not self._writable:
@@ -348,20 +367,18 @@ class WebSocket(asyncio.Protocol):
         self._transport.abort()
 
     def _send(self, frame: bytes, policy: SlowConsumer | None, key: Hashable) -> None:
-        if self._waiting is not None:
+        if self._waiting is None:
+            self.send_frame(frame)
+        else:
             self._wait(self._waiting, frame, policy, key)
-            return
-        if not self._corked and not self._reading:
-            asyncio.get_running_loop().call_soon(self._uncork)
-        self._corked.append(frame)
-        self._corked_bytes += len(frame)
-        if self._corked_bytes >= self._options.chunk:
-            self._uncork()  # may find that the client does not read, and have the rest wait
 
-    def _uncork(self) -> None:
+    def uncork(self) -> None:
         """Write what was sent in this loop turn: a system call costs more than anything else that a message does."""
         corked = self._corked
-        if corked:
+        if len(corked) == 1:
+            self._corked_bytes = 0
+            self._transport.write(corked.pop())
+        elif corked:
             self._corked, self._corked_bytes = [], 0
             self._transport.write(b"".join(corked))
 
@@ -387,7 +404,7 @@ class WebSocket(asyncio.Protocol):
 
     def _write_last(self, close_frame: bytes) -> None:
         """Hand everything that waits to the transport, and the close frame behind it."""
-        self._uncork()
+        self.uncork()
         if self._waiting is not None:
             self._transport.write(b"".join(self._waiting.take(sys.maxsize)))
             self._waiting = None

@@ -342,6 +342,35 @@ async def test_the_messages_of_one_turn_are_one_write(open_websocket: Open) -> N
     assert writes() - before <= 3  # and the loop's own to wake up
 
 
+# What many get alike.
+
+
+async def test_a_finished_frame_goes_where_a_text_would_until_something_waits(open_websocket: Open) -> None:
+    websocket, client = await open_websocket()
+    shared = websocket.share(Outgoing(b"alike"), prefix=b"4")
+    assert shared is not None
+    line, frame = shared
+    websocket.send_text(b"before")
+    assert line.send_frame(frame)
+    websocket.send_text(b"behind")
+    assert [await client.next() for _ in range(3)] == [(0x81, b"before"), (0x81, b"4alike"), (0x81, b"behind")]
+    while not websocket.full.is_set():
+        websocket.send_text(b"." * SIZE)
+    assert not line.writable
+    assert not line.send_frame(frame)
+    websocket.send_text(b"last")
+    assert b"4alike" not in await client.until(b"last")
+    websocket.close(CloseCode.NORMAL)
+    assert not line.send_frame(frame)
+
+
+async def test_there_is_no_straight_way_for_what_is_compressed_or_long(open_websocket: Open) -> None:
+    compressing, _ = await open_websocket(OFFER, deflate=DeflateOptions(threshold=100))
+    assert compressing.share(Outgoing(b"short")) is None
+    websocket, _ = await open_websocket()
+    assert websocket.share(Outgoing(b"." * LIMIT)) is None
+
+
 # Compression.
 
 OFFER = b"permessage-deflate; client_max_window_bits"

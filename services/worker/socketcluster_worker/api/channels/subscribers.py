@@ -10,7 +10,7 @@ from socketcluster_store_client.messages import Position
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.data.values import message_for_clients
 from socketcluster_worker.api.position import write_position
-from socketcluster_worker.connection import SlowConsumer
+from socketcluster_worker.connection import Line, SlowConsumer
 
 Answer = Callable[[dict[str, Any]], None]
 """Takes what a client is told of its subscription, before any message of it."""
@@ -22,6 +22,10 @@ class Subscriber(Protocol):
     connected: bool
     channels: set[str]
     """Those that it is subscribed to."""
+    line: Line
+    """The straight way to the client for what is framed already; there is one if there is a ``frame_kind``."""
+    frame_kind: str | None
+    """Which of the frames of one message goes there."""
 
     @property
     def protocol(self) -> str:
@@ -198,9 +202,12 @@ class Subscribers:
             else:
                 policy = self._policy_of(channel)
                 message = ChannelMessage(channel, data)
+                frames = message.frames
                 for socket in tuple(sockets):
+                    frame = frames.get(socket.frame_kind)
                     try:
-                        socket.deliver(message, policy)
+                        if frame is None or not socket.line.send_frame(frame):
+                            socket.deliver(message, policy)
                     except Exception as error:  # the others get it
                         self._unreachable(socket.protocol, channel, error)
         followers = self._followers.get(channel)

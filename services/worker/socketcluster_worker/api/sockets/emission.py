@@ -17,11 +17,13 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 class Forms:
     """The forms of one thing, each made when the first client needs it."""
 
-    __slots__ = ("_errors", "forms")
+    __slots__ = ("_errors", "forms", "frames")
 
     def __init__(self) -> None:
         self.forms: dict[object, Any] = {}
         """Those that were made; who sends to many looks here before he calls ``form``."""
+        self.frames: dict[str | None, bytes] = {}
+        """What goes straight to clients that have a ``line``, by their ``frame_kind``."""
         self._errors: dict[object, NotSerializableError] | None = None
 
     def form(self, key: object, make: Callable[[Self], T]) -> T:

@@ -207,9 +207,12 @@ class Namespace(Emitter):
         )
 
     def _deliver(self, sockets: Iterable[Socket], emission: Emission, *, volatile: bool) -> None:
+        frames = emission.frames
         for socket in sockets:
+            frame = frames.get(socket.frame_kind)
             try:
-                socket.emit_shared(emission, volatile=volatile)
+                if frame is None or (volatile and not socket.line.writable) or not socket.line.send_frame(frame):
+                    socket.emit_shared(emission, volatile=volatile)
             except Exception as error:  # all the others get it
                 self.tasks.unreachable(socket.protocol, emission.event, error)
 

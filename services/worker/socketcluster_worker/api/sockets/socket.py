@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, ove
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.sockets.broadcast import Broadcast
-from socketcluster_worker.api.sockets.emission import Emission
+from socketcluster_worker.api.sockets.emission import Emission, Forms
 from socketcluster_worker.api.sockets.events import Emitter, F, Serial, check_emitted
 from socketcluster_worker.api.sockets.peer import Peer
-from socketcluster_worker.connection import Handshake, SlowConsumer
+from socketcluster_worker.connection import Handshake, Line, SlowConsumer
 from socketcluster_worker.errors import (
     NotLetInError,
     NotSerializableError,
@@ -94,6 +94,10 @@ class Socket(Emitter):
     settles: Callable[[], asyncio.Future[None] | None] | None = None
     """Gives what is done once the client has taken in the handshake's answer, which says if it is authenticated;
     ``None`` once it has. Set by its protocol."""
+    line: Line
+    """The straight way to the client for what is framed already; there is one if there is a ``frame_kind``."""
+    frame_kind: str | None = None
+    """Which of the frames of one message goes there."""
     _auth_token: dict[str, Any] | None = None
     _behind: deque[tuple[int, Callable[[], None]]] | None = None  # what waits for the turn
     _early: list[tuple[str, tuple[Any, ...]]] | None = None  # emitted before it was let in
@@ -428,6 +432,12 @@ class Socket(Emitter):
         """Send an event that goes to other sockets too."""
         if self.connected and (not volatile or self._peer.writable):
             self._peer.emit_shared(emission)
+
+    def shares(self, forms: Forms, kind: str, shared: tuple[Line, bytes] | None) -> None:
+        """Note the straight way to the client, and what others of its kind get there; for the protocols."""
+        if shared is not None:
+            self.line, forms.frames[kind] = shared
+            self.frame_kind = kind
 
     def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Send a message of a channel that the client is subscribed to."""

@@ -8,7 +8,7 @@ from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.connection import Connection, Handshake
 from socketcluster_worker.errors import ReservedEventError
 from socketcluster_worker.protocols.context import Context
-from socketcluster_worker.protocols.socketcluster.encoding import encode, encode_outgoing
+from socketcluster_worker.protocols.socketcluster.encoding import encode
 from socketcluster_worker.protocols.socketcluster.peer import SocketClusterPeer
 
 OWN_EVENTS = frozenset(
@@ -23,6 +23,8 @@ class BrowserPeer(SocketClusterPeer):
     An event whose name is one of the client's own is kept from it. That raises nothing: to other clients such a name
     is as good as any, and one controller serves them all.
     """
+
+    FRAMES = "socketcluster by engine.io"
 
     def __init__(self, connection: Connection, context: Context, handshake: Handshake, session_id: str) -> None:
         super().__init__(connection, context, handshake, session_id, pings=False)
@@ -39,8 +41,7 @@ class BrowserPeer(SocketClusterPeer):
         if emission.event in OWN_EVENTS:
             self._server.tasks.kept_back(emission.event)
         else:
-            outgoing = emission.forms.get(self.protocol) or emission.form(self.protocol, encode_outgoing)
-            self._connection.send_outgoing(outgoing)
+            super().emit_shared(emission)
 
     async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
         """Send an event, and return the client's answer.

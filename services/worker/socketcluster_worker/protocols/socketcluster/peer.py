@@ -18,9 +18,9 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.errors import MalformedMessageError
 from socketcluster_worker import deadlines, fairness
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
-from socketcluster_worker.api.sockets.emission import Emission
+from socketcluster_worker.api.sockets.emission import Emission, Forms
 from socketcluster_worker.api.sockets.socket import Entering, Socket
-from socketcluster_worker.connection import Connection, Handshake, SlowConsumer
+from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.deadlines import Timed
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError
 from socketcluster_worker.protocols.backpressure import MAX_WAITING, Backpressure
@@ -59,6 +59,8 @@ class SocketClusterPeer:
     protocol = "socketcluster"
     PING = wire.PING
     PONG = wire.PONG
+    FRAMES = "socketcluster"
+    """The kind of what goes straight to the client."""
     ANSWERS_WITHOUT_CID = True
     """Is a handshake answered that has no ``cid``?"""
     RESERVES_ALL = False
@@ -194,8 +196,9 @@ class SocketClusterPeer:
 
     def emit_shared(self, emission: Emission) -> None:
         """Send an event that goes to other sockets too."""
-        outgoing = emission.forms.get(self.protocol) or emission.form(self.protocol, encode_outgoing)
+        outgoing = emission.form(self.protocol, encode_outgoing)
         self._connection.send_outgoing(outgoing)
+        self._share(emission, outgoing)
 
     async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
         """Send an event, and return the client's answer."""
@@ -207,8 +210,13 @@ class SocketClusterPeer:
 
     def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Send a message of a channel."""
-        outgoing = message.forms.get(self.protocol) or message.form(self.protocol, encode_publication)
+        outgoing = message.form(self.protocol, encode_publication)
         self._connection.send_outgoing(outgoing, policy, message.channel)
+        self._share(message, outgoing)
+
+    def _share(self, forms: Forms, outgoing: Outgoing) -> None:
+        if self._socket is not None:
+            self._socket.shares(forms, self.FRAMES, self._connection.share(outgoing))
 
     def kick_out(self, channel: str, message: str) -> None:
         """Tell the client that its subscription to a channel was ended, and why."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
 from time import monotonic
 
 from socketcluster_wire import engineio as wire
@@ -16,8 +15,9 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import Packet, PacketType
 from socketcluster_wire.errors import MalformedPacketError
 from socketcluster_worker import deadlines, fairness
-from socketcluster_worker.connection import Outgoing, Receiver, SlowConsumer
+from socketcluster_worker.connection import Line, Outgoing, Receiver, SlowConsumer
 from socketcluster_worker.deadlines import Timed
+from socketcluster_worker.transport.engineio.options import EngineOptions, Farewell
 from socketcluster_worker.transport.send_queue import SendQueue
 from socketcluster_worker.transport.websocket import WebSocket
 
@@ -43,21 +43,6 @@ Over a network with a round trip of two seconds a request takes up to six of the
 """
 RETURN_TIME = 10.0
 """Seconds that a client which numbers its requests has to send one again that was broken off."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """Times in seconds, sizes in bytes; see the options of the same names."""
-
-    heartbeat_interval: float
-    heartbeat_timeout: float
-    max_http_buffer_size: int
-    max_buffered_bytes: int
-    slow_consumer: SlowConsumer
-
-
-Farewell = Callable[[int, str], bytes]
-"""Returns the message that tells a polling client, which gets no close frame, the code and the reason of the end."""
 
 
 def _size(packet: Packet) -> int:
@@ -164,6 +149,10 @@ class EngineSession:
             self.websocket.send_outgoing(outgoing, policy, key, prefix=MESSAGE)
         else:
             self._enqueue(Packet(PacketType.MESSAGE, outgoing.text.decode()), policy, key)
+
+    def share(self, outgoing: Outgoing) -> tuple[Line, bytes] | None:
+        """Return the WebSocket, if there is one, and what goes there for a message that goes to other clients too."""
+        return None if self.websocket is None else self.websocket.share(outgoing, prefix=MESSAGE)
 
     def close(self, code: int, reason: str = "") -> None:
         """End the connection: a close packet by polling, a close frame by WebSocket."""

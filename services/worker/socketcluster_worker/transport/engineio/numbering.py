@@ -15,7 +15,8 @@ from starlette.types import Receive
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import Packet
 from socketcluster_worker.connection import Handshake
-from socketcluster_worker.transport.engineio.engine import NOOP, EngineOptions, EngineSession, Farewell
+from socketcluster_worker.transport.engineio.engine import NOOP, EngineSession
+from socketcluster_worker.transport.engineio.options import EngineOptions, Farewell
 from socketcluster_worker.transport.engineio.posts import Outcome, Reading, take_packets, unless_cut_off
 from socketcluster_worker.transport.http.request_body import Lost, disconnected
 from socketcluster_worker.transport.websocket import WebSocket

@@ -18,13 +18,14 @@ from socketcluster_wire.engineio import ErrorCode, Packet
 from socketcluster_worker.connection import Connection, Handshake, Receiver
 from socketcluster_worker.endpoints.origins import OriginPolicy
 from socketcluster_worker.ids import IdGenerator
-from socketcluster_worker.transport.engineio.engine import EngineOptions, EngineSession, Farewell
+from socketcluster_worker.transport.engineio.engine import EngineSession
 from socketcluster_worker.transport.engineio.numbering import (
     OPENING,
     PARAMETER,
     NumberedSession,
     number_of,
 )
+from socketcluster_worker.transport.engineio.options import EngineOptions, Farewell
 from socketcluster_worker.transport.engineio.posts import Outcome, Reading, take_packets, unless_cut_off
 from socketcluster_worker.transport.engineio.upgrade import EngineWebSocket
 from socketcluster_worker.transport.http.content_coding import accepts_gzip

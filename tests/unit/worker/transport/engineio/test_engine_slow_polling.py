@@ -10,7 +10,8 @@ from support.worker.running import Probe, StartWorker
 
 from socketcluster_store_client.messages import Position
 from socketcluster_worker.connection import Outgoing, SlowConsumer
-from socketcluster_worker.transport.engineio.engine import EngineOptions, EngineSession
+from socketcluster_worker.transport.engineio.engine import EngineSession
+from socketcluster_worker.transport.engineio.options import EngineOptions
 
 
 class Ends:

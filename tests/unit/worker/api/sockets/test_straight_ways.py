@@ -1,0 +1,185 @@
+"""What many get alike goes a straight way to those that had the like before: in order, and to each in its own form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from support.clients.raw import ENGINE, HANDSHAKE, RawWebSocket
+from support.worker.running import Probe, RunningWorker, StartWorker
+
+from socketcluster_worker.api.worker import Worker
+
+SOCKETIO = "/socket.io/?EIO=4&transport=websocket"
+COUNT = 5
+
+
+async def raw(worker: RunningWorker) -> RawWebSocket:
+    return await worker.socket()
+
+
+async def browser(worker: RunningWorker) -> RawWebSocket:
+    websocket = await worker.websocket(ENGINE + "websocket")
+    await websocket.next()
+    await websocket.send_text("4" + HANDSHAKE)
+    await websocket.next()
+    return websocket
+
+
+async def socketio(worker: RunningWorker) -> RawWebSocket:
+    websocket = await worker.websocket(SOCKETIO)
+    await websocket.next()
+    await websocket.send_text("40")
+    await websocket.next()
+    return websocket
+
+
+async def engineio(worker: RunningWorker) -> RawWebSocket:
+    websocket = await worker.websocket("/engine.io/?EIO=4&transport=websocket")
+    await websocket.next()
+    return websocket
+
+
+FORMS: dict[Callable[[RunningWorker], Awaitable[RawWebSocket]], str] = {
+    raw: '{"event":"message","data":"%s"}',
+    browser: '4{"event":"message","data":"%s"}',
+    socketio: '42["message","%s"]',
+    engineio: "4%s",
+}
+
+
+async def test_every_kind_of_client_gets_every_broadcast_in_its_own_form(
+    start_worker: StartWorker, probe: Probe
+) -> None:
+    worker = await start_worker(probe.run)
+    polling = await worker.engine()
+    await polling.handshake()
+    clients = [(await connect(worker), form) for connect, form in FORMS.items() for _ in range(2)]
+    for number in range(COUNT):
+        worker.worker.ws_server.emit("message", str(number))
+        for client, form in clients:
+            assert await client.next_text() == form % number
+        assert json.loads((await polling.poll())[0][1:]) == {"event": "message", "data": str(number)}
+
+
+async def test_a_browser_s_own_event_is_kept_from_it_when_it_had_others_straight(
+    start_worker: StartWorker, probe: Probe
+) -> None:
+    worker = await start_worker(probe.run)
+    clients = [await raw(worker), await browser(worker), await browser(worker)]
+    for name in ("first", "error", "error", "last"):
+        worker.worker.ws_server.emit(name, 1)
+    heard: list[list[str]] = [[] for _ in clients]
+    for client, events in zip(clients, heard, strict=True):
+        while "last" not in events:
+            events.append(json.loads((await client.next_text()).removeprefix("4"))["event"])
+    assert heard == [["first", "error", "error", "last"], ["first", "last"], ["first", "last"]]
+
+
+async def test_each_namespace_of_a_connection_has_its_own_frames(start_worker: StartWorker, probe: Probe) -> None:
+    def run(worker: Worker) -> None:
+        probe.run(worker)
+        worker.ws_server.of("/custom")
+
+    worker = await start_worker(run)
+    clients = [await socketio(worker) for _ in range(2)]
+    for client in clients:
+        await client.send_text("40/custom,")
+        assert (await client.next_text()).startswith("40/custom,")
+    server = worker.worker.ws_server
+    for number in range(COUNT):
+        server.emit("n", number)
+        server.of("/custom").emit("n", number)
+    for client in clients:
+        for number in range(COUNT):
+            assert await client.next_text() == f'42["n",{number}]'
+            assert await client.next_text() == f'42/custom,["n",{number}]'
+
+
+async def test_broadcasts_keep_their_place_among_what_is_for_one_client(
+    start_worker: StartWorker, probe: Probe
+) -> None:
+    worker = await start_worker(probe.run)
+    client, _other = await socketio(worker), await socketio(worker)
+    socket = await probe.sockets.get()
+    server = worker.worker.ws_server
+    for number in range(COUNT):
+        server.emit("all", number)
+        socket.emit("one", number)
+        server.volatile.emit("volatile", number)
+        server.emit("bytes", b"x")
+        server.emit("all", number)
+    for number in range(COUNT):
+        assert await client.next_text() == f'42["all",{number}]'
+        assert await client.next_text() == f'42["one",{number}]'
+        assert await client.next_text() == f'42["volatile",{number}]'
+        assert await client.next_text() == '451-["bytes",{"_placeholder":true,"num":0}]'
+        assert bytes((await client.next()).data) == b"x"
+        assert await client.next_text() == f'42["all",{number}]'
+
+
+async def test_an_answer_comes_behind_the_broadcasts_that_its_handler_made(
+    start_worker: StartWorker, probe: Probe
+) -> None:
+    def run(worker: Worker) -> None:
+        probe.run(worker)
+
+        @worker.ws_server.handler("say")
+        def say(_socket: Any, text: str) -> str:
+            worker.ws_server.emit("said", text)
+            worker.ws_server.emit("said", text + "!")
+            return "done"
+
+    worker = await start_worker(run)
+    client, other = await socketio(worker), await socketio(worker)
+    for number in range(COUNT):
+        await client.send_text(f'42{number}["say","hi"]')
+        assert [await client.next_text() for _ in range(3)] == [
+            '42["said","hi"]',
+            '42["said","hi!"]',
+            f'43{number}["done"]',
+        ]
+        assert [await other.next_text() for _ in range(2)] == ['42["said","hi"]', '42["said","hi!"]']
+
+
+@pytest.mark.parametrize("connect", [raw, browser])
+async def test_every_subscriber_gets_every_message_of_a_channel(
+    start_worker: StartWorker, probe: Probe, connect: Callable[[RunningWorker], Awaitable[RawWebSocket]]
+) -> None:
+    worker = await start_worker(probe.run)
+    clients = [await connect(worker), await connect(worker), await raw(worker)]
+    for client in clients:
+        prefix = "4" if client is not clients[2] and connect is browser else ""
+        await client.send_text(prefix + '{"event":"#subscribe","data":{"channel":"news"},"cid":9}')
+        assert json.loads((await client.next_text()).removeprefix("4"))["rid"] == 9
+    for number in range(COUNT):
+        await worker.worker.ws_server.exchange.publish("news", number)
+    for client in clients:
+        for number in range(COUNT):
+            message = json.loads((await client.next_text()).removeprefix("4"))
+            assert message == {"event": "#publish", "data": {"channel": "news", "data": number}}
+
+
+async def test_a_client_that_has_left_the_namespace_gets_nothing_more_there(
+    start_worker: StartWorker, probe: Probe
+) -> None:
+    def run(worker: Worker) -> None:
+        probe.run(worker)
+        worker.ws_server.of("/custom")
+
+    worker = await start_worker(run)
+    clients = [await socketio(worker) for _ in range(2)]
+    server = worker.worker.ws_server
+    server.emit("n", 0)
+    await clients[0].send_text("40/custom,")
+    for client in clients:
+        assert await client.next_text() == '42["n",0]'
+    assert (await clients[0].next_text()).startswith("40/custom,")
+    await clients[0].send_text("41")
+    assert (await probe.ends.get())[0].connected is False
+    server.emit("n", 1)
+    server.of("/custom").emit("n", 2)
+    assert await clients[0].next_text() == '42/custom,["n",2]'
+    assert await clients[1].next_text() == '42["n",1]'
