@@ -18,6 +18,8 @@ from socketcluster_worker.errors import MissingArgumentError
 
 log = logging.get_logger(__name__)
 
+NEVER_AWAITED = frozenset({type(None), dict, str, list, int, bool, float, tuple})
+"""Types of what most plain handlers return: none of these is a coroutine, and to ask costs more than to look here."""
 BEGIN_AT_ONCE = sys.version_info >= (3, 12)
 """Does a coroutine run up to where it first waits when it is started? If not, it begins in the loop's next turn."""
 
@@ -79,7 +81,8 @@ class Tasks:
         except Exception as error:
             self._on_error(error, what)
             return None
-        if type(result) is CoroutineType or asyncio.iscoroutine(result):
+        kind = type(result)
+        if kind not in NEVER_AWAITED and (kind is CoroutineType or asyncio.iscoroutine(result)):
             return self.spawn(result, what)
         return None
 

@@ -20,7 +20,7 @@ from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.errors import EventError, NotSerializableError
 from socketcluster_worker.protocols.backpressure import Backpressure
 from socketcluster_worker.protocols.event_queue import ROOM, ClientEnd, EventQueue
-from socketcluster_worker.tasks import BEGIN_AT_ONCE
+from socketcluster_worker.tasks import BEGIN_AT_ONCE, NEVER_AWAITED
 
 log = logging.get_logger(__name__)
 
@@ -303,7 +303,13 @@ class Dispatch:
         except Exception as error:
             self.raised(error, name, call_id)
             return
-        if type(result) is CoroutineType:
+        kind = type(result)
+        if kind in NEVER_AWAITED:
+            try:
+                self._answerer.respond(call_id, result)
+            except NotSerializableError as error:
+                self.raised(error, name, call_id)
+        elif kind is CoroutineType:
             task = self._tasks.start(result, name)
             if not task.done():
                 task.add_done_callback(partial(self._finished, name, call_id))

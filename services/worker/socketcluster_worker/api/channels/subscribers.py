@@ -204,7 +204,7 @@ class Subscribers:
                 message = ChannelMessage(channel, data)
                 frames = message.frames
                 for socket in tuple(sockets):
-                    frame = frames.get(socket.frame_kind)
+                    frame = frames.get(socket.frame_kind) if socket.connected else None
                     try:
                         if frame is None or not socket.line.send_frame(frame):
                             socket.deliver(message, policy)

@@ -209,7 +209,7 @@ class Namespace(Emitter):
     def _deliver(self, sockets: Iterable[Socket], emission: Emission, *, volatile: bool) -> None:
         frames = emission.frames
         for socket in sockets:
-            frame = frames.get(socket.frame_kind)
+            frame = frames.get(socket.frame_kind) if socket.connected else None
             try:
                 if frame is None or (volatile and not socket.line.writable) or not socket.line.send_frame(frame):
                     socket.emit_shared(emission, volatile=volatile)

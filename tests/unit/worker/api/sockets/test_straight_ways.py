@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.clients.raw import ENGINE, HANDSHAKE, RawWebSocket
-from support.worker.running import Probe, RunningWorker, StartWorker
+from support.clients.raw import ENGINE, HANDSHAKE, RawWebSocket, frame
+from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_worker.api.worker import Worker
 
@@ -183,3 +184,35 @@ async def test_a_client_that_has_left_the_namespace_gets_nothing_more_there(
     server.of("/custom").emit("n", 2)
     assert await clients[0].next_text() == '42/custom,["n",2]'
     assert await clients[1].next_text() == '42["n",1]'
+
+
+async def test_nor_one_whose_end_is_told_behind_what_it_sent_before(start_worker: StartWorker, probe: Probe) -> None:
+    going_on = asyncio.Event()
+
+    def run(worker: Worker) -> None:
+        probe.run(worker)
+        worker.ws_server.of("/custom")
+
+        @worker.ws_server.handler("wait")
+        async def wait(_socket: Any) -> None:
+            await going_on.wait()
+
+    worker = await start_worker(run, serial=True)
+    other, leaving = await socketio(worker), await socketio(worker)  # who is first never goes the straight way
+    _, socket = await probe.sockets.get(), await probe.sockets.get()
+    server = worker.worker.ws_server
+    await leaving.send_text("40/custom,")
+    assert (await leaving.next_text()).startswith("40/custom,")
+    for number in range(2):
+        server.emit("n", number)
+        for client in (other, leaving):
+            assert await client.next_text() == f'42["n",{number}]'
+    await leaving.send(frame('42["wait"]'), frame("41"))
+    await until(lambda: not socket.connected)
+    assert socket in server.sockets
+    server.emit("n", 2)
+    server.of("/custom").emit("n", 3)
+    assert await leaving.next_text() == '42/custom,["n",3]'
+    assert await other.next_text() == '42["n",2]'
+    going_on.set()
+    await probe.ends.get()
