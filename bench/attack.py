@@ -181,8 +181,8 @@ class Figures:
         middle, late = (_quantile(served, share) * 1000 for share in (0.5, 0.99))
         failed = len(self.kept) - len(served)
         return (
-            f"{name:20} {len(self.kept):8} {failed:7} {middle:9.1f} ms {late:9.1f} ms "
-            f"{self.cpu / self.seconds:9.0%} {self.memory / 2**20:8.1f} MiB"
+            f"{name:20} {len(self.kept):8} {failed:7} {middle:9.1f} ms {late:9.1f} ms {self.cpu / self.seconds:9.0%} "
+            f"{self.memory / 2**20:8.1f} MiB"
         )
 
 

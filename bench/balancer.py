@@ -28,6 +28,7 @@ from support.network import certificates
 
 from bench.acknowledge import DIALECTS
 from bench.load import Load
+from bench.peers.running import listening
 from bench.servers import free_port
 from socketcluster_runtime.sockets import descriptors
 
@@ -165,30 +166,19 @@ async def haproxy(worker: int, certificate: Path, folder: Path) -> AsyncIterator
     )
     try:
         for port in ports.values():
-            await _listening(port)
+            await listening(port, process)
         yield ports, [process.pid]
     finally:
         process.terminate()
         await process.wait()
 
 
-async def _listening(port: int) -> None:
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.02)
-        else:
-            writer.close()
-            return
-
-
 def report(name: str, opened: Opened) -> None:
     """Print what opening took."""
     say(
         f"  {name:34} {opened.clients:7,} clients {sum(opened.errors.values()) + opened.lost:4} errors "
-        f"{opened.cpu * 1e6:7.1f} µs CPU a connection {opened.memory / 1024:7.2f} KiB each "
-        f"{opened.descriptors:7,} descriptors"
+        f"{opened.cpu * 1e6:7.1f} µs CPU a connection {opened.memory / 1024:7.2f} KiB each {opened.descriptors:7,} "
+        "descriptors"
     )
     for text, times in opened.errors.items():
         say(f"    {times} times {text}")

@@ -308,13 +308,13 @@ def print_throughput(rows: dict[str, list[Throughput]]) -> None:
             server_cpu = min(each.server_cpu for each in figures)
             client_cpu = min(each.client_cpu for each in figures)
             print(  # noqa: T201
-                f"{name:16}{load:12}{median(rates):12,.0f}{max(rates):12,.0f}"
-                f"{server_cpu * 1e6:11.1f} µs{client_cpu * 1e6:11.1f} µs"
+                f"{name:16}{load:12}{median(rates):12,.0f}{max(rates):12,.0f}{server_cpu * 1e6:11.1f} "
+                f"µs{client_cpu * 1e6:11.1f} µs"
             )
         round_trips = [row.round_trip for row in rounds]
         print(  # noqa: T201
-            f"{name:16}{'round trip':12}{median(round_trips) * 1e3:9.2f} ms, at best {min(round_trips) * 1e3:.2f} ms,"
-            " median of one caller"
+            f"{name:16}{'round trip':12}{median(round_trips) * 1e3:9.2f} ms, at best {min(round_trips) * 1e3:.2f} ms, "
+            "median of one caller"
         )
 
 

@@ -74,10 +74,8 @@ def _head(run: Run) -> str:
         for part in (
             "# This server and its peers, measured",
             "Written by `make bench`; [how to read it](README.md). Each figure is the median of rounds in which the "
-            "servers had "
-            "their turns one after the other, with the least and the most in brackets. CPU is that of all processes "
-            "of a "
-            "server, as the kernel counts it. Compare within this page only.",
+            "servers had their turns one after the other, with the least and the most in brackets. CPU is that of "
+            "all processes of a server, as the kernel counts it. Compare within this page only.",
             missing,
             _table(("run", ""), [[name, text] for name, text in facts.items()]),
             _table(("versions", ""), [[name, text] for name, text in run.versions.items()]),
@@ -154,13 +152,9 @@ def _generator(run: Run, sections: Sequence[Section]) -> str:
         return ""
     text = (
         "Where only CPU an event counts, the generator may be as slow as it likes: it is not in the figure, and a "
-        "server that "
-        "waits for it uses no CPU meanwhile (though one that is always busy takes more events at a time). Where time "
-        "counts "
-        "(latency, storms, rates), it must have been idle in between: its share of a core, at most of all servers' "
-        "turns, and "
-        f"how late its timers were (99th percentile; 1 ms is their resolution). *(!)*: over {BUSY:.0%} of a core, so "
-        "its rates "
-        "a second are the generator's."
+        "server that waits for it uses no CPU meanwhile (though one that is always busy takes more events at a "
+        "time). Where time counts (latency, storms, rates), it must have been idle in between: its share of a core, "
+        f"at most of all servers' turns, and how late its timers were (99th percentile; 1 ms is their resolution). "
+        f"*(!)*: over {BUSY:.0%} of a core, so its rates a second are the generator's."
     )
     return "## Is the load generator what is slow?\n\n" + text + "\n\n" + _table(("work", "CPU", "late, ms"), rows)

@@ -29,11 +29,9 @@ async def _measure(bench: Bench, key: str, title: str, *, secure: bool) -> Secti
         key,
         title,
         f"{clients} connections. *Cost:* each has one event under way at a time, as fast as it goes; CPU of all "
-        "processes of "
-        f"the server by the events that were acknowledged. *Latency:* {rate:,} events a second of all connections, "
-        "sent at "
-        "their times whether or not earlier ones were answered; from the write of an event to its answer."
-        + (" The server ends TLS itself (here: the balancer does, and copies bytes)." if secure else ""),
+        f"processes of the server by the events that were acknowledged. *Latency:* {rate:,} events a second of all "
+        "connections, sent at their times whether or not earlier ones were answered; from the write of an event to "
+        "its answer." + (" The server ends TLS itself (here: the balancer does, and copies bytes)." if secure else ""),
         (
             Figure(f"{key}/cpu", "CPU, µs an event"),
             Figure(f"{key}/rate", "events a second"),

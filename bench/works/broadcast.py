@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.peers.side import FAN_OUT, SPANNING
 from bench.reporting.sections import Bars, Figure, Lines, Section
 from bench.works.bench import Bench
@@ -14,10 +16,8 @@ PACED = {10: 40.0}
 AMONG, ROOM = 10_000, 100
 HOW = (
     "A client that is no member says something to the room. One broadcast is under way at a time; to 10 members "
-    "there are "
-    "40 a second, as in a chat. Each member must get each one once, or the work has failed. CPU of all processes of "
-    "the "
-    "server by deliveries."
+    "there are 40 a second, as in a chat. Each member must get each one once, or the work has failed. CPU of all "
+    "processes of the server by deliveries."
 )
 
 
@@ -59,22 +59,7 @@ async def run(bench: Bench) -> Section:
         ),
     )
     async with bench.stands(section, bench.able(FAN_OUT)) as stands:
-        there = 0
-        for size, members in bench.options.sizes(SIZES):
-            more, there = members + 1 - there, members + 1
-
-            async def prepare(stand: Stand, size: int = size, members: int = members, more: int = more) -> None:
-                if more:
-                    await stand.open(more)
-                await stand.call("join", room=f"room{size}", count=members)
-                await stand.call("broadcast", seconds=min(1.0, bench.options.seconds), rooms=[f"room{size}"])  # warm
-                await stand.settle()
-
-            async def measure(stand: Stand, size: int = size) -> None:
-                await _broadcast(bench, stand, "broadcast", size)
-
-            await bench.each(section, stands, prepare, f"{members} members")
-            await bench.rounds(section, stands, measure, f"{members} members", bench.options.rounds)
+        await _rooms(bench, section, stands, "broadcast", SIZES, "join")
     return section
 
 
@@ -115,20 +100,27 @@ async def run_spanning(bench: Bench) -> Section:
         (Bars("spanning-10", "Broadcast to 10 on two workers, 40 a second: CPU, µs a delivery", "spanning/10"),),
     )
     async with bench.stands(section, bench.able(FAN_OUT, SPANNING), processes=2) as stands:
-        there = 0
-        for size, members in bench.options.sizes(SPANNED):
-            more, there = members + 1 - there, members + 1
-
-            async def prepare(stand: Stand, size: int = size, members: int = members, more: int = more) -> None:
-                if more:
-                    await stand.open(more)
-                await stand.call("join_spread", room=f"room{size}", count=members, places=2)
-                await stand.call("broadcast", seconds=min(1.0, bench.options.seconds), rooms=[f"room{size}"])
-                await stand.settle()
-
-            async def measure(stand: Stand, size: int = size) -> None:
-                await _broadcast(bench, stand, "spanning", size)
-
-            await bench.each(section, stands, prepare, f"{members} members on two workers")
-            await bench.rounds(section, stands, measure, f"{members} members on two workers", bench.options.rounds)
+        await _rooms(bench, section, stands, "spanning", SPANNED, "join_spread", places=2)
     return section
+
+
+async def _rooms(
+    bench: Bench, section: Section, stands: Sequence[Stand], key: str, sizes: tuple[int, ...], join: str, **how: int
+) -> None:
+    """Measure broadcasts to ever larger rooms, to which clients come by the command ``join``."""
+    there = 0
+    for size, members in bench.options.sizes(sizes):
+        more, there = members + 1 - there, members + 1
+
+        async def prepare(stand: Stand, size: int = size, members: int = members, more: int = more) -> None:
+            if more:
+                await stand.open(more)
+            await stand.call(join, room=f"room{size}", count=members, **how)
+            await stand.call("broadcast", seconds=min(1.0, bench.options.seconds), rooms=[f"room{size}"])  # warm
+            await stand.settle()
+
+        async def measure(stand: Stand, size: int = size) -> None:
+            await _broadcast(bench, stand, key, size)
+
+        await bench.each(section, stands, prepare, f"{members} members")
+        await bench.rounds(section, stands, measure, f"{members} members", bench.options.rounds)

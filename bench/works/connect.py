@@ -18,12 +18,9 @@ async def run(bench: Bench) -> Section:
         "connect",
         "New connections, and a storm",
         f"*Rate:* {clients:,} clients connect, {AT_ONCE} of them at a time: TCP, the WebSocket's handshake, the "
-        "protocol's "
-        f"greeting. *Storm:* all {clients:,} lose their connection, and as soon as the server is done with that all "
-        "connect at "
-        "once; who is refused tries again after half a second to a second. The CPU is that of all processes of the "
-        "server, "
-        "for coming only.",
+        f"protocol's greeting. *Storm:* all {clients:,} lose their connection, and as soon as the server is done with "
+        "that all connect at once; who is refused tries again after half a second to a second. The CPU is that of "
+        "all processes of the server, for coming only.",
         (
             Figure("connect/cpu", "CPU, µs a connection"),
             Figure("connect/rate", "connections a second"),

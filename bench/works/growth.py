@@ -39,9 +39,9 @@ async def run_connections(bench: Bench) -> Section:
     section = Section(
         "growth-connections",
         "Growth with connections",
-        f"An acknowledged event; {window} are under way at a time whatever the number of "
-        "connections, which all have their turn. The "
-        f"last columns: over {PROCESSES} processes of the server (here: {PROCESSES} workers, {PROCESSES} balancers).",
+        f"An acknowledged event; {window} are under way at a time whatever the number of connections, which all have "
+        f"their turn. The last columns: over {PROCESSES} processes of the server (here: {PROCESSES} workers, "
+        f"{PROCESSES} balancers).",
         (
             *(Figure(f"growth-connections/{size}", f"{count:,}: CPU, µs") for size, count in sizes),
             *(Figure(f"growth-spread/{size}", f"{PROCESSES} processes, {count:,}: CPU, µs") for size, count in spread),
@@ -129,8 +129,7 @@ async def run_channels(bench: Bench) -> Section:
         "growth-channels",
         "Growth with channels",
         f"So many rooms (SocketCluster: channels) with one member each, of {clients:,} clients; a message to one "
-        "after the other "
-        "in no order, one under way at a time.",
+        "after the other in no order, one under way at a time.",
         (
             *(Figure(f"growth-channels/{size}", f"{count:,}: CPU, µs a message") for size, count in sizes),
             *(Figure(f"growth-channels/{size}/join", f"{count:,}: CPU, µs a join") for size, count in sizes[1:]),
@@ -171,9 +170,8 @@ async def run_workers(bench: Bench) -> Section:
         "growth-workers",
         "Growth with workers",
         f"An acknowledged event; {clients} connections, each with one under way, to so many processes of the server. "
-        "How many "
-        "events a second there are says something only where the machine has cores for all of them and for the load "
-        "generator.",
+        "How many events a second there are says something only where the machine has cores for all of them and for "
+        "the load generator.",
         tuple(
             figure
             for count in WORKERS

@@ -35,9 +35,8 @@ async def run(bench: Bench) -> Section:
     section = Section(
         "idle",
         f"Idle connections: {count:,}",
-        f"What {count:,} connections that have greeted and do nothing take of memory (PSS of all processes, less "
-        "what it was "
-        f"after {min(WARM, count)} had been there), by their number.",
+        f"What {count:,} connections that have greeted and do nothing take of memory (PSS of all processes, less what "
+        f"it was after {min(WARM, count)} had been there), by their number.",
         _figures("idle"),
         (Bars("idle", "An idle connection: KB", "idle/all"),),
     )
@@ -54,8 +53,7 @@ async def run_many(bench: Bench) -> Section:
         "idle-many",
         f"Idle connections: {count:,} over {PROCESSES} workers",
         f"The same with {count:,} connections over {PROCESSES} processes (here: {PROCESSES} workers and as many "
-        "balancers, as a "
-        "process may have 20,000 descriptors on many machines).",
+        "balancers, as a process may have 20,000 descriptors on many machines).",
         _figures("idle-many"),
         (Bars("idle-many", f"An idle connection of {count:,}: KB", "idle-many/all"),),
     )
@@ -90,12 +88,9 @@ async def run_leaving(bench: Bench) -> Section:
         "leaving",
         f"After connecting and leaving {wanted:,} times",
         "Clients connect, greet, have an event acknowledged and leave, 100 at a time. Memory of all processes (PSS), "
-        "at each "
-        f"tenth, {SESSION_SECONDS:g} s after the last one left (here sessions are kept for that long in this work). "
-        "It ends after "
-        f"{SECONDS['here'] / 60:g} minutes, a peer's after {SECONDS['peer'] / 60:g}, with as many as there were "
-        "until then. *What "
-        "stays* is what was added between the first tenth and the last.",
+        f"at each tenth, {SESSION_SECONDS:g} s after the last one left (here sessions are kept for that long in this "
+        f"work). It ends after {SECONDS['here'] / 60:g} minutes, a peer's after {SECONDS['peer'] / 60:g}, with as "
+        "many as there were until then. *What stays* is what was added between the first tenth and the last.",
         (
             Figure("leaving/came", "clients"),
             Figure("leaving/first", "MB after the first tenth"),

@@ -19,10 +19,8 @@ async def run(bench: Bench) -> Section:
         "sessions",
         "Session get and set",
         f"{clients} connections, each with one event under way at a time, whose handler sets a value of its session, "
-        "or gets it, "
-        "before the event is acknowledged. No peer has sessions that survive its processes; what the store itself "
-        "costs beside "
-        "redis-server is under *Store*.",
+        "or gets it, before the event is acknowledged. No peer has sessions that survive its processes; what the "
+        "store itself costs beside redis-server is under *Store*.",
         tuple(
             figure
             for name in WORKS

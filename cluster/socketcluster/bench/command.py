@@ -134,8 +134,8 @@ async def _run(plan: Plan, *, as_json: bool) -> int:
         loop.add_signal_handler(number, generators.stopped.set)
     if plan.connections > PORTS_OF_AN_ADDRESS and source_address(plan.target.host, PORTS_OF_AN_ADDRESS) is None:
         console.print(
-            f"[yellow]{plan.connections:,} connections to one port may be more than this machine's address has ports"
-            " for; a loopback address of IPv4, such as 127.0.0.1, has no such limit[/yellow]"
+            f"[yellow]{plan.connections:,} connections to one port may be more than this machine's address has ports "
+            "for; a loopback address of IPv4, such as 127.0.0.1, has no such limit[/yellow]"
         )
     try:
         async with generators, View(generators, console, lines=not console.is_terminal):

@@ -204,7 +204,7 @@ class Plain(Dialect):
         return self._prefix + text.encode()
 
     def join(self, number: int) -> bytes:
-        raise NotImplementedError
+        raise ValueError("no rooms without a protocol that has them: the plan allows no broadcasts")
 
     def publish(self, number: int, text: str) -> bytes:
         return self._prefix + text.encode()
