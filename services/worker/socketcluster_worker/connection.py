@@ -164,6 +164,20 @@ class Receiver(Protocol):
         """Learn that the connection has ended; called exactly once."""
 
 
+class _Nobody:
+    """Receives nothing."""
+
+    def on_message(self, message: str | bytes) -> None:
+        """Forget it."""
+
+    def on_close(self, code: int, reason: str) -> None:
+        """Forget it."""
+
+
+NOBODY: Receiver = _Nobody()
+"""The receiver of a connection that has ended: what it had is freed at once then, as no two hold each other."""
+
+
 class Connection(Protocol):
     """Carries messages to one client, in order, until it is closed."""
 

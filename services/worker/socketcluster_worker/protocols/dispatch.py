@@ -53,6 +53,22 @@ class Answerer(Protocol):
         """Note that nobody handles the event of a call."""
 
 
+class _Gone:
+    """Carries no answers."""
+
+    def respond(self, call_id: CallId, result: Any) -> None:
+        """Do nothing."""
+
+    def fail(self, call_id: CallId, name: str, message: str, data: object = None) -> None:
+        """Do nothing."""
+
+    def unhandled(self, call_id: CallId, name: str) -> None:
+        """Do nothing."""
+
+
+GONE: Answerer = _Gone()
+
+
 class Dispatch:
     """Starts the handlers of one socket's events, in the order in which they arrived.
 
@@ -143,6 +159,10 @@ class Dispatch:
                         handler.function.when_all_began = partial(self._end_behind_calls, end)
                         return
         end.come()
+
+    def close(self) -> None:
+        """Answer nothing any more: the client is gone, and its end told."""
+        self._answerer = GONE
 
     def raised(self, error: Exception, name: str, call_id: CallId | None) -> None:
         """Tell the client, and where it is the server's fault the log, what a handler or middleware raised."""

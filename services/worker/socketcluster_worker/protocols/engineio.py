@@ -73,6 +73,8 @@ class EngineIOPeer:
         self._socket.connected = False
         self._queue.close()
         self._namespace.disconnected(self._socket, code, reason)
+        self._socket.let_go()
+        self._dispatch.close()
 
     @property
     def writable(self) -> bool:

@@ -86,6 +86,7 @@ class Judgement:
         if refusal is not None:
             self.pending = False
             self._refuse(refusal)
+            refusal = None  # its traceback holds this frame
             return
         if credentials.claims is not None:
             try:

@@ -99,6 +99,8 @@ class SocketIOPeer:
         self._deadlines.discard(self)
         for joined in tuple(self._namespaces.values()):
             joined.gone(code, reason, in_good_order=self.connection.ended_by_client)
+        self._namespaces.clear()
+        self._root = None
 
     def send(self, packet: wire.Packet) -> None:
         """Send a packet and its attachments.
@@ -179,6 +181,7 @@ class NamespaceConnection:
             self._socket.connected = False
             self._peer.send(wire.connect_error(self.namespace.name, error.message, error.data))
             self._peer.left(self)
+            self._let_go()
         elif self._socket.end_now is not None:
             self._socket.end_now()
 
@@ -240,6 +243,11 @@ class NamespaceConnection:
         if self._recovery is not None:
             self._recovery.save()  # with the data as it is at the end
         self.namespace.disconnected(self._socket, code, reason)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._socket.let_go()
+        self.dispatch.close()
 
     def _answered(self, packet: wire.Packet) -> None:
         answer = self._calls.take(packet.ack_id)

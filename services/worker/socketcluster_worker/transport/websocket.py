@@ -15,7 +15,7 @@ from socketcluster_wire import websocket as wire
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.deflate import DeflateOptions, Inflater
 from socketcluster_worker import fairness
-from socketcluster_worker.connection import Handshake, Line, Outgoing, Receiver, SlowConsumer
+from socketcluster_worker.connection import NOBODY, Handshake, Line, Outgoing, Receiver, SlowConsumer
 from socketcluster_worker.transport import corks, tcp
 from socketcluster_worker.transport.send_queue import SendQueue
 from socketcluster_worker.transport.websocket_opening import answer_opening
@@ -432,3 +432,4 @@ class WebSocket(asyncio.Protocol):
         if self._accepted and not self._ended:
             self._ended = True
             self.receiver.on_close(*self._close)
+            self.receiver = NOBODY

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.connection import SlowConsumer
+from socketcluster_worker.errors import SocketClosedError
 
 
 class Peer(Protocol):
@@ -52,3 +53,43 @@ class Peer(Protocol):
 
     def remove_token(self) -> None:
         """Have the client throw its token away."""
+
+
+class Gone:
+    """The peer of a socket whose client is gone: it keeps nothing of the connection alive.
+
+    Args:
+        protocol: that the client spoke.
+    """
+
+    __slots__ = ("protocol",)
+    writable = False
+
+    def __init__(self, protocol: str) -> None:
+        self.protocol = protocol
+
+    def emit(self, event: str, args: tuple[Any, ...]) -> None:
+        """Do nothing."""
+
+    def emit_shared(self, emission: Emission) -> None:
+        """Do nothing."""
+
+    async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
+        """Raise ``SocketClosedError``."""
+        raise SocketClosedError("the client is gone")
+
+    def close(self, code: int, reason: str) -> None:
+        """Do nothing."""
+
+    def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
+        """Do nothing."""
+
+    def kick_out(self, channel: str, message: str) -> None:
+        """Do nothing."""
+
+    async def set_token(self, token: str, timeout: float) -> None:
+        """Raise ``SocketClosedError``."""
+        raise SocketClosedError("the client is gone")
+
+    def remove_token(self) -> None:
+        """Do nothing."""

@@ -13,7 +13,7 @@ from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.sockets.broadcast import Broadcast
 from socketcluster_worker.api.sockets.emission import Emission, Forms
 from socketcluster_worker.api.sockets.events import Emitter, F, Serial, check_emitted
-from socketcluster_worker.api.sockets.peer import Peer
+from socketcluster_worker.api.sockets.peer import Gone, Peer
 from socketcluster_worker.connection import Handshake, Line, SlowConsumer
 from socketcluster_worker.errors import (
     NotLetInError,
@@ -395,6 +395,12 @@ class Socket(Emitter):
             self.namespace.leave(self, room)
         if self._channels:
             self.namespace.exchange.discard_all(self)
+
+    def let_go(self) -> None:
+        """Hold nothing any more of what served the client, which is freed then; for its protocol, at the very end."""
+        self._peer = Gone(self._peer.protocol)
+        self.settles = self.state_changed = None
+        self.by_event.clear()  # an application's handlers hold the socket, mostly
 
     def begun(self, doing: asyncio.Future[Any]) -> None:
         """Have something counted that was begun for the client, until it is done; for the namespace and the session."""

@@ -182,6 +182,10 @@ class SocketClusterPeer:
         socket.connected = False
         self._queue.close()
         self._server.disconnected(socket, code, reason or self._reason)
+        socket.let_go()
+        if self._dispatch is not None:
+            self._dispatch.close()
+        self._requests = self._token_changes = self._judgement = None
 
     # What the socket asks.
 

@@ -15,7 +15,7 @@ from socketcluster_wire.close_codes import CloseCode
 from socketcluster_wire.engineio import Packet, PacketType
 from socketcluster_wire.errors import MalformedPacketError
 from socketcluster_worker import deadlines, fairness
-from socketcluster_worker.connection import Line, Outgoing, Receiver, SlowConsumer
+from socketcluster_worker.connection import NOBODY, Line, Outgoing, Receiver, SlowConsumer
 from socketcluster_worker.deadlines import Timed
 from socketcluster_worker.transport.engineio.options import EngineOptions, Farewell
 from socketcluster_worker.transport.send_queue import SendQueue
@@ -481,6 +481,7 @@ class EngineSession:
             self._due = EngineSession._give_up
             self._deadlines.set(self, LAST_POLL)
         self.receiver.on_close(code, reason)
+        self.receiver = NOBODY
 
     def _give_up(self) -> None:
         """Forget the connection, though its client did not come for what was left to tell."""
