@@ -49,6 +49,8 @@ LONGEST_PAUSE = 1.0
 ADVICE = "let workers through to each other; mesh_listen (SOCKETCLUSTER_MESH_LISTEN) says at which port"
 MAX_EARLY = 10_000
 """Broadcasts that wait until a store has told of the other workers."""
+MAX_EARLY_BYTES = 16 * 1024 * 1024
+"""What these have together."""
 MAX_FORGOTTEN = 10_000
 """Of workers that are gone, how many at most are known by their counts."""
 KEPT = 10.0
@@ -85,6 +87,7 @@ class Mesh:
         self._by_bit: dict[int, Neighbour] = {}
         self._receivers: dict[str, tuple[Receive, Publish]] = {}
         self._early: list[tuple[str, bytes]] | None = []  # what was broadcast before anybody was known
+        self._early_bytes = 0
         self._too_early = 0
         self._forgotten: OrderedDict[str, Counts] = OrderedDict()
         self._entrance: Entrance | None = None
@@ -222,8 +225,9 @@ class Mesh:
     def send(self, workers: int, namespace: str, packed: bytes) -> None:
         """Send a broadcast to workers that ``find`` has found."""
         if self._early is not None:
-            if len(self._early) < MAX_EARLY:
+            if len(self._early) < MAX_EARLY and self._early_bytes + len(packed) <= MAX_EARLY_BYTES:
                 self._early.append((namespace, packed))
+                self._early_bytes += len(packed)
             else:
                 self._too_early += 1
             return
@@ -331,6 +335,8 @@ class Mesh:
 
     async def _keep_dialing(self, neighbour: Neighbour) -> None:
         pause = FIRST_PAUSE
+        if asyncio.get_running_loop().time() < neighbour.linked_at + LONGEST_PAUSE:  # it may end at once each time
+            await asyncio.sleep(LONGEST_PAUSE * random.uniform(0.5, 1))  # noqa: S311  # spreads attempts
         while neighbour.stream is None and neighbour.address is not None:
             stream = self._greeting(accepts=False).stream
             host, port = neighbour.address
@@ -373,6 +379,7 @@ class Mesh:
         stream.received = partial(self._received, neighbour, stream, self._take)
         rooms = frames.ROOMS + frames.encode(self._own.all())
         neighbour.connected(stream, origin, frames.read_received(frame), rooms)
+        neighbour.linked_at = asyncio.get_running_loop().time()
         if stream.descriptor >= 0:
             self._linked[stream.descriptor] = stream
             self._readable.register(stream.descriptor, select.EPOLLIN)

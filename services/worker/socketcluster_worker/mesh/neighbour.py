@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
+from math import inf
 from typing import NamedTuple, Protocol
 
 from socketcluster_runtime.logs.logging import get_logger
@@ -82,6 +83,8 @@ class Neighbour:
         """Its process, of which came what is ``received``."""
         self.received = before.received
         """The number of the last broadcast that came from it."""
+        self.linked_at = -inf
+        """When the last connection began, on the loop's clock."""
         self.by_store = False
         """Do broadcasts go by the store?"""
         self.lost = 0

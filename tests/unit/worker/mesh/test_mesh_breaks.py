@@ -336,3 +336,20 @@ async def test_nothing_goes_by_the_store_behind_the_end(two: tuple[Worker, Worke
     await one.mesh.close()
     await until(lambda: other.heard == [b"the last one"])
     assert there._patience is None
+
+
+async def test_a_link_that_ends_as_soon_as_it_begins_is_not_dialed_again_at_once(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mesh_module, "LONGEST_PAUSE", 60)
+    one, _ = await cluster.add("aaaaaaaa"), await cluster.add("bbbbbbbb")
+    cluster.tell()
+    await cluster.linked()
+    dials = counted_dials(one, monkeypatch)
+    stream = one.mesh.neighbours["bbbbbbbb"].stream
+    assert stream is not None
+    stream.abort()
+    await until(lambda: one.mesh._dialing)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not dials
