@@ -29,16 +29,23 @@ PROGRAMS = {
 def machine() -> dict[str, str]:
     """Return what is to be known of the machine, by name."""
     memory = int(_first(r"MemTotal:\s+(\d+)", "/proc/meminfo") or 0) / 2**20
-    optimised = "with" if sysconfig.get_config_var("PGO_PROF_USE_FLAG") else "without"
     model = _first(r"model name\s*: (.+)", "/proc/cpuinfo") or platform.machine()
     return {
         "processor": f"{os.cpu_count()} of {model}",
         "memory": f"{memory:.1f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "Python": f"{platform.python_version()}, built {optimised} optimisation; this server's and the Python peers'",
+        "Python": f"{platform.python_version()}, {_optimised()}; this server's and the Python peers'",
         "descriptors a process": f"{resource.getrlimit(resource.RLIMIT_NOFILE)[1]:,} at most",
         "source": _said("git", "describe", "--always", "--dirty") or os.environ.get("BENCH_SOURCE", "?"),
     }
+
+
+def _optimised() -> str:
+    if sysconfig.get_config_var("PGO_PROF_USE_FLAG"):
+        return "built with optimisation"
+    if sysconfig.get_config_var("Py_ENABLE_SHARED") and "libpython" not in Path("/proc/self/maps").read_text():
+        return "of which nothing says whether it was built with optimisation"  # Debian's: that is of its other build
+    return "built without optimisation"
 
 
 def versions(peers: Peers) -> dict[str, str]:

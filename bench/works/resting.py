@@ -37,8 +37,12 @@ async def run(bench: Bench) -> Section:
             if part in used:
                 bench.measurements.add(f"resting/{part}", stand.name, used[part])
 
+    async def rest(stand: Stand) -> None:
+        await stand.settle(3)
+        await asyncio.sleep(seconds)  # a store looks after its partitions for some seconds when it has started
+
     sides = [side for side in bench.able(MANY) if side.name in (SOCKETIO, SOCKETIO_NODE, WS)]
     async with bench.stands(section, sides, processes=2) as stands:
-        await bench.each(section, stands, lambda stand: stand.settle(3), "settled")
+        await bench.each(section, stands, rest, "settled")
         await bench.rounds(section, stands, measure, "at rest", bench.options.few)
     return section
