@@ -272,10 +272,8 @@ class NamespaceConnection:
         text, attachments = emission.form(key, self._encode_shared)
         if emission.overtakes and self._socket.turn:
             self._socket.in_turn(partial(self._send_shared, text, attachments))
-        else:
+        elif attachments or not self._socket.sent_straight(emission, self.protocol, self._peer.connection.share(text)):
             self._send_shared(text, attachments)
-            if not attachments:
-                self._socket.shares(emission, self.protocol, self._peer.connection.share(text))
 
     def _send_shared(self, text: Outgoing, attachments: list[bytes]) -> None:
         connection = self._peer.connection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
@@ -14,7 +14,7 @@ class Broadcaster(Protocol):
         """Send an event to those of ``choice``; see ``Broadcast.emit``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # frozen, it took four times as long to make one
 class Broadcast:
     """Chooses who gets an event: everybody, or the members of rooms, less the members of others.
 
@@ -32,16 +32,17 @@ class Broadcast:
 
     def to(self, *rooms: str | Iterable[str]) -> Broadcast:
         """Add rooms; a socket that is in several of them gets the event once."""
-        return replace(self, rooms=(self.rooms or frozenset()) | _names(rooms))
+        names = names_of(rooms) if self.rooms is None else self.rooms | names_of(rooms)
+        return Broadcast(self.namespace, names, self.excepted, self.is_volatile)
 
     def except_(self, *rooms: str | Iterable[str]) -> Broadcast:
         """Leave out the members of rooms."""
-        return replace(self, excepted=self.excepted | _names(rooms))
+        return Broadcast(self.namespace, self.rooms, self.excepted | names_of(rooms), self.is_volatile)
 
     @property
     def volatile(self) -> Broadcast:
         """Leave out clients that something is still waiting for."""
-        return replace(self, is_volatile=True)
+        return Broadcast(self.namespace, self.rooms, self.excepted, is_volatile=True)
 
     def emit(self, event: str, *args: Any) -> None:
         """Send an event to all who were chosen, on whatever worker; who cannot be sent it, keeps it from nobody else.
@@ -53,7 +54,10 @@ class Broadcast:
         self.namespace.broadcast(self, event, args)
 
 
-def _names(rooms: Iterable[str | Iterable[str]]) -> frozenset[str]:
+def names_of(rooms: tuple[str | Iterable[str], ...]) -> frozenset[str]:
+    """Return the names of rooms, each of which is one or several."""
+    if len(rooms) == 1 and isinstance(rooms[0], str):
+        return frozenset(rooms)  # type: ignore[arg-type]  # of which it is the only one
     names: set[str] = set()
     for room in rooms:
         names.update([room] if isinstance(room, str) else room)

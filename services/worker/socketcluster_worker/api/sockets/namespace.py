@@ -17,7 +17,7 @@ from socketcluster_worker.api.handlers.client_handlers import ClientHandler
 from socketcluster_worker.api.handlers.signatures import NamespaceEvents
 from socketcluster_worker.api.position import write_position
 from socketcluster_worker.api.sockets import bus
-from socketcluster_worker.api.sockets.broadcast import Broadcast
+from socketcluster_worker.api.sockets.broadcast import Broadcast, names_of
 from socketcluster_worker.api.sockets.broadcast_log import BroadcastLog
 from socketcluster_worker.api.sockets.bus import BroadcastMessage
 from socketcluster_worker.api.sockets.delivery_order import DeliveryOrder
@@ -137,16 +137,16 @@ class Namespace(Emitter):
 
     def to(self, *rooms: str | Iterable[str]) -> Broadcast:
         """Choose the members of rooms, on whatever worker."""
-        return Broadcast(self).to(*rooms)
+        return Broadcast(self, names_of(rooms))
 
     def except_(self, *rooms: str | Iterable[str]) -> Broadcast:
         """Choose everybody but the members of rooms."""
-        return Broadcast(self).except_(*rooms)
+        return Broadcast(self, excepted=names_of(rooms))
 
     @property
     def volatile(self) -> Broadcast:
         """Choose everybody whom nothing is still waiting for."""
-        return Broadcast(self).volatile
+        return Broadcast(self, is_volatile=True)
 
     def broadcast(self, choice: Broadcast, event: str, args: tuple[Any, ...]) -> None:
         """Send an event to those of ``choice``: here at once, and to the workers that have others of them.

@@ -439,11 +439,16 @@ class Socket(Emitter):
         if self.connected and (not volatile or self._peer.writable):
             self._peer.emit_shared(emission)
 
-    def shares(self, forms: Forms, kind: str, shared: tuple[Line, bytes] | None) -> None:
-        """Note the straight way to the client, and what others of its kind get there; for the protocols."""
-        if shared is not None:
-            self.line, forms.frames[kind] = shared
-            self.frame_kind = kind
+    def sent_straight(self, forms: Forms, kind: str, shared: tuple[Line, bytes] | None) -> bool:
+        """Note the straight way to the client, and what others of its kind get there; return whether it took it.
+
+        For the protocols.
+        """
+        if shared is None:
+            return False
+        self.line, frame = shared
+        self.frame_kind, forms.frames[kind] = kind, frame
+        return self.line.send_frame(frame)
 
     def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Send a message of a channel that the client is subscribed to."""

@@ -201,8 +201,8 @@ class SocketClusterPeer:
     def emit_shared(self, emission: Emission) -> None:
         """Send an event that goes to other sockets too."""
         outgoing = emission.form(self.protocol, encode_outgoing)
-        self._connection.send_outgoing(outgoing)
-        self._share(emission, outgoing)
+        if not self._sent_straight(emission, outgoing):
+            self._connection.send_outgoing(outgoing)
 
     async def call(self, event: str, args: tuple[Any, ...], timeout: float) -> Any:
         """Send an event, and return the client's answer."""
@@ -215,12 +215,12 @@ class SocketClusterPeer:
     def deliver(self, message: ChannelMessage, policy: SlowConsumer | None) -> None:
         """Send a message of a channel."""
         outgoing = message.form(self.protocol, encode_publication)
-        self._connection.send_outgoing(outgoing, policy, message.channel)
-        self._share(message, outgoing)
+        if not self._sent_straight(message, outgoing):
+            self._connection.send_outgoing(outgoing, policy, message.channel)
 
-    def _share(self, forms: Forms, outgoing: Outgoing) -> None:
-        if self._socket is not None:
-            self._socket.shares(forms, self.FRAMES, self._connection.share(outgoing))
+    def _sent_straight(self, forms: Forms, outgoing: Outgoing) -> bool:
+        shared = self._connection.share(outgoing)
+        return self._socket is not None and self._socket.sent_straight(forms, self.FRAMES, shared)
 
     def kick_out(self, channel: str, message: str) -> None:
         """Tell the client that its subscription to a channel was ended, and why."""
