@@ -208,9 +208,7 @@ async def test_a_worker_without_recovery_reaches_by_their_ids_those_who_recovere
 ) -> None:
     without = (await start_worker(probe.run)).worker.ws_server
     logs = [worker.worker.ws_server.broadcast_log for worker in workers]
-    await until(
-        lambda: all(log is not None and log.latest is not None for log in logs)
-    )  # there is a start
+    await until(lambda: all(log is not None and log.latest is not None for log in logs))  # there is a start
     client = await Client.connect(workers[0])
     await probe.sockets.get()
     await kept(workers[0], client)

@@ -1,13 +1,32 @@
-"""What a socket needs of its client's message protocol: all that the api knows of one."""
+"""What a socket and the message protocol of its client need of each other."""
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.sockets.emission import Emission
 from socketcluster_worker.connection import SlowConsumer
 from socketcluster_worker.errors import SocketClosedError
+
+
+class Counts(Protocol):
+    """Who counts what is under way for a client."""
+
+    def count(self, doing: asyncio.Future[Any]) -> None:
+        """Count something until it is done."""
+
+
+@dataclass(slots=True)
+class Entering:
+    """What middleware decides on a client's auth token while the handshake is judged."""
+
+    decided: bool = False
+    """Does what it did to the socket go before the token that the client brought?"""
+    token: str | None = None
+    """Signed, to be given to the client behind the handshake's answer."""
 
 
 class Peer(Protocol):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 from socketcluster_wire.close_codes import CloseCode
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.sockets.broadcast import Broadcast
 from socketcluster_worker.api.sockets.emission import Emission, Forms
 from socketcluster_worker.api.sockets.events import Emitter, F, Serial, check_emitted
-from socketcluster_worker.api.sockets.peer import Gone, Peer
+from socketcluster_worker.api.sockets.peer import Counts, Entering, Gone, Peer
 from socketcluster_worker.connection import Handshake, Line, SlowConsumer
 from socketcluster_worker.errors import (
     NotLetInError,
@@ -33,23 +32,6 @@ Ended = TypeVar("Ended", bound=Callable[[int, str], Any] | Callable[[int], Any] 
 """``disconnect(code, reason)``."""
 WithClaims = TypeVar("WithClaims", bound=Callable[[dict[str, Any]], Any] | Callable[[], Any])
 """``authenticate(claims)``, ``deauthenticate(claims)``."""
-
-
-class Counts(Protocol):
-    """Who counts what is under way for a client."""
-
-    def count(self, doing: asyncio.Future[Any]) -> None:
-        """Count something until it is done."""
-
-
-@dataclass(slots=True)
-class Entering:
-    """What middleware decides on a client's auth token while the handshake is judged."""
-
-    decided: bool = False
-    """Does what it did to the socket go before the token that the client brought?"""
-    token: str | None = None
-    """Signed, to be given to the client behind the handshake's answer."""
 
 
 class Socket(Emitter):

@@ -19,7 +19,8 @@ from socketcluster_wire.errors import MalformedMessageError
 from socketcluster_worker import deadlines, fairness
 from socketcluster_worker.api.channels.channel_message import ChannelMessage
 from socketcluster_worker.api.sockets.emission import Emission, Forms
-from socketcluster_worker.api.sockets.socket import Entering, Socket
+from socketcluster_worker.api.sockets.peer import Entering
+from socketcluster_worker.api.sockets.socket import Socket
 from socketcluster_worker.connection import Connection, Handshake, Outgoing, SlowConsumer
 from socketcluster_worker.deadlines import Timed
 from socketcluster_worker.errors import AuthTokenError, EventError, NotSerializableError, RemoteError
