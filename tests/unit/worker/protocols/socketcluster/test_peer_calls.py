@@ -123,12 +123,13 @@ async def test_the_server_s_calls(worker: RunningWorker, probe: Probe) -> None:
     await websocket.send_json({"rid": 4711, "data": "nobody asked"})
     call = asyncio.create_task(socket.call("question"))
     await websocket.next_json()
+    calls = socket._peer._calls
     await websocket.end()
     with pytest.raises(SocketClosedError):
         await call
     with pytest.raises(SocketClosedError):
         await socket.call("question")
-    assert not socket._peer._calls
+    assert not calls
     await probe.ends.get()
 
 
