@@ -16,7 +16,7 @@ from socketcluster_worker.api.worker import Worker
 from socketcluster_worker.service import Service
 from socketcluster_worker.settings import WorkerSettings
 from support.clients.browser import Browser
-from support.clients.raw import ENGINE, Polling, RawClient, RawWebSocket, connect, upgrade
+from support.clients.raw import ENGINE, HANDSHAKE, Polling, RawClient, RawWebSocket, connect, upgrade
 
 SECRET = "a secret of the tests"
 HOOK = "run_of_the_test"
@@ -128,6 +128,28 @@ class RunningWorker(Running):
         websocket = await self.websocket()
         await websocket.send_json({"event": "#handshake", "data": {}, "cid": 1})
         websocket.handshake = (await websocket.next_json())["data"]
+        return websocket
+
+    async def socketio(self) -> RawWebSocket:
+        """Open a WebSocket that has connected to Socket.IO's namespace ``/``."""
+        websocket = await self.websocket("/socket.io/?EIO=4&transport=websocket")
+        await websocket.next()
+        await websocket.send_text("40")
+        await websocket.next()
+        return websocket
+
+    async def browser_socket(self) -> RawWebSocket:
+        """Open an Engine.IO WebSocket that has made SocketCluster's handshake, as the browser client does."""
+        websocket = await self.websocket(ENGINE + "websocket")
+        await websocket.next()
+        await websocket.send_text("4" + HANDSHAKE)
+        await websocket.next()
+        return websocket
+
+    async def engineio(self) -> RawWebSocket:
+        """Open a plain Engine.IO WebSocket."""
+        websocket = await self.websocket("/engine.io/?EIO=4&transport=websocket")
+        await websocket.next()
         return websocket
 
     async def engine(self, endpoint: str = ENGINE) -> Polling:

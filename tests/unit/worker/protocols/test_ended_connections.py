@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from support.clients.raw import ENGINE, HANDSHAKE, RawWebSocket
+from support.clients.raw import RawWebSocket
 from support.worker.running import RunningWorker, StartWorker, until
 
 from socketcluster_worker.api.worker import Worker
@@ -23,35 +23,11 @@ def without_collector() -> Iterator[None]:
     gc.enable()
 
 
-async def raw(worker: RunningWorker) -> RawWebSocket:
-    return await worker.socket()
-
-
-async def browser(worker: RunningWorker) -> RawWebSocket:
-    websocket = await worker.websocket(ENGINE + "websocket")
-    await websocket.next()
-    await websocket.send_text("4" + HANDSHAKE)
-    await websocket.next()
-    return websocket
-
-
-async def socketio(worker: RunningWorker) -> RawWebSocket:
-    websocket = await worker.websocket("/socket.io/?EIO=4&transport=websocket")
-    await websocket.next()
-    await websocket.send_text("40")
-    await websocket.next()
-    return websocket
-
-
-async def engineio(worker: RunningWorker) -> RawWebSocket:
-    websocket = await worker.websocket("/engine.io/?EIO=4&transport=websocket")
-    await websocket.next()
-    return websocket
-
-
 @pytest.mark.usefixtures("without_collector")
 @pytest.mark.parametrize("in_good_order", [True, False])
-@pytest.mark.parametrize("connect", [raw, browser, socketio, engineio])
+@pytest.mark.parametrize(
+    "connect", [RunningWorker.socket, RunningWorker.browser_socket, RunningWorker.socketio, RunningWorker.engineio]
+)
 async def test_an_ended_connection_is_freed_with_what_its_handlers_hold(
     start_worker: StartWorker, connect: Callable[[RunningWorker], Awaitable[RawWebSocket]], in_good_order: bool
 ) -> None:
@@ -106,12 +82,15 @@ async def test_so_is_one_that_was_refused(start_worker: StartWorker) -> None:
     await websocket.end()
 
 
+@pytest.mark.usefixtures("without_collector")
 async def test_a_socket_that_was_kept_stays_one_that_is_gone(start_worker: StartWorker) -> None:
     kept: list[Any] = []
     worker = await start_worker(lambda worker: worker.ws_server.on("connection", kept.append) and None)
     websocket = await worker.socket()
     await until(lambda: kept)
     (socket,) = kept
+    worker.worker.ws_server.emit("x", 1)
+    (carrier,) = map(weakref.ref, worker.service._server._router.open_websockets)
     await websocket.end()
     await until(lambda: socket not in worker.worker.ws_server.sockets)
     assert (socket.protocol, socket.connected, socket.writable) == ("socketcluster", False, False)
@@ -119,4 +98,5 @@ async def test_a_socket_that_was_kept_stays_one_that_is_gone(start_worker: Start
     socket.disconnect()
     assert socket.kick_out() is False
     socket.deauthenticate()
+    await until(lambda: carrier() is None)  # it holds nothing of the connection
     assert repr(socket) == f"<Socket {socket.id} socketcluster closed>"

@@ -381,7 +381,10 @@ class Socket(Emitter):
     def let_go(self) -> None:
         """Hold nothing any more of what served the client, which is freed then; for its protocol, at the very end."""
         self._peer = Gone(self._peer.protocol)
-        self.settles = self.state_changed = None
+        self.settles = self.state_changed = self.counted_by = None
+        if self.frame_kind is not None:
+            self.frame_kind = None
+            del self.line
         self.by_event.clear()  # an application's handlers hold the socket, mostly
 
     def begun(self, doing: asyncio.Future[Any]) -> None:

@@ -8,46 +8,19 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.clients.raw import ENGINE, HANDSHAKE, RawWebSocket, frame
+from support.clients.raw import RawWebSocket, frame
 from support.worker.running import Probe, RunningWorker, StartWorker, until
 
 from socketcluster_worker.api.worker import Worker
 
-SOCKETIO = "/socket.io/?EIO=4&transport=websocket"
 COUNT = 5
 
 
-async def raw(worker: RunningWorker) -> RawWebSocket:
-    return await worker.socket()
-
-
-async def browser(worker: RunningWorker) -> RawWebSocket:
-    websocket = await worker.websocket(ENGINE + "websocket")
-    await websocket.next()
-    await websocket.send_text("4" + HANDSHAKE)
-    await websocket.next()
-    return websocket
-
-
-async def socketio(worker: RunningWorker) -> RawWebSocket:
-    websocket = await worker.websocket(SOCKETIO)
-    await websocket.next()
-    await websocket.send_text("40")
-    await websocket.next()
-    return websocket
-
-
-async def engineio(worker: RunningWorker) -> RawWebSocket:
-    websocket = await worker.websocket("/engine.io/?EIO=4&transport=websocket")
-    await websocket.next()
-    return websocket
-
-
 FORMS: dict[Callable[[RunningWorker], Awaitable[RawWebSocket]], str] = {
-    raw: '{"event":"message","data":"%s"}',
-    browser: '4{"event":"message","data":"%s"}',
-    socketio: '42["message","%s"]',
-    engineio: "4%s",
+    RunningWorker.socket: '{"event":"message","data":"%s"}',
+    RunningWorker.browser_socket: '4{"event":"message","data":"%s"}',
+    RunningWorker.socketio: '42["message","%s"]',
+    RunningWorker.engineio: "4%s",
 }
 
 
@@ -69,7 +42,7 @@ async def test_a_browser_s_own_event_is_kept_from_it_when_it_had_others_straight
     start_worker: StartWorker, probe: Probe
 ) -> None:
     worker = await start_worker(probe.run)
-    clients = [await raw(worker), await browser(worker), await browser(worker)]
+    clients = [await worker.socket(), await worker.browser_socket(), await worker.browser_socket()]
     for name in ("first", "error", "error", "last"):
         worker.worker.ws_server.emit(name, 1)
     heard: list[list[str]] = [[] for _ in clients]
@@ -85,7 +58,7 @@ async def test_each_namespace_of_a_connection_has_its_own_frames(start_worker: S
         worker.ws_server.of("/custom")
 
     worker = await start_worker(run)
-    clients = [await socketio(worker) for _ in range(2)]
+    clients = [await worker.socketio() for _ in range(2)]
     for client in clients:
         await client.send_text("40/custom,")
         assert (await client.next_text()).startswith("40/custom,")
@@ -103,7 +76,7 @@ async def test_broadcasts_keep_their_place_among_what_is_for_one_client(
     start_worker: StartWorker, probe: Probe
 ) -> None:
     worker = await start_worker(probe.run)
-    client, _other = await socketio(worker), await socketio(worker)
+    client, _other = await worker.socketio(), await worker.socketio()
     socket = await probe.sockets.get()
     server = worker.worker.ws_server
     for number in range(COUNT):
@@ -134,7 +107,7 @@ async def test_an_answer_comes_behind_the_broadcasts_that_its_handler_made(
             return "done"
 
     worker = await start_worker(run)
-    client, other = await socketio(worker), await socketio(worker)
+    client, other = await worker.socketio(), await worker.socketio()
     for number in range(COUNT):
         await client.send_text(f'42{number}["say","hi"]')
         assert [await client.next_text() for _ in range(3)] == [
@@ -145,14 +118,14 @@ async def test_an_answer_comes_behind_the_broadcasts_that_its_handler_made(
         assert [await other.next_text() for _ in range(2)] == ['42["said","hi"]', '42["said","hi!"]']
 
 
-@pytest.mark.parametrize("connect", [raw, browser])
+@pytest.mark.parametrize("connect", [RunningWorker.socket, RunningWorker.browser_socket])
 async def test_every_subscriber_gets_every_message_of_a_channel(
     start_worker: StartWorker, probe: Probe, connect: Callable[[RunningWorker], Awaitable[RawWebSocket]]
 ) -> None:
     worker = await start_worker(probe.run)
-    clients = [await connect(worker), await connect(worker), await raw(worker)]
+    clients = [await connect(worker), await connect(worker), await worker.socket()]
     for client in clients:
-        prefix = "4" if client is not clients[2] and connect is browser else ""
+        prefix = "4" if client is not clients[2] and connect is RunningWorker.browser_socket else ""
         await client.send_text(prefix + '{"event":"#subscribe","data":{"channel":"news"},"cid":9}')
         assert json.loads((await client.next_text()).removeprefix("4"))["rid"] == 9
     for number in range(COUNT):
@@ -171,7 +144,7 @@ async def test_a_client_that_has_left_the_namespace_gets_nothing_more_there(
         worker.ws_server.of("/custom")
 
     worker = await start_worker(run)
-    clients = [await socketio(worker) for _ in range(2)]
+    clients = [await worker.socketio() for _ in range(2)]
     server = worker.worker.ws_server
     server.emit("n", 0)
     await clients[0].send_text("40/custom,")
@@ -198,7 +171,7 @@ async def test_nor_one_whose_end_is_told_behind_what_it_sent_before(start_worker
             await going_on.wait()
 
     worker = await start_worker(run, serial=True)
-    other, leaving = await socketio(worker), await socketio(worker)  # who is first never goes the straight way
+    other, leaving = await worker.socketio(), await worker.socketio()  # who is first never goes the straight way
     _, socket = await probe.sockets.get(), await probe.sockets.get()
     server = worker.worker.ws_server
     await leaving.send_text("40/custom,")
