@@ -5,9 +5,9 @@ One packet a client, on a ``SOCK_SEQPACKET`` Unix socket; the descriptor travels
     version  flags  id       [port  length  host]   head
     u8       u8     u64      [u16   u8      ...]    the rest of the packet
 
-and one packet back, as soon as the worker holds the descriptor (kind 0) or finds that it has none for the client, or
-that the kernel had none to pass it by (kind 2), and later, with the ids of many, when their connections have ended
-(kind 1)::
+and packets back: with the ids of all that came together, as soon as the worker holds their descriptors (kind 0); as
+soon as it finds that it has none for a client, or that the kernel had none to pass it by (kind 2); and later, with the
+ids of many again, when their connections have ended (kind 1)::
 
     version  kind  id...
     u8       u8    u64...
@@ -28,16 +28,16 @@ from dataclasses import dataclass
 
 from socketcluster_wire.errors import MalformedHandoffError
 
-VERSION = 2
+VERSION = 3
 """The first byte of every packet."""
 
 MAX_PACKET_BYTES = 32 * 1024
 """The size of the largest packet; a receiver's buffer of this size loses nothing."""
 
-MAX_ENDED = 500
-"""The ids that one packet about ended connections has at most."""
+MAX_IDS = 500
+"""The ids that a packet which comes back has at most."""
 
-MAX_REPLY_BYTES = 2 + 8 * MAX_ENDED
+MAX_REPLY_BYTES = 2 + 8 * MAX_IDS
 """The size of the largest packet that comes back."""
 
 _TLS = 1
@@ -50,7 +50,6 @@ _DECLINED = 2
 _START = struct.Struct("!BBQ")
 _CLIENT_START = struct.Struct("!HB")
 _REPLY_START = struct.Struct("!BB")
-_ACK = struct.Struct("!BBQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,32 +120,40 @@ class Reply:
     """What a worker says about clients that were handed to it."""
 
     ids: tuple[int, ...]
-    """The packets that they came with; one, if it is about a beginning."""
+    """The packets that they came with; one, if it is declined."""
     ended: bool
     """Have their connections ended?"""
     declined: bool = False
     """Has the worker no descriptor for the client? If neither, it holds the client's descriptor now."""
 
 
-def encode_ack(number: int) -> bytes:
-    """Return the packet that acknowledges the handover with the id ``number``."""
-    return _ACK.pack(VERSION, _TAKEN, number)
+def encode_ack(*numbers: int) -> bytes:
+    """Return the packet that acknowledges the handovers with these ids.
+
+    Raises:
+        ValueError: there is none, or there are more than ``MAX_IDS``.
+    """
+    return _encode_reply(_TAKEN, numbers)
 
 
 def encode_decline(number: int) -> bytes:
     """Return the packet that says that there is no descriptor for the client with the id ``number``."""
-    return _ACK.pack(VERSION, _DECLINED, number)
+    return _encode_reply(_DECLINED, (number,))
 
 
 def encode_ended(numbers: Sequence[int]) -> bytes:
     """Return the packet that says that the connections with these ids have ended.
 
     Raises:
-        ValueError: there is none, or there are more than ``MAX_ENDED``.
+        ValueError: there is none, or there are more than ``MAX_IDS``.
     """
-    if not 1 <= len(numbers) <= MAX_ENDED:
-        raise ValueError(f"a packet has 1 to {MAX_ENDED} ids, not {len(numbers)}")
-    return struct.pack(f"!BB{len(numbers)}Q", VERSION, _ENDED, *numbers)
+    return _encode_reply(_ENDED, numbers)
+
+
+def _encode_reply(kind: int, numbers: Sequence[int]) -> bytes:
+    if not 1 <= len(numbers) <= MAX_IDS:
+        raise ValueError(f"a packet has 1 to {MAX_IDS} ids, not {len(numbers)}")
+    return struct.pack(f"!BB{len(numbers)}Q", VERSION, kind, *numbers)
 
 
 def decode_reply(packet: bytes) -> Reply:
@@ -156,10 +163,10 @@ def decode_reply(packet: bytes) -> Reply:
         MalformedHandoffError: it is not such a packet of this version.
     """
     count, rest = divmod(len(packet) - _REPLY_START.size, 8)
-    if rest or not 1 <= count <= MAX_ENDED:
+    if rest or not 1 <= count <= MAX_IDS:
         raise MalformedHandoffError(f"a handoff reply of {len(packet)} bytes")
     version, kind = _REPLY_START.unpack_from(packet)
-    if version != VERSION or kind not in (_TAKEN, _ENDED, _DECLINED) or (kind != _ENDED and count != 1):
+    if version != VERSION or kind not in (_TAKEN, _ENDED, _DECLINED) or (kind == _DECLINED and count != 1):
         raise MalformedHandoffError(f"not a handoff reply of version {VERSION}: {packet[:16]!r}")
     ids: tuple[int, ...] = struct.unpack_from(f"!{count}Q", packet, _REPLY_START.size)
     return Reply(ids, ended=kind == _ENDED, declined=kind == _DECLINED)

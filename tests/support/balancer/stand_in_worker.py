@@ -59,6 +59,8 @@ class StandInWorker(WorkerServicer):
         self.tells_ends = True
         """Does it tell which connections have ended?"""
         self.refused_acks: asyncio.Queue[OSError] = asyncio.Queue()
+        self.acknowledged_together: list[int] = []
+        """How many clients each acknowledgement was for."""
         self.serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None
         """Serves a connection in place of the usual answer."""
         self._taking = asyncio.Event()
@@ -227,9 +229,22 @@ class StandInWorker(WorkerServicer):
             finally:
                 loop.remove_reader(link)
             await self._taking.wait()
-            packet, descriptors, flags, _ = socket.recv_fds(link, handoff.MAX_PACKET_BYTES, 4)
-            if not packet:
+            arrived: list[tuple[socket.socket, handoff.Handoff]] = []
+            goes_on = self._receive(link, arrived)
+            if arrived:
+                self._acknowledge(link, arrived)
+            if not goes_on:
                 return
+
+    def _receive(self, link: socket.socket, arrived: list[tuple[socket.socket, handoff.Handoff]]) -> bool:
+        """Add those to be acknowledged of all that have come; return whether more may come."""
+        while True:
+            try:
+                packet, descriptors, flags, _ = socket.recv_fds(link, handoff.MAX_PACKET_BYTES, 4)
+            except BlockingIOError:
+                return True
+            if not packet:
+                return False
             assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
             (descriptor,) = descriptors
             sock = socket.socket(fileno=descriptor)
@@ -237,22 +252,27 @@ class StandInWorker(WorkerServicer):
             if self.silent:
                 self.received.put_nowait(taken)
                 sock.close()
-                continue
-            if self.declines:
+            elif self.declines:
                 self.declined.append(taken.id)
                 link.send(handoff.encode_decline(taken.id))
                 sock.close()
-                continue
-            if self.ack_offset:
+            elif self.ack_offset:
                 link.send(handoff.encode_ack(taken.id + self.ack_offset))
                 sock.close()
-                continue
-            try:
-                link.send(handoff.encode_ack(taken.id))
-            except OSError as error:
-                self.refused_acks.put_nowait(error)
+            else:
+                arrived.append((sock, taken))
+
+    def _acknowledge(self, link: socket.socket, arrived: list[tuple[socket.socket, handoff.Handoff]]) -> None:
+        """Acknowledge what came together in one packet, as workers do, and serve it."""
+        self.acknowledged_together.append(len(arrived))
+        try:
+            link.send(handoff.encode_ack(*(taken.id for _, taken in arrived)))
+        except OSError as error:
+            self.refused_acks.put_nowait(error)
+            for sock, _ in arrived:
                 sock.close()
-                continue
+            return
+        for sock, taken in arrived:
             self._spawn(self._taken(link, sock, taken))
 
     async def _taken(self, link: socket.socket, sock: socket.socket, taken: handoff.Handoff) -> None:

@@ -18,9 +18,11 @@ def test_a_packet_says_what_was_put_in(number: int, head: bytes, tls: bool, clie
     assert handoff.decode(handoff.encode(made)) == made
 
 
-@given(IDS)
-def test_an_acknowledgement_names_its_packet(number: int) -> None:
-    assert handoff.decode_reply(handoff.encode_ack(number)) == Reply((number,), ended=False)
+@given(st.lists(IDS, min_size=1, max_size=handoff.MAX_IDS))
+def test_an_acknowledgement_names_its_packets(numbers: list[int]) -> None:
+    packet = handoff.encode_ack(*numbers)
+    assert len(packet) <= handoff.MAX_REPLY_BYTES
+    assert handoff.decode_reply(packet) == Reply(tuple(numbers), ended=False)
 
 
 @given(IDS)
@@ -28,17 +30,19 @@ def test_a_decline_names_its_packet(number: int) -> None:
     assert handoff.decode_reply(handoff.encode_decline(number)) == Reply((number,), ended=False, declined=True)
 
 
-@given(st.lists(IDS, min_size=1, max_size=handoff.MAX_ENDED))
+@given(st.lists(IDS, min_size=1, max_size=handoff.MAX_IDS))
 def test_many_ended_connections_are_named_at_once(numbers: list[int]) -> None:
     packet = handoff.encode_ended(numbers)
     assert len(packet) <= handoff.MAX_REPLY_BYTES
     assert handoff.decode_reply(packet) == Reply(tuple(numbers), ended=True)
 
 
-@pytest.mark.parametrize("count", [0, handoff.MAX_ENDED + 1])
+@pytest.mark.parametrize("count", [0, handoff.MAX_IDS + 1])
 def test_a_packet_of_no_ids_or_too_many_is_not_made(count: int) -> None:
     with pytest.raises(ValueError, match="ids"):
         handoff.encode_ended(range(count))
+    with pytest.raises(ValueError, match="ids"):
+        handoff.encode_ack(*range(count))
 
 
 @given(st.binary(max_size=100))
@@ -59,7 +63,7 @@ def test_any_bytes_are_a_packet_or_the_documented_error(data: bytes) -> None:
 @example(bytes([handoff.VERSION, 3]) + bytes(8))
 @example(bytes([handoff.VERSION, 1]))
 @example(bytes([handoff.VERSION, 1]) + bytes(8))
-@example(bytes([handoff.VERSION, 1]) + bytes(8 * handoff.MAX_ENDED + 8))
+@example(bytes([handoff.VERSION, 1]) + bytes(8 * handoff.MAX_IDS + 8))
 def test_any_bytes_are_a_reply_or_the_documented_error(data: bytes) -> None:
     try:
         reply = handoff.decode_reply(data)

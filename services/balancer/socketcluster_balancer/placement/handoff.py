@@ -182,16 +182,16 @@ class HandoffLink:
                         return f"the end of connection {number}, which is not known"
                     self._left(key)
                 continue
-            (number,) = reply.ids
-            client = self._in_flight.pop(number, None)
-            if client is None:
-                return f"an acknowledgement of {number}, which is not awaited"
-            self._deadlines.discard(number)
-            if reply.declined:
-                self._declined(client)
-                continue
-            self._living[number] = client.key
-            self._taken(client)
+            for number in reply.ids:
+                client = self._in_flight.pop(number, None)
+                if client is None:
+                    return f"an acknowledgement of {number}, which is not awaited"
+                self._deadlines.discard(number)
+                if reply.declined:
+                    self._declined(client)
+                else:
+                    self._living[number] = client.key
+                    self._taken(client)
 
     def _too_slow(self, number: int) -> None:
         self._readable()  # it may have come while this process was the one that was slow

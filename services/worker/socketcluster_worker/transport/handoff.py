@@ -101,7 +101,7 @@ class BalancerLink:
 
     def _tell(self) -> None:
         self._timer = None
-        some = self._ended[: wire.MAX_ENDED]
+        some = self._ended[: wire.MAX_IDS]
         try:
             if not _unread(self.sock):
                 self.sock.send(wire.encode_ended(some))
@@ -177,31 +177,44 @@ class HandoffServer:
         self._loop.add_reader(sock, self._read, balancer)
 
     def _read(self, balancer: BalancerLink) -> None:
+        arrived: list[tuple[ClientSocket, wire.Handoff]] = []
+        goes_on = self._receive(balancer, arrived)
+        if arrived and not self._acknowledge(balancer, arrived):
+            goes_on = False
+        if not goes_on:
+            self._drop(balancer)
+
+    def _receive(self, balancer: BalancerLink, arrived: list[tuple[ClientSocket, wire.Handoff]]) -> bool:
+        """Add what has come, for one acknowledgement of all; return whether the balancer can go on."""
         for _ in range(PACKETS_A_TURN):
             try:
                 packet, descriptors, flags, _ = socket.recv_fds(
                     balancer.sock, wire.MAX_PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC
                 )
             except (BlockingIOError, InterruptedError):
-                return
+                return True
             except OSError as error:
                 log.warning("a balancer's connection broke", error=str(error))
-                self._drop(balancer)
-                return
+                return False
             if not packet:
-                self._drop(balancer)
-                return
+                return False
             if not descriptors and flags & socket.MSG_CTRUNC:  # the kernel had none to give
                 self._room.refuse()
                 goes_on = self._decline(balancer, packet)
             else:
-                goes_on = self._received(balancer, packet, descriptors)
+                goes_on = self._received(balancer, packet, descriptors, arrived)
             if not goes_on:
-                self._drop(balancer)
-                return
+                return False
+        return True
 
-    def _received(self, balancer: BalancerLink, packet: bytes, descriptors: list[int]) -> bool:
-        """Acknowledge a packet and take its client; return whether the balancer can go on."""
+    def _received(
+        self,
+        balancer: BalancerLink,
+        packet: bytes,
+        descriptors: list[int],
+        arrived: list[tuple[ClientSocket, wire.Handoff]],
+    ) -> bool:
+        """Add the client of a packet to those that are acknowledged; return whether the balancer can go on."""
         if len(descriptors) != 1:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -217,16 +230,30 @@ class HandoffServer:
             client.close()
             return self._decline(balancer, packet)
         try:
-            handoff = wire.decode(packet)
-            balancer.sock.send(wire.encode_ack(handoff.id))
-        except (MalformedHandoffError, OSError) as error:
-            # Not acknowledged, so the balancer gives the client to somebody else.
+            arrived.append((client, wire.decode(packet)))
+        except MalformedHandoffError as error:
             client.close()
             self._left.add(error=str(error))
             return False
-        client.balancer, client.number = balancer, handoff.id
-        client.setblocking(False)
-        self._take_over(client, handoff)
+        return True
+
+    def _acknowledge(self, balancer: BalancerLink, arrived: list[tuple[ClientSocket, wire.Handoff]]) -> bool:
+        """Acknowledge clients, and serve them then; return whether the balancer can go on."""
+        try:
+            balancer.sock.send(wire.encode_ack(*(handoff.id for _, handoff in arrived)))
+        except OSError as error:  # not acknowledged, so the balancer gives them to somebody else
+            for client, _ in arrived:
+                client.close()
+            self._left.add(error=str(error))
+            return False
+        for client, handoff in arrived:
+            client.balancer, client.number = balancer, handoff.id
+            client.setblocking(False)
+            try:
+                self._take_over(client, handoff)
+            except Exception:  # a fault that one shows is not to cost those that came with it
+                log.exception("a client could not be served")
+                client.close()
         return True
 
     def _decline(self, balancer: BalancerLink, packet: bytes) -> bool:

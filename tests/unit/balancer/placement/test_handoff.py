@@ -144,6 +144,19 @@ async def test_a_client_that_has_gone_disturbs_nobody(bench: Bench) -> None:
     assert (await bench.get()).status == 200
 
 
+async def test_those_that_are_acknowledged_together_are_all_served_and_counted(bench: Bench) -> None:
+    worker = await bench.worker("aaaaaaaa")
+    worker.pause_taking()
+    worker.tells_ends = False
+    balancer = await bench.start(worker, handoff_timeout=30)
+    clients = [asyncio.ensure_future(bench.get()) for _ in range(10)]
+    (known,) = balancer.workers.available
+    await bench.until(lambda: pending(known) == 10)
+    worker.resume_taking()
+    assert {answer.said["via"] for answer in await asyncio.gather(*clients)} == {"handoff"}
+    assert (worker.acknowledged_together, pending(known), link_of(known).living) == ([10], 0, 10)
+
+
 async def test_a_full_handoff_socket_is_waited_for(bench: Bench) -> None:
     """Heads of 16 KiB fill the kernel's buffer long before 64 packets are under way."""
     worker = await bench.worker("aaaaaaaa")

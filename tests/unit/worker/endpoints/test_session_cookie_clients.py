@@ -259,7 +259,7 @@ async def test_a_balancer_is_told_of_more_ends_when_it_has_read_of_the_ones_befo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """So packets about ends never take the room of acknowledgements."""
-    monkeypatch.setattr(handoff, "MAX_ENDED", 2)
+    monkeypatch.setattr(handoff, "MAX_IDS", 2)
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     own.setblocking(False)
     other.setblocking(False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from support.network.ports import tcp_pair
 from support.worker.running import until
 
 from socketcluster_runtime.errors import ServiceError
@@ -27,11 +28,33 @@ class Worker:
         self.limit = 1_000_000
         self.taken: list[tuple[socket.socket, wire.Handoff]] = []
         self.room = Room(lambda: self.limit)
-        self.server = HandoffServer(path, lambda *client: self.taken.append(client), self.room)
+        self.ends: list[socket.socket] = []
+        self.fails_at = -1
+        self.server = HandoffServer(path, self.take_over, self.room)
+
+    def take_over(self, client: socket.socket, handoff: wire.Handoff) -> None:
+        if handoff.id == self.fails_at:
+            raise ZeroDivisionError
+        self.taken.append((client, handoff))
+
+    def close(self) -> None:
+        self.server.close()
+        self.room.close()
+        for end in (*(client for client, _ in self.taken), *self.ends):
+            end.close()
 
     @property
     def links(self) -> int:
         return len(self.server._balancers)
+
+    def hand_over(self, link: socket.socket, numbers: range) -> None:
+        """Hand clients over, all before the worker has a turn; their own ends are kept."""
+        for number in numbers:
+            own, given = tcp_pair()
+            with given:
+                socket.send_fds(link, [packet(number)], [given.fileno()])
+            own.setblocking(False)
+            self.ends.append(own)
 
     async def link(self) -> socket.socket:
         """Return the link of another balancer."""
@@ -48,10 +71,7 @@ async def worker(folder: Path) -> AsyncIterator[Worker]:
     made = Worker(folder / "handoff.sock")
     made.server.start()
     yield made
-    made.server.close()
-    made.room.close()
-    for client, _ in made.taken:
-        client.close()
+    made.close()
 
 
 @pytest.fixture
@@ -89,6 +109,56 @@ async def test_a_client_is_acknowledged_and_its_end_told_once(
         os.close(taken.detach())  # as uvloop does
         taken.close()
         assert wire.decode_reply(await received(link)) == wire.decode_reply(wire.encode_ended([7]))
+
+
+async def test_those_that_came_together_are_acknowledged_together_and_served_then(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[int] = []  # when an acknowledgement was made
+    encode_ack = wire.encode_ack
+
+    def encode(*numbers: int) -> bytes:
+        served.append(len(worker.taken))
+        return encode_ack(*numbers)
+
+    monkeypatch.setattr(wire, "encode_ack", encode)
+    with await worker.link() as link:
+        worker.hand_over(link, range(5))
+        assert await received(link) == encode_ack(0, 1, 2, 3, 4)
+        assert [handoff.id for _, handoff in worker.taken] == [0, 1, 2, 3, 4]
+        assert served == [0]
+
+
+async def test_those_before_a_packet_that_ends_a_link_are_acknowledged(
+    worker: Worker,
+) -> None:
+    with await worker.link() as link:
+        worker.hand_over(link, range(2))
+        link.send(b"\xff")
+        assert await received(link) == wire.encode_ack(0, 1)
+        assert await received(link) == b""
+    assert [handoff.id for _, handoff in worker.taken] == [0, 1]
+
+
+async def test_none_of_those_that_could_not_be_acknowledged_is_served(worker: Worker) -> None:
+    with await worker.link() as link:
+        worker.hand_over(link, range(3))
+        link.shutdown(socket.SHUT_RD)
+        await until(lambda: worker.links == 0)
+    for end in worker.ends:
+        assert is_closed(end)
+    assert worker.taken == []
+
+
+async def test_one_that_shows_a_fault_costs_none_that_came_with_it(worker: Worker) -> None:
+    worker.fails_at = 1
+    with capture_logs() as lines, await worker.link() as link:
+        worker.hand_over(link, range(3))
+        assert await received(link) == wire.encode_ack(0, 1, 2)
+        assert await received(link) == wire.encode_ended([1])
+        assert [is_closed(end) for end in worker.ends] == [False, True, False]
+    assert [handoff.id for _, handoff in worker.taken] == [0, 2]
+    assert [line["event"] for line in lines] == ["a client could not be served"]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +241,7 @@ async def take(worker: Worker, link: socket.socket, numbers: range) -> None:
 
 async def test_ends_wait_while_the_balancer_reads_nothing(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ENDED_INTERVAL", 0.001)
-    monkeypatch.setattr(wire, "MAX_ENDED", 2)
+    monkeypatch.setattr(wire, "MAX_IDS", 2)
     unread = True
     asked = 0
 
