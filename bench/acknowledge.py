@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import uvloop
 
-from bench.load import Dialect, Load
+from bench.drive import dialects as drive
+from bench.drive.dialects import Dialect
+from bench.load import Load
 
 CONNECTIONS = 200
 SECONDS = 1.0
@@ -21,36 +23,18 @@ ROUNDS = 16  # short, and the servers in turn: what else the machine does slows 
 
 SOCKETCLUSTER_HANDSHAKE = '{"event":"#handshake","data":{"authToken":null},"cid":0}'
 DIALECTS = {
-    "SocketCluster": Dialect(
-        "/socketcluster/",
-        (SOCKETCLUSTER_HANDSHAKE,),
-        b'"pingTimeout"',
-        lambda n: f'{{"event":"echo","data":{{"n":{n}}},"cid":{n}}}',
-        b'{"rid"',
-    ),
+    "SocketCluster": drive.DIALECTS["socketcluster"],
     "SocketCluster on Engine.IO": Dialect(
         "/socketcluster/engine/?EIO=4&transport=websocket",
         ("4" + SOCKETCLUSTER_HANDSHAKE,),
         b'"pingTimeout":45',
-        lambda n: f'4{{"event":"echo","data":{{"n":{n}}},"cid":{n}}}',
+        '4{"event":"{event}","data":{data},"cid":{n}}',
         b'4{"rid"',
     ),
-    "Socket.IO": Dialect(
-        "/socket.io/?EIO=4&transport=websocket",
-        ("40",),
-        b'40{"sid"',
-        lambda n: f'42{n}["echo",{{"n":{n}}}]',
-        b"43",
-    ),
-    "Engine.IO": Dialect(
-        "/engine.io/?EIO=4&transport=websocket",
-        (),
-        b"",
-        lambda n: f'4{{"n":{n},"text":"hello"}}',
-        b'4{"n"',
-    ),
+    "Socket.IO": drive.DIALECTS["socketio"],
+    "Engine.IO": Dialect("/engine.io/?EIO=4&transport=websocket", (), b"", "4{data}", b'4{"n"'),
 }
-FLOOR = Dialect("/", (), b"", lambda n: f'{{"event":"echo","data":{{"n":{n}}},"cid":{n}}}', b"{")
+FLOOR = Dialect("/", (), b"", '{"event":"{event}","data":{data},"cid":{n}}', b"{")
 
 
 async def start(*argv: str, environ: dict[str, str] | None = None) -> tuple[asyncio.subprocess.Process, str]:

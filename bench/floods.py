@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from bench.load import ZERO_MASK, frame
+from bench.drive.client import frame
 
 ATTACKER = ("127.0.0.2", 0)
 CLIENTS = 10
@@ -38,9 +38,9 @@ async def open_websocket(
     return reader, writer
 
 
-def control(opcode: int) -> bytes:
-    """Return an empty frame."""
-    return bytes((opcode, 0x80)) + ZERO_MASK
+def empty(first: int) -> bytes:
+    """Return an empty frame that begins with this byte."""
+    return bytes((first, 0x80)) + bytes(4)
 
 
 def by_websocket(path: str, greeting: bytes, flood: bytes) -> Callable[[int], Awaitable[None]]:
@@ -113,9 +113,9 @@ _SUBSCRIPTION = '{"event":"#subscribe","data":{"channel":"flooded"}}'
 _ITS_END = '{"event":"#unsubscribe","data":"flooded"}'
 
 FLOODS: dict[str, Callable[[int], Awaitable[None]]] = {
-    "pings": by_websocket(SOCKETCLUSTER, HANDSHAKE, control(0x89)),
-    "pongs": by_websocket(SOCKETCLUSTER, HANDSHAKE, control(0x8A)),
-    "fragments": by_websocket(SOCKETCLUSTER, HANDSHAKE, control(0x01) + control(0x00) * 10_000 + control(0x80)),
+    "pings": by_websocket(SOCKETCLUSTER, HANDSHAKE, empty(0x89)),
+    "pongs": by_websocket(SOCKETCLUSTER, HANDSHAKE, empty(0x8A)),
+    "fragments": by_websocket(SOCKETCLUSTER, HANDSHAKE, empty(0x01) + empty(0x00) * 10_000 + empty(0x80)),
     "calls": by_websocket(SOCKET_IO + "websocket", frame("40"), frame('421["echo",1]')),
     "CONNECTs": by_websocket(SOCKET_IO + "websocket", frame("40"), frame("40/nowhere,")),
     "publications": by_websocket(SOCKETCLUSTER, HANDSHAKE, frame(_PUBLICATION)),

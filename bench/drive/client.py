@@ -9,22 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.drive.dialects import Dialect
+from socketcluster.bench import frames
 
 IP_BIND_ADDRESS_NO_PORT = 24
 """Linux' option: the port is chosen when the connection is made, so each address has all of them for each server."""
-ZERO_MASK = b"\0\0\0\0"  # a legal mask that costs the client nothing
-TEXT, CLOSE, PING = 0x81, 0x88, 0x89
 
 
 def frame(text: str) -> bytes:
-    """Return a masked text frame."""
-    payload = text.encode()
-    size = len(payload)
-    if size < 126:
-        return bytes((TEXT, 0x80 | size)) + ZERO_MASK + payload
-    if size < 65_536:
-        return bytes((TEXT, 0xFE)) + size.to_bytes(2, "big") + ZERO_MASK + payload
-    return bytes((TEXT, 0xFF)) + size.to_bytes(8, "big") + ZERO_MASK + payload
+    """Return the frame of a message as a client sends it."""
+    return frames.frame(text.encode())
 
 
 class Client(asyncio.Protocol):
@@ -37,11 +30,12 @@ class Client(asyncio.Protocol):
         number: of the last acknowledged event.
     """
 
-    __slots__ = ("_closed", "_dialect", "_rest", "_state", "gone", "handler", "number", "ready", "transport")
+    __slots__ = ("_closed", "_dialect", "_frames", "_head", "_state", "gone", "handler", "number", "ready", "transport")
 
     def __init__(self, dialect: Dialect, loop: asyncio.AbstractEventLoop) -> None:
         self._dialect = dialect
-        self._rest = b""
+        self._frames = frames.Frames()
+        self._head = b""
         self._state = "http"
         self._closed: Callable[[], None] | None = None
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -59,40 +53,25 @@ class Client(asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """Take each frame that is there as a whole."""
-        if self._rest:
-            data = self._rest + data
-        position, size = 0, len(data)
+        """Take each message that is there as a whole."""
         if self._state == "http":
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                self._rest = data
+            head, end, data = (self._head + data).partition(b"\r\n\r\n")
+            self._head = b"" if end else head
+            if not end:
                 return
-            position = end + 4
-            if b" 101 " not in data[:end]:
-                self._fail(ConnectionError(data.partition(b"\r\n")[0][:200].decode("latin-1")))
+            if b" 101 " not in head:
+                self._fail(ConnectionError(head.partition(b"\r\n")[0][:200].decode("latin-1")))
                 return
             self._state = "greeting"
             for text in self._dialect.greetings:
                 self.send(text)
             if not self._dialect.greetings:
                 self._begin()
-        while size - position >= 2:
-            length, start = data[position + 1], position + 2
-            if length == 126:
-                length, start = int.from_bytes(data[start : start + 2], "big"), start + 2
-            elif length == 127:
-                length, start = int.from_bytes(data[start : start + 8], "big"), start + 8
-            end = start + length
-            if end > size:
-                break
-            kind = data[position]
-            position = end
-            self._take(kind, data[start:end])
-        self._rest = data[position:] if position < size else b""
+        for opcode, payload in self._frames.receive(data):
+            self._take(opcode, payload)
 
-    def _take(self, kind: int, payload: bytes) -> None:
-        if kind == TEXT:
+    def _take(self, opcode: int, payload: bytes) -> None:
+        if opcode == frames.TEXT:
             for ping, pong in self._dialect.pings:
                 if payload == ping:
                     self.send(pong)
@@ -101,9 +80,9 @@ class Client(asyncio.Protocol):
                 self.handler(self, payload)
             elif self._dialect.ready in payload:
                 self._begin()
-        elif kind == PING:
-            self.transport.write(bytes((0x8A, 0x80 | len(payload))) + ZERO_MASK + payload)
-        elif kind == CLOSE:
+        elif opcode == frames.PING:
+            self.transport.write(frames.frame(payload, frames.PONG))
+        elif opcode == frames.CLOSE:
             self._fail(ConnectionError(f"the server closed: {payload[:2].hex()} {payload[2:]!r}"))
             self.transport.close()
 

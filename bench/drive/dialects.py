@@ -17,7 +17,7 @@ class Dialect:
         answers: what an acknowledgement begins with.
         join: asks to become a member of ``{room}``; it is acknowledged.
         say: has the server send ``{data}`` to each member of ``{room}``; it is not acknowledged.
-        said: what members get begins with it.
+        said: what members get begins with it; without these three there are no rooms.
         pings: texts of the server's signs of life, with the client's answers.
     """
 
@@ -26,9 +26,9 @@ class Dialect:
     ready: bytes
     call: str
     answers: bytes
-    join: str
-    say: str
-    said: bytes
+    join: str = ""
+    say: str = ""
+    said: bytes = b""
     pings: tuple[tuple[bytes, str], ...] = ()
 
     def event(self, number: int, event: str, data: str) -> str:
