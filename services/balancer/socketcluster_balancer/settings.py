@@ -66,7 +66,7 @@ class BalancerSettings(ServiceSettings):
     """Seconds that a client waits for a worker to become ready before it is answered 503."""
     max_waiting: int = Field(1024, ge=0)
     """How many clients may wait for a worker; the ones over it are answered 503 at once."""
-    max_pending_handovers: int = Field(1024, ge=0)
+    max_pending_handovers: int = Field(8192, ge=0)
     """How many clients may queue for one worker to take them over; the ones over it are for other workers."""
     socket_limit: int = Field(0, ge=0)
     """Connections through one balancer at a time; the ones over it are answered 503. 0 means any number."""

@@ -29,6 +29,12 @@ log = get_logger(__name__)
 MAX_IN_FLIGHT = 64
 """Packets that may be without acknowledgement at a time."""
 
+MAX_QUEUED_BYTES = 16 * 1024 * 1024
+"""Of what the clients that are queued have sent: with usual heads the bound on their number is met first."""
+
+MAX_QUEUED_SECONDS = 10.0
+"""Age of the client that has been queued for longest from which on no others are: the worker is too slow for more."""
+
 _ABSENT = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 _EXHAUSTED = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 _DESCRIPTOR = struct.Struct("@i")
@@ -68,7 +74,8 @@ class HandoffLink:
         self._sock: socket.socket | None = None
         self._next_id = 0
         self._in_flight: dict[int, PlainClient] = {}
-        self._queue: deque[PlainClient] = deque()
+        self._queue: deque[tuple[PlainClient, float]] = deque()  # and since when each is there
+        self._queued_bytes = 0
         self._living: dict[int, bytes] = {}
         self._blocked = False
         self._deadlines: DeadlineQueue[int] = DeadlineQueue(settings.handoff_timeout, self._too_slow)
@@ -93,10 +100,11 @@ class HandoffLink:
         """
         if self._sock is None:
             self._connect()
-        held_up = self._blocked or len(self._in_flight) >= MAX_IN_FLIGHT
-        if held_up and len(self._queue) >= self._max_queued:
+        now = self._loop.time()
+        if (self._blocked or len(self._in_flight) >= MAX_IN_FLIGHT) and not self._may_queue(now):
             raise WorkerUnreachableError(f"{len(self._queue)} clients are queued for {self.path}")
-        self._queue.append(client)
+        self._queue.append((client, now))
+        self._queued_bytes += len(client.data)
         self._pump()
 
     def close(self, reason: str) -> None:
@@ -121,7 +129,7 @@ class HandoffLink:
     def _pump(self) -> None:
         """Send queued clients as far as flow control allows."""
         while self._queue and not self._blocked and self._sock is not None and len(self._in_flight) < MAX_IN_FLIGHT:
-            client = self._queue[0]
+            client, _ = self._queue[0]
             number = self._next_id
             packet = encode(Handoff(id=number, head=client.data, tls=client.secure, client=client.source))
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(client.sock.fileno()))
@@ -133,15 +141,25 @@ class HandoffLink:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:  # the kernel's limits on what is under way: not the worker's fault
-                    self._queue.popleft()
+                    self._unqueue()
                     self._declined(client)
                     continue
                 self._break(error.strerror or str(error))
                 return
-            self._queue.popleft()
+            self._unqueue()
             self._next_id += 1
             self._in_flight[number] = client
             self._deadlines.add(number)
+
+    def _may_queue(self, now: float) -> bool:
+        queue = self._queue
+        if len(queue) >= self._max_queued or self._queued_bytes >= MAX_QUEUED_BYTES:
+            return False
+        return not queue or now - queue[0][1] < MAX_QUEUED_SECONDS
+
+    def _unqueue(self) -> None:
+        client, _ = self._queue.popleft()
+        self._queued_bytes -= len(client.data)
 
     def _writable(self) -> None:
         self._unblock()
@@ -211,9 +229,10 @@ class HandoffLink:
         self._loop.remove_reader(sock)
         sock.close()
         self._sock = None
-        clients = [*self._in_flight.values(), *self._queue]
+        clients = [*self._in_flight.values(), *(client for client, _ in self._queue)]
         self._in_flight.clear()
         self._queue.clear()
+        self._queued_bytes = 0
         keys, self._living = self._living.values(), {}
         for key in keys:
             self._left(key)

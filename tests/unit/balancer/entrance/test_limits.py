@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.balancer.bench import Bench
+from support.balancer.bench import Bench, request
 from support.balancer.clients import open_client, read_to_end
 from support.network import certificates
 
 from socketcluster_balancer.entrance import limits
 from socketcluster_balancer.entrance.limits import Limits, OverLimit, address_key
+from socketcluster_balancer.placement import handoff
 from socketcluster_balancer.settings import BalancerSettings
 
 
@@ -194,6 +195,25 @@ async def test_only_so_many_clients_queue_for_a_worker(bench: Bench) -> None:
     await bench.start(slow, other, handoff_timeout=300, max_pending_handovers=3)
     clients = [asyncio.ensure_future(bench.get("/?sid=aaaaaaaa.1")) for _ in range(70)]
     await bench.until(lambda: sum(client.done() for client in clients) == 3)  # 64 in flight, 3 queued
+    assert {client.result().said["worker"] for client in clients if client.done()} == {"bbbbbbbb"}
+    slow.silent = False
+    slow.break_links()
+    assert {answer.status for answer in await asyncio.gather(*clients)} == {200}
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("MAX_QUEUED_BYTES", 3 * len(request("/?sid=aaaaaaaa.1"))), ("MAX_QUEUED_SECONDS", 0.0)]
+)
+async def test_only_so_much_queues_for_a_worker_and_for_so_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
+    monkeypatch.setattr(handoff, limit, value)
+    slow, other = await bench.worker("aaaaaaaa"), await bench.worker("bbbbbbbb")
+    slow.silent = True
+    await bench.start(slow, other, handoff_timeout=300)
+    clients = [asyncio.ensure_future(bench.get("/?sid=aaaaaaaa.1")) for _ in range(70)]
+    queued = 3 if limit == "MAX_QUEUED_BYTES" else 1  # beside 64 in flight
+    await bench.until(lambda: sum(client.done() for client in clients) == 70 - 64 - queued)
     assert {client.result().said["worker"] for client in clients if client.done()} == {"bbbbbbbb"}
     slow.silent = False
     slow.break_links()
