@@ -20,6 +20,7 @@ from socketcluster_balancer.placement.signs_of_life import (
     pause,
 )
 from socketcluster_runtime.sockets.beats import Beats
+from socketcluster_wire.handoff import encode_ack
 
 PROMISE = {"alive_every_ms": 10}
 
@@ -346,7 +347,7 @@ async def test_an_acknowledgement_that_came_while_the_balancer_was_stopped_is_re
     asking = asyncio.ensure_future(bench.get())
     taken = await worker.received.get()
     (link,) = worker._links
-    link.send(b"\x02\x00" + taken.id.to_bytes(8, "big"))
+    link.send(encode_ack(taken.id))
     time.sleep(0.5)  # noqa: ASYNC251  # the balancer's timers are due when it goes on
     (known,) = bench.available
     await bench.until(lambda: link_of(known).living == 1)
