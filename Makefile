@@ -89,7 +89,7 @@ proto: install ## Make the gRPC stubs again from proto/
 proto-check: install ## Check that the committed gRPC stubs are fresh
 	@scripts/proto-check $(BIN)/python
 
-bench: ## This server beside its peers, to bench/report.md (45 minutes; OPTIONS="--works acknowledge,connect --rounds 3")
+bench: ## This server beside its peers, to bench/report.md (75 minutes; OPTIONS="--works acknowledge,connect --rounds 3")
 	@scripts/bench $(OPTIONS)
 
 bench-smoke: install ## Every work of `make bench` with tiny numbers, to see that all of it works

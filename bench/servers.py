@@ -90,6 +90,8 @@ class Store(Server):
             "SOCKETCLUSTER_ENGINE": engine,
             "SOCKETCLUSTER_FSYNC": fsync,
             "SOCKETCLUSTER_LISTEN": f"127.0.0.1:{self.port}",
+            # the port after that one may be a closed connection's, whom the kernel remembers for a minute
+            "SOCKETCLUSTER_STREAM_LISTEN": f"127.0.0.1:{free_port()}",
             "SOCKETCLUSTER_DATA_DIR": str(folder),
             "SOCKETCLUSTER_SECRET": SECRET,
             "SOCKETCLUSTER_PARENT": str(os.getpid()),
@@ -108,8 +110,15 @@ class Store(Server):
                 "socketcluster_store",
                 env={**os.environ, **self._environ, "NOTIFY_SOCKET": str(path)},
             )
-            async with asyncio.timeout(120):
-                await asyncio.get_running_loop().sock_recv(notify, 100)
+            ready = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(notify, 100))
+            ended = asyncio.ensure_future(self._process.wait())
+            try:
+                await asyncio.wait({ready, ended}, timeout=120, return_when=asyncio.FIRST_COMPLETED)
+                if not ready.done():
+                    raise RuntimeError(f"{self.name} does not serve: status {self._process.returncode}")
+            finally:
+                for waiting in (ready, ended):
+                    waiting.cancel()
 
     async def link(
         self,
