@@ -113,12 +113,9 @@ run(Settings, serve)
 LATE = (
     SERVICE
     + """
-signal.signal(signal.SIGUSR1, lambda *_: go_on.set())
-import threading
-go_on = threading.Event()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 say("waits")
-while not go_on.wait(0.01):
-    pass
+signal.sigwait({signal.SIGUSR1})
 
 async def serve(settings, lifecycle):
     lifecycle.ready()
