@@ -51,6 +51,20 @@ async def test_killed_under_load_it_loses_nothing_acknowledged(
     assert stored == [encode(count) for count in acknowledged]
 
 
+def anonymous_of(pid: int) -> int:
+    """Return the KiB of a process's memory that are no file's."""
+    found = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+async def test_partitions_that_hold_nothing_take_no_memory_for_what_they_could_hold(processes: StoreProcesses) -> None:
+    process = await processes.start()
+    assert (
+        anonymous_of(process.pid) < 100 * 1024
+    )  # 47 MB; with lists of LMDB for each partition that were cleared once, 160
+
+
 @pytest.mark.mount
 async def test_a_full_disk_refuses_writes_by_name_and_loses_nothing(
     processes: StoreProcesses, link_worker: LinkWorker, folder: Path

@@ -57,6 +57,7 @@ class LmdbEngine(Engine):
         sync_each_commit: bool = False,
         segment_bytes: int = journal.SEGMENT_BYTES,
     ) -> None:
+        environments.map_large_lists()
         self._folder = folder
         self._store_id = store_id
         self._register = Register(folder)
