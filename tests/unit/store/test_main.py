@@ -60,9 +60,7 @@ def anonymous_of(pid: int) -> int:
 
 async def test_partitions_that_hold_nothing_take_no_memory_for_what_they_could_hold(processes: StoreProcesses) -> None:
     process = await processes.start()
-    assert (
-        anonymous_of(process.pid) < 100 * 1024
-    )  # 47 MB; with lists of LMDB for each partition that were cleared once, 160
+    assert anonymous_of(process.pid) < 100 * 1024  # 47 MB; it was 160
 
 
 @pytest.mark.mount
