@@ -78,7 +78,7 @@ class Options(TypedDict, total=False):
     """How many clients may wait for a worker; the ones over it are answered 503 at once. Default: ``1024``."""
     max_pending_handovers: int | None
     """How many clients may queue for one worker to take them over; the ones over it are for other workers.
-    Default: ``1024``."""
+    Default: ``8192``."""
     socket_limit: int | None
     """Connections through one balancer at a time; the ones over it are answered 503. 0 means any number.
     Default: ``0``."""
