@@ -115,7 +115,8 @@ class Store(Server):
             try:
                 await asyncio.wait({ready, ended}, timeout=120, return_when=asyncio.FIRST_COMPLETED)
                 if not ready.done():
-                    raise RuntimeError(f"{self.name} does not serve: status {self._process.returncode}")
+                    status = self._process.returncode
+                    raise RuntimeError(f"{self.name} {'takes too long' if status is None else f'ended: {status}'}")
             finally:
                 for waiting in (ready, ended):
                     waiting.cancel()

@@ -28,6 +28,9 @@ PACKETS_A_TURN = 64
 ENDED_INTERVAL = 0.02
 """Seconds for which the ids of ended connections are collected, for one packet."""
 
+Arrived = tuple["ClientSocket", wire.Handoff]
+"""A client that is not acknowledged yet, and what is known of it."""
+
 TakeOver = Callable[["ClientSocket", wire.Handoff], None]
 
 
@@ -177,14 +180,14 @@ class HandoffServer:
         self._loop.add_reader(sock, self._read, balancer)
 
     def _read(self, balancer: BalancerLink) -> None:
-        arrived: list[tuple[ClientSocket, wire.Handoff]] = []
+        arrived: list[Arrived] = []
         goes_on = self._receive(balancer, arrived)
         if arrived and not self._acknowledge(balancer, arrived):
             goes_on = False
         if not goes_on:
             self._drop(balancer)
 
-    def _receive(self, balancer: BalancerLink, arrived: list[tuple[ClientSocket, wire.Handoff]]) -> bool:
+    def _receive(self, balancer: BalancerLink, arrived: list[Arrived]) -> bool:
         """Add what has come, for one acknowledgement of all; return whether the balancer can go on."""
         for _ in range(PACKETS_A_TURN):
             try:
@@ -207,13 +210,7 @@ class HandoffServer:
                 return False
         return True
 
-    def _received(
-        self,
-        balancer: BalancerLink,
-        packet: bytes,
-        descriptors: list[int],
-        arrived: list[tuple[ClientSocket, wire.Handoff]],
-    ) -> bool:
+    def _received(self, balancer: BalancerLink, packet: bytes, descriptors: list[int], arrived: list[Arrived]) -> bool:
         """Add the client of a packet to those that are acknowledged; return whether the balancer can go on."""
         if len(descriptors) != 1:
             for descriptor in descriptors:
@@ -237,7 +234,7 @@ class HandoffServer:
             return False
         return True
 
-    def _acknowledge(self, balancer: BalancerLink, arrived: list[tuple[ClientSocket, wire.Handoff]]) -> bool:
+    def _acknowledge(self, balancer: BalancerLink, arrived: list[Arrived]) -> bool:
         """Acknowledge clients, and serve them then; return whether the balancer can go on."""
         try:
             balancer.sock.send(wire.encode_ack(*(handoff.id for _, handoff in arrived)))
